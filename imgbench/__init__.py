@@ -1,0 +1,16 @@
+"""imgbench: from a folder of photographs to an image classifier whose accuracy can be trusted."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from imgbench.predictor import Predictor
+
+__version__ = "0.1.0"
+
+
+def load(path: str | Path) -> "Predictor":
+    """The trained classifier of a run directory or a checkpoint; see `imgbench.predictor.Predictor`."""
+    from imgbench.predictor import Predictor  # torch takes seconds to import, and `--help` does not need it
+
+    return Predictor.load(path)

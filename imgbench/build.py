@@ -1,0 +1,112 @@
+"""From a composed configuration to the objects of a run; shared by the commands that speak Hydra."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+
+from imgbench.data.datamodule import ImageFolderDataModule
+from imgbench.data.preprocessing import Preprocessing
+from imgbench.errors import ConfigError
+from imgbench.training.classifier import ImageClassifier
+from imgbench.training.device import FastSettings, supports_fused
+
+
+def plain(config: Any) -> Any:
+    """The resolved configuration as dicts, lists, strings and numbers."""
+    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+
+
+def build_data(config: DictConfig) -> ImageFolderDataModule:
+    """The data module, set up; the facts it discovered are written into `config.data`.
+
+    Raises:
+        ConfigError: no data, or data of another shape than the configuration states.
+    """
+    if OmegaConf.is_missing(config.data, "root"):
+        raise ConfigError("data.root is not set. Point it at your photographs: data=folder data.root=/my/photos")
+    augment = instantiate(config.augment, _convert_="all")
+    data: ImageFolderDataModule = instantiate(config.data, augment=augment, seed=config.seed, _convert_="all")
+    data.setup()
+    config.data.num_classes = len(data.class_names)
+    config.data.root = str(data.table.root.resolve())
+    return data
+
+
+def build_classifier(
+    config: DictConfig, class_names: list[str], preprocessing: Preprocessing, settings: FastSettings, **facts: Any
+) -> ImageClassifier:
+    """The LightningModule of `config.objective` around the model of `config.model`.
+
+    `facts` are further hyper-parameters, such as class weights and provenance.
+    """
+    optimizer = plain(config.optimizer)
+    if settings.fused_optimizer and supports_fused(optimizer["_target_"]):
+        optimizer["fused"] = True
+    objective = {**plain(config.objective), **facts}
+    return instantiate(
+        objective, model=plain(config.model), class_names=class_names, preprocessing=preprocessing.to_dict(),
+        optimizer=optimizer, scheduler=plain(config.scheduler), monitor=config.monitor, mode=config.mode,
+        _convert_="all", _recursive_=False,
+    )  # fmt: skip
+
+
+def class_weights(kind: str, data: ImageFolderDataModule) -> list[float] | None:
+    """Weights of the classes in the loss: None, or `balanced`: inverse to their number of training images, mean 1.
+
+    Raises:
+        ConfigError: `kind` is neither `none` nor `balanced`.
+    """
+    if kind == "none":
+        return None
+    if kind != "balanced":
+        raise ConfigError(f"objective.class_weights={kind!r}, but it is none or balanced.")
+    counts = data.class_counts()
+    return (counts.sum() / (len(counts) * counts)).tolist()
+
+
+def build_logger(config: DictConfig) -> Logger | bool:
+    """The experiment tracker of `config.logger`; False for none.
+
+    Raises:
+        ConfigError: its package is not installed.
+    """
+    if not config.get("logger"):
+        return False
+    name = str(config.logger["_target_"]).rsplit(".", 1)[-1].removesuffix("Logger").lower()
+    if importlib.util.find_spec(name) is None:
+        raise ConfigError(f"logger={name}: the package is not installed. Mend it with: pip install {name}")
+    return instantiate(config.logger, _convert_="all")
+
+
+def check_resume(ckpt_path: str | None, classifier: ImageClassifier) -> None:
+    """Refuses a checkpoint that the configuration does not fit, before Lightning stumbles over a tensor's shape.
+
+    Raises:
+        ConfigError: no such file, no checkpoint to resume from, or one of another model or other classes.
+    """
+    if ckpt_path is None:
+        return
+    path = Path(ckpt_path)
+    if not path.is_file():
+        raise ConfigError(f"ckpt_path={path} does not exist. Resume from a run's checkpoints/last.ckpt.")
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        known = {name: saved["hyper_parameters"][name] for name in ("model", "class_names")}
+    except Exception as error:
+        raise ConfigError(f"ckpt_path={path} is no checkpoint of imgbench, or a damaged one; no code in it was run.") from error
+    if "optimizer_states" not in saved:
+        raise ConfigError(f"ckpt_path={path} holds weights only. Resume from last.ckpt, which holds the optimizer as well.")
+    for name, value in known.items():
+        own = dict(classifier.hparams[name]) if name == "model" else classifier.hparams[name]
+        if name == "model":
+            own = {**own, **{key: value[key] for key in ("pretrained",) if key in value}}
+        if own != value:
+            raise ConfigError(
+                f"ckpt_path={path} was trained with {name} {value}, but this configuration has {own}.\nResume with the "
+                "run's own configuration: python -m imgbench.train --config-dir RUN --config-name config ckpt_path=..."
+            )

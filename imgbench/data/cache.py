@@ -1,0 +1,187 @@
+"""Decodes every image once, in parallel, into fixed-size uint8 squares that later epochs and runs read back.
+
+An entry of the cache is a directory whose name is a hash of the file list (path, size, modification time) and of the
+decode settings, so that a changed, added or removed file makes another entry. It is written beside its final place and
+renamed, so that a crash leaves no half entry, and of two runs starting at once the later finds the work done.
+"""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+import psutil
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from imgbench.data.preprocessing import DecodeError, Preprocessing, open_image
+from imgbench.data.scan import Scan
+from imgbench.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # raise it when decoding changes, so that old entries are not read
+CHUNK = 64
+MODES = ("auto", "memory", "disk", "off")
+
+
+def cache_dir() -> Path:
+    """The user's cache directory of imgbench; the environment variable IMGBENCH_CACHE moves it."""
+    return Path(os.environ.get("IMGBENCH_CACHE") or platformdirs.user_cache_dir("imgbench"))
+
+
+@dataclass
+class Survey:
+    """What reading every file once has shown; row i belongs to `scan.paths[i]`."""
+
+    digests: np.ndarray  # (N, 16) uint8, BLAKE2b of the file's bytes
+    errors: dict[int, str]  # row -> why it could not be decoded
+    pixels: np.ndarray | None  # (N, S, S, 3) uint8, in memory or mapped from disk; None: decode again when needed
+
+
+def digest(data: bytes) -> bytes:
+    """The 16-byte content hash that `split.csv` shows in hexadecimal."""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def survey(scan: Scan, preprocessing: Preprocessing, mode: str = "auto") -> Survey:
+    """Hashes and decodes all images, or reads back what an earlier run has left.
+
+    `mode`: `memory` and `disk` say where the pixels are kept, `off` keeps none, and `auto` means disk, or off if that
+    would take more than half of the free space. When the disk turns out to be full, memory serves instead.
+    """
+    if mode not in MODES:
+        raise ConfigError(f"data.cache={mode!r}, but it is one of {', '.join(MODES)}.")
+    size = preprocessing.stored_size
+    needed = len(scan.paths) * size * size * 3
+    home = cache_dir() / "images"
+    entry = home / entry_name(scan, preprocessing, with_pixels=mode in ("auto", "disk"))
+    if mode in ("auto", "disk") and (found := _read(entry)):
+        return found
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if mode == "auto" and needed > shutil.disk_usage(home).free / 2:
+            log.warning("The decoded images (%.1f GB) would fill the disk: streaming them instead.", needed / 1e9)
+            mode = "off"
+        if mode != "disk" and mode != "auto":
+            entry = home / entry_name(scan, preprocessing, with_pixels=False)
+            found = _read(entry) if mode == "off" else None
+            return found or _make(scan, preprocessing, entry, in_memory=mode == "memory", with_pixels=mode == "memory")
+        return _make(scan, preprocessing, entry, in_memory=False, with_pixels=True)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+            raise
+        fits = needed < psutil.virtual_memory().available / 2
+        log.warning(
+            "The image cache in %s cannot be written (%s): %s. IMGBENCH_CACHE=DIR moves it.",
+            home, error.strerror, "keeping the images in memory" if fits else "decoding them in every epoch",
+        )  # fmt: skip
+        return _decode_all(scan, preprocessing, (lambda shape: np.empty(shape, np.uint8)) if fits else None)
+
+
+def entry_name(scan: Scan, preprocessing: Preprocessing, with_pixels: bool) -> str:
+    """`<hash of the place>-<hash of the files and settings>`; the first half finds what a new entry supersedes."""
+    square = (preprocessing.image_size if preprocessing.short_side is None else "crop", preprocessing.stored_size)
+    place = hashlib.blake2b(f"{scan.root.resolve()} {square if with_pixels else 'index'}".encode(), digest_size=8)
+    files = hashlib.blake2b(f"{FORMAT}".encode(), digest_size=16)
+    files.update(scan.stamps.tobytes())
+    for start in range(0, len(scan.paths), 4096):
+        files.update("\n".join(scan.paths[start : start + 4096]).encode("utf-8", "surrogateescape"))
+    return f"{place.hexdigest()}-{files.hexdigest()}"
+
+
+def _read(entry: Path) -> Survey | None:
+    try:
+        pixels = entry / "pixels.npy"
+        return Survey(
+            np.load(entry / "digests.npy"),
+            {int(row): reason for row, reason in json.loads((entry / "errors.json").read_text("utf-8")).items()},
+            np.load(pixels, mmap_mode="r") if pixels.exists() else None,
+        )
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError) as error:  # damaged on disk: made anew
+        log.warning("The cache entry %s is damaged (%s) and is made anew.", entry, error)
+        shutil.rmtree(entry, ignore_errors=True)
+        return None
+
+
+def _make(scan: Scan, preprocessing: Preprocessing, entry: Path, in_memory: bool, with_pixels: bool) -> Survey:
+    """Decodes everything; unless `in_memory`, leaves it at `entry`."""
+    if in_memory:
+        return _decode_all(scan, preprocessing, lambda shape: np.empty(shape, np.uint8))
+    work = Path(tempfile.mkdtemp(prefix=".making-", dir=entry.parent))
+    try:
+        allocate = None
+        if with_pixels:
+            size = preprocessing.stored_size
+            _reserve(work / "pixels.npy", len(scan.paths) * size * size * 3)
+            allocate = lambda shape: np.lib.format.open_memmap(work / "pixels.npy", "w+", np.uint8, shape)  # noqa: E731
+        made = _decode_all(scan, preprocessing, allocate)
+        if isinstance(made.pixels, np.memmap):
+            made.pixels.flush()
+        np.save(work / "digests.npy", made.digests)
+        (work / "errors.json").write_text(json.dumps(made.errors), "utf-8")
+        try:
+            work.rename(entry)
+        except OSError:  # another run was quicker: its entry has the same content
+            if not entry.is_dir():
+                raise
+        for old in entry.parent.glob(entry.name.split("-")[0] + "-*"):
+            if old != entry:
+                shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    read = _read(entry)
+    assert read is not None
+    return read
+
+
+def _reserve(path: Path, size: int) -> None:
+    # A memory-mapped file that runs out of disk kills the process with SIGBUS; reserving first raises ENOSPC instead.
+    if hasattr(os, "posix_fallocate"):
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size + 4096)
+
+
+def _decode_all(
+    scan: Scan, preprocessing: Preprocessing, allocate: Callable[[tuple[int, ...]], np.ndarray] | None
+) -> Survey:
+    number, size = len(scan.paths), preprocessing.stored_size
+    pixels = allocate((number, size, size, 3)) if allocate else None
+    result = Survey(np.zeros((number, 16), np.uint8), {}, pixels)
+
+    def work(start: int) -> int:
+        rows = range(start, min(start + CHUNK, number))
+        for row in rows:
+            try:
+                data = (scan.root / scan.paths[row]).read_bytes()
+                result.digests[row] = np.frombuffer(digest(data), np.uint8)
+                image = open_image(data)
+                if pixels is not None:
+                    pixels[row] = preprocessing.resize(image)
+            except (DecodeError, OSError) as error:
+                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                result.errors[row] = str(error)
+        return len(rows)
+
+    columns = (TextColumn("Decoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with (
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
+        ThreadPoolExecutor(os.cpu_count()) as pool,  # Pillow lets go of the interpreter lock while it decodes
+    ):
+        task = progress.add_task("", total=number)
+        for done in pool.map(work, range(0, number, CHUNK)):
+            progress.advance(task, done)
+    return result

@@ -1,0 +1,111 @@
+"""Batches of decoded images: from the cache, or decoded when asked for."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from imgbench.data.preprocessing import DecodeError, Preprocessing, open_image, to_rgb
+
+Batch = tuple[Tensor, Tensor]
+
+
+def as_images(pixels: np.ndarray) -> Tensor:
+    """(N, 3, H, W) view of (N, H, W, 3) pixels: PyTorch's channels-last layout, without a copy."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+class ImageDataset(Dataset[Batch]):
+    """Whole batches of uint8 images (N, 3, stored_size, stored_size) and int64 targets (N,).
+
+    Args:
+        paths: the files, relative to `root`.
+        labels: (N,) class of each file.
+        pixels: decoded images of which row `rows[i]` belongs to `paths[i]`; None: files are decoded when asked for.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        paths: list[str],
+        labels: np.ndarray,
+        preprocessing: Preprocessing,
+        pixels: np.ndarray | None = None,
+        rows: np.ndarray | None = None,
+    ) -> None:
+        self.root, self.paths, self.labels, self.preprocessing = root, paths, labels, preprocessing
+        self.pixels, self.rows = pixels, np.arange(len(paths)) if rows is None else rows
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        if self.pixels is not None:
+            images = np.asarray(self.pixels[self.rows[indices]])
+        else:
+            images = np.stack([self.preprocessing.resize(open_image(self.root / self.paths[i])) for i in indices])
+        return as_images(images), torch.from_numpy(self.labels[indices].astype(np.int64))
+
+    def __getitem__(self, index: int) -> Batch:
+        images, targets = self.__getitems__([index])
+        return images[0], targets[0]
+
+
+def keep_batch(batch: Batch) -> Batch:
+    """The `collate_fn` of a data set that returns batches."""
+    return batch
+
+
+class EpochSampler(Sampler[int]):
+    """A new order in every epoch, that depends on the seed and the epoch alone: a resumed run sees the same."""
+
+    def __init__(self, number: int, seed: int) -> None:
+        self.number, self.seed, self.epoch = number, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(np.random.default_rng((self.seed, self.epoch)).permutation(self.number).tolist())
+
+
+def decode_batches(
+    sources: Sequence[Path | str | Image.Image | np.ndarray], preprocessing: Preprocessing, batch_size: int = 32
+) -> Iterator[tuple[list[int], Tensor, dict[int, str]]]:
+    """Decodes files, PIL images or arrays (H, W, 3) uint8 in threads, a batch ahead of the consumer.
+
+    Yields the indices of the images that could be decoded, the images (n, 3, image_size, image_size) uint8, and for the
+    others why not.
+    """
+    def decode(source: Path | str | Image.Image | np.ndarray) -> np.ndarray | str:
+        try:
+            if isinstance(source, np.ndarray):
+                source = Image.fromarray(source)
+            image = to_rgb(source) if isinstance(source, Image.Image) else open_image(source)
+            return preprocessing.resize(image)[preprocessing.center, preprocessing.center]
+        except (DecodeError, OSError, ValueError) as error:
+            return str(error)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+
+        def submit(start: int) -> list:
+            return [pool.submit(decode, source) for source in sources[start : start + batch_size]]
+
+        ahead = submit(0)
+        for start in range(0, len(sources), batch_size):
+            futures, ahead = ahead, submit(start + batch_size)
+            decoded = [future.result() for future in futures]
+            good = [i for i, pixels in enumerate(decoded) if not isinstance(pixels, str)]
+            size = preprocessing.image_size
+            pixels = np.stack([decoded[i] for i in good]) if good else np.empty((0, size, size, 3), np.uint8)
+            errors = {start + i: reason for i, reason in enumerate(decoded) if isinstance(reason, str)}
+            yield [start + i for i in good], as_images(pixels), errors

@@ -1,0 +1,181 @@
+"""Finds the images of a data set: which files, which class, and which split if the folders say so."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from imgbench.errors import ConfigError
+
+SPLITS = ("train", "val", "test")
+TRAIN, VAL, TEST = range(3)
+SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+LAYOUTS = """Expected one of
+  {root}/<class>/*.jpg
+  {root}/{{train,val,test}}/<class>/*.jpg      (val and test may be missing; valid and validation mean val)"""
+
+
+@dataclass
+class Scan:
+    """The images below `root`, sorted by split, class and name; row i of each array belongs to `paths[i]`.
+
+    `paths` are relative to `root` with forward slashes; `splits` holds indices into `SPLITS`, or -1 where the folders
+    do not tell; `stamps` are (size in bytes, modification time in ns), which tell a changed file.
+    """
+
+    root: Path
+    paths: list[str]
+    labels: np.ndarray  # (N,) int32
+    splits: np.ndarray  # (N,) int8
+    stamps: np.ndarray  # (N, 2) int64
+    class_names: list[str]
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sorts "2" before "10" and "img9" before "img10"."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def looks_like_image(head: bytes) -> bool:
+    """Whether the first 12 bytes are those of a JPEG, PNG, GIF, BMP, TIFF or WebP file."""
+    return head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")) or (
+        head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    )
+
+
+def _image_files(folder: str, skipped: Counter[str]) -> Iterator[tuple[str, int, int]]:
+    """Yields (path, size, mtime_ns) of every image below `folder`, in an order that does not depend on the disk."""
+    subfolders = []
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda e: natural_key(e.name)):
+            if entry.name.startswith(".") or entry.name == "__MACOSX":
+                skipped["hidden"] += 1
+            elif entry.is_dir():
+                subfolders.append(entry.path)
+            elif not entry.is_file():
+                skipped["broken links"] += 1
+            else:
+                stat = entry.stat()
+                if stat.st_size == 0:
+                    skipped["empty files"] += 1
+                elif _is_image(entry):
+                    yield entry.path, stat.st_size, stat.st_mtime_ns
+                else:
+                    skipped["other files"] += 1
+    for subfolder in subfolders:
+        yield from _image_files(subfolder, skipped)
+
+
+def _is_image(entry: "os.DirEntry[str]") -> bool:
+    # A usual ending is believed here, since opening a million files takes minutes; a wrong one shows when it is decoded.
+    if os.path.splitext(entry.name)[1].lower() in IMAGE_ENDINGS:  # noqa: PTH122 a Path per file costs memory and time
+        return True
+    with open(entry.path, "rb") as file:  # noqa: PTH123
+        return looks_like_image(file.read(12))
+
+
+def class_folders(folder: Path) -> list[str]:
+    """The visible sub-folders of `folder`, numbers in numeric order."""
+    names = [e.name for e in folder.iterdir() if e.is_dir() and not e.name.startswith(".") and e.name != "__MACOSX"]
+    return sorted(names, key=natural_key)
+
+
+def describe_tree(root: Path, limit: int = 12) -> str:
+    """What a user would want to see of a folder that has the wrong shape."""
+    lines = []
+    for entry in sorted(root.iterdir(), key=lambda e: natural_key(e.name))[: limit + 1]:
+        inside = f"  ({sum(1 for _ in entry.iterdir())} entries)" if entry.is_dir() else ""
+        lines.append(f"  {entry.name}{'/' if entry.is_dir() else ''}{inside}")
+    if len(lines) > limit:
+        lines[limit] = "  ..."
+    return "\n".join(lines) or "  (nothing)"
+
+
+def scan(root: str | Path, option: str = "data.root") -> Scan:
+    """Lists the images of a data set in one of the two layouts of `LAYOUTS`.
+
+    Raises:
+        ConfigError: the folder is missing, has another shape, one class only, or splits with different classes;
+            `option` is how the message names the setting that mends it.
+    """
+    root = Path(root).expanduser()
+    expected = LAYOUTS.format(root=root)
+    mend = f"Point {option} at the folder that holds the class folders, for example {option}=/my/photos"
+    if not root.is_dir():
+        found = "a file" if root.exists() else "nothing"
+        raise ConfigError(f"{option}: {root} should be a folder of images, but there is {found}.\n{expected}\n{mend}")
+    folders = class_folders(root)
+    split_folders = [name for name in folders if name.lower() in SPLIT_FOLDERS]
+    if split_folders and "train" not in [name.lower() for name in split_folders]:
+        split_folders = []  # a class may well be called "test"
+    extra = [name for name in folders if split_folders and name not in split_folders]
+    result = Scan(root, [], np.empty(0, np.int32), np.empty(0, np.int8), np.empty((0, 2), np.int64), [])
+    if split_folders:
+        by_split: dict[str, list[str]] = {}
+        for name in split_folders:
+            split = SPLIT_FOLDERS[name.lower()]
+            if split in by_split:
+                raise ConfigError(f"{option}: {root} has two folders for the split {split!r}: {split_folders}.")
+            by_split[split] = class_folders(root / name)
+        result.class_names = by_split["train"]
+        for split, names in by_split.items():
+            if set(names) != set(result.class_names):
+                missing = sorted(set(result.class_names) - set(names))
+                unknown = sorted(set(names) - set(result.class_names))
+                raise ConfigError(
+                    f"{option}: the classes of {root}/{split} differ from those of {root}/train: "
+                    f"missing {missing or 'none'}, additional {unknown or 'none'}.\n"
+                    "Every split needs the same class folders; rename, add or remove them."
+                )
+        places = [(SPLITS.index(SPLIT_FOLDERS[name.lower()]), name) for name in split_folders]
+        result.skipped["folders beside the splits"] += len(extra)
+    else:
+        result.class_names = folders
+        places = [(-1, "")]
+    if len(result.class_names) < 2:
+        raise ConfigError(
+            f"{option}: {root} has {len(result.class_names)} class folder(s), and a classifier needs at least two.\n"
+            f"{expected}\nFound\n{describe_tree(root)}\n{mend}"
+        )
+    _collect(result, sorted(places))
+    _require_images(result, option)
+    return result
+
+
+def _collect(result: Scan, places: list[tuple[int, str]]) -> None:
+    labels, splits, stamps = [], [], []
+    prefix = len(str(result.root)) + 1
+    for split, folder in places:
+        for label, class_name in enumerate(result.class_names):
+            for path, size, mtime in _image_files(os.path.join(result.root, folder, class_name), result.skipped):  # noqa: PTH118
+                result.paths.append(path[prefix:].replace(os.sep, "/"))
+                labels.append(label)
+                splits.append(split)
+                stamps.append((size, mtime))
+    result.labels = np.array(labels, np.int32)
+    result.splits = np.array(splits, np.int8)
+    result.stamps = np.array(stamps, np.int64).reshape(-1, 2)
+    result.skipped = +result.skipped  # drop the zeros
+
+
+def _require_images(result: Scan, option: str) -> None:
+    for split in np.unique(result.splits) if len(result.paths) else [np.int8(-1)]:
+        counts = np.bincount(result.labels[result.splits == split], minlength=len(result.class_names))
+        empty = [name for name, count in zip(result.class_names, counts, strict=True) if count == 0]
+        if empty:
+            where = result.root if split < 0 else result.root / SPLITS[split]
+            raise ConfigError(
+                f"{option}: no images in the class folder(s) {empty} of {where} "
+                f"(left out: {describe_skipped(result.skipped)}).\nAdd images to them or remove the folder(s)."
+            )
+
+
+def describe_skipped(skipped: Counter[str]) -> str:
+    """For example `3 hidden, 1 empty files`; `nothing` if nothing was."""
+    return ", ".join(f"{count} {what}" for what, count in sorted(skipped.items())) or "nothing"

@@ -1,0 +1,151 @@
+"""Divides images into train, val and test: by fraction or number, stratified, and with groups kept together."""
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from imgbench.data.scan import SPLITS, TEST, TRAIN, VAL, Scan
+from imgbench.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class SplitPlan:
+    """How images are divided where the folders do not say.
+
+    `val` and `test` are fractions of all images (below 1) or numbers of images; `val="test"` selects the model on the
+    test images, as the posts did, and gives up an independent estimate. `group` is a regular expression searched in the
+    file name: images with the same match (of its first parenthesis, if it has one) stay on one side.
+    """
+
+    val: float | int | str = 0.15
+    test: float | int = 0.15
+    seed: int = 42
+    stratify: bool = True
+    group: str | None = None
+
+    @property
+    def selects_on_test(self) -> bool:
+        return self.val == "test"
+
+
+def group_names(paths: list[str], pattern: str | None) -> list[str]:
+    """The group of each path; without a pattern, none.
+
+    Raises:
+        ConfigError: the pattern is no regular expression, or does not match a file's name.
+    """
+    if pattern is None:
+        return [""] * len(paths)
+    try:
+        regex = re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"data.split.group={pattern!r} is not a regular expression: {error}.") from error
+    names = []
+    for path in paths:
+        name = path.rsplit("/", 1)[-1]
+        if (match := regex.search(name)) is None:
+            raise ConfigError(
+                f"data.split.group={pattern!r} does not match {name!r}; "
+                "every file needs a group, so widen the expression or rename the file."
+            )
+        names.append(match.group(1) if regex.groups else match.group(0))
+    return names
+
+
+def assign_splits(scan: Scan, plan: SplitPlan, groups: list[str]) -> np.ndarray:
+    """(N,) int8 of indices into SPLITS; what the folders already say is kept, what is missing is carved out of train.
+
+    Raises:
+        ConfigError: a class or the whole has too few images for the parts asked for.
+    """
+    splits = np.where(scan.splits < 0, TRAIN, scan.splits).astype(np.int8)
+    rng = np.random.default_rng(plan.seed)
+    _check_shares(plan)
+    for part, share in ((TEST, plan.test), (VAL, plan.val)):
+        if (splits == part).any() or (part == VAL and plan.selects_on_test):
+            continue
+        assert not isinstance(share, str)
+        # Shares are of the whole that the folders left undivided, so that val=0.15 means the same with or without test.
+        whole = int((scan.splits < 0).sum()) or int((scan.splits == TRAIN).sum())
+        wanted = share if isinstance(share, int) else round(share * whole)
+        candidates = np.flatnonzero(splits == TRAIN)
+        if plan.group is not None:
+            chosen = _draw_groups(candidates, scan.labels, groups, wanted, rng)
+        elif plan.stratify:
+            chosen = _draw_stratified(candidates, scan.labels, wanted, rng)
+        else:
+            chosen = rng.permutation(candidates)[:wanted]
+        splits[chosen] = part
+    _require_every_class(scan, splits, plan)
+    return splits
+
+
+def _check_shares(plan: SplitPlan) -> None:
+    for name, share in (("val", plan.val), ("test", plan.test)):
+        if name == "val" and plan.selects_on_test:
+            continue
+        if isinstance(share, str) or isinstance(share, bool) or share <= 0:
+            allowed = "a fraction between 0 and 1 or a number of images" + (', or "test"' if name == "val" else "")
+            raise ConfigError(f"data.split.{name}={share!r}, but it takes {allowed}.")
+    fractions = [share for share in (plan.val, plan.test) if isinstance(share, float)]
+    if sum(fractions) >= 1:
+        raise ConfigError(
+            f"data.split.val={plan.val} and data.split.test={plan.test} leave nothing to train on; "
+            "lower them, for example data.split.val=0.15 data.split.test=0.15."
+        )
+
+
+def _draw_stratified(candidates: np.ndarray, labels: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
+    """`wanted` of the candidates with the classes in proportion: largest remainders, at least one of each class."""
+    classes, counts = np.unique(labels[candidates], return_counts=True)
+    exact = counts * wanted / max(len(candidates), 1)
+    quota = np.maximum(np.floor(exact).astype(int), 1)
+    for index in np.argsort(quota - exact, kind="stable")[: max(wanted - quota.sum(), 0)]:
+        quota[index] += 1
+    chosen = [
+        rng.permutation(candidates[labels[candidates] == label])[:number]
+        for label, number in zip(classes, quota, strict=True)
+    ]
+    return np.concatenate(chosen) if chosen else candidates[:0]
+
+
+def _draw_groups(
+    candidates: np.ndarray, labels: np.ndarray, groups: list[str], wanted: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Whole groups, drawn class by class (of a group's most frequent class) until each class has its share."""
+    members: dict[str, list[int]] = defaultdict(list)
+    for index in candidates:
+        members[groups[index]].append(int(index))
+    by_class: dict[int, list[list[int]]] = defaultdict(list)
+    for group in members.values():
+        by_class[int(np.bincount(labels[group]).argmax())].append(group)
+    chosen: list[int] = []
+    for label in sorted(by_class):
+        own = by_class[label]
+        target = wanted * sum(map(len, own)) / max(len(candidates), 1)
+        taken = 0
+        for position, index in enumerate(rng.permutation(len(own))):
+            # Take a group if that brings the class nearer to its share; leave one group at least to train on.
+            if position == len(own) - 1 or (taken and taken + len(own[index]) / 2 > target):
+                break
+            chosen += own[index]
+            taken += len(own[index])
+    return np.array(chosen, dtype=np.int64)
+
+
+def _require_every_class(scan: Scan, splits: np.ndarray, plan: SplitPlan) -> None:
+    for part, name in enumerate(SPLITS):
+        if part == VAL and plan.selects_on_test:
+            continue
+        counts = np.bincount(scan.labels[splits == part], minlength=len(scan.class_names))
+        for class_name, count in zip(scan.class_names, counts, strict=True):
+            if count == 0:
+                total = int((scan.labels == scan.class_names.index(class_name)).sum())
+                unit = "images" if plan.group is None else "images in groups"
+                raise ConfigError(
+                    f"data.split: class {class_name!r} has {total} {unit}, and none of them came into {name!r}.\n"
+                    "Each class needs at least one image for each of train, val and test: add images, remove the class "
+                    "folder, change data.split.seed, or use data.split.stratify=true."
+                )

@@ -1,0 +1,1 @@
+"""Predictions -> numbers, statistics and pictures."""

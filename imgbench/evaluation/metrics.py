@@ -1,0 +1,88 @@
+"""What predictions are worth: each number with its 95 % interval."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torchmetrics.functional.classification import multiclass_f1_score, multiclass_precision, multiclass_recall
+
+from imgbench.evaluation.predictions import Predictions
+
+Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
+Number = dict[str, Any]
+
+
+def wilson_interval(successes: int, n: int) -> tuple[float, float]:
+    """95 % interval of a proportion (Wilson 1927); unlike p +- 1.96 s it holds near 0 and 1.
+
+    https://doi.org/10.1080/01621459.1927.10502953
+    """
+    if n == 0:
+        return 0.0, 1.0
+    p = successes / n
+    center = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * np.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
+    # At 0 and n successes the interval ends there exactly; rounding must not leave it short.
+    return (0.0 if successes == 0 else float(center - half)), (1.0 if successes == n else float(center + half))
+
+
+def proportion(successes: int, n: int) -> Number:
+    low, high = wilson_interval(successes, n)
+    return {"value": successes / n if n else None, "low": low, "high": high, "n": n}
+
+
+def confusion_matrix(predictions: Predictions) -> np.ndarray:
+    """(num_classes, num_classes) counts: row the true class, column the predicted."""
+    k = len(predictions.class_names)
+    return np.bincount(predictions.targets * k + predictions.predicted, minlength=k * k).reshape(k, k)
+
+
+def macro_f1_interval(confusion: np.ndarray, samples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile bootstrap: resampling images is a multinomial draw of the confusion matrix' cells."""
+    n, k = int(confusion.sum()), len(confusion)
+    rng = np.random.default_rng(seed)
+    cells = np.flatnonzero(confusion)
+    draws = rng.multinomial(n, confusion.ravel()[cells] / n, size=samples)
+    true, predicted = np.divmod(cells, k)
+    hits = draws @ ((true == predicted)[:, None] * np.eye(k)[true])
+    seen = draws @ (np.eye(k)[true] + np.eye(k)[predicted])  # 2 TP + FP + FN of each class
+    f1 = np.divide(2 * hits, seen, out=np.zeros_like(hits), where=seen > 0)
+    present = (np.eye(k)[true].sum(0) + np.eye(k)[predicted].sum(0)) > 0
+    low, high = np.percentile(f1[:, present].mean(1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def classification_metrics(predictions: Predictions, split: str) -> dict[str, Number]:
+    """Accuracy, macro F1, and precision and recall of each class, named `<split>/...`.
+
+    Intervals: Wilson for proportions, bootstrap over images for macro F1. They assume independent images.
+    """
+    confusion = confusion_matrix(predictions)
+    n, k = len(predictions.paths), len(predictions.class_names)
+    targets = torch.from_numpy(predictions.targets)
+    predicted = torch.from_numpy(predictions.predicted)
+    low, high = macro_f1_interval(confusion)
+    macro_f1 = float(multiclass_f1_score(predicted, targets, k, average="macro"))
+    metrics = {
+        f"{split}/acc": proportion(int(np.trace(confusion)), n),
+        f"{split}/macro_f1": {"value": macro_f1, "low": low, "high": high, "n": n},
+    }
+    precision = multiclass_precision(predicted, targets, k, average="none")
+    recall = multiclass_recall(predicted, targets, k, average="none")
+    for i, name in enumerate(predictions.class_names):
+        hits = int(confusion[i, i])
+        for kind, value, total in (
+            ("precision", precision[i], int(confusion[:, i].sum())),
+            ("recall", recall[i], int(confusion[i].sum())),
+        ):
+            metrics[f"{split}/{kind}/{name}"] = proportion(hits, total)
+            assert total == 0 or abs(float(value) - hits / total) < 1e-4
+    return metrics
+
+
+def describe(number: Number) -> str:
+    """For example `98.3 % (95 % interval 96.4 to 99.3 %, n = 360)`."""
+    if number["value"] is None:
+        return "undefined (n = 0)"
+    return (f"{100 * number['value']:.2f} % (95 % interval {100 * number['low']:.1f} to {100 * number['high']:.1f} %, "
+            f"n = {number['n']})")  # fmt: skip

@@ -1,0 +1,47 @@
+"""The three-convolution network of the sneakers, monkeypox and weather posts (Keras)."""
+
+from torch import Tensor, nn
+
+from imgbench.models.layers import Dropout, init_keras
+
+POOLS = {"avg": nn.AvgPool2d, "max": nn.MaxPool2d}
+WIDTHS = (16, 32, 64)
+
+
+class CNN(nn.Module):
+    """Valid 3x3 convolutions 16, 32, 64, each pair pooled, then dense 128.
+
+    Args:
+        image_size: the dense layer's width depends on it; at least 18 pixels.
+        pool2: kind of the second pooling, `avg` or `max`.
+        drop_rate: dropout after the second pooling (unless `early_dropout` is off) and after the third convolution.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        image_size: int = 224,
+        in_chans: int = 3,
+        pool2: str = "avg",
+        drop_rate: float = 0.3,
+        early_dropout: bool = True,
+    ) -> None:
+        super().__init__()
+        if image_size < 18:
+            raise ValueError(f"image_size={image_size}, but three valid convolutions and two poolings need 18 or more")
+        if pool2 not in POOLS:
+            raise ValueError(f"pool2={pool2!r}, but it is one of {', '.join(POOLS)}")
+        first, second, third = WIDTHS
+        self.features = nn.Sequential(
+            nn.Conv2d(in_chans, first, 3), nn.ReLU(), nn.AvgPool2d(2),
+            nn.Conv2d(first, second, 3), nn.ReLU(), POOLS[pool2](2), Dropout(drop_rate if early_dropout else 0.0),
+            nn.Conv2d(second, third, 3), nn.ReLU(), Dropout(drop_rate),
+        )  # fmt: skip
+        side = ((image_size - 2) // 2 - 2) // 2 - 2
+        self.classifier = nn.Sequential(
+            nn.Flatten(), nn.Linear(third * side * side, 128), nn.ReLU(), nn.Linear(128, num_classes)
+        )
+        self.apply(init_keras)
+
+    def forward(self, images: Tensor) -> Tensor:  # (N, in_chans, image_size, image_size) -> (N, num_classes)
+        return self.classifier(self.features(images))

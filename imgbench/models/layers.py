@@ -1,0 +1,48 @@
+"""Layers and initialisations that several models share."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Dropout(nn.Module):
+    """Dropout (https://jmlr.org/papers/v15/srivastava14a.html) whose CPU mask costs a quarter of the random numbers.
+
+    On the CPU each 64-bit random number serves four elements, 16 bits each; PyTorch draws one number per element on a
+    single thread. The rate is therefore a multiple of 2**-16, and the scale that of the rate really used.
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        if not 0 <= p < 1:
+            raise ValueError(f"p={p}, but a dropout rate lies between 0 and below 1")
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return nn.functional.dropout(x, self.p)
+        dropped = round(self.p * 2**16)
+        numbers = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        keep = numbers.view(torch.int16)[: x.numel()] >= dropped - 2**15
+        mask = keep.to(x.dtype).mul_(2**16 / (2**16 - dropped))
+        # The mask takes the memory layout of x, so that channels-last activations stay what they are.
+        return x * torch.as_strided(mask, x.shape, x.stride()) if _is_dense(x) else x * mask.view(x.shape)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+def _is_dense(x: Tensor) -> bool:
+    return x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
+
+
+def init_keras(module: nn.Module) -> None:
+    """Keras' defaults for dense and convolution layers: Glorot uniform weights and zero biases.
+
+    Glorot and Bengio 2010, https://proceedings.mlr.press/v9/glorot10a.html. Use with `model.apply(init_keras)`.
+    """
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

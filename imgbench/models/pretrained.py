@@ -1,0 +1,59 @@
+"""Any classifier of torchvision by name, its last layer replaced, optionally with ImageNet weights."""
+
+from urllib.error import URLError
+
+import torchvision
+from torch import nn
+
+from imgbench.errors import ConfigError
+
+
+def torchvision_classifier(
+    name: str, num_classes: int, pretrained: bool = False, freeze_backbone: bool = False
+) -> nn.Module:
+    """`torchvision.models.<name>` for `num_classes` classes.
+
+    Args:
+        pretrained: start from the default ImageNet weights, from torch's cache or downloaded into it.
+        freeze_backbone: train the new last layer only.
+
+    Raises:
+        ConfigError: torchvision has no such classifier, or the weights cannot be had.
+    """
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise ConfigError(f"model.name={name!r} is no classifier of torchvision; there are: {', '.join(known)}.")
+    # Built for ImageNet's classes even without weights: not every builder takes num_classes as it is meant here.
+    extra = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    try:
+        model = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None, **({} if pretrained else extra))
+    except (URLError, OSError) as error:
+        raise ConfigError(
+            f"model.pretrained=true: the ImageNet weights of {name} are not in torch's cache and could not be "
+            f"downloaded ({error}).\nConnect to the network once, copy them into $TORCH_HOME/hub/checkpoints from a "
+            "machine that has them, or train from scratch with model.pretrained=false."
+        ) from error
+    if freeze_backbone:
+        model.requires_grad_(False)
+    if hasattr(model, "aux_logits"):  # the auxiliary heads of GoogLeNet and Inception know only ImageNet's classes
+        model.aux_logits = False
+        for head in ("aux1", "aux2", "AuxLogits"):
+            if hasattr(model, head):
+                setattr(model, head, None)
+    replace_last_layer(model, num_classes)
+    return model
+
+
+def replace_last_layer(model: nn.Module, num_classes: int) -> None:
+    """Puts a new trainable layer for `num_classes` in place of the last dense layer (of SqueezeNet: convolution)."""
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not names:
+        names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    parent_name, _, attribute = names[-1].rpartition(".")
+    parent = model.get_submodule(parent_name)
+    old = model.get_submodule(names[-1])
+    if isinstance(old, nn.Linear):
+        setattr(parent, attribute, nn.Linear(old.in_features, num_classes))
+    else:
+        assert isinstance(old, nn.Conv2d)
+        setattr(parent, attribute, nn.Conv2d(old.in_channels, num_classes, 1))

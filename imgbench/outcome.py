@@ -1,0 +1,63 @@
+"""What a trained run shows: the images it saw, and how good its best checkpoint is."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from imgbench.data.datamodule import ImageFolderDataModule
+from imgbench.data.scan import SPLITS, TEST, TRAIN, VAL
+from imgbench.evaluation.metrics import describe
+from imgbench.evaluation.plots import draw_grid
+from imgbench.evaluation.predictions import Predictions, class_probabilities
+from imgbench.evaluation.results import SELECTED_ON_TEST, write_report, write_results
+from imgbench.predictor import Predictor
+from imgbench.run import Run
+
+if TYPE_CHECKING:
+    from imgbench.training.classifier import ImageClassifier
+
+
+T = TypeVar("T")
+
+
+def write_grid(data: ImageFolderDataModule, classifier: "ImageClassifier", run: Run, number: int = 20) -> None:
+    """`samples.png`: training images as the network sees them, augmented, but before normalisation."""
+    train = data.dataset(TRAIN)
+    order = np.random.default_rng(data.seed).permutation(len(train))[:number]
+    with torch.random.fork_rng():  # drawing a picture must not change what is trained
+        images, targets = data.augment_batch(*train.__getitems__(order.tolist()))
+    if targets.dim() == 2:  # mixed images have several classes
+        names = [" + ".join(data.class_names[i] for i in row.nonzero().flatten()) for row in targets]
+    else:
+        names = [data.class_names[i] for i in targets]
+    title = f"{number} training images as the network sees them ({data.preprocessing.image_size} x {data.preprocessing.image_size})"
+    draw_grid(images.permute(0, 2, 3, 1).numpy(), names, run.path / "samples.png", title)
+
+
+def evaluate_best(run: Run, data: ImageFolderDataModule, title: str) -> None:
+    """Writes predictions, metrics, confusion matrix and report of the best checkpoint, and prints the outcome."""
+    predictor = Predictor.load(run.best)
+    selected_on_test = data.plan.selects_on_test
+    results = {}
+    for part in (TEST,) if selected_on_test else (TEST, VAL):
+        loader = data.test_dataloader() if part == TEST else data.val_dataloader()
+        inside = data.preprocessing.center
+        batches = (images[:, :, inside, inside] for images, _ in _progress(loader, SPLITS[part]))
+        probabilities = class_probabilities(predictor.classifier, batches, predictor.device)
+        rows = data.rows(part)
+        paths = [data.table.paths[i] for i in rows]
+        targets = data.table.labels[rows].astype(np.int64)
+        results[SPLITS[part]] = Predictions(paths, targets, probabilities, data.class_names)
+    metrics = write_results(run.path, title, results, selected_on_test)
+    write_report(run.path, title, metrics, selected_on_test)
+    print(f"\nRun directory  {run.shown}\nTest accuracy  {describe(metrics['test/acc'])}")
+    if selected_on_test:
+        print(f"Note           {SELECTED_ON_TEST}")
+
+
+def _progress(batches: Iterable[T], split: str) -> Iterable[T]:
+    return track(batches, f"Evaluating {split}", transient=True) if Console().is_terminal else batches

@@ -1,0 +1,106 @@
+"""A trained classifier, ready for use on files, PIL images and arrays."""
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from imgbench.data.loading import decode_batches
+from imgbench.data.preprocessing import DecodeError, Preprocessing
+from imgbench.errors import ConfigError
+from imgbench.evaluation.predictions import class_probabilities
+from imgbench.run import Run
+from imgbench.training.classifier import ImageClassifier
+from imgbench.training.device import device_name
+
+Source = str | Path | Image.Image | np.ndarray
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The verdict on one image."""
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]  # of every class, the most probable first
+
+
+class Predictor:
+    """Preprocesses and classifies images exactly as the model was evaluated."""
+
+    def __init__(self, classifier: ImageClassifier, device: str | None = None) -> None:
+        self.device = device or device_name("auto")
+        self.classifier = classifier.eval().to(self.device)
+        self.class_names: list[str] = classifier.class_names
+        self.preprocessing = Preprocessing.from_dict(classifier.hparams["preprocessing"])
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Predictor":
+        """From a run directory (its best checkpoint) or a checkpoint file.
+
+        Raises:
+            ConfigError: there is none, it is damaged, or it holds pickled code, which is never executed.
+        """
+        path = Path(path)
+        checkpoint = path if path.is_file() else Run.open(path).best
+        if not checkpoint.is_file():
+            status = Run.open(path).info.get("status")
+            raise ConfigError(f"{path} has no checkpoints/best.ckpt; its status is {status!r}. Train it to the end of an epoch.")
+        return cls(load_classifier(checkpoint))
+
+    def predict(self, images: Source | Sequence[Source], batch_size: int = 32) -> list[Prediction]:
+        """One Prediction per image: a file's path, a PIL image, or an array (H, W, 3) or (H, W) uint8.
+
+        Raises:
+            DecodeError: naming the first image that cannot be decoded.
+        """
+        sources = [images] if isinstance(images, str | Path | Image.Image | np.ndarray) else list(images)
+        probabilities, errors = self.probabilities(sources, batch_size)
+        if errors:
+            index, reason = next(iter(errors.items()))
+            name = sources[index] if isinstance(sources[index], str | Path) else f"image {index}"
+            raise DecodeError(f"{name}: {reason}")
+        return [self.verdict(row) for row in probabilities]
+
+    def probabilities(self, sources: Sequence[Source], batch_size: int = 32) -> tuple[np.ndarray, dict[int, str]]:
+        """(N, num_classes), with rows of NaN for images that cannot be decoded, and why those cannot."""
+        result = np.full((len(sources), len(self.class_names)), np.nan, np.float32)
+        errors: dict[int, str] = {}
+        for indices, images, failed in decode_batches(sources, self.preprocessing, batch_size):
+            errors |= failed
+            if indices:
+                result[indices] = class_probabilities(self.classifier, [images], self.device)
+        return result, errors
+
+    def verdict(self, probabilities: np.ndarray) -> Prediction:
+        """The Prediction that a row of probabilities (num_classes,) amounts to."""
+        order = np.argsort(-probabilities, kind="stable")
+        ranked = {self.class_names[i]: float(probabilities[i]) for i in order}
+        label = self.class_names[order[0]]
+        return Prediction(label, ranked[label], ranked)
+
+
+def load_classifier(path: Path) -> ImageClassifier:
+    """The classifier in a checkpoint, on the CPU.
+
+    Raises:
+        ConfigError: the file is none of imgbench's checkpoints.
+    """
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        classifier = ImageClassifier(**content["hyper_parameters"])
+        classifier.load_state_dict(content["state_dict"])
+        return classifier
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} does not exist.") from error
+    except pickle.UnpicklingError as error:
+        raise ConfigError(
+            f"{path} is no checkpoint of imgbench: it is damaged, or it holds pickled code, which was not executed."
+        ) from error
+    except (RuntimeError, KeyError, TypeError, EOFError, OSError, ValueError) as error:
+        raise ConfigError(f"{path} is no checkpoint of imgbench, or a damaged one ({type(error).__name__}).") from error

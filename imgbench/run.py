@@ -1,0 +1,149 @@
+"""The run directory: what a run leaves behind, and how it is found again.
+
+The files are listed in the README. Everything here reads or writes plain YAML, JSON and CSV.
+"""
+
+import csv
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from imgbench.errors import ConfigError
+
+# In a wheel conf lies inside the package, in a checkout beside it.
+CONF = next(path for path in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf") if path.is_dir())
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes beside `path` and renames, so that a crash leaves the old file or the new one."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+    Path(name).chmod(0o644)
+    Path(name).replace(path)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """An existing run: `path` is its directory, or a checkpoint in it.
+
+        Raises:
+            ConfigError: there is no run.
+        """
+        path = Path(path)
+        if path.is_file() and path.parent.name == "checkpoints":
+            path = path.parent.parent
+        if not (path / "config.yaml").is_file():
+            there = "does not exist" if not path.exists() else "has no config.yaml, which every run directory has"
+            raise ConfigError(f"{path} {there}.\nExpected a run directory such as outputs/digits/cnn/<timestamp>"
+                              f"{_latest_runs(path)}")  # fmt: skip
+        return cls(path)
+
+    @property
+    def best(self) -> Path:
+        return self.path / "checkpoints" / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        content = yaml.safe_load((self.path / "config.yaml").read_text("utf-8"))
+        return {key: value for key, value in content.items() if key not in ("defaults", "hydra")}
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The content of `run.json`."""
+        return json.loads((self.path / "run.json").read_text("utf-8"))
+
+    @property
+    def shown(self) -> Path:
+        """The path as a user would type it here: relative if it lies below the working directory."""
+        absolute = self.path.resolve()
+        return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """`config.yaml`: `config`, resolved, with what Hydra needs to run it again in a new directory."""
+        template = yaml.safe_load((CONF / "train.yaml").read_text("utf-8"))
+        defaults = ["_self_", *(entry for entry in template["defaults"] if "override" in str(entry))]
+        content = {"defaults": defaults, **config, "hydra": template["hydra"]}
+        write_atomically(self.path / "config.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+    def write_split(self, csv_text: str) -> None:
+        (self.path / "split.csv").write_text(csv_text, "utf-8", errors="surrogateescape")
+
+    def note(self, **facts: Any) -> None:
+        """Adds to `run.json`."""
+        path = self.path / "run.json"
+        known = self.info if path.exists() else {}
+        write_atomically(path, json.dumps({**known, **facts}, indent=2, ensure_ascii=False) + "\n")
+
+    @contextmanager
+    def recorded(self, **facts: Any) -> Iterator[None]:
+        """Keeps `status` and `seconds` of the work inside in `run.json`."""
+        start = time.time()
+        started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        self.note(status="running", command=shlex.join(["python", *sys.argv]), started=started, **provenance(), **facts)
+        try:
+            yield
+        except BaseException as error:
+            interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+            reason = {} if interrupted else {"error": f"{type(error).__name__}: {error}"}
+            self.note(status="interrupted" if interrupted else "failed", seconds=round(time.time() - start, 1), **reason)
+            raise
+        self.note(status="finished", seconds=round(time.time() - start, 1))
+
+    def split_rows(self, split: str) -> list[dict[str, str]]:
+        """The rows of `split.csv` (path, class, group, split, hash) of one split."""
+        with (self.path / "split.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            return [row for row in csv.DictReader(file) if row["split"] == split]
+
+
+def _latest_runs(near: Path) -> str:
+    root = near if near.is_dir() else Path("outputs")
+    runs = sorted((p.parent for p in root.glob("**/run.json")), key=lambda p: p.stat().st_mtime)[-3:]
+    return "".join(f"\n  {path}" for path in reversed(runs)) and "; the latest are:" + "".join(
+        f"\n  {path}" for path in reversed(runs)
+    )
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, machine and, in a checkout, the git commit."""
+    packages = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy", "pillow")
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "platform": platform.platform(),
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    here = Path(__file__).parent
+    if not (here.parent / ".git").exists():
+        return None
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        changed = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("+changes" if changed.stdout.strip() else "")

@@ -1,0 +1,41 @@
+"""Prints a model's layers, parameters, multiply-adds and memory: `python -m imgbench.summary model=vgg16 data=potato`."""
+
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from imgbench.command import hydra_command
+from imgbench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from imgbench.training.classifier import ImageClassifier
+
+
+def model_table(classifier: "ImageClassifier", batch_size: int = 1) -> str:
+    """The torchinfo table of the classifier's model."""
+    from torchinfo import summary
+
+    size = classifier.hparams["preprocessing"]["image_size"]
+    columns = ("input_size", "output_size", "num_params", "mult_adds")
+    table = summary(classifier.model, (batch_size, 3, size, size), col_names=columns, depth=4, device="cpu", verbose=0)
+    return f"{table}\n"
+
+
+@hydra_command("train")
+def main(config: DictConfig) -> None:
+    from imgbench.build import build_classifier, build_data
+    from imgbench.data.preprocessing import Preprocessing
+    from imgbench.training.device import FastSettings
+
+    if config.data.num_classes is None:
+        try:
+            build_data(config)
+        except ConfigError as error:
+            raise ConfigError(f"{error}\nOr state data.num_classes=N, and no data is needed.") from error
+    names = [str(i) for i in range(config.data.num_classes)]
+    preprocessing = Preprocessing(config.data.image_size, config.data.short_side)
+    print(model_table(build_classifier(config, names, preprocessing, FastSettings(), class_weights=None)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Trains a classifier on a folder of images: `python -m imgbench.train model=vgg16 data=potato`."""
+
+import shlex
+import signal
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from imgbench.command import hydra_command
+from imgbench.run import Run
+
+
+def train(config: DictConfig, run: Run) -> float | None:
+    """Trains as configured and leaves everything in the run's directory; returns the best monitored value.
+
+    Raises:
+        ConfigError: the data or the configuration cannot be used.
+        SystemExit: training was interrupted; the run is complete up to there.
+    """
+    # Imported here, because torch and lightning take seconds and `--help` needs neither.
+    import lightning as L
+    from hydra.utils import instantiate
+
+    from imgbench.build import build_classifier, build_data, build_logger, check_resume, class_weights, plain
+    from imgbench.evaluation.plots import draw_curves
+    from imgbench.outcome import evaluate_best, write_grid
+    from imgbench.summary import model_table
+    from imgbench.training import device as fast
+    from imgbench.training.callbacks import progress_bar
+
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    settings, device = fast.apply(fast.FastSettings(**config.fast), config.trainer.accelerator)
+    data = build_data(config)
+    run.write_config(plain(config))
+    run.write_split(data.table.csv_text)
+    run.note(device=device, precision=settings.precision, selected_on_test=data.plan.selects_on_test)
+    source = {"data": config.data_name, "split_hash": data.table.hash, "selected_on_test": data.plan.selects_on_test}
+    weights = class_weights(config.objective.class_weights, data)
+    classifier = build_classifier(config, data.class_names, data.preprocessing, settings,
+                                  class_weights=weights, provenance=source)  # fmt: skip
+    check_resume(config.ckpt_path, classifier)
+    (run.path / "summary.txt").write_text(model_table(classifier), "utf-8")
+    write_grid(data, classifier, run)
+    fast.prepare(classifier, settings)
+
+    callbacks = [callback for callback in instantiate(config.callbacks).values() if callback is not None]
+    trainer: L.Trainer = instantiate(
+        config.trainer, default_root_dir=str(run.path), precision=settings.precision, logger=build_logger(config),
+        callbacks=[*callbacks, *progress_bar()], enable_progress_bar=bool(progress_bar()),
+        enable_model_summary=False, num_sanity_val_steps=0,
+    )  # fmt: skip
+    try:
+        trainer.fit(classifier, datamodule=data, ckpt_path=config.ckpt_path, weights_only=True)
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning left it ignored if it was interrupted
+        title = f"{config.model_name} on {config.data_name}"
+        draw_curves(run.path / "metrics.csv", run.path / "curves.png", title, config.monitor, config.mode)
+        if run.best.exists() and trainer.is_global_zero:
+            evaluate_best(run, data, title)
+    score = trainer.checkpoint_callback.best_model_score if trainer.checkpoint_callback else None
+    return None if score is None else float(score)
+
+
+@hydra_command("train")
+def main(config: DictConfig) -> float | None:
+    run = Run(Path(HydraConfig.get().runtime.output_dir))
+    with run.recorded(seed=config.seed):
+        best = train(config, run)
+    place = shlex.quote(str(run.shown))
+    print(f"Next           python -m imgbench.evaluate {place}\n               python -m imgbench.predict {place} IMAGE...")
+    return best
+
+
+if __name__ == "__main__":
+    main()

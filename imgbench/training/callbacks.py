@@ -1,0 +1,130 @@
+"""What happens around training: the table of epochs, the progress shown, and checkpoints that survive a resume."""
+
+import csv
+import logging
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from rich.console import Console
+
+log = logging.getLogger(__name__)
+
+COLUMNS = ["epoch", "train/loss", "train/acc", "val/loss", "val/acc", "lr", "epoch_seconds", "images_per_second"]
+
+
+class EpochTable(Callback):
+    """Appends one row per epoch to `metrics.csv` in the run directory, and logs it as a line.
+
+    On a resume the rows of the earlier run, found beside the checkpoint, come first. `epoch_seconds` covers training
+    and validation; `images_per_second` is that of training alone.
+    """
+
+    def __init__(self) -> None:
+        self.path = Path()
+        self._start = self._trained = 0.0
+        self._images = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.path = Path(trainer.default_root_dir) / "metrics.csv"
+        if not trainer.is_global_zero:
+            return
+        rows = []
+        if trainer.ckpt_path and (earlier := run_of_checkpoint(trainer.ckpt_path) / self.path.name).exists():
+            with earlier.open(newline="") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= trainer.current_epoch]
+        with self.path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._start, self._trained, self._images = time.perf_counter(), 0.0, 0
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._images += len(batch[0]) * trainer.world_size
+        self._trained = time.perf_counter() - self._start
+        if trainer.progress_bar_callback is not None:
+            pl_module.log("images/s", self._images / self._trained, prog_bar=True, logger=False)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        values = {name: metrics[name] for name in COLUMNS if name in metrics}
+        values["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
+        values["epoch_seconds"] = time.perf_counter() - self._start
+        values["images_per_second"] = self._images / max(self._trained, 1e-9)
+        row = {name: f"{value:.6g}" for name, value in values.items()}
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, COLUMNS, restval="").writerow({"epoch": trainer.current_epoch + 1, **row})
+        if trainer.progress_bar_callback is None:
+            shown = "  ".join(f"{name} {row[name]}" for name in COLUMNS[1:5] if name in row)
+            log.info("epoch %d/%s  %s  %.1f s, %.0f images/s", trainer.current_epoch + 1, trainer.max_epochs, shown,
+                     values["epoch_seconds"], values["images_per_second"])  # fmt: skip
+
+
+def run_of_checkpoint(ckpt_path: str | Path) -> Path:
+    """The run directory in whose `checkpoints/` a file lies."""
+    return Path(ckpt_path).resolve().parent.parent
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the weights of the best epoch as `best.ckpt`; a resume in a new run directory carries it over.
+
+    Lightning forgets the best score when the directory changes, so that a worse epoch would pass for the best.
+    """
+
+    def __init__(self, monitor: str, mode: str) -> None:
+        super().__init__(None, "best", monitor, mode=mode, save_weights_only=True, enable_version_counter=False)
+        self._resumed_from: Path | None = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
+        super().setup(trainer, pl_module, stage)
+        self._resumed_from = Path(trainer.ckpt_path).resolve().parent if trainer.ckpt_path else None
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        old = self._resumed_from / "best.ckpt" if self._resumed_from else None
+        if old is None or not old.exists() or state_dict.get("best_model_score") is None:
+            return
+        assert self.dirpath is not None
+        new = Path(self.dirpath) / "best.ckpt"
+        if old != new.resolve():
+            new.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(old, new)
+        score = state_dict["best_model_score"]
+        super().load_state_dict({
+            **state_dict, "dirpath": self.dirpath, "best_model_path": str(new), "kth_best_model_path": str(new),
+            "best_k_models": {str(new): score}, "kth_value": score, "last_model_path": "",
+        })  # fmt: skip
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps everything that a resume needs as `last.ckpt`, after each epoch; when interrupted before the first, then too."""
+
+    def __init__(self) -> None:
+        super().__init__(None, "last", enable_version_counter=False, save_on_train_epoch_end=True)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
+        super().setup(trainer, pl_module, stage)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        assert self.dirpath is not None
+        path = Path(self.dirpath) / "last.ckpt"
+        if trainer.global_step > 0 and not path.exists():
+            trainer.save_checkpoint(path)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass  # the next epoch writes it anew
+
+
+def progress_bar() -> list[Callback]:
+    """A bar where a person watches; elsewhere `EpochTable` logs a line per epoch."""
+    return [RichProgressBar(leave=True)] if Console().is_terminal else []

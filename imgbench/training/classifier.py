@@ -1,0 +1,143 @@
+"""The LightningModule: a model, its loss and its optimizer, and all that is needed to use it again."""
+
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from hydra.utils import get_object, instantiate
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from imgbench.errors import ConfigError
+
+
+def build_model(config: dict[str, Any]) -> nn.Module:
+    """Instantiates `config["_target_"]`, after making sure that it is a model.
+
+    A checkpoint brings this configuration along, so a checkpoint of unknown origin must not name `os.system` here:
+    only nn.Module classes, and the builders in `imgbench.models`, are called.
+
+    Raises:
+        ConfigError: the target is missing or no model, or it rejects its arguments.
+    """
+    for value in config.values():
+        _refuse_nested_targets(value)
+    target = str(config.get("_target_"))
+    if not target.startswith("imgbench.models."):
+        try:
+            found = get_object(target)
+        except Exception as error:
+            raise ConfigError(f"model._target_={target!r} cannot be imported: {error}") from error
+        if not (isinstance(found, type) and issubclass(found, nn.Module)):
+            raise ConfigError(f"model._target_={target!r} is no nn.Module class, and nothing else is called as a model.")
+    try:
+        return instantiate(config, _convert_="all")
+    except Exception as error:  # Hydra wraps what the model raised
+        cause = error.__cause__ or error
+        if isinstance(cause, ConfigError):
+            raise cause from None
+        raise ConfigError(f"The model {target} cannot be built: {cause}") from error
+
+
+def _refuse_nested_targets(value: Any) -> None:
+    if isinstance(value, dict):
+        if "_target_" in value:
+            raise ConfigError(f"A model's argument names a _target_ of its own: {value['_target_']!r}; that is not called.")
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            _refuse_nested_targets(item)
+
+
+class ImageClassifier(L.LightningModule):
+    """Cross-entropy on the images of a folder.
+
+    All arguments are plain dicts, lists, strings and numbers, and go into the checkpoint: from it alone,
+    `load_from_checkpoint(path, weights_only=True)` gives a classifier that preprocesses as it was evaluated.
+
+    Args:
+        model: configuration with a `_target_`.
+        class_names: in the order of the model's outputs.
+        preprocessing: see `imgbench.data.preprocessing.Preprocessing`.
+        optimizer: configuration of a torch optimizer; None for a classifier that is only used.
+        scheduler: configuration of a function of `imgbench.training.schedules`.
+        class_weights: weight of each class in the loss.
+        provenance: where the classifier comes from, for example the hash of its `split.csv`.
+        monitor: the metric that a plateau schedule watches, and `mode` whether it should be `max` or `min`.
+    """
+
+    def __init__(
+        self,
+        model: dict[str, Any],
+        class_names: list[str],
+        preprocessing: dict[str, Any],
+        optimizer: dict[str, Any] | None = None,
+        scheduler: dict[str, Any] | None = None,
+        label_smoothing: float = 0.0,
+        class_weights: list[float] | None = None,
+        provenance: dict[str, Any] | None = None,
+        monitor: str = "val/acc",
+        mode: str = "max",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.class_names = class_names
+        self.model = build_model(model)
+        self.loss = nn.CrossEntropyLoss(
+            weight=None if class_weights is None else torch.tensor(class_weights), label_smoothing=label_smoothing
+        )
+        self.train_acc = MulticlassAccuracy(len(class_names), average="micro")
+        self.val_acc = MulticlassAccuracy(len(class_names), average="micro")
+        scale = 255 * torch.tensor(preprocessing["std"]).view(1, -1, 1, 1)
+        offset = 255 * torch.tensor(preprocessing["mean"]).view(1, -1, 1, 1)
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("offset", offset, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8, or float in 0 to 1, (N, 3, image_size, image_size) -> logits (N, num_classes)."""
+        values = images.float() if images.dtype == torch.uint8 else images * 255
+        return self.model((values - self.offset) / self.scale)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, targets = batch  # targets are (N, num_classes) probabilities where images were mixed
+        logits = self(images)
+        loss = self.loss(logits, targets)
+        self.train_acc(logits.detach(), targets.argmax(1) if targets.dim() == 2 else targets)
+        self.log("loss", loss, prog_bar=True, logger=False)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
+        self.log("train/acc", self.train_acc, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(images))
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        images, targets = batch
+        logits = self(images)
+        self.val_acc(logits, targets)
+        loss = F.cross_entropy(logits, targets)  # unsmoothed and unweighted: comparable between runs
+        self.log("val/loss", loss, batch_size=len(images), sync_dist=True)
+        self.log("val/acc", self.val_acc, prog_bar=True, batch_size=len(images))
+
+    def configure_optimizers(self) -> Any:
+        optimizer_config, scheduler_config = self.hparams["optimizer"], self.hparams["scheduler"]
+        assert optimizer_config is not None, "a classifier without optimizer cannot be trained"
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        optimizer = instantiate(optimizer_config, params=parameters, _convert_="all")
+        if scheduler_config is None:
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        epochs = self.trainer.max_epochs or 1
+        schedule = instantiate(scheduler_config, optimizer=optimizer, total_steps=steps, total_epochs=epochs,
+                               mode=self.hparams["mode"], _convert_="all")  # fmt: skip
+        return {"optimizer": optimizer, "lr_scheduler": {**schedule, "monitor": self.hparams["monitor"]}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # The checkpoint brings its weights: loading it must not fetch ImageNet's first.
+        model = dict(checkpoint["hyper_parameters"]["model"])
+        if "pretrained" in model:
+            model["pretrained"] = False
+        checkpoint["hyper_parameters"]["model"] = model
+        # Lightning keeps averaged weights out of checkpoints that hold weights only, although it validated with them.
+        for callback in self.trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+            average = getattr(callback, "_average_model", None)
+            if average is not None and "averaging_state" not in checkpoint:
+                checkpoint["state_dict"] = average.module.state_dict()
