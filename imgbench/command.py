@@ -3,6 +3,7 @@
 import functools
 import logging
 import re
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -57,6 +58,8 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], C
 def guarded_main(function: Callable[[], int | None]) -> None:
     """Runs a command that reads runs: its return value is the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends the command without a stack trace
     try:
         sys.exit(function() or 0)
     except ConfigError as error:

@@ -103,7 +103,7 @@ class Run:
         """Keeps `status` and `seconds` of the work inside in `run.json`."""
         start = time.time()
         started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        self.note(status="running", command=shlex.join(["python", *sys.argv]), started=started, **provenance(), **facts)
+        self.note(status="running", command=_command(), started=started, **provenance(), **facts)
         try:
             yield
         except BaseException as error:
@@ -125,6 +125,12 @@ def _latest_runs(near: Path) -> str:
     return "".join(f"\n  {path}" for path in reversed(runs)) and "; the latest are:" + "".join(
         f"\n  {path}" for path in reversed(runs)
     )
+
+
+def _command() -> str:
+    main = sys.modules["__main__"]
+    module = getattr(getattr(main, "__spec__", None), "name", None)  # set by `python -m`
+    return shlex.join(["python", *(["-m", module] if module else sys.argv[:1]), *sys.argv[1:]])
 
 
 def provenance() -> dict[str, Any]:

@@ -179,3 +179,8 @@ def _require_images(result: Scan, option: str) -> None:
 def describe_skipped(skipped: Counter[str]) -> str:
     """For example `3 hidden, 1 empty files`; `nothing` if nothing was."""
     return ", ".join(f"{count} {what}" for what, count in sorted(skipped.items())) or "nothing"
+
+
+def images_below(folder: Path) -> list[Path]:
+    """All images of a folder and its sub-folders, whatever their class."""
+    return [Path(path) for path, _, _ in _image_files(str(folder), Counter())]

@@ -1,0 +1,19 @@
+"""Lists the commands: `python -m imgbench`."""
+
+COMMANDS = {
+    "train": "train a classifier              python -m imgbench.train model=vgg16 data=potato",
+    "summary": "layers, parameters, operations  python -m imgbench.summary model=vgg16 data=potato",
+    "evaluate": "accuracy of a run               python -m imgbench.evaluate RUN [--data DIR]",
+    "predict": "class of single images          python -m imgbench.predict RUN IMAGE...",
+}
+
+
+def main() -> None:
+    print("imgbench: from a folder of photographs to an image classifier\n")
+    for name, text in COMMANDS.items():
+        print(f"  {name:<10}{text}")
+    print("\n--help after a command explains it. RUN is a run directory below outputs/, or a checkpoint.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Names the class of images: files, folders and patterns."""
+
+import argparse
+import csv
+import glob
+import json
+from pathlib import Path
+from typing import Any
+
+from imgbench.command import guarded_main
+from imgbench.errors import ConfigError
+
+EXAMPLES = """examples:
+  python -m imgbench.predict outputs/potato/vgg16/2026-01-31_12-00-00 "leaf 1 (108).jpg"
+  python -m imgbench.predict RUN photos/ more/*.png --top-k 3
+  python -m imgbench.predict RUN photos/ --output verdicts.csv --save-images verdicts/
+"""
+
+
+def find_images(words: list[str]) -> list[Path]:
+    """The files that the words name: files as they are, all images below folders, and patterns.
+
+    Raises:
+        ConfigError: a word names nothing.
+    """
+    from imgbench.data.scan import images_below
+
+    paths: list[Path] = []
+    for word in words:
+        path = Path(word)
+        if path.is_dir():
+            found = images_below(path)
+            if not found:
+                raise ConfigError(f"{path} is a folder without images.")
+            paths += found
+        elif path.exists():  # before patterns are tried: a name such as "1 [2].jpg" is one too
+            paths.append(path)
+        elif matches := sorted(glob.glob(word, recursive=True)):
+            paths += [Path(match) for match in matches if Path(match).is_file()]
+        else:
+            raise ConfigError(f"{word} does not exist, and matches nothing as a pattern.")
+    return paths
+
+
+def write_table(path: Path, rows: list[dict[str, Any]], class_names: list[str]) -> None:
+    """CSV, or JSON, by the ending.
+
+    Raises:
+        ConfigError: another ending, or the file cannot be written.
+    """
+    if path.suffix.lower() not in (".csv", ".json"):
+        raise ConfigError(f"--output {path} should end in .csv or .json.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            if path.suffix.lower() == ".json":
+                json.dump(rows, file, indent=2, ensure_ascii=False)
+            else:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(["path", "predicted", "probability", *class_names])
+                for row in rows:
+                    values = [row["probability"], *(row["probabilities"][name] for name in class_names)]
+                    writer.writerow([row["path"], row["predicted"], *(f"{value:.6g}" for value in values)])
+    except OSError as error:
+        raise ConfigError(f"--output {path} cannot be written: {error.strerror}.") from error
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser("python -m imgbench.predict", description=__doc__, epilog=EXAMPLES,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("run", metavar="RUN", help="a run directory or a checkpoint")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files, folders (searched with sub-folders), patterns")
+    parser.add_argument("--top-k", type=int, default=1, metavar="N", help="show the N most probable classes (default: 1)")
+    parser.add_argument("--output", metavar="FILE", type=Path, help="write all probabilities to FILE.csv or FILE.json")
+    parser.add_argument("--save-images", metavar="DIR", type=Path, help="write each image with its verdict drawn in")
+    args = parser.parse_args()
+    if args.top_k < 1:
+        parser.error(f"--top-k {args.top_k}, but it should be 1 or more")
+    if args.output and args.output.suffix.lower() not in (".csv", ".json"):
+        raise ConfigError(f"--output {args.output} should end in .csv or .json.")
+    paths = find_images(args.images)
+    from imgbench.predictor import Predictor
+
+    predictor = Predictor.load(args.run)
+    probabilities, errors = predictor.probabilities(paths)
+    rows = []
+    for i, path in enumerate(paths):
+        if i in errors:
+            print(f"{path}  skipped: {errors[i]}")
+            continue
+        verdict = predictor.verdict(probabilities[i])
+        ranked = list(verdict.probabilities.items())[: args.top_k]
+        print(f"{path}  " + "  ".join(f"{name} {100 * p:.1f} %" for name, p in ranked))
+        rows.append({"path": str(path), "predicted": verdict.label, "probability": verdict.probability,
+                     "probabilities": verdict.probabilities})  # fmt: skip
+        if args.save_images:
+            save_verdict(path, args.save_images, i, " / ".join(f"{name} {100 * p:.1f} %" for name, p in ranked))
+    if args.output:
+        write_table(args.output, rows, predictor.class_names)
+    if errors:
+        print(f"{len(errors)} of {len(paths)} files skipped")
+    return 1 if errors else 0
+
+
+def save_verdict(path: Path, folder: Path, index: int, text: str) -> None:
+    """Draws the image under its verdict; the index keeps images of the same name apart."""
+    import numpy as np
+
+    from imgbench.data.preprocessing import open_image
+    from imgbench.evaluation.plots import draw_verdict
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        draw_verdict(np.asarray(open_image(path)), text, folder / f"{index + 1:04d}_{path.stem}.png")
+    except OSError as error:
+        raise ConfigError(f"--save-images {folder} cannot be written: {error.strerror}.") from error
+
+
+if __name__ == "__main__":
+    guarded_main(main)
