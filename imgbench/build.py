@@ -49,10 +49,17 @@ def build_classifier(
         optimizer["fused"] = True
     objective = {**plain(config.objective), **facts}
     return instantiate(
-        objective, model=plain(config.model), class_names=class_names, preprocessing=preprocessing.to_dict(),
-        optimizer=optimizer, scheduler=plain(config.scheduler), monitor=config.monitor, mode=config.mode,
-        _convert_="all", _recursive_=False,
-    )  # fmt: skip
+        objective,
+        model=plain(config.model),
+        class_names=class_names,
+        preprocessing=preprocessing.to_dict(),
+        optimizer=optimizer,
+        scheduler=plain(config.scheduler),
+        monitor=config.monitor,
+        mode=config.mode,
+        _convert_="all",
+        _recursive_=False,
+    )
 
 
 def class_weights(kind: str, data: ImageFolderDataModule) -> list[float] | None:
@@ -98,9 +105,13 @@ def check_resume(ckpt_path: str | None, classifier: ImageClassifier) -> None:
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         known = {name: saved["hyper_parameters"][name] for name in ("model", "class_names")}
     except Exception as error:
-        raise ConfigError(f"ckpt_path={path} is no checkpoint of imgbench, or a damaged one; no code in it was run.") from error
+        raise ConfigError(
+            f"ckpt_path={path} is no checkpoint of imgbench, or a damaged one; no code in it was run."
+        ) from error
     if "optimizer_states" not in saved:
-        raise ConfigError(f"ckpt_path={path} holds weights only. Resume from last.ckpt, which holds the optimizer as well.")
+        raise ConfigError(
+            f"ckpt_path={path} holds weights only. Resume from last.ckpt, which holds the optimizer as well."
+        )
     for name, value in known.items():
         own = dict(classifier.hparams[name]) if name == "model" else classifier.hparams[name]
         if name == "model":

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 import re
 import signal
 import sys
@@ -9,7 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from imgbench.errors import ConfigError
@@ -24,6 +28,29 @@ def slug(text: str) -> str:
 OmegaConf.register_new_resolver("imgbench.slug", slug, replace=True)
 
 
+def compose(overrides: list[str], config_name: str = "train") -> DictConfig:
+    """The configuration that a command would get from these `key=value` words, for use from Python."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose(config_name, overrides, return_hydra_config=True)
+    HydraConfig.instance().set_config(config)  # `data_name` and `model_name` ask Hydra for the choices made
+    OmegaConf.set_readonly(config.hydra, False)
+    config.data_name, config.model_name = config.data_name, config.model_name
+    with open_dict(config):
+        del config["hydra"]
+    return config
+
+
+def _end_quietly_on_broken_pipe() -> None:
+    """`| head` shall end a command without a stack trace."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+
+def _reason(error: Exception) -> Exception:
+    """The error itself, or the ConfigError that Hydra wrapped when it was raised in a constructor."""
+    return error.__cause__ if isinstance(error.__cause__, ConfigError) else error
+
+
 def fail(message: object) -> None:
     """Ends the command with a message and exit code 2."""
     print(f"\nError: {message}", file=sys.stderr)
@@ -35,20 +62,36 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], C
 
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
         @functools.wraps(function)
-        def guarded(config: DictConfig) -> Any:
+        def task(config: DictConfig) -> Any:
             try:
                 return function(config)
-            except (ConfigError, OmegaConfBaseException) as error:
-                fail(error)
+            except (ConfigError, HydraException, OmegaConfBaseException) as error:
+                if HydraConfig.get().mode != RunMode.MULTIRUN:
+                    raise
+                print(f"\nError: {_reason(error)}\nThe sweep goes on without this run.", file=sys.stderr)
+                return None
 
-        command = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)
+        command = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)
 
         @functools.wraps(function)
         def run() -> None:
+            _end_quietly_on_broken_pipe()
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, instead of printing them its own way
             try:
                 command()
-            except OSError as error:  # Hydra makes the run directory before anything of ours runs
-                fail(f"{error.strerror}: {error.filename}. hydra.run.dir=DIR puts the run elsewhere.")
+            except OverrideParseException as error:
+                fail(
+                    f"{error.override!r} is not understood: {error}\n"
+                    "A value with = , blanks or brackets needs double quotes inside single ones: 'key=\"a value\"'"
+                )
+            except (ConfigError, HydraException, OmegaConfBaseException) as error:
+                fail(_reason(error))
+            except OSError as error:
+                if error.filename is None:
+                    raise
+                fail(f"{error.strerror}: {error.filename}\nhydra.run.dir=DIR puts the run elsewhere.")
+            except KeyboardInterrupt:
+                sys.exit(130)
 
         return run
 
@@ -58,8 +101,7 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], C
 def guarded_main(function: Callable[[], int | None]) -> None:
     """Runs a command that reads runs: its return value is the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends the command without a stack trace
+    _end_quietly_on_broken_pipe()
     try:
         sys.exit(function() or 0)
     except ConfigError as error:

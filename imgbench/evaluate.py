@@ -1,7 +1,6 @@
 """Evaluates a run on its own split, or on another folder of labelled images."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,9 @@ EXAMPLES = """examples:
 """
 
 
-def labelled_files(args: argparse.Namespace, class_names: list[str]) -> tuple[Path, list[str], list[int], dict[str, str]]:
+def labelled_files(
+    args: argparse.Namespace, class_names: list[str]
+) -> tuple[Path, list[str], list[int], dict[str, str]]:
     """Root, relative paths, class indices, and content hashes (where known) of the images to evaluate on."""
     if args.data is not None:
         return *folder_files(args.data, args.split, class_names), {}
@@ -40,8 +41,10 @@ def folder_files(folder: str, split: str, class_names: list[str]) -> tuple[Path,
     found = scan(folder, option="--data")
     unknown = [name for name in found.class_names if name not in class_names]
     if unknown:
-        raise ConfigError(f"--data {folder} has classes the model does not know: {unknown}.\nIt knows {class_names}; "
-                          "rename or remove the folders.")  # fmt: skip
+        raise ConfigError(
+            f"--data {folder} has classes the model does not know: {unknown}.\nIt knows {class_names}; "
+            "rename or remove the folders."
+        )
     rows = [i for i in range(len(found.paths)) if found.splits[i] in (-1, SPLITS.index(split))]
     if not rows:
         raise ConfigError(f"--data {folder} has no split {split!r}.")
@@ -65,11 +68,19 @@ def evaluate(predictor: "Predictor", args: argparse.Namespace) -> int:
         raise ConfigError(f"None of the {len(paths)} images in {root} can be decoded.")
     for i, reason in errors.items():
         print(f"Left out: {root / paths[i]} ({reason})")
-    changed = [path for path, known in hashes.items() if (root / path).is_file() and digest((root / path).read_bytes()).hex() != known]
+    changed = [
+        path
+        for path, known in hashes.items()
+        if (root / path).is_file() and digest((root / path).read_bytes()).hex() != known
+    ]
     if changed:
         print(f"Note: {len(changed)} image(s) have changed since training, for example {changed[0]}")
-    predictions = Predictions([paths[i] for i in good], np.array([targets[i] for i in good], np.int64),
-                              probabilities[good], predictor.class_names)  # fmt: skip
+    predictions = Predictions(
+        [paths[i] for i in good],
+        np.array([targets[i] for i in good], np.int64),
+        probabilities[good],
+        predictor.class_names,
+    )
     source = predictor.classifier.hparams["provenance"] or {}
     selected_on_test = args.data is None and bool(source.get("selected_on_test"))
     if args.output:
@@ -91,7 +102,10 @@ def metrics_table(metrics: dict[str, dict[str, Any]], split: str, class_names: l
     from imgbench.evaluation.metrics import describe
 
     width = max(len(name) for name in [*class_names, "macro F1"])
-    lines = [f"{split} accuracy  {describe(metrics[f'{split}/acc'])}", f"{split} macro F1  {describe(metrics[f'{split}/macro_f1'])}"]
+    lines = [
+        f"{split} accuracy  {describe(metrics[f'{split}/acc'])}",
+        f"{split} macro F1  {describe(metrics[f'{split}/macro_f1'])}",
+    ]
     for kind in ("precision", "recall"):
         lines.append(f"\n{kind}")
         lines += [f"  {name:<{width}}  {describe(metrics[f'{split}/{kind}/{name}'])}" for name in class_names]
@@ -99,10 +113,16 @@ def metrics_table(metrics: dict[str, dict[str, Any]], split: str, class_names: l
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser("python -m imgbench.evaluate", description=__doc__, epilog=EXAMPLES,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        "python -m imgbench.evaluate",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("run", metavar="RUN", help="a run directory or a checkpoint")
-    parser.add_argument("--split", default="test", choices=["test", "val", "train"], help="which images (default: test)")
+    parser.add_argument(
+        "--split", default="test", choices=["test", "val", "train"], help="which images (default: test)"
+    )
     parser.add_argument("--data", metavar="DIR", help="another folder with a folder for each class, matched by name")
     parser.add_argument("--output", metavar="DIR", help="write predictions, metrics and the confusion matrix there")
     args = parser.parse_args()

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import track
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.scan import SPLITS, TEST, TRAIN, VAL
 from imgbench.evaluation.metrics import describe
-from imgbench.evaluation.plots import draw_grid
+from imgbench.evaluation.plots import draw_curves, draw_grid
 from imgbench.evaluation.predictions import Predictions, class_probabilities
 from imgbench.evaluation.results import SELECTED_ON_TEST, write_report, write_results
 from imgbench.predictor import Predictor
@@ -34,12 +35,18 @@ def write_grid(data: ImageFolderDataModule, classifier: "ImageClassifier", run: 
         names = [" + ".join(data.class_names[i] for i in row.nonzero().flatten()) for row in targets]
     else:
         names = [data.class_names[i] for i in targets]
-    title = f"{number} training images as the network sees them ({data.preprocessing.image_size} x {data.preprocessing.image_size})"
+    size = data.preprocessing.image_size
+    title = f"{len(names)} training images as the network sees them ({size} x {size})"
     draw_grid(images.permute(0, 2, 3, 1).numpy(), names, run.path / "samples.png", title)
 
 
-def evaluate_best(run: Run, data: ImageFolderDataModule, title: str) -> None:
-    """Writes predictions, metrics, confusion matrix and report of the best checkpoint, and prints the outcome."""
+def write_outcome(run: Run, data: ImageFolderDataModule, config: DictConfig) -> None:
+    """Draws the curves; writes and prints how good the best checkpoint is. Before the first epoch's end, nothing."""
+    title = f"{config.model_name} on {config.data_name}"
+    if (run.path / "metrics.csv").exists():
+        draw_curves(run.path / "metrics.csv", run.path / "curves.png", title, config.monitor, config.mode)
+    if not run.best.exists():
+        return
     predictor = Predictor.load(run.best)
     selected_on_test = data.plan.selects_on_test
     results = {}

@@ -35,7 +35,7 @@ def find_images(words: list[str]) -> list[Path]:
             paths += found
         elif path.exists():  # before patterns are tried: a name such as "1 [2].jpg" is one too
             paths.append(path)
-        elif matches := sorted(glob.glob(word, recursive=True)):
+        elif matches := sorted(glob.glob(word, recursive=True)):  # noqa: PTH207 Path.glob takes no absolute pattern
             paths += [Path(match) for match in matches if Path(match).is_file()]
         else:
             raise ConfigError(f"{word} does not exist, and matches nothing as a pattern.")
@@ -66,11 +66,19 @@ def write_table(path: Path, rows: list[dict[str, Any]], class_names: list[str]) 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser("python -m imgbench.predict", description=__doc__, epilog=EXAMPLES,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        "python -m imgbench.predict",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("run", metavar="RUN", help="a run directory or a checkpoint")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files, folders (searched with sub-folders), patterns")
-    parser.add_argument("--top-k", type=int, default=1, metavar="N", help="show the N most probable classes (default: 1)")
+    parser.add_argument(
+        "images", metavar="IMAGE", nargs="+", help="image files, folders (searched with sub-folders), patterns"
+    )
+    parser.add_argument(
+        "--top-k", type=int, default=1, metavar="N", help="show the N most probable classes (default: 1)"
+    )
     parser.add_argument("--output", metavar="FILE", type=Path, help="write all probabilities to FILE.csv or FILE.json")
     parser.add_argument("--save-images", metavar="DIR", type=Path, help="write each image with its verdict drawn in")
     args = parser.parse_args()
@@ -91,8 +99,14 @@ def main() -> int:
         verdict = predictor.verdict(probabilities[i])
         ranked = list(verdict.probabilities.items())[: args.top_k]
         print(f"{path}  " + "  ".join(f"{name} {100 * p:.1f} %" for name, p in ranked))
-        rows.append({"path": str(path), "predicted": verdict.label, "probability": verdict.probability,
-                     "probabilities": verdict.probabilities})  # fmt: skip
+        rows.append(
+            {
+                "path": str(path),
+                "predicted": verdict.label,
+                "probability": verdict.probability,
+                "probabilities": verdict.probabilities,
+            }
+        )
         if args.save_images:
             save_verdict(path, args.save_images, i, " / ".join(f"{name} {100 * p:.1f} %" for name, p in ranked))
     if args.output:

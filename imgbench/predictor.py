@@ -50,7 +50,9 @@ class Predictor:
         checkpoint = path if path.is_file() else Run.open(path).best
         if not checkpoint.is_file():
             status = Run.open(path).info.get("status")
-            raise ConfigError(f"{path} has no checkpoints/best.ckpt; its status is {status!r}. Train it to the end of an epoch.")
+            raise ConfigError(
+                f"{path} has no checkpoints/best.ckpt; its status is {status!r}. Train it to the end of an epoch."
+            )
         return cls(load_classifier(checkpoint))
 
     def predict(self, images: Source | Sequence[Source], batch_size: int = 32) -> list[Prediction]:

@@ -54,8 +54,9 @@ class Run:
             path = path.parent.parent
         if not (path / "config.yaml").is_file():
             there = "does not exist" if not path.exists() else "has no config.yaml, which every run directory has"
-            raise ConfigError(f"{path} {there}.\nExpected a run directory such as outputs/digits/cnn/<timestamp>"
-                              f"{_latest_runs(path)}")  # fmt: skip
+            raise ConfigError(
+                f"{path} {there}.\nExpected a run directory such as outputs/digits/cnn/<timestamp>{_latest_runs(path)}"
+            )
         return cls(path)
 
     @property
@@ -85,6 +86,7 @@ class Run:
     def write_config(self, config: dict[str, Any]) -> None:
         """`config.yaml`: `config`, resolved, with what Hydra needs to run it again in a new directory."""
         template = yaml.safe_load((CONF / "train.yaml").read_text("utf-8"))
+        template["hydra"]["sweep"]["dir"] = template["hydra"]["run"]["dir"]  # no groups are chosen again
         defaults = ["_self_", *(entry for entry in template["defaults"] if "override" in str(entry))]
         content = {"defaults": defaults, **config, "hydra": template["hydra"]}
         write_atomically(self.path / "config.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
@@ -107,9 +109,11 @@ class Run:
         try:
             yield
         except BaseException as error:
-            interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+            interrupted = isinstance(error, KeyboardInterrupt)
             reason = {} if interrupted else {"error": f"{type(error).__name__}: {error}"}
-            self.note(status="interrupted" if interrupted else "failed", seconds=round(time.time() - start, 1), **reason)
+            self.note(
+                status="interrupted" if interrupted else "failed", seconds=round(time.time() - start, 1), **reason
+            )
             raise
         self.note(status="finished", seconds=round(time.time() - start, 1))
 

@@ -1,4 +1,4 @@
-"""Prints a model's layers, parameters, multiply-adds and memory: `python -m imgbench.summary model=vgg16 data=potato`."""
+"""Prints a model's layers, parameters and multiply-adds: `python -m imgbench.summary model=vgg16 data=potato`."""
 
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ def model_table(classifier: "ImageClassifier", batch_size: int = 1) -> str:
     return f"{table}\n"
 
 
-@hydra_command("train")
+@hydra_command("summary")
 def main(config: DictConfig) -> None:
     from imgbench.build import build_classifier, build_data
     from imgbench.data.preprocessing import Preprocessing
@@ -32,7 +32,7 @@ def main(config: DictConfig) -> None:
             build_data(config)
         except ConfigError as error:
             raise ConfigError(f"{error}\nOr state data.num_classes=N, and no data is needed.") from error
-    names = [str(i) for i in range(config.data.num_classes)]
+    names = [str(i) for i in range(int(config.data.num_classes or 0))]
     preprocessing = Preprocessing(config.data.image_size, config.data.short_side)
     print(model_table(build_classifier(config, names, preprocessing, FastSettings(), class_weights=None)))
 

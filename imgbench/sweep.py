@@ -1,6 +1,7 @@
 """The table that ends a sweep: its runs, best first."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,15 @@ class SweepTable(Callback):
         for name in ("overrides", config.monitor, "test accuracy", "95 % interval", "seconds", "run directory"):
             table.add_column(name, overflow="fold")
         for overrides, path, score in rows:
-            table.add_row(" ".join(overrides), "failed" if score is None else f"{score:.4f}", *_outcome(path), str(path))
+            table.add_row(
+                " ".join(overrides), "failed" if score is None else f"{score:.4f}", *_outcome(path), str(path)
+            )
         console = Console()
         console.print(table if console.is_terminal else _wide(table))
+        if any(score is None for *_, score in rows):
+            sys.exit(1)
 
-    
+
 def _wide(table: Table) -> str:
     console = Console(width=200)
     with console.capture() as capture:

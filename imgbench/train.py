@@ -16,15 +16,14 @@ def train(config: DictConfig, run: Run) -> float | None:
 
     Raises:
         ConfigError: the data or the configuration cannot be used.
-        SystemExit: training was interrupted; the run is complete up to there.
+        KeyboardInterrupt: training was interrupted; the run is complete up to there.
     """
     # Imported here, because torch and lightning take seconds and `--help` needs neither.
     import lightning as L
     from hydra.utils import instantiate
 
     from imgbench.build import build_classifier, build_data, build_logger, check_resume, class_weights, plain
-    from imgbench.evaluation.plots import draw_curves
-    from imgbench.outcome import evaluate_best, write_grid
+    from imgbench.outcome import write_grid, write_outcome
     from imgbench.summary import model_table
     from imgbench.training import device as fast
     from imgbench.training.callbacks import progress_bar
@@ -37,8 +36,9 @@ def train(config: DictConfig, run: Run) -> float | None:
     run.note(device=device, precision=settings.precision, selected_on_test=data.plan.selects_on_test)
     source = {"data": config.data_name, "split_hash": data.table.hash, "selected_on_test": data.plan.selects_on_test}
     weights = class_weights(config.objective.class_weights, data)
-    classifier = build_classifier(config, data.class_names, data.preprocessing, settings,
-                                  class_weights=weights, provenance=source)  # fmt: skip
+    classifier = build_classifier(
+        config, data.class_names, data.preprocessing, settings, class_weights=weights, provenance=source
+    )
     check_resume(config.ckpt_path, classifier)
     (run.path / "summary.txt").write_text(model_table(classifier), "utf-8")
     write_grid(data, classifier, run)
@@ -46,19 +46,26 @@ def train(config: DictConfig, run: Run) -> float | None:
 
     callbacks = [callback for callback in instantiate(config.callbacks).values() if callback is not None]
     trainer: L.Trainer = instantiate(
-        config.trainer, default_root_dir=str(run.path), precision=settings.precision, logger=build_logger(config),
-        callbacks=[*callbacks, *progress_bar()], enable_progress_bar=bool(progress_bar()),
-        enable_model_summary=False, num_sanity_val_steps=0,
-    )  # fmt: skip
+        config.trainer,
+        default_root_dir=str(run.path),
+        precision=settings.precision,
+        logger=build_logger(config),
+        callbacks=[*callbacks, *progress_bar()],
+        enable_progress_bar=bool(progress_bar()),
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    interrupted = False
     try:
         trainer.fit(classifier, datamodule=data, ckpt_path=config.ckpt_path, weights_only=True)
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning left it ignored if it was interrupted
-        title = f"{config.model_name} on {config.data_name}"
-        draw_curves(run.path / "metrics.csv", run.path / "curves.png", title, config.monitor, config.mode)
-        if run.best.exists() and trainer.is_global_zero:
-            evaluate_best(run, data, title)
-    score = trainer.checkpoint_callback.best_model_score if trainer.checkpoint_callback else None
+    except SystemExit:  # how Lightning ends when it was interrupted; it leaves further Ctrl-C ignored
+        interrupted = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if trainer.is_global_zero:
+        write_outcome(run, data, config)
+    if interrupted:
+        raise KeyboardInterrupt
+    score = getattr(trainer.checkpoint_callback, "best_model_score", None)
     return None if score is None else float(score)
 
 
@@ -68,7 +75,8 @@ def main(config: DictConfig) -> float | None:
     with run.recorded(seed=config.seed):
         best = train(config, run)
     place = shlex.quote(str(run.shown))
-    print(f"Next           python -m imgbench.evaluate {place}\n               python -m imgbench.predict {place} IMAGE...")
+    print(f"Next           python -m imgbench.evaluate {place}")
+    print(f"               python -m imgbench.predict {place} IMAGE...")
     return best
 
 

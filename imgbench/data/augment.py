@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from imgbench.errors import ConfigError
+
 POLICIES = {"randaugment": v2.RandAugment, "trivialaugment": v2.TrivialAugmentWide}
 
 
@@ -31,6 +33,8 @@ class Augment(nn.Module):
         mix: bool = False,
     ) -> None:
         super().__init__()
+        if policy not in (None, *POLICIES):
+            raise ConfigError(f"augment.policy={policy!r}, but it is one of {', '.join(POLICIES)}, or null.")
         self.scale, self.ratio, self.flip, self.mix = tuple(scale), tuple(ratio), flip, mix
         self.policy = POLICIES[policy]() if policy else None
 

@@ -5,7 +5,6 @@ decode settings, so that a changed, added or removed file makes another entry. I
 renamed, so that a crash leaves no half entry, and of two runs starting at once the later finds the work done.
 """
 
-import errno
 import hashlib
 import json
 import logging
@@ -15,6 +14,7 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -57,35 +57,38 @@ def survey(scan: Scan, preprocessing: Preprocessing, mode: str = "auto") -> Surv
     """Hashes and decodes all images, or reads back what an earlier run has left.
 
     `mode`: `memory` and `disk` say where the pixels are kept, `off` keeps none, and `auto` means disk, or off if that
-    would take more than half of the free space. When the disk turns out to be full, memory serves instead.
+    would take more than half of the free space. Where the disk cannot be written or is full, memory serves instead.
+
+    Raises:
+        ConfigError: there is no such mode, or a file cannot be read.
     """
     if mode not in MODES:
         raise ConfigError(f"data.cache={mode!r}, but it is one of {', '.join(MODES)}.")
+    in_memory = partial(np.empty, dtype=np.uint8)
+    if mode == "memory":
+        return _decode_all(scan, preprocessing, in_memory)
     size = preprocessing.stored_size
     needed = len(scan.paths) * size * size * 3
+    with_pixels = mode != "off"
     home = cache_dir() / "images"
-    entry = home / entry_name(scan, preprocessing, with_pixels=mode in ("auto", "disk"))
-    if mode in ("auto", "disk") and (found := _read(entry)):
+    entry = home / entry_name(scan, preprocessing, with_pixels)
+    if found := _read(entry, with_pixels):
         return found
     try:
         home.mkdir(parents=True, exist_ok=True)
         if mode == "auto" and needed > shutil.disk_usage(home).free / 2:
             log.warning("The decoded images (%.1f GB) would fill the disk: streaming them instead.", needed / 1e9)
-            mode = "off"
-        if mode != "disk" and mode != "auto":
-            entry = home / entry_name(scan, preprocessing, with_pixels=False)
-            found = _read(entry) if mode == "off" else None
-            return found or _make(scan, preprocessing, entry, in_memory=mode == "memory", with_pixels=mode == "memory")
-        return _make(scan, preprocessing, entry, in_memory=False, with_pixels=True)
+            return survey(scan, preprocessing, "off")
+        return _make(scan, preprocessing, entry, with_pixels)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
-            raise
-        fits = needed < psutil.virtual_memory().available / 2
+        fits = with_pixels and needed < psutil.virtual_memory().available / 2
         log.warning(
             "The image cache in %s cannot be written (%s): %s. IMGBENCH_CACHE=DIR moves it.",
-            home, error.strerror, "keeping the images in memory" if fits else "decoding them in every epoch",
-        )  # fmt: skip
-        return _decode_all(scan, preprocessing, (lambda shape: np.empty(shape, np.uint8)) if fits else None)
+            home,
+            error.strerror,
+            "keeping the images in memory" if fits else "decoding them in every epoch",
+        )
+        return _decode_all(scan, preprocessing, in_memory if fits else None)
 
 
 def entry_name(scan: Scan, preprocessing: Preprocessing, with_pixels: bool) -> str:
@@ -99,34 +102,26 @@ def entry_name(scan: Scan, preprocessing: Preprocessing, with_pixels: bool) -> s
     return f"{place.hexdigest()}-{files.hexdigest()}"
 
 
-def _read(entry: Path) -> Survey | None:
+def _read(entry: Path, with_pixels: bool) -> Survey | None:
+    if not entry.is_dir():
+        return None
     try:
-        pixels = entry / "pixels.npy"
         return Survey(
             np.load(entry / "digests.npy"),
             {int(row): reason for row, reason in json.loads((entry / "errors.json").read_text("utf-8")).items()},
-            np.load(pixels, mmap_mode="r") if pixels.exists() else None,
+            np.load(entry / "pixels.npy", mmap_mode="r") if with_pixels else None,
         )
-    except FileNotFoundError:
-        return None
-    except (ValueError, OSError) as error:  # damaged on disk: made anew
+    except (ValueError, OSError, EOFError) as error:
         log.warning("The cache entry %s is damaged (%s) and is made anew.", entry, error)
         shutil.rmtree(entry, ignore_errors=True)
         return None
 
 
-def _make(scan: Scan, preprocessing: Preprocessing, entry: Path, in_memory: bool, with_pixels: bool) -> Survey:
-    """Decodes everything; unless `in_memory`, leaves it at `entry`."""
-    if in_memory:
-        return _decode_all(scan, preprocessing, lambda shape: np.empty(shape, np.uint8))
+def _make(scan: Scan, preprocessing: Preprocessing, entry: Path, with_pixels: bool) -> Survey:
+    """Decodes everything and leaves it at `entry`."""
     work = Path(tempfile.mkdtemp(prefix=".making-", dir=entry.parent))
     try:
-        allocate = None
-        if with_pixels:
-            size = preprocessing.stored_size
-            _reserve(work / "pixels.npy", len(scan.paths) * size * size * 3)
-            allocate = lambda shape: np.lib.format.open_memmap(work / "pixels.npy", "w+", np.uint8, shape)  # noqa: E731
-        made = _decode_all(scan, preprocessing, allocate)
+        made = _decode_all(scan, preprocessing, partial(_map_file, work / "pixels.npy") if with_pixels else None)
         if isinstance(made.pixels, np.memmap):
             made.pixels.flush()
         np.save(work / "digests.npy", made.digests)
@@ -141,16 +136,16 @@ def _make(scan: Scan, preprocessing: Preprocessing, entry: Path, in_memory: bool
                 shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    read = _read(entry)
-    assert read is not None
-    return read
+    return _read(entry, with_pixels) or made  # another run, started after the folder changed, may have removed it
 
 
-def _reserve(path: Path, size: int) -> None:
+def _map_file(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    pixels = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
     # A memory-mapped file that runs out of disk kills the process with SIGBUS; reserving first raises ENOSPC instead.
     if hasattr(os, "posix_fallocate"):
-        with path.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, size + 4096)
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return pixels
 
 
 def _decode_all(
@@ -163,15 +158,17 @@ def _decode_all(
     def work(start: int) -> int:
         rows = range(start, min(start + CHUNK, number))
         for row in rows:
+            path = scan.root / scan.paths[row]
             try:
-                data = (scan.root / scan.paths[row]).read_bytes()
-                result.digests[row] = np.frombuffer(digest(data), np.uint8)
+                data = path.read_bytes()
+            except OSError as error:  # not remembered as damage: once it is mended, the same file can be read
+                raise ConfigError(f"{path} cannot be read ({error.strerror}). Mend that or remove the file.") from error
+            result.digests[row] = np.frombuffer(digest(data), np.uint8)
+            try:
                 image = open_image(data)
                 if pixels is not None:
                     pixels[row] = preprocessing.resize(image)
-            except (DecodeError, OSError) as error:
-                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise
+            except DecodeError as error:
                 result.errors[row] = str(error)
         return len(rows)
 

@@ -95,7 +95,8 @@ class ImageFolderDataModule(L.LightningDataModule):
         if short_side is not None and short_side < image_size:
             raise ConfigError(f"data.short_side={short_side} is smaller than data.image_size={image_size}.")
         self.root, self.augment, self.normalize, self.cache = root, augment, normalize, cache
-        self.plan, self.batch_size, self.stated_classes, self.seed = SplitPlan(**split or {}), batch_size, num_classes, seed
+        self.plan, self.batch_size, self.seed = SplitPlan(**split or {}), batch_size, seed
+        self.stated_classes = num_classes
         self.preprocessing = Preprocessing(image_size, short_side)
         self._table: ImageTable | None = None
         self._pixels: np.ndarray | None = None
@@ -124,7 +125,8 @@ class ImageFolderDataModule(L.LightningDataModule):
         for row, reason in list(read.errors.items())[:10]:
             log.warning("Left out, cannot be decoded: %s (%s)", found.root / found.paths[row], reason)
         good = np.setdiff1d(np.arange(len(found.paths)), np.array(list(read.errors), np.int64))
-        usable = replace(found, paths=[found.paths[i] for i in good], labels=found.labels[good], splits=found.splits[good])
+        paths = [found.paths[i] for i in good]
+        usable = replace(found, paths=paths, labels=found.labels[good], splits=found.splits[good])
         groups = group_names(usable.paths, self.plan.group)
         splits = assign_splits(usable, self.plan, groups)
         self._table = ImageTable(
@@ -132,13 +134,23 @@ class ImageFolderDataModule(L.LightningDataModule):
         )
         self._pixels, self._pixel_rows = read.pixels, good
         self.preprocessing = replace(self.preprocessing, **self._statistics())
-        counts = ", ".join(f"{(splits == part).sum()} {name}" for part, name in enumerate(SPLITS) if (splits == part).any())
-        log.info("%s: %d images in %d classes (%s); left out: %s", found.root, len(usable.paths), len(found.class_names),
-                 counts, describe_skipped(+found.skipped))  # fmt: skip
+        counts = ", ".join(f"{(splits == part).sum()} {name}" for part, name in enumerate(SPLITS) if part in splits)
+        log.info(
+            "%s: %d images in %d classes (%s); left out: %s",
+            found.root,
+            len(usable.paths),
+            len(found.class_names),
+            counts,
+            describe_skipped(+found.skipped),
+        )
         for part in (VAL, TEST):
             if number := self._table.duplicates_across(part):
-                log.warning("%d of the %s images are byte for byte among the training images too, so that its accuracy "
-                            "is too good; data.split.group=REGEX keeps copies on one side.", number, SPLITS[part])  # fmt: skip
+                log.warning(
+                    "%d of the %s images are byte for byte among the training images too, so that its "
+                    "accuracy is too good; data.split.group=REGEX keeps copies on one side.",
+                    number,
+                    SPLITS[part],
+                )
 
     def _statistics(self) -> dict[str, tuple[float, ...]]:
         if self.normalize in STATISTICS:
@@ -156,11 +168,11 @@ class ImageFolderDataModule(L.LightningDataModule):
             squares += values.square().sum((0, 2, 3)).numpy()
             number += values[:, 0].numel()
         mean = total / number
-        std = np.maximum(np.sqrt(squares / number - mean**2), 1e-3)  # a constant channel must not divide by zero
+        std = np.sqrt(np.maximum(squares / number - mean**2, 1e-6))  # a constant channel must not divide by zero
         return {"mean": tuple(mean.round(4).tolist()), "std": tuple(std.round(4).tolist())}
 
     def rows(self, part: int) -> np.ndarray:
-        """Rows of `table` in a split (an index into SPLITS); for VAL those of TEST where the model is selected on it."""
+        """Rows of `table` in a split (an index into SPLITS); for VAL those of TEST if the model is selected on it."""
         return np.flatnonzero(self.table.splits == (TEST if part == VAL and self.plan.selects_on_test else part))
 
     def class_counts(self) -> np.ndarray:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from imgbench.data.cache import cache_dir
 from imgbench.data.datamodule import ImageFolderDataModule
+from imgbench.errors import ConfigError
 
 
 def write_digits(root: Path) -> None:
@@ -21,10 +22,10 @@ def write_digits(root: Path) -> None:
         return
     from sklearn.datasets import load_digits  # takes a second, and only the first run needs it
 
-    digits = load_digits()
+    scans, targets = (np.asarray(part) for part in load_digits(return_X_y=True))
     root.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".digits-", dir=root.parent))
-    for index, (image, target) in enumerate(zip(digits.images, digits.target, strict=True)):
+    for index, (image, target) in enumerate(zip(scans.reshape(-1, 8, 8), targets, strict=True)):
         folder = work / str(target)
         folder.mkdir(exist_ok=True)
         pixels = (image * (255 / 16)).round().astype(np.uint8)
@@ -42,5 +43,11 @@ class DigitsDataModule(ImageFolderDataModule):
 
     def __init__(self, root: str | None = None, **kwargs: Any) -> None:
         folder = Path(root) if root else cache_dir() / "digits"
-        write_digits(folder)
+        try:
+            write_digits(folder)
+        except OSError as error:
+            raise ConfigError(
+                f"data.root: the digits cannot be written to {folder} ({error.strerror}).\n"
+                "Name a folder that can be written: data.root=DIR, or IMGBENCH_CACHE=DIR for all that is cached."
+            ) from error
         super().__init__(str(folder), **kwargs)

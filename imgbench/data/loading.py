@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ class ImageDataset(Dataset[Batch]):
         return images[0], targets[0]
 
 
-def keep_batch(batch: Batch) -> Batch:
+def keep_batch(batch: Any) -> Any:
     """The `collate_fn` of a data set that returns batches."""
     return batch
 
@@ -86,6 +87,7 @@ def decode_batches(
     Yields the indices of the images that could be decoded, the images (n, 3, image_size, image_size) uint8, and for the
     others why not.
     """
+
     def decode(source: Path | str | Image.Image | np.ndarray) -> np.ndarray | str:
         try:
             if isinstance(source, np.ndarray):

@@ -64,25 +64,29 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """RGB of any image: upright by its EXIF tag, transparency over white, 16 bits scaled to 8."""
+    """RGB of any image: upright by its EXIF tag, transparency over white, 16 bits and floats scaled to 8 bits."""
     image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":  # before transparency, since RGBA would cut them off at 255
+        return Image.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
     return image.convert("RGB")
 
 
 def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
-    if pixels.dtype == np.uint16 or (pixels.max() > 255 and pixels.min() >= 0 and pixels.max() <= 65535):
-        return (pixels / 257).round().astype(np.uint8)
-    return np.clip(pixels, 0, 255).astype(np.uint8)
+    if pixels.dtype.kind == "f" and pixels.max() <= 1:
+        white = 1
+    elif pixels.dtype.itemsize == 2 or (pixels.min() >= 0 and 255 < pixels.max() <= 65535):
+        white = 65535
+    else:
+        white = 255
+    return (np.clip(pixels / white, 0, 1) * 255).round().astype(np.uint8)
 
 
 def open_image(source: bytes | Path | str) -> Image.Image:

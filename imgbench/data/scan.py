@@ -37,9 +37,10 @@ class Scan:
     skipped: Counter[str] = field(default_factory=Counter)
 
 
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Sorts "2" before "10" and "img9" before "img10"."""
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
+def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Sorts "2" before "10" and "img9" before "img10"; the name itself decides between "1" and "01"."""
+    parts = [part for part in re.split(r"(\d+)", name) if part]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts], name
 
 
 def looks_like_image(head: bytes) -> bool:
@@ -73,7 +74,7 @@ def _image_files(folder: str, skipped: Counter[str]) -> Iterator[tuple[str, int,
 
 
 def _is_image(entry: "os.DirEntry[str]") -> bool:
-    # A usual ending is believed here, since opening a million files takes minutes; a wrong one shows when it is decoded.
+    # A usual ending is believed here, since opening a million files takes minutes; a wrong one shows in decoding.
     if os.path.splitext(entry.name)[1].lower() in IMAGE_ENDINGS:  # noqa: PTH122 a Path per file costs memory and time
         return True
     with open(entry.path, "rb") as file:  # noqa: PTH123
@@ -117,23 +118,25 @@ def scan(root: str | Path, option: str = "data.root") -> Scan:
     extra = [name for name in folders if split_folders and name not in split_folders]
     result = Scan(root, [], np.empty(0, np.int32), np.empty(0, np.int8), np.empty((0, 2), np.int64), [])
     if split_folders:
-        by_split: dict[str, list[str]] = {}
+        folder_of: dict[str, str] = {}
         for name in split_folders:
             split = SPLIT_FOLDERS[name.lower()]
-            if split in by_split:
+            if split in folder_of:
                 raise ConfigError(f"{option}: {root} has two folders for the split {split!r}: {split_folders}.")
-            by_split[split] = class_folders(root / name)
-        result.class_names = by_split["train"]
-        for split, names in by_split.items():
+            folder_of[split] = name
+        train = root / folder_of["train"]
+        result.class_names = class_folders(train)
+        for name in split_folders:
+            names = class_folders(root / name)
             if set(names) != set(result.class_names):
                 missing = sorted(set(result.class_names) - set(names))
                 unknown = sorted(set(names) - set(result.class_names))
                 raise ConfigError(
-                    f"{option}: the classes of {root}/{split} differ from those of {root}/train: "
+                    f"{option}: the classes of {root / name} differ from those of {train}: "
                     f"missing {missing or 'none'}, additional {unknown or 'none'}.\n"
                     "Every split needs the same class folders; rename, add or remove them."
                 )
-        places = [(SPLITS.index(SPLIT_FOLDERS[name.lower()]), name) for name in split_folders]
+        places = sorted((SPLITS.index(split), name) for split, name in folder_of.items())
         result.skipped["folders beside the splits"] += len(extra)
     else:
         result.class_names = folders
@@ -143,8 +146,8 @@ def scan(root: str | Path, option: str = "data.root") -> Scan:
             f"{option}: {root} has {len(result.class_names)} class folder(s), and a classifier needs at least two.\n"
             f"{expected}\nFound\n{describe_tree(root)}\n{mend}"
         )
-    _collect(result, sorted(places))
-    _require_images(result, option)
+    _collect(result, places)
+    _require_images(result, places, option)
     return result
 
 
@@ -164,14 +167,13 @@ def _collect(result: Scan, places: list[tuple[int, str]]) -> None:
     result.skipped = +result.skipped  # drop the zeros
 
 
-def _require_images(result: Scan, option: str) -> None:
-    for split in np.unique(result.splits) if len(result.paths) else [np.int8(-1)]:
+def _require_images(result: Scan, places: list[tuple[int, str]], option: str) -> None:
+    for split, folder in places:
         counts = np.bincount(result.labels[result.splits == split], minlength=len(result.class_names))
         empty = [name for name, count in zip(result.class_names, counts, strict=True) if count == 0]
         if empty:
-            where = result.root if split < 0 else result.root / SPLITS[split]
             raise ConfigError(
-                f"{option}: no images in the class folder(s) {empty} of {where} "
+                f"{option}: no images in the class folder(s) {empty} of {result.root / folder} "
                 f"(left out: {describe_skipped(result.skipped)}).\nAdd images to them or remove the folder(s)."
             )
 

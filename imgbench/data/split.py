@@ -45,12 +45,14 @@ def group_names(paths: list[str], pattern: str | None) -> list[str]:
     names = []
     for path in paths:
         name = path.rsplit("/", 1)[-1]
-        if (match := regex.search(name)) is None:
+        match = regex.search(name)
+        group = match and match[1 if regex.groups else 0]
+        if group is None:
             raise ConfigError(
                 f"data.split.group={pattern!r} does not match {name!r}; "
                 "every file needs a group, so widen the expression or rename the file."
             )
-        names.append(match.group(1) if regex.groups else match.group(0))
+        names.append(group)
     return names
 
 
@@ -86,7 +88,7 @@ def _check_shares(plan: SplitPlan) -> None:
     for name, share in (("val", plan.val), ("test", plan.test)):
         if name == "val" and plan.selects_on_test:
             continue
-        if isinstance(share, str) or isinstance(share, bool) or share <= 0:
+        if not isinstance(share, int | float) or isinstance(share, bool) or share <= 0:
             allowed = "a fraction between 0 and 1 or a number of images" + (', or "test"' if name == "val" else "")
             raise ConfigError(f"data.split.{name}={share!r}, but it takes {allowed}.")
     fractions = [share for share in (plan.val, plan.test) if isinstance(share, float)]

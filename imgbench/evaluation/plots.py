@@ -1,42 +1,100 @@
-"""The pictures of a run, drawn without a display."""
+"""The pictures of a run, drawn without a display.
+
+Each function returns the figure, and writes it as a PNG where `output` names a file.
+"""
 
 import csv
-from collections.abc import Sequence
+import logging
+import re
+import textwrap
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-from matplotlib import font_manager, rcParams
+from matplotlib import font_manager, get_cachedir, rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+log = logging.getLogger(__name__)
+
 BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#777777"
 # Fonts with Chinese, Japanese and Korean characters, in the order of preference.
-CJK_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "PingFang SC", "Hiragino Sans GB",
-             "Microsoft YaHei", "SimHei", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Arial Unicode MS")  # fmt: skip
+CJK_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans SC",
+    "Source Han Sans SC",
+    "PingFang SC",
+    "Hiragino Sans GB",
+    "Microsoft YaHei",
+    "SimHei",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "Arial Unicode MS",
+    "Noto Sans CJK JP",  # all that matplotlib before 3.11 sees of a file with the Japanese and the Chinese forms
+)
+MISSING_GLYPH = r"Glyph \d+ .*missing from"
 
 
-def _use_fonts() -> None:
+@contextmanager
+def _names_as_they_are() -> Iterator[None]:
+    """Texts made inside use a Chinese font where there is one, and a `$` in a class name does not begin a formula."""
     installed = {font.name for font in font_manager.fontManager.ttflist}
-    rcParams["font.family"] = ["DejaVu Sans", *[name for name in CJK_FONTS if name in installed]]
+    fonts = ["DejaVu Sans", *(name for name in CJK_FONTS if name in installed)]
+    with rc_context({"font.family": fonts, "text.parse_math": False}):
+        yield
 
 
-def _save(figure: Figure, path: Path) -> None:
-    _use_fonts()
-    figure.savefig(path, dpi=120)
+@cache
+def _explain_boxes() -> None:
+    log.warning(
+        "Some names are drawn as boxes, because no installed font has their characters. For Chinese install Noto Sans "
+        "CJK (apt install fonts-noto-cjk), and delete %s, which lists the fonts of before.",
+        Path(get_cachedir()) / "fontlist-*.json",
+    )
 
 
-def draw_curves(metrics_csv: Path, output: Path, title: str, monitor: str = "val/acc", mode: str = "max") -> None:
-    """Loss, accuracy and learning rate by epoch, the best epoch marked."""
+def _save(figure: Figure, output: Path | None) -> Figure:
+    if output is None:
+        return figure
+    with warnings.catch_warnings(record=True) as caught:  # matplotlib warns of every character
+        warnings.filterwarnings("always", MISSING_GLYPH, UserWarning)
+        figure.savefig(output, dpi=120)
+    for warning in caught:
+        if re.match(MISSING_GLYPH, str(warning.message)):
+            _explain_boxes()
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return figure
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= 24 else name[:23] + "…"
+
+
+def _wrapped(text: str, inches: float, fontsize: float) -> str:
+    """The text in lines that fit; the average letter is 0.6 of its size wide."""
+    letters = int(inches * 72 / (0.6 * fontsize))
+    return "\n".join(textwrap.fill(line, letters) for line in text.splitlines())
+
+
+@_names_as_they_are()
+def draw_curves(
+    metrics_csv: Path, output: Path | None, title: str, monitor: str = "val/acc", mode: str = "max"
+) -> Figure | None:
+    """Loss, accuracy and learning rate by epoch, the best epoch marked; None before the first epoch's end."""
     with metrics_csv.open(newline="") as file:
         rows = list(csv.DictReader(file))
     if not rows:
-        return
+        return None
     epochs = [int(row["epoch"]) for row in rows]
 
     def column(name: str) -> list[float]:
         return [float(row.get(name) or "nan") for row in rows]
 
-    values = column(monitor) if monitor in rows[0] else [float("nan")]
+    values = column(monitor)
     best = None
     if not np.isnan(values).all():
         best = epochs[int(np.nanargmax(values) if mode == "max" else np.nanargmin(values))]
@@ -52,31 +110,35 @@ def draw_curves(metrics_csv: Path, output: Path, title: str, monitor: str = "val
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    _save(figure, output)
+    figure.axes[-1].set_ylim(bottom=0)  # else the axis of a constant rate shows a sliver around it
+    return _save(figure, output)
 
 
-def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], output: Path, title: str) -> None:
+@_names_as_they_are()
+def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], output: Path | None, title: str) -> Figure:
     """Row-normalised colours; counts are written in up to 20 classes."""
     k = len(class_names)
     side = min(max(4.0, 2.2 + 0.55 * k), 16.0)
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    figure = Figure(figsize=(max(side + 1, 6), side + 0.5), layout="constrained")
+    figure.suptitle(_wrapped(title, figure.get_figwidth(), 10), fontsize=10)
     axes = figure.subplots()
     shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
     size = 9 if k <= 20 else max(3, 180 // k)
-    axes.set_xticks(range(k), class_names, rotation=45 if k <= 20 else 90, ha="right", fontsize=size)
-    axes.set_yticks(range(k), class_names, fontsize=size)
+    names = [_shortened(name) for name in class_names]
+    axes.set_xticks(range(k), names, rotation=45 if k <= 20 else 90, ha="right", rotation_mode="anchor", fontsize=size)
+    axes.set_yticks(range(k), names, fontsize=size)
     axes.set(xlabel="predicted", ylabel="true")
-    axes.set_title(title, fontsize=10)
     if k <= 20:
         for i, j in np.ndindex(k, k):
-            axes.text(j, i, f"{confusion[i, j]}", ha="center", va="center", fontsize=size,
-                      color="white" if shares[i, j] > 0.5 else "black")  # fmt: skip
-    _save(figure, output)
+            color = "white" if shares[i, j] > 0.5 else "black"
+            axes.text(j, i, f"{confusion[i, j]}", ha="center", va="center", fontsize=size, color=color)
+    return _save(figure, output)
 
 
-def draw_grid(images: np.ndarray, names: Sequence[str], output: Path, title: str) -> None:
+@_names_as_they_are()
+def draw_grid(images: np.ndarray, names: Sequence[str], output: Path | None, title: str) -> Figure:
     """Up to 20 images (N, H, W, 3) in 0 to 1 with their class names."""
     columns = 5
     rows = -(-len(images) // columns)
@@ -86,17 +148,43 @@ def draw_grid(images: np.ndarray, names: Sequence[str], output: Path, title: str
         axes.axis("off")
     for axes, image, name in zip(figure.axes, images, names, strict=False):
         axes.imshow(np.clip(image, 0, 1), interpolation="nearest")
-        axes.set_title(name if len(name) <= 24 else name[:23] + "…", fontsize=9)
-    _save(figure, output)
+        axes.set_title(_shortened(name), fontsize=9)
+    return _save(figure, output)
 
 
-def draw_verdict(image: np.ndarray, text: str, output: Path) -> None:
+@_names_as_they_are()
+def draw_verdict(image: np.ndarray, text: str, output: Path | None) -> Figure:
     """One image (H, W, 3) uint8 under its verdict."""
     height, width = image.shape[:2]
     scale = 6 / max(height, width)
-    figure = Figure(figsize=(max(width * scale, 3.5), height * scale + 0.6), layout="constrained")
+    inches = max(width * scale, 3.5)
+    text = _wrapped(text, inches, 11)
+    lines = 1 + text.count("\n")
+    figure = Figure(figsize=(inches, max(height * scale, 0.5) + 0.2 * lines + 0.2), layout="constrained")
+    figure.suptitle(text, fontsize=11)
     axes = figure.subplots()
     axes.imshow(image)
     axes.axis("off")
-    axes.set_title(text, fontsize=11)
-    _save(figure, output)
+    return _save(figure, output)
+
+
+@_names_as_they_are()
+def draw_probabilities(
+    verdicts: Sequence[Mapping[str, float]], titles: Sequence[str], output: Path | None, most: int = 10
+) -> Figure:
+    """For each image the probabilities of its `most` likely classes as bars; the verdict is the one in orange."""
+    columns = min(len(verdicts), 3)
+    rows = -(-len(verdicts) // columns)
+    height = 0.9 + 0.22 * min(most, max(map(len, verdicts)))
+    figure = Figure(figsize=(4 * columns, height * rows), layout="constrained")
+    for axes in figure.subplots(rows, columns, squeeze=False).flat[len(verdicts) :]:
+        axes.axis("off")
+    for axes, verdict, title in zip(figure.axes, verdicts, titles, strict=False):
+        ranked = sorted(verdict.items(), key=lambda item: -item[1])[:most]
+        colors = [ORANGE, *[BLUE] * (len(ranked) - 1)]
+        axes.barh(range(len(ranked)), [probability for _, probability in ranked], color=colors)
+        axes.set_yticks(range(len(ranked)), [_shortened(name) for name, _ in ranked], fontsize=8)
+        axes.invert_yaxis()
+        axes.set(xlim=(0, 1), xlabel="probability")
+        axes.set_title(_wrapped(title, 3, 9), fontsize=9)
+    return _save(figure, output)

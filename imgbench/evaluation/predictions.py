@@ -33,7 +33,8 @@ class Predictions:
         writer.writerow(["path", "target", "predicted", *self.class_names])
         for i, path in enumerate(self.paths):
             names = [self.class_names[self.targets[i]], self.class_names[self.predicted[i]]]
-            writer.writerow([path, *names, *(f"{p:.6g}" for p in self.probabilities[i])])
+            # Nine digits give back the same float32, so that near ties fall as they fell.
+            writer.writerow([path, *names, *(f"{p:.9g}" for p in self.probabilities[i])])
         return file.getvalue()
 
     @classmethod

@@ -12,7 +12,9 @@ from imgbench.evaluation.predictions import Predictions
 SELECTED_ON_TEST = "the model was selected on its own test images: the accuracy is too good"
 
 
-def write_results(folder: Path, title: str, results: dict[str, Predictions], selected_on_test: bool) -> dict[str, Number]:
+def write_results(
+    folder: Path, title: str, results: dict[str, Predictions], selected_on_test: bool
+) -> dict[str, Number]:
     """Writes metrics.json of all splits in `results`, and predictions.csv and confusion.png of the first."""
     metrics: dict[str, Number] = {}
     for split, predictions in results.items():
@@ -29,7 +31,8 @@ def write_results(folder: Path, title: str, results: dict[str, Predictions], sel
 def write_report(folder: Path, title: str, metrics: dict[str, Number], selected_on_test: bool) -> None:
     """`report.html`: the numbers and all pictures of a run in one self-contained page."""
     rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{html.escape(describe(number))}</td></tr>" for name, number in metrics.items()
+        f"<tr><td>{html.escape(name)}</td><td>{html.escape(describe(number))}</td></tr>"
+        for name, number in metrics.items()
     )
     pictures = "".join(
         f'<figure><img alt="{path.stem}" src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}">'
@@ -38,7 +41,11 @@ def write_report(folder: Path, title: str, metrics: dict[str, Number], selected_
     )
     warning = f'<p class="warning">Note: {SELECTED_ON_TEST}.</p>' if selected_on_test else ""
     summary = folder / "summary.txt"
-    details = f"<details><summary>Model</summary><pre>{html.escape(summary.read_text('utf-8'))}</pre></details>" if summary.exists() else ""
+    details = (
+        f"<details><summary>Model</summary><pre>{html.escape(summary.read_text('utf-8'))}</pre></details>"
+        if summary.exists()
+        else ""
+    )
     page = f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{html.escape(title)}</title>
@@ -46,7 +53,8 @@ def write_report(folder: Path, title: str, metrics: dict[str, Number], selected_
   body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
   table {{ border-collapse: collapse; }} td {{ padding: .2rem 1rem .2rem 0; border-bottom: 1px solid #ddd; }}
   img {{ max-width: 100%; }} figure {{ margin: 1.5rem 0; }} figcaption {{ color: #777; }}
-  .warning {{ background: #fff3cd; padding: .5rem 1rem; }} pre {{ overflow-x: auto; font-size: 12px; line-height: 1.2; }}
+  .warning {{ background: #fff3cd; padding: .5rem 1rem; }}
+  pre {{ overflow-x: auto; font-size: 12px; line-height: 1.2; }}
 </style>
 <h1>{html.escape(title)}</h1>
 {warning}

@@ -1,5 +1,6 @@
 """Any classifier of torchvision by name, its last layer replaced, optionally with ImageNet weights."""
 
+from typing import Any
 from urllib.error import URLError
 
 import torchvision
@@ -24,9 +25,12 @@ def torchvision_classifier(
     if name not in known:
         raise ConfigError(f"model.name={name!r} is no classifier of torchvision; there are: {', '.join(known)}.")
     # Built for ImageNet's classes even without weights: not every builder takes num_classes as it is meant here.
-    extra = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    options: dict[str, Any] = {"weights": "DEFAULT" if pretrained else None}
+    if name in ("googlenet", "inception_v3"):
+        # As ImageNet's weights expect their input; a checkpoint of such a model is loaded without them.
+        options |= {"transform_input": True, "init_weights": False}
     try:
-        model = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None, **({} if pretrained else extra))
+        model = torchvision.models.get_model(name, **options)
     except (URLError, OSError) as error:
         raise ConfigError(
             f"model.pretrained=true: the ImageNet weights of {name} are not in torch's cache and could not be "
@@ -36,7 +40,7 @@ def torchvision_classifier(
     if freeze_backbone:
         model.requires_grad_(False)
     if hasattr(model, "aux_logits"):  # the auxiliary heads of GoogLeNet and Inception know only ImageNet's classes
-        model.aux_logits = False
+        model.aux_logits = False  # pyright: ignore[reportArgumentType]
         for head in ("aux1", "aux2", "AuxLogits"):
             if hasattr(model, head):
                 setattr(model, head, None)

@@ -19,17 +19,18 @@ COLUMNS = ["epoch", "train/loss", "train/acc", "val/loss", "val/acc", "lr", "epo
 class EpochTable(Callback):
     """Appends one row per epoch to `metrics.csv` in the run directory, and logs it as a line.
 
-    On a resume the rows of the earlier run, found beside the checkpoint, come first. `epoch_seconds` covers training
-    and validation; `images_per_second` is that of training alone.
+    On a resume the rows of the earlier run, found beside the checkpoint, come first. `lr` is the learning rate that the
+    epoch began with; `epoch_seconds` covers training and validation; `images_per_second` is that of training alone.
     """
 
     def __init__(self) -> None:
         self.path = Path()
-        self._start = self._trained = 0.0
+        self._start = self._trained = self._lr = 0.0
         self._images = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.path = Path(trainer.default_root_dir) / "metrics.csv"
+        self.on_train_epoch_start(trainer, pl_module)  # resuming within an epoch, Lightning calls that no second time
         if not trainer.is_global_zero:
             return
         rows = []
@@ -43,6 +44,7 @@ class EpochTable(Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._start, self._trained, self._images = time.perf_counter(), 0.0, 0
+        self._lr = float(trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -57,7 +59,7 @@ class EpochTable(Callback):
             return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         values = {name: metrics[name] for name in COLUMNS if name in metrics}
-        values["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
+        values["lr"] = self._lr
         values["epoch_seconds"] = time.perf_counter() - self._start
         values["images_per_second"] = self._images / max(self._trained, 1e-9)
         row = {name: f"{value:.6g}" for name, value in values.items()}
@@ -65,8 +67,14 @@ class EpochTable(Callback):
             csv.DictWriter(file, COLUMNS, restval="").writerow({"epoch": trainer.current_epoch + 1, **row})
         if trainer.progress_bar_callback is None:
             shown = "  ".join(f"{name} {row[name]}" for name in COLUMNS[1:5] if name in row)
-            log.info("epoch %d/%s  %s  %.1f s, %.0f images/s", trainer.current_epoch + 1, trainer.max_epochs, shown,
-                     values["epoch_seconds"], values["images_per_second"])  # fmt: skip
+            log.info(
+                "epoch %d/%s  %s  %.1f s, %.0f images/s",
+                trainer.current_epoch + 1,
+                trainer.max_epochs,
+                shown,
+                values["epoch_seconds"],
+                values["images_per_second"],
+            )
 
 
 def run_of_checkpoint(ckpt_path: str | Path) -> Path:
@@ -87,7 +95,10 @@ class BestCheckpoint(ModelCheckpoint):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
         super().setup(trainer, pl_module, stage)
-        self._resumed_from = Path(trainer.ckpt_path).resolve().parent if trainer.ckpt_path else None
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        assert trainer.ckpt_path is not None  # it was None in `setup`
+        self._resumed_from = Path(trainer.ckpt_path).resolve().parent
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         old = self._resumed_from / "best.ckpt" if self._resumed_from else None
@@ -99,14 +110,21 @@ class BestCheckpoint(ModelCheckpoint):
             new.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(old, new)
         score = state_dict["best_model_score"]
-        super().load_state_dict({
-            **state_dict, "dirpath": self.dirpath, "best_model_path": str(new), "kth_best_model_path": str(new),
-            "best_k_models": {str(new): score}, "kth_value": score, "last_model_path": "",
-        })  # fmt: skip
+        super().load_state_dict(
+            {
+                **state_dict,
+                "dirpath": self.dirpath,
+                "best_model_path": str(new),
+                "kth_best_model_path": str(new),
+                "best_k_models": {str(new): score},
+                "kth_value": score,
+                "last_model_path": "",
+            }
+        )
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keeps everything that a resume needs as `last.ckpt`, after each epoch; when interrupted before the first, then too."""
+    """Keeps everything a resume needs as `last.ckpt`, after each epoch, and when interrupted in the first."""
 
     def __init__(self) -> None:
         super().__init__(None, "last", enable_version_counter=False, save_on_train_epoch_end=True)

@@ -1,5 +1,6 @@
 """The LightningModule: a model, its loss and its optimizer, and all that is needed to use it again."""
 
+from inspect import isclass, isfunction
 from typing import Any
 
 import lightning as L
@@ -7,43 +8,47 @@ import torch
 import torch.nn.functional as F
 from hydra.utils import get_object, instantiate
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics.classification import MulticlassAccuracy
 
 from imgbench.errors import ConfigError
 
 
 def build_model(config: dict[str, Any]) -> nn.Module:
-    """Instantiates `config["_target_"]`, after making sure that it is a model.
+    """Calls `config["_target_"]` with the other entries, after making sure that it is a model.
 
-    A checkpoint brings this configuration along, so a checkpoint of unknown origin must not name `os.system` here:
-    only nn.Module classes, and the builders in `imgbench.models`, are called.
+    A checkpoint brings this configuration along, so one of unknown origin must not name `os.system` here: only
+    nn.Module classes, and the functions defined in `imgbench.models`, are called. Hydra's `instantiate` would also
+    follow interpolations and nested targets.
 
     Raises:
         ConfigError: the target is missing or no model, or it rejects its arguments.
     """
-    for value in config.values():
-        _refuse_nested_targets(value)
+    arguments = {name: value for name, value in config.items() if name != "_target_"}
+    _refuse_nested_targets(arguments)
     target = str(config.get("_target_"))
-    if not target.startswith("imgbench.models."):
-        try:
-            found = get_object(target)
-        except Exception as error:
-            raise ConfigError(f"model._target_={target!r} cannot be imported: {error}") from error
-        if not (isinstance(found, type) and issubclass(found, nn.Module)):
-            raise ConfigError(f"model._target_={target!r} is no nn.Module class, and nothing else is called as a model.")
     try:
-        return instantiate(config, _convert_="all")
-    except Exception as error:  # Hydra wraps what the model raised
-        cause = error.__cause__ or error
-        if isinstance(cause, ConfigError):
-            raise cause from None
-        raise ConfigError(f"The model {target} cannot be built: {cause}") from error
+        found = get_object(target)
+    except Exception as error:
+        raise ConfigError(f"model._target_={target!r} cannot be imported: {error}") from error
+    # By where it is defined: as `imgbench.models.layers.torch.os.system`, anything can be reached.
+    is_builder = isfunction(found) and found.__module__.startswith("imgbench.models.")
+    if not (is_builder or (isclass(found) and issubclass(found, nn.Module))):
+        raise ConfigError(f"model._target_={target!r} is no nn.Module class, and nothing else is called as a model.")
+    try:
+        return found(**arguments)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"The model {target} cannot be built: {error}") from error
 
 
 def _refuse_nested_targets(value: Any) -> None:
     if isinstance(value, dict):
         if "_target_" in value:
-            raise ConfigError(f"A model's argument names a _target_ of its own: {value['_target_']!r}; that is not called.")
+            raise ConfigError(
+                f"A model's argument names a _target_ of its own: {value['_target_']!r}. It is not called."
+            )
         value = list(value.values())
     if isinstance(value, list | tuple):
         for item in value:
@@ -91,6 +96,8 @@ class ImageClassifier(L.LightningModule):
         self.val_acc = MulticlassAccuracy(len(class_names), average="micro")
         scale = 255 * torch.tensor(preprocessing["std"]).view(1, -1, 1, 1)
         offset = 255 * torch.tensor(preprocessing["mean"]).view(1, -1, 1, 1)
+        self.scale: Tensor
+        self.offset: Tensor
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("offset", offset, persistent=False)
 
@@ -126,9 +133,25 @@ class ImageClassifier(L.LightningModule):
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
         epochs = self.trainer.max_epochs or 1
-        schedule = instantiate(scheduler_config, optimizer=optimizer, total_steps=steps, total_epochs=epochs,
-                               mode=self.hparams["mode"], _convert_="all")  # fmt: skip
+        schedule = instantiate(
+            scheduler_config,
+            optimizer=optimizer,
+            total_steps=steps,
+            total_epochs=epochs,
+            mode=self.hparams["mode"],
+            _convert_="all",
+        )
         return {"optimizer": optimizer, "lr_scheduler": {**schedule, "monitor": self.hparams["monitor"]}}
+
+    def on_train_epoch_end(self) -> None:
+        # Lightning steps a plateau schedule after the checkpoint is written, so that a resumed run would miss an epoch.
+        scheduler = self.lr_schedulers()
+        if isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step(self.trainer.callback_metrics[self.hparams["monitor"]])
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # The checkpoint brings its weights: loading it must not fetch ImageNet's first.

@@ -12,6 +12,7 @@ from imgbench.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 # From <malloc.h>; ctypes has no names for them.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
@@ -56,6 +57,8 @@ def apply(settings: FastSettings, accelerator: str) -> tuple[FastSettings, str]:
     """Puts the process-wide settings into force; returns them resolved, and the device."""
     device = device_name(accelerator)
     precision = settings.precision
+    if precision not in PRECISIONS:
+        raise ConfigError(f"fast.precision={precision!r}, but it is one of {', '.join(PRECISIONS)}.")
     if precision == "auto":
         precision = "bf16-mixed" if multiplies_bf16(device) else "32-true"
     heap = settings.keep_heap and device == "cpu" and _keep_heap()
@@ -74,7 +77,9 @@ def apply(settings: FastSettings, accelerator: str) -> tuple[FastSettings, str]:
         compile=settings.compile,
     )
     where = torch.cuda.get_device_name() if device == "cuda" else f"{device}, {resolved.threads} threads"
-    switched = [name for name in ("channels_last", "fused_optimizer", "keep_heap", "compile") if getattr(resolved, name)]
+    switched = [
+        name for name in ("channels_last", "fused_optimizer", "keep_heap", "compile") if getattr(resolved, name)
+    ]
     log.info("%s; precision %s; fast: %s", where, precision, ", ".join(switched) or "none")
     return resolved, device
 
@@ -99,5 +104,3 @@ def prepare(module: L.LightningModule, settings: FastSettings) -> None:
 def supports_fused(optimizer_target: str) -> bool:
     """Adam, AdamW and SGD have fused kernels on CPU, CUDA and MPS."""
     return optimizer_target in ("torch.optim.Adam", "torch.optim.AdamW", "torch.optim.SGD")
-
-

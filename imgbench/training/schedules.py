@@ -1,4 +1,4 @@
-"""Learning-rate schedules, each a function `(optimizer, total_steps, total_epochs, mode, ...)` named by `conf/scheduler`.
+"""Learning-rate schedules: functions `(optimizer, total_steps, total_epochs, mode, ...)` named by `conf/scheduler`.
 
 Each returns the `scheduler` and its `interval` (per optimizer step or per epoch) as Lightning takes them.
 """
@@ -22,7 +22,9 @@ def constant(optimizer: Optimizer, **_: Any) -> Schedule:
     return _by_factor(optimizer, lambda step: 1.0, "step")
 
 
-def exponential(optimizer: Optimizer, rate: float = 0.98, every: int = 50, staircase: bool = True, **_: Any) -> Schedule:
+def exponential(
+    optimizer: Optimizer, rate: float = 0.98, every: int = 50, staircase: bool = True, **_: Any
+) -> Schedule:
     """`rate ** (step / every)`, in whole steps of the exponent if `staircase` (Keras' ExponentialDecay)."""
     return _by_factor(optimizer, lambda step: rate ** (step // every if staircase else step / every), "step")
 
@@ -51,8 +53,15 @@ def one_cycle(optimizer: Optimizer, total_steps: int, warmup: float = 0.3, start
     Smith and Topin 2018, https://arxiv.org/abs/1708.07120; the momentum runs the other way.
     """
     rates = [float(group["lr"]) for group in optimizer.param_groups]
-    scheduler = OneCycleLR(optimizer, rates, total_steps=max(total_steps, 1), pct_start=warmup, div_factor=start)
+    scheduler = _OneCycleLR(optimizer, rates, total_steps=max(total_steps, 1), pct_start=warmup, div_factor=start)
     return {"scheduler": scheduler, "interval": "step"}
+
+
+class _OneCycleLR(OneCycleLR):
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # A resumed run may have more epochs than the one it resumes: its length is its own.
+        length = ("total_steps", "_schedule_phases")
+        super().load_state_dict({name: value for name, value in state_dict.items() if name not in length})
 
 
 def step(optimizer: Optimizer, rate: float = 0.1, every: int = 10, **_: Any) -> Schedule:
@@ -64,5 +73,3 @@ def plateau(optimizer: Optimizer, mode: str, rate: float = 0.1, patience: int = 
     """Multiplies by `rate` when the monitored metric has not improved for more than `patience` epochs."""
     scheduler = ReduceLROnPlateau(optimizer, mode="max" if mode == "max" else "min", factor=rate, patience=patience)
     return {"scheduler": scheduler, "interval": "epoch"}
-
-

@@ -1,0 +1,91 @@
+"""Tiny image folders, and a cache of its own for each test."""
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from imgbench.command import compose
+from imgbench.data.augment import Augment
+from imgbench.data.datamodule import ImageFolderDataModule
+from imgbench.run import Run
+from imgbench.train import train
+
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+COLORS = [(200, 60, 60), (60, 200, 60), (60, 60, 200), (200, 200, 60), (60, 200, 200), (200, 60, 200)]
+REAL_DATA = Path(__file__).parents[2] / "shared" / "data"  # photographs that lie beside the repository, or do not
+
+
+@pytest.fixture(autouse=True)
+def cache_home(tmp_path_factory, monkeypatch):
+    """The image cache of this test: never the user's."""
+    home = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("IMGBENCH_CACHE", str(home))
+    return home
+
+
+@pytest.fixture(scope="session")
+def make_folder():
+    """Writes `root/<class>/<number><ending>`: noise around a colour of the class; no two images are the same."""
+
+    def make(root: Path, counts: dict[str, int], size: int | tuple[int, int] = 24, ending: str = ".png") -> Path:
+        width, height = (size, size) if isinstance(size, int) else size
+        for index, (name, count) in enumerate(counts.items()):
+            (root / name).mkdir(parents=True, exist_ok=True)
+            for number in range(count):
+                rng = np.random.default_rng(zlib.crc32(f"{root.name}/{name}/{number}".encode()))
+                noise = rng.integers(-40, 40, (height, width, 3))
+                pixels = np.clip(np.array(COLORS[index % len(COLORS)]) + noise, 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(root / name / f"{number}{ending}")
+        return root
+
+    return make
+
+
+@pytest.fixture
+def make_data():
+    """A data module of 16-pixel images without augmentation; keyword arguments are the data module's."""
+
+    def make(root: Path, **options) -> ImageFolderDataModule:
+        return ImageFolderDataModule(str(root), **{"augment": Augment(), "image_size": 16, "batch_size": 4, **options})
+
+    return make
+
+
+@pytest.fixture
+def real_photos() -> list[Path]:
+    """A few real photographs."""
+    photos = sorted(REAL_DATA.glob("[!.]*/*/*.[jJ][pP]*g"))[::200][:5] if REAL_DATA.is_dir() else []
+    if not photos:
+        pytest.skip(f"no photographs in {REAL_DATA}")
+    return photos
+
+
+@pytest.fixture(scope="session")
+def train_run():
+    """Trains the small CNN on the images of `root` for an epoch, as the command does; words are further overrides."""
+
+    def run(root: Path, folder: Path, *words: str) -> Run:
+        small = ["data=folder", "data.image_size=20", "data.batch_size=4", "trainer.max_epochs=1"]
+        config = compose([*small, *words])
+        config.data.root = str(root)
+        folder.mkdir(parents=True, exist_ok=True)
+        result = Run(folder)
+        with result.recorded(seed=config.seed):
+            train(config, result)
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, make_folder, train_run) -> Run:
+    """A finished run on 32 generated images of the classes `cat` and `dog`."""
+    home = tmp_path_factory.mktemp("tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IMGBENCH_CACHE", str(home / "cache"))
+        return train_run(make_folder(home / "photos", {"cat": 16, "dog": 16}), home / "run")
