@@ -22,7 +22,7 @@ from imgbench.run import CONF
 
 def slug(text: str) -> str:
     """A text as a directory name: blanks, slashes, quotes, brackets and `=` become `-`; at most 100 characters."""
-    return re.sub(r"[^\w.,+-]+", "-", text)[:100].strip("-")
+    return re.sub(r"[^\w.,+]+", "-", text)[:100].strip("-")
 
 
 OmegaConf.register_new_resolver("imgbench.slug", slug, replace=True)

@@ -38,7 +38,7 @@ def folder_files(folder: str, split: str, class_names: list[str]) -> tuple[Path,
     """All images of a folder of class folders; of one with splits, those of `split`. Classes are matched by name."""
     from imgbench.data.scan import SPLITS, scan
 
-    found = scan(folder, option="--data")
+    found = scan(folder, option="--data", min_classes=1)
     unknown = [name for name in found.class_names if name not in class_names]
     if unknown:
         raise ConfigError(

@@ -30,10 +30,14 @@ CONF = next(path for path in (Path(__file__).parent / "conf", Path(__file__).par
 def write_atomically(path: Path, text: str) -> None:
     """Writes beside `path` and renames, so that a crash leaves the old file or the new one."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    Path(name).chmod(0o644)
-    Path(name).replace(path)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink()
+        raise
 
 
 @dataclass(frozen=True)

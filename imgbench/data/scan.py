@@ -98,7 +98,7 @@ def describe_tree(root: Path, limit: int = 12) -> str:
     return "\n".join(lines) or "  (nothing)"
 
 
-def scan(root: str | Path, option: str = "data.root") -> Scan:
+def scan(root: str | Path, option: str = "data.root", min_classes: int = 2) -> Scan:
     """Lists the images of a data set in one of the two layouts of `LAYOUTS`.
 
     Raises:
@@ -141,9 +141,9 @@ def scan(root: str | Path, option: str = "data.root") -> Scan:
     else:
         result.class_names = folders
         places = [(-1, "")]
-    if len(result.class_names) < 2:
+    if len(result.class_names) < min_classes:
         raise ConfigError(
-            f"{option}: {root} has {len(result.class_names)} class folder(s), and a classifier needs at least two.\n"
+            f"{option}: {root} has {len(result.class_names)} class folder(s), but at least {min_classes} are needed.\n"
             f"{expected}\nFound\n{describe_tree(root)}\n{mend}"
         )
     _collect(result, places)

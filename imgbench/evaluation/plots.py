@@ -119,13 +119,13 @@ def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], output: Pa
     """Row-normalised colours; counts are written in up to 20 classes."""
     k = len(class_names)
     side = min(max(4.0, 2.2 + 0.55 * k), 16.0)
-    figure = Figure(figsize=(max(side + 1, 6), side + 0.5), layout="constrained")
+    figure = Figure(figsize=(max(side + 1, 6), side), layout="constrained")
     figure.suptitle(_wrapped(title, figure.get_figwidth(), 10), fontsize=10)
     axes = figure.subplots()
     shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
-    size = 9 if k <= 20 else max(3, 180 // k)
+    size = min(9, max(2, 650 / k))
     names = [_shortened(name) for name in class_names]
     axes.set_xticks(range(k), names, rotation=45 if k <= 20 else 90, ha="right", rotation_mode="anchor", fontsize=size)
     axes.set_yticks(range(k), names, fontsize=size)

@@ -23,7 +23,7 @@ def write_results(
     warning = f"\n({SELECTED_ON_TEST})" if selected_on_test else ""
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", "utf-8")
     (folder / "predictions.csv").write_text(predictions.to_csv(), "utf-8", errors="surrogateescape")
-    heading = f"{title}, {split}: {describe(metrics[f'{split}/acc'])}{warning}"
+    heading = f"{title}\n{split} accuracy {describe(metrics[f'{split}/acc'])}{warning}"
     draw_confusion(confusion_matrix(predictions), predictions.class_names, folder / "confusion.png", heading)
     return metrics
 

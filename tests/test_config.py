@@ -1,0 +1,113 @@
+"""Every shipped configuration composes, and its command says what it does."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+
+from imgbench.__main__ import COMMANDS
+from imgbench.command import compose, slug
+from imgbench.run import CONF
+
+GROUPS = ("data", "model", "augment", "objective", "optimizer", "scheduler", "callbacks", "trainer", "logger", "experiment")
+CHOICES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+
+
+def targets(config):
+    for key, value in config.items() if isinstance(config, dict) else enumerate(config):
+        if key == "_target_":
+            yield value
+        elif isinstance(value, dict | list):
+            yield from targets(value)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_config_composes_and_its_targets_exist(choice):
+    config = compose([choice, *(["data.root=photos"] if choice == "data=folder" else [])])
+    found = list(targets(OmegaConf.to_container(config, resolve=True)))
+    assert found
+    for target in found:
+        if not target.endswith(("MLFlowLogger", "WandbLogger")):  # optional packages
+            assert callable(get_object(target))
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_opens_with_its_command(path):
+    lines = path.read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    assert lines[1] == f"# python -m imgbench.train experiment={path.stem}"
+
+
+def test_every_group_is_tested():
+    assert {path.name for path in CONF.iterdir() if path.is_dir()} == set(GROUPS)
+
+
+def test_names_of_the_choices_are_in_the_configuration():
+    config = compose(["experiment=potato_vgg16_torchvision"])
+    assert (config.data_name, config.model_name) == ("potato", "vgg16_torchvision")
+
+
+@pytest.mark.parametrize(
+    ("experiment", "expected"),
+    [
+        ("sneakers_cnn", {"model.pool2": "max", "optimizer.lr": 1e-4, "scheduler.rate": 0.98, "scheduler.every": 50,
+                          "trainer.max_epochs": 60, "data.batch_size": 32, "data.split.val": "test",
+                          "callbacks.early_stopping.patience": 20, "callbacks.early_stopping.min_delta": 0.001}),
+        ("monkeypox_cnn", {"model.pool2": "avg", "trainer.max_epochs": 50, "data.split.test": 428,
+                           "data.split.stratify": False, "data.split.group": None}),
+        ("weather_cnn", {"data.image_size": 180, "model.early_dropout": False, "model.image_size": 180}),
+        ("cifar100_vgg13", {"data.batch_size": 64, "data.normalize": "unit", "trainer.max_epochs": 5}),
+        ("potato_vgg16", {"data.normalize": "imagenet", "data.split.test": 431, "trainer.max_epochs": 40}),
+        ("potato_vgg16_optimized", {"data.short_side": 256, "optimizer.lr": 3e-4, "optimizer.weight_decay": 1e-5,
+                                    "trainer.max_epochs": 100, "callbacks.early_stopping.patience": 10,
+                                    "augment.flip": 0.5}),
+    ],
+)  # fmt: skip
+def test_experiment_is_the_recipe_of_its_post(experiment, expected):
+    config = compose([f"experiment={experiment}"])
+    assert {key: OmegaConf.select(config, key) for key in expected} == expected
+
+
+def test_slug_is_a_directory_name():
+    assert slug("data.root-/my photos/x=1_model-cnn") == "data.root-my-photos-x-1_model-cnn"
+    assert len(slug("x" * 500)) == 100
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_helps_with_an_example(name, tmp_path):
+    line = [sys.executable, "-m", f"imgbench.{name}", "--help"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert f"python -m imgbench.{name} " in done.stdout
+    assert not any(tmp_path.iterdir())
+
+
+def test_commands_are_listed(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "imgbench"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert all(f"imgbench.{name}" in done.stdout for name in COMMANDS)
+
+
+def test_summary_needs_no_data(tmp_path):
+    words = ["model=vgg16", "data=potato", f"data_dir={tmp_path}/nowhere"]
+    line = [sys.executable, "-m", "imgbench.summary", *words]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "Total params: 134,272,835" in done.stdout
+    assert "[1, 512, 7, 7]" in done.stdout
+    assert not any(tmp_path.iterdir())
+
+
+def test_wheel_works_outside_the_checkout(tmp_path):
+    project = Path(__file__).parents[1]
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(project)]
+    subprocess.run(build, check=True, capture_output=True)
+    wheel = next(tmp_path.glob("*.whl"))
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(tmp_path / "site")
+    check = "import imgbench.run; print(imgbench.run.CONF); from imgbench.train import main; import sys; " \
+            "sys.argv = ['train', '--cfg', 'job']; main()"  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", check], cwd=tmp_path / "site", capture_output=True, text=True, check=True)
+    assert str(tmp_path / "site" / "imgbench" / "conf") in done.stdout
+    assert "imgbench.models.cnn.CNN" in done.stdout

@@ -1,0 +1,70 @@
+"""Evaluating a run on its own split and on other folders."""
+
+import argparse
+import json
+import shutil
+
+import pytest
+
+import imgbench
+from imgbench.errors import ConfigError
+from imgbench.evaluate import evaluate
+from imgbench.evaluation.predictions import Predictions
+
+
+def run_evaluate(run, data=None, split="test", output=None) -> int:
+    args = argparse.Namespace(run=str(run), data=data and str(data), split=split, output=output and str(output))
+    return evaluate(imgbench.load(run), args)
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_own_split_gives_the_numbers_of_training(split, tiny_run, tmp_path, capsys):
+    assert run_evaluate(tiny_run.path, split=split, output=tmp_path / "out") == 0
+    known = json.loads((tiny_run.path / "metrics.json").read_text())
+    again = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert again == {name: number for name, number in known.items() if name.startswith(split)}
+    assert f"{split} accuracy" in capsys.readouterr().out
+    assert (tmp_path / "out" / "confusion.png").stat().st_size > 1000
+
+
+def test_another_folder_is_matched_by_class_name_not_by_position(tiny_run, make_folder, tmp_path):
+    # Only `dog` and, before it, a new order: by position the classes would be exchanged.
+    root = make_folder(tmp_path / "cat_dog" / "photos", {"cat": 3, "dog": 3})
+    run_evaluate(tiny_run.path, root, output=tmp_path / "both")
+    shutil.rmtree(root / "cat")
+    run_evaluate(tiny_run.path, root, output=tmp_path / "dogs")
+    both = Predictions.read_csv(tmp_path / "both" / "predictions.csv")
+    dogs = Predictions.read_csv(tmp_path / "dogs" / "predictions.csv")
+    assert [both.class_names[i] for i in both.targets] == ["cat"] * 3 + ["dog"] * 3
+    assert [dogs.class_names[i] for i in dogs.targets] == ["dog"] * 3
+    assert dogs.probabilities == pytest.approx(both.probabilities[3:], abs=1e-6)
+
+
+def test_bare_checkpoint_is_evaluated_on_a_folder(tiny_run, make_folder, tmp_path):
+    checkpoint = shutil.copy(tiny_run.best, tmp_path / "a=b (1).ckpt")
+    assert run_evaluate(checkpoint, make_folder(tmp_path / "photos", {"cat": 2, "dog": 2})) == 0
+
+
+def test_unknown_class_is_named(tiny_run, make_folder, tmp_path):
+    with pytest.raises(ConfigError, match="horse"):
+        run_evaluate(tiny_run.path, make_folder(tmp_path / "photos", {"cat": 2, "horse": 2}))
+
+
+def test_damaged_and_changed_images_are_told(tiny_run, tmp_path, make_folder, train_run, capsys):
+    root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
+    run = train_run(root, tmp_path / "run", "data.split.test=8", "data.split.val=4")
+    first, second, *_ = (root / row["path"] for row in run.split_rows("test"))
+    first.write_bytes(b"no image")
+    second.write_bytes(next(root.glob("b/*")).read_bytes() + b" ")
+    assert run_evaluate(run.path) == 1
+    out = capsys.readouterr().out
+    assert f"Left out: {first}" in out
+    assert "2 image(s) have changed since training" in out
+
+
+def test_vanished_images_name_the_option_that_helps(tmp_path, make_folder, train_run):
+    root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
+    run = train_run(root, tmp_path / "run")
+    shutil.rmtree(root)
+    with pytest.raises(ConfigError, match="--data DIR"):
+        run_evaluate(run.path)
