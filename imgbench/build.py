@@ -90,11 +90,12 @@ def build_logger(config: DictConfig) -> Logger | bool:
     return instantiate(config.logger, _convert_="all")
 
 
-def check_resume(ckpt_path: str | None, classifier: ImageClassifier) -> None:
+def check_resume(ckpt_path: str | None, classifier: ImageClassifier, max_epochs: int | None = None) -> None:
     """Refuses a checkpoint that the configuration does not fit, before Lightning stumbles over a tensor's shape.
 
     Raises:
-        ConfigError: no such file, no checkpoint to resume from, or one of another model or other classes.
+        ConfigError: no such file, no checkpoint to resume from, one of another model or other classes, or one that has
+            `max_epochs` behind it.
     """
     if ckpt_path is None:
         return
@@ -104,6 +105,7 @@ def check_resume(ckpt_path: str | None, classifier: ImageClassifier) -> None:
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         known = {name: saved["hyper_parameters"][name] for name in ("model", "class_names")}
+        done = saved["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     except Exception as error:
         raise ConfigError(
             f"ckpt_path={path} is no checkpoint of imgbench, or a damaged one; no code in it was run."
@@ -121,3 +123,7 @@ def check_resume(ckpt_path: str | None, classifier: ImageClassifier) -> None:
                 f"ckpt_path={path} was trained with {name} {value}, but this configuration has {own}.\nResume with the "
                 "run's own configuration: python -m imgbench.train --config-dir RUN --config-name config ckpt_path=..."
             )
+    if max_epochs is not None and 0 <= max_epochs <= done:
+        raise ConfigError(
+            f"ckpt_path={path} has trained {done} epochs, but trainer.max_epochs={max_epochs}. Raise it to train on."
+        )

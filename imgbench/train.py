@@ -5,9 +5,11 @@ import signal
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from imgbench.command import hydra_command
+from imgbench.errors import ConfigError
 from imgbench.run import Run
 
 
@@ -27,6 +29,7 @@ def train(config: DictConfig, run: Run) -> float | None:
     from imgbench.summary import model_table
     from imgbench.training import device as fast
     from imgbench.training.callbacks import progress_bar
+    from imgbench.training.checkpoint_io import AtomicCheckpointIO
 
     L.seed_everything(config.seed, workers=True, verbose=False)
     settings, device = fast.apply(fast.FastSettings(**config.fast), config.trainer.accelerator)
@@ -51,6 +54,7 @@ def train(config: DictConfig, run: Run) -> float | None:
         precision=settings.precision,
         logger=build_logger(config),
         callbacks=[*callbacks, *progress_bar()],
+        plugins=[AtomicCheckpointIO()],
         enable_progress_bar=bool(progress_bar()),
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -69,8 +73,19 @@ def train(config: DictConfig, run: Run) -> float | None:
     return None if score is None else float(score)
 
 
+def refuse_launching_from_a_sweep(config: DictConfig) -> None:
+    """Lightning starts further processes by repeating the command line, which in a sweep is the whole sweep."""
+    sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
+    if sweeping and config.trainer.devices != 1 and "spawn" not in str(config.trainer.get("strategy")):
+        raise ConfigError(
+            f"trainer.devices={config.trainer.devices} in a sweep would start the sweep once per device. "
+            "Use trainer.devices=1, or +trainer.strategy=ddp_spawn."
+        )
+
+
 @hydra_command("train")
 def main(config: DictConfig) -> float | None:
+    refuse_launching_from_a_sweep(config)
     run = Run(Path(HydraConfig.get().runtime.output_dir))
     with run.recorded(seed=config.seed):
         best = train(config, run)

@@ -155,3 +155,9 @@ def test_python_is_told_which_image_cannot_be_decoded(tiny_run, tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(DecodeError, match=r"notes\.txt"):
         imgbench.load(tiny_run.path).predict(tmp_path / "notes.txt")
+
+
+@pytest.mark.parametrize("array", [np.zeros((8, 8, 3), np.float32), np.zeros((2, 8, 8, 3), np.uint8)])
+def test_array_that_is_no_image_is_described(array, tiny_run):
+    with pytest.raises(DecodeError, match=r"image 0: an array of \w+ .*expected uint8 \(height, width, 3\)"):
+        imgbench.load(tiny_run.path).predict(array)

@@ -231,3 +231,9 @@ def test_options_train_and_reload(words, make_folder, tmp_path, train_run):
     run = train_run(root, tmp_path / "run", *words)
     assert run.info["status"] == "finished"
     assert imgbench.load(run.path).predict(sorted(root.glob("a/*"))[0])[0].label in ("a", "b")
+
+
+def test_sweep_over_several_devices_is_refused(tmp_path):
+    done = command("-m", "trainer.devices=2,3", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("would start the sweep once per device") == 2

@@ -143,13 +143,16 @@ class ImageFolderDataModule(L.LightningDataModule):
             counts,
             describe_skipped(+found.skipped),
         )
+        remedy = (
+            "remove them from one side" if (found.splits >= 0).any() else "data.split.group=REGEX keeps copies together"
+        )
         for part in (VAL, TEST):
             if number := self._table.duplicates_across(part):
                 log.warning(
-                    "%d of the %s images are byte for byte among the training images too, so that its "
-                    "accuracy is too good; data.split.group=REGEX keeps copies on one side.",
+                    "%d of the %s images are byte for byte among the training images too, which flatters the accuracy; %s.",
                     number,
                     SPLITS[part],
+                    remedy,
                 )
 
     def _statistics(self) -> dict[str, tuple[float, ...]]:

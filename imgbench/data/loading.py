@@ -79,6 +79,14 @@ class EpochSampler(Sampler[int]):
         return iter(np.random.default_rng((self.seed, self.epoch)).permutation(self.number).tolist())
 
 
+def _array_to_image(array: np.ndarray) -> Image.Image:
+    if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        raise DecodeError(
+            f"an array of {array.dtype} {array.shape}; expected uint8 (height, width, 3) or (height, width)"
+        )
+    return Image.fromarray(array)
+
+
 def decode_batches(
     sources: Sequence[Path | str | Image.Image | np.ndarray], preprocessing: Preprocessing, batch_size: int = 32
 ) -> Iterator[tuple[list[int], Tensor, dict[int, str]]]:
@@ -91,7 +99,7 @@ def decode_batches(
     def decode(source: Path | str | Image.Image | np.ndarray) -> np.ndarray | str:
         try:
             if isinstance(source, np.ndarray):
-                source = Image.fromarray(source)
+                source = _array_to_image(source)
             image = to_rgb(source) if isinstance(source, Image.Image) else open_image(source)
             return preprocessing.resize(image)[preprocessing.center, preprocessing.center]
         except (DecodeError, OSError, ValueError) as error:

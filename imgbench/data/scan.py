@@ -108,6 +108,8 @@ def scan(root: str | Path, option: str = "data.root", min_classes: int = 2) -> S
     root = Path(root).expanduser()
     expected = LAYOUTS.format(root=root)
     mend = f"Point {option} at the folder that holds the class folders, for example {option}=/my/photos"
+    if option == "data.root":
+        mend += "\n(the named data sets lie below data_dir, which the environment variable IMGBENCH_DATA sets)"
     if not root.is_dir():
         found = "a file" if root.exists() else "nothing"
         raise ConfigError(f"{option}: {root} should be a folder of images, but there is {found}.\n{expected}\n{mend}")
@@ -141,6 +143,12 @@ def scan(root: str | Path, option: str = "data.root", min_classes: int = 2) -> S
     else:
         result.class_names = folders
         places = [(-1, "")]
+    for name in result.class_names:
+        if any("\udc80" <= character <= "\udcff" for character in name):  # how Python shows bytes that are no UTF-8
+            raise ConfigError(
+                f"{option}: {root} has a class folder whose name is not UTF-8: {name!r}.\nRename it; a whole folder with "
+                "names in a legacy encoding is converted by, for example, convmv -f gbk -t utf8 -r --notest DIR."
+            )
     if len(result.class_names) < min_classes:
         raise ConfigError(
             f"{option}: {root} has {len(result.class_names)} class folder(s), but at least {min_classes} are needed.\n"

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchmetrics.functional.classification import multiclass_f1_score, multiclass_precision, multiclass_recall
+from torchmetrics.functional.classification import multiclass_confusion_matrix, multiclass_f1_score
 
 from imgbench.evaluation.predictions import Predictions
 
@@ -33,8 +33,8 @@ def proportion(successes: int, n: int) -> Number:
 
 def confusion_matrix(predictions: Predictions) -> np.ndarray:
     """(num_classes, num_classes) counts: row the true class, column the predicted."""
-    k = len(predictions.class_names)
-    return np.bincount(predictions.targets * k + predictions.predicted, minlength=k * k).reshape(k, k)
+    targets, predicted = torch.from_numpy(predictions.targets), torch.from_numpy(predictions.predicted)
+    return multiclass_confusion_matrix(predicted, targets, len(predictions.class_names)).numpy()
 
 
 def macro_f1_interval(confusion: np.ndarray, samples: int = 2000, seed: int = 0) -> tuple[float, float]:
@@ -67,16 +67,10 @@ def classification_metrics(predictions: Predictions, split: str) -> dict[str, Nu
         f"{split}/acc": proportion(int(np.trace(confusion)), n),
         f"{split}/macro_f1": {"value": macro_f1, "low": low, "high": high, "n": n},
     }
-    precision = multiclass_precision(predicted, targets, k, average="none")
-    recall = multiclass_recall(predicted, targets, k, average="none")
     for i, name in enumerate(predictions.class_names):
         hits = int(confusion[i, i])
-        for kind, value, total in (
-            ("precision", precision[i], int(confusion[:, i].sum())),
-            ("recall", recall[i], int(confusion[i].sum())),
-        ):
-            metrics[f"{split}/{kind}/{name}"] = proportion(hits, total)
-            assert total == 0 or abs(float(value) - hits / total) < 1e-4
+        metrics[f"{split}/precision/{name}"] = proportion(hits, int(confusion[:, i].sum()))
+        metrics[f"{split}/recall/{name}"] = proportion(hits, int(confusion[i].sum()))
     return metrics
 
 

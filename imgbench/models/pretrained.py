@@ -10,11 +10,12 @@ from imgbench.errors import ConfigError
 
 
 def torchvision_classifier(
-    name: str, num_classes: int, pretrained: bool = False, freeze_backbone: bool = False
+    name: str, num_classes: int, image_size: int = 224, pretrained: bool = False, freeze_backbone: bool = False
 ) -> nn.Module:
     """`torchvision.models.<name>` for `num_classes` classes.
 
     Args:
+        image_size: vision transformers are built for one size; all others take any.
         pretrained: start from the default ImageNet weights, from torch's cache or downloaded into it.
         freeze_backbone: train the new last layer only.
 
@@ -29,6 +30,10 @@ def torchvision_classifier(
     if name in ("googlenet", "inception_v3"):
         # As ImageNet's weights expect their input; a checkpoint of such a model is loaded without them.
         options |= {"transform_input": True, "init_weights": False}
+    if name.startswith("vit_"):
+        options["image_size"] = image_size
+    elif name.startswith("maxvit_"):
+        options["input_size"] = (image_size, image_size)
     try:
         model = torchvision.models.get_model(name, **options)
     except (URLError, OSError) as error:

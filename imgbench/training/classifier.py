@@ -110,10 +110,10 @@ class ImageClassifier(L.LightningModule):
         images, targets = batch  # targets are (N, num_classes) probabilities where images were mixed
         logits = self(images)
         loss = self.loss(logits, targets)
-        self.train_acc(logits.detach(), targets.argmax(1) if targets.dim() == 2 else targets)
-        self.log("loss", loss, prog_bar=True, logger=False)
+        accuracy = self.train_acc(logits.detach(), targets.argmax(1) if targets.dim() == 2 else targets)
+        self.log_dict({"loss": loss, "acc": accuracy}, prog_bar=True, logger=False)  # of this batch, for the bar
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
-        self.log("train/acc", self.train_acc, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(images))
+        self.log("train/acc", self.train_acc, on_step=False, on_epoch=True, batch_size=len(images))
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:

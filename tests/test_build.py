@@ -1,0 +1,144 @@
+import importlib.util
+
+import pytest
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from imgbench.build import build_classifier, build_data, build_logger, check_resume, class_weights, plain
+from imgbench.command import compose
+from imgbench.data.preprocessing import Preprocessing
+from imgbench.errors import ConfigError
+from imgbench.training.device import FastSettings
+
+SMALL = ["data=folder", "data.image_size=18", "data.batch_size=4"]
+
+
+def classifier(*overrides, names=("a", "b"), settings=None, **facts):
+    config = compose([*SMALL, f"data.num_classes={len(names)}", *overrides])
+    facts = {"class_weights": None, **facts}
+    return build_classifier(config, list(names), Preprocessing(18), settings or FastSettings(), **facts)
+
+
+def test_data_is_discovered_and_written_into_the_configuration(make_folder, tmp_path, monkeypatch):
+    make_folder(tmp_path / "photos", {"a": 6, "b": 6, "c": 6})
+    monkeypatch.chdir(tmp_path)
+    config = compose([*SMALL, "data.root=photos", "seed=7"])
+    data = build_data(config)
+    assert data.class_names == ["a", "b", "c"]
+    assert data.seed == 7
+    assert config.data.num_classes == config.model.num_classes == 3
+    assert config.data.root == str(tmp_path / "photos")
+
+
+def test_data_without_a_root_says_how_to_set_it():
+    with pytest.raises(ConfigError, match=r"data.root is not set.*data=folder data.root="):
+        build_data(compose(SMALL))
+
+
+def test_classifier_gets_the_configured_parts_as_plain_values():
+    module = classifier("scheduler=step", "optimizer.lr=0.5", "monitor=val/loss", "mode=min", provenance={"data": "x"})
+    assert module.hparams["model"]["num_classes"] == 2
+    assert module.hparams["optimizer"]["lr"] == 0.5
+    assert module.hparams["scheduler"]["_target_"] == "imgbench.training.schedules.step"
+    assert (module.hparams["monitor"], module.hparams["mode"]) == ("val/loss", "min")
+    assert module.hparams["preprocessing"] == Preprocessing(18).to_dict()
+    assert module.hparams["provenance"] == {"data": "x"}
+
+
+@pytest.mark.parametrize(
+    ("target", "asked", "fused"),
+    [("torch.optim.Adam", True, True), ("torch.optim.Adam", False, False), ("torch.optim.RMSprop", True, False)],
+)
+def test_optimizer_is_fused_where_it_can_be_and_is_asked_to(target, asked, fused):
+    module = classifier(f"optimizer._target_={target}", settings=FastSettings(fused_optimizer=asked))
+    assert module.hparams["optimizer"].get("fused", False) is fused
+
+
+def test_balanced_class_weights_are_inverse_to_the_training_images(make_folder, make_data, tmp_path):
+    data = make_data(make_folder(tmp_path / "photos", {"a": 20, "b": 8, "c": 5}), split={"val": 6, "test": 6})
+    counts = data.class_counts()
+    weights = class_weights("balanced", data)
+    assert weights == pytest.approx([counts.sum() / (3 * count) for count in counts])
+    assert (counts * weights).sum() / counts.sum() == pytest.approx(1)  # the mean over images
+    torch.testing.assert_close(classifier(names="abc", class_weights=weights).loss.weight, torch.tensor(weights))
+    assert class_weights("none", data) is None
+    with pytest.raises(ConfigError, match=r"objective.class_weights='inverse', but it is none or balanced"):
+        class_weights("inverse", data)
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb"])
+def test_logger_that_is_not_installed_says_how_to_install_it(monkeypatch, name):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=f"logger={name}: .*pip install {name}"):
+        build_logger(compose([f"logger={name}"]))
+
+
+def test_no_logger_is_the_default():
+    assert build_logger(compose([])) is False
+
+
+def test_tensorboard_logger_writes_events_of_data_and_model(tmp_path):
+    pytest.importorskip("tensorboard")
+    logger = build_logger(compose(["logger=tensorboard", f"logger.save_dir={tmp_path}"]))
+    assert isinstance(logger, TensorBoardLogger)
+    logger.log_hyperparams({"optimizer": {"lr": 0.1}})
+    logger.log_metrics({"val/acc": 0.5}, step=1)
+    logger.finalize("success")
+    events = list((tmp_path / "digits_cnn").glob("version_0/events.out.tfevents.*"))
+    assert b"val/acc" in b"".join(path.read_bytes() for path in events)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """Writes what `check_resume` reads of a checkpoint of `classifier()`; `changes` replace hyper-parameters."""
+
+    def write(optimizer=True, processed=2, **changes):
+        content = {"hyper_parameters": {**classifier().hparams, **changes}}
+        content["loops"] = {"fit_loop": {"epoch_progress": {"current": {"processed": processed}}}}
+        torch.save({**content, "optimizer_states": []} if optimizer else content, tmp_path / "last.ckpt")
+        return str(tmp_path / "last.ckpt")
+
+    return write
+
+
+def test_checkpoint_of_the_same_configuration_is_resumed(checkpoint):
+    check_resume(None, classifier(), 2)
+    check_resume(checkpoint(), classifier("optimizer.lr=0.5"), 3)
+
+
+def test_checkpoint_of_a_pretrained_model_is_resumed(checkpoint):
+    torchvision = ["model=torchvision", "model.name=squeezenet1_1"]
+    model = plain(compose([*SMALL, *torchvision, "data.num_classes=2"]).model)
+    module = classifier(*torchvision)
+    module.hparams["model"]["pretrained"] = True  # as if it had been; the checkpoint says false
+    check_resume(checkpoint(model=model), module, 3)
+
+
+@pytest.mark.parametrize(
+    ("saved", "overrides", "names", "message"),
+    [
+        ({"optimizer": False}, [], "ab", "holds weights only.*last.ckpt"),
+        ({}, ["model.pool2=max"], "ab", "trained with model .*'avg'.*'max'.*RUN"),
+        ({}, ["model=vgg13"], "ab", "trained with model .*CNN.*VGG"),
+        ({"class_names": ["a", "x"]}, [], "ab", r"trained with class_names \['a', 'x'\].*\['a', 'b'\]"),
+        ({"processed": 3}, [], "ab", "has trained 3 epochs, but trainer.max_epochs=3"),
+    ],
+)
+def test_checkpoint_that_does_not_fit_is_refused(checkpoint, saved, overrides, names, message):
+    with pytest.raises(ConfigError, match=f"(?s)ckpt_path=.*last.ckpt.*{message}"):
+        check_resume(checkpoint(**saved), classifier(*overrides, names=names), 3)
+
+
+def test_file_that_is_no_checkpoint_is_refused_and_runs_nothing(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (tmp_path / "marker").touch, ()
+
+    with pytest.raises(ConfigError, match=r"nowhere.ckpt does not exist.*last.ckpt"):
+        check_resume(str(tmp_path / "nowhere.ckpt"), classifier(), 3)
+    path = tmp_path / "file.ckpt"
+    for content in ("text", {"state_dict": {}}, {"hyper_parameters": Evil()}):
+        path.write_text(content) if isinstance(content, str) else torch.save(content, path)
+        with pytest.raises(ConfigError, match="is no checkpoint of imgbench"):
+            check_resume(str(path), classifier(), 3)
+    assert not (tmp_path / "marker").exists()

@@ -1,0 +1,179 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning import Trainer
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from torchvision.transforms.v2.functional import normalize
+
+from imgbench.errors import ConfigError
+from imgbench.training.classifier import ImageClassifier, build_model
+
+NAMES = ["a", "b", "c"]
+CNN = {"_target_": "imgbench.models.cnn.CNN", "num_classes": 3, "image_size": 20, "drop_rate": 0.0}
+IMAGENET = {"image_size": 20, "short_side": None, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+PLAIN = (dict, list, str, int, float, bool, type(None))
+
+
+def classifier(model=None, lr=3e-3, **options):
+    torch.manual_seed(0)
+    optimizer = {"_target_": "torch.optim.Adam", "lr": lr}
+    return ImageClassifier(model or CNN, NAMES, IMAGENET, optimizer, **options)
+
+
+def batch(number=8):
+    """uint8 images of noise, and targets."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (number, 3, 20, 20), dtype=torch.uint8, generator=generator)
+    return images, torch.arange(number) % 3
+
+
+def fit(module, epochs=1, train=None, val=None):
+    trainer = Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    loaders = [DataLoader(TensorDataset(*(part or batch())), batch_size=8) for part in (train, val)]
+    trainer.fit(module, loaders[0], loaders[1])
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A classifier trained on eight images, its trainer, and its checkpoint."""
+    module = classifier(scheduler={"_target_": "imgbench.training.schedules.constant"}, provenance={"split_hash": "ab"})
+    trainer = fit(module, epochs=40)
+    path = tmp_path_factory.mktemp("checkpoints") / "model.ckpt"
+    trainer.save_checkpoint(path)
+    return module.eval(), trainer, path
+
+
+def test_eight_images_are_learnt_by_heart(trained):
+    module, trainer, _ = trained
+    assert trainer.callback_metrics["train/loss"] < 0.01
+    assert trainer.callback_metrics["train/acc"] == trainer.callback_metrics["val/acc"] == 1
+    images, targets = batch()
+    with torch.no_grad():
+        assert F.cross_entropy(module(images), targets) < 0.01
+
+
+def test_checkpoint_loads_weights_only_and_gives_identical_logits(trained):
+    module, _, path = trained
+    loaded = ImageClassifier.load_from_checkpoint(path, weights_only=True).eval()
+    images, _ = batch()
+    with torch.no_grad():
+        assert torch.equal(loaded(images), module(images))
+    assert loaded.class_names == NAMES
+    assert loaded.hparams["preprocessing"] == IMAGENET
+    assert loaded.hparams["provenance"] == {"split_hash": "ab"}
+
+
+def test_hyper_parameters_are_plain_containers(trained):
+    def check(value):
+        assert type(value) in PLAIN, f"{value!r} is a {type(value)}"
+        for item in [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []:
+            check(item)
+
+    check(torch.load(trained[2], weights_only=True)["hyper_parameters"])
+
+
+def test_bytes_and_floats_between_0_and_1_give_the_same_logits(trained):
+    images, _ = batch()
+    with torch.no_grad():
+        torch.testing.assert_close(trained[0](images), trained[0](images.float() / 255), rtol=0, atol=1e-4)
+
+
+def test_input_is_normalised_as_by_torchvision():
+    module = classifier()
+    module.model = nn.Identity()
+    images, _ = batch()
+    expected = normalize(images.float() / 255, IMAGENET["mean"], IMAGENET["std"])
+    torch.testing.assert_close(module(images), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize(("weights", "smoothing"), [(None, 0.0), ([0.5, 1.0, 3.0], 0.0), ([0.5, 1.0, 3.0], 0.1)])
+def test_training_loss_is_weighted_and_smoothed_and_validation_loss_is_neither(mixed, weights, smoothing):
+    module = classifier(lr=0.0, class_weights=weights, label_smoothing=smoothing)
+    images, labels = batch()
+    targets = 0.3 * F.one_hot(labels, 3) + 0.7 * F.one_hot(labels.flip(0), 3) if mixed else labels
+    with torch.no_grad():
+        logits = module(images)
+    metrics = fit(module, train=(images, targets), val=(images, labels)).callback_metrics
+    weight = None if weights is None else torch.tensor(weights)
+    expected = F.cross_entropy(logits, targets, weight, label_smoothing=smoothing)
+    torch.testing.assert_close(metrics["train/loss"], expected)
+    torch.testing.assert_close(metrics["val/loss"], F.cross_entropy(logits, labels))
+    majority = targets.argmax(1) if mixed else labels
+    assert metrics["train/acc"] == (logits.argmax(1) == majority).float().mean()
+
+
+def touch(marker):
+    """What a checkpoint must not make happen: each of these would leave a file."""
+    mkdir = {"_target_": "os.mkdir", "path": str(marker)}
+    interpolation = f"${{oc.create:{{_target_: os.mkdir, path: '{marker}'}}}}"
+    return {
+        "os.system": {"_target_": "os.system", "command": f"touch {marker}"},
+        "reached through our own module": {**mkdir, "_target_": "imgbench.models.layers.torch.os.mkdir"},
+        "reached through a model's module": {**mkdir, "_target_": "imgbench.training.classifier.nn.modules.os.mkdir"},
+        "nested": {**CNN, "pool2": mkdir},
+        "nested in a list": {**CNN, "pool2": [{"deeper": [mkdir]}]},
+        "interpolated": {**CNN, "pool2": interpolation},
+        "interpolated target": {**CNN, "_target_": interpolation},
+        "no target": {"num_classes": 3},
+        "no callable": {"_target_": "imgbench.models.cnn"},
+        "no model": {"_target_": "imgbench.models.layers.init_keras.__class__"},
+    }
+
+
+@pytest.mark.parametrize("kind", list(touch("")))
+def test_a_checkpoint_that_names_anything_but_a_model_is_refused_and_nothing_runs(trained, tmp_path, kind):
+    content = torch.load(trained[2], weights_only=True)
+    content["hyper_parameters"]["model"] = touch(tmp_path / "marker")[kind]
+    torch.save(content, tmp_path / "evil.ckpt")
+    with pytest.raises(ConfigError):
+        ImageClassifier.load_from_checkpoint(tmp_path / "evil.ckpt", weights_only=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["evil.ckpt"]
+
+
+def test_any_module_class_is_a_model():
+    model = build_model({"_target_": "torch.nn.LazyLinear", "out_features": 3})
+    assert isinstance(model, nn.LazyLinear)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_size": 10}, "CNN cannot be built: image_size=10"),
+        ({"depth": 3}, "CNN cannot be built: .*depth"),
+        ({"_target_": "imgbench.models.cnn.CNM"}, "'imgbench.models.cnn.CNM' cannot be imported"),
+        ({"_target_": "imgbench.models.vgg.VGG"}, "VGG cannot be built: .*image_size"),
+    ],
+)
+def test_a_model_that_cannot_be_built_says_why(change, message):
+    with pytest.raises(ConfigError, match=message):
+        build_model({**CNN, **change})
+
+
+def test_checkpoint_of_a_pretrained_model_is_loaded_without_fetching_imagenets_weights(tmp_path):
+    target = "imgbench.models.pretrained.torchvision_classifier"
+    module = classifier({"_target_": target, "name": "squeezenet1_1", "num_classes": 3, "pretrained": False})
+    module.hparams["model"]["pretrained"] = True  # as if it had been
+    fit(module).save_checkpoint(tmp_path / "model.ckpt", weights_only=True)
+    assert module.hparams["model"]["pretrained"] is True
+    loaded = ImageClassifier.load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True)
+    assert loaded.hparams["model"]["pretrained"] is False
+
+
+def test_frozen_parameters_are_not_given_to_the_optimizer():
+    module = classifier()
+    module.model.get_submodule("features").requires_grad_(False)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    fit(module)
+    changed = {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {name for name in before if name.startswith("model.classifier.")}

@@ -1,0 +1,270 @@
+import csv
+import io
+import logging
+import re
+import shutil
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from imgbench.data.augment import Augment
+from imgbench.data.cache import digest
+from imgbench.data.preprocessing import STATISTICS, open_image
+from imgbench.data.scan import SPLITS, TEST, TRAIN, VAL
+from imgbench.errors import ConfigError
+
+
+@pytest.fixture
+def folder(tmp_path, make_folder):
+    return make_folder(tmp_path / "photos", {"cat": 10, "dog": 20})
+
+
+def rows_of(table):
+    return list(csv.DictReader(io.StringIO(table.csv_text)))
+
+
+def test_split_csv_holds_path_class_group_split_and_hash_of_every_image(folder, make_data):
+    table = make_data(folder, split={"group": r"^(\d)"}).table
+    assert table.csv_text.splitlines()[0] == "path,class,group,split,hash"
+    rows = rows_of(table)
+    assert len(rows) == 30
+    for row in rows:
+        assert row["path"].startswith(row["class"] + "/")
+        assert row["group"] == row["path"].split("/")[1][0]
+        assert row["hash"] == digest((folder / row["path"]).read_bytes()).hex()
+    assert {row["split"] for row in rows} == set(SPLITS)
+
+
+def test_names_with_commas_quotes_and_chinese_survive_split_csv(tmp_path, make_folder, make_data):
+    make_folder(tmp_path, {"红, 苹果": 5, 'a "b" = c': 5}, ending=" (1), 图.png")
+    rows = rows_of(make_data(tmp_path).table)
+    assert {row["class"] for row in rows} == {"红, 苹果", 'a "b" = c'}
+    assert all((tmp_path / row["path"]).is_file() for row in rows)
+
+
+def test_the_hash_of_the_split_changes_with_content_and_split_only(folder, tmp_path, make_data):
+    same = make_data(folder).table.hash
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, moved)
+    assert make_data(moved).table.hash == same
+    assert make_data(folder, image_size=12, cache="memory", batch_size=2).table.hash == same
+    assert make_data(folder, split={"seed": 1}).table.hash != same
+    (moved / "cat/0.png").write_bytes((folder / "cat/0.png").read_bytes() + b"\0")
+    assert make_data(moved).table.hash != same
+
+
+def test_every_image_is_in_exactly_one_loader(folder, make_data):
+    data = make_data(folder, split={"val": 0.2, "test": 0.3})
+    loaders = data.train_dataloader(), data.val_dataloader(), data.test_dataloader()
+    counts = [sum(len(images) for images, _ in loader) for loader in loaders]
+    assert counts == [15, 6, 9]
+    everything = np.sort(np.concatenate([data.rows(part) for part in (TRAIN, VAL, TEST)]))
+    assert everything.tolist() == list(range(30))
+
+
+def test_class_counts_are_those_of_the_training_images(folder, make_data):
+    data = make_data(folder, split={"val": 0.2, "test": 0.3})
+    assert data.class_names == ["cat", "dog"]
+    assert data.class_counts().tolist() == [5, 10]
+
+
+def test_selecting_on_test_validates_on_the_test_images(folder, make_data):
+    data = make_data(folder, split={"val": "test", "test": 0.2})
+    assert np.array_equal(data.rows(VAL), data.rows(TEST))
+    assert (len(data.rows(TRAIN)), len(data.rows(TEST))) == (24, 6)
+    assert {row["split"] for row in rows_of(data.table)} == {"train", "test"}
+
+
+def test_damaged_files_are_left_out_with_a_warning_and_counted(folder, make_data, caplog):
+    caplog.set_level(logging.INFO)
+    (folder / "cat" / "text.jpg").write_text("no image")
+    (folder / "dog" / "half.png").write_bytes((folder / "dog/0.png").read_bytes()[:500])
+    data = make_data(folder)
+    assert len(data.table.paths) == 30
+    assert not {"cat/text.jpg", "dog/half.png"} & set(data.table.paths)
+    assert f"{folder / 'cat' / 'text.jpg'} (not an image)" in caplog.text
+    assert re.search(r"half.png \(.*truncated", caplog.text)
+    assert "30 images in 2 classes (22 train, 4 val, 4 test); left out: 2 damaged" in caplog.text
+
+
+@pytest.mark.parametrize("cache", ["disk", "memory", "off"])
+def test_pixels_belong_to_their_paths_also_after_damaged_files(folder, make_data, cache):
+    (folder / "cat" / "00.jpg").write_text("no image")
+    data = make_data(folder, cache=cache)
+    for part in (TRAIN, VAL, TEST):
+        dataset, rows = data.dataset(part), data.rows(part)
+        for i, row in enumerate(rows):
+            image, target = dataset[i]
+            expected = data.preprocessing.resize(open_image(folder / data.table.paths[row]))
+            assert np.array_equal(image.permute(1, 2, 0), expected)
+            assert data.table.paths[row].startswith(data.class_names[int(target)])
+
+
+def test_a_class_of_damaged_files_only_is_an_error_naming_it(folder, make_data):
+    for path in (folder / "cat").iterdir():
+        path.write_text("no image")
+    with pytest.raises(ConfigError, match="class 'cat' has 0 images"):
+        make_data(folder).setup()
+
+
+def test_stated_num_classes_must_agree_with_the_folder(folder, make_data):
+    assert make_data(folder, num_classes=2).class_names == ["cat", "dog"]
+    with pytest.raises(ConfigError) as error:
+        make_data(folder, num_classes=3).setup()
+    assert f"data.num_classes=3, but {folder} has 2 class folders: ['cat', 'dog']" in str(error.value)
+    assert "Set data.num_classes=2, or null" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"normalize": "mean"}, "data.normalize='mean', but it is one of unit, imagenet, train"),
+        ({"image_size": 32, "short_side": 24}, "data.short_side=24 is smaller than data.image_size=32"),
+        ({"cache": "ram"}, "data.cache='ram', but it is one of"),
+        ({"split": {"val": 0}}, "data.split.val=0"),
+    ],
+)
+def test_an_impossible_option_is_an_error_naming_it(folder, make_data, options, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        make_data(folder, **options).setup()
+
+
+def test_setup_works_once(folder, make_data):
+    data = make_data(folder)
+    data.setup("fit")
+    table = data.table
+    data.setup("test")
+    assert data.table is table
+
+
+@pytest.mark.parametrize("cache", ["disk", "off"])
+def test_normalize_train_takes_the_statistics_of_what_the_network_sees_of_the_training_images(folder, make_data, cache):
+    data = make_data(folder, normalize="train", cache=cache, image_size=16, short_side=20)
+    data.setup()
+    inside = slice(2, 18)
+    train = [folder / data.table.paths[row] for row in data.rows(TRAIN)]
+    pixels = np.stack([data.preprocessing.resize(open_image(path))[inside, inside] for path in train]) / 255
+    assert data.preprocessing.mean == pytest.approx(pixels.mean((0, 1, 2)), abs=1e-4)
+    assert data.preprocessing.std == pytest.approx(pixels.std((0, 1, 2)), abs=1e-4)
+
+
+def test_normalize_train_of_images_in_one_colour_has_a_deviation_to_divide_by(tmp_path, make_folder, make_data):
+    make_folder(tmp_path, {"cat": 5, "dog": 5})
+    for path in tmp_path.rglob("*.png"):
+        Image.new("RGB", (24, 24), (13, 77, 99)).save(path)
+    data = make_data(tmp_path, normalize="train")
+    data.setup()
+    assert data.preprocessing.std == (0.001, 0.001, 0.001)
+
+
+@pytest.mark.parametrize("name", STATISTICS)
+def test_named_statistics_are_the_preprocessings(folder, make_data, name):
+    data = make_data(folder, normalize=name)
+    data.setup()
+    assert (data.preprocessing.mean, data.preprocessing.std) == STATISTICS[name]
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_duplicates_across_splits_are_warned_about_with_their_number(tmp_path, make_folder, make_data, caplog, split):
+    for name in SPLITS:
+        make_folder(tmp_path / name, {"cat": 4, "dog": 4})
+    for number in (1, 2):
+        shutil.copy(tmp_path / f"train/cat/{number}.png", tmp_path / split / f"dog/{number}.png")
+    shutil.copy(tmp_path / "train/cat/1.png", tmp_path / "train/cat/copy.png")
+    make_data(tmp_path).setup()
+    assert f"2 of the {split} images are byte for byte among the training images too" in caplog.text
+    assert caplog.text.count("byte for byte") == 1
+
+
+def test_without_duplicates_nothing_is_warned_about(folder, make_data, caplog):
+    make_data(folder).setup()
+    assert caplog.text == ""
+
+
+def test_groups_keep_copies_on_one_side(tmp_path, make_folder, make_data, caplog):
+    make_folder(tmp_path, {"cat": 6, "dog": 6})
+    for path in sorted(tmp_path.rglob("*.png")):
+        shutil.copy(path, path.with_name(f"{path.stem}_copy.png"))
+    make_data(tmp_path).setup()
+    assert "byte for byte" in caplog.text
+    caplog.clear()
+    make_data(tmp_path, split={"group": r"^\d"}).setup()
+    assert caplog.text == ""
+
+
+class Recorder(L.LightningModule):
+    """Keeps the batches it is given and trains nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.batches = {"train": [], "val": [], "test": []}
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def training_step(self, batch, batch_idx):
+        self.batches["train"].append(batch)
+        return self.weight * 0
+
+    def validation_step(self, batch, batch_idx):
+        self.batches["val"].append(batch)
+
+    def test_step(self, batch, batch_idx):
+        self.batches["test"].append(batch)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def make_trainer(epochs=1):
+    return L.Trainer(
+        accelerator="cpu", max_epochs=epochs, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, log_every_n_steps=1, num_sanity_val_steps=1,
+    )  # fmt: skip
+
+
+def test_training_batches_are_augmented_floats_and_evaluation_batches_are_the_images_as_uint8(folder, make_data):
+    data = make_data(folder, augment=Augment(flip=1.0), image_size=16, short_side=20)
+    recorder, trainer = Recorder(), make_trainer()
+    trainer.fit(recorder, datamodule=data)
+    trainer.test(recorder, datamodule=data, verbose=False)
+
+    inside = data.preprocessing.center
+    stored = {name: data.dataset(part) for part, name in enumerate(SPLITS)}
+    recorder.batches["val"].pop(0)  # of Lightning's sanity check
+    for name in ("val", "test"):
+        images = torch.cat([images for images, _ in recorder.batches[name]])
+        expected, targets = stored[name].__getitems__(range(len(stored[name])))
+        assert images.dtype == torch.uint8
+        assert torch.equal(images, expected[:, :, inside, inside])
+        assert torch.equal(torch.cat([targets for _, targets in recorder.batches[name]]), targets)
+
+    images = torch.cat([images for images, _ in recorder.batches["train"]])
+    expected, _ = stored["train"].__getitems__(range(len(stored["train"])))
+    assert images.dtype == torch.float32
+    flipped = {image.numpy().tobytes() for image in expected[:, :, inside, inside].flip(-1) / 255}
+    assert {image.contiguous().numpy().tobytes() for image in images} == flipped
+
+
+def test_lightning_shuffles_the_training_images_anew_in_each_epoch(folder, make_data):
+    def targets_of_three_epochs():
+        recorder = Recorder()
+        make_trainer(3).fit(recorder, datamodule=make_data(folder, batch_size=22))
+        return [targets.tolist() for _, targets in recorder.batches["train"]]
+
+    first = targets_of_three_epochs()
+    assert len({tuple(targets) for targets in first}) == 3
+    assert targets_of_three_epochs() == first
+
+
+def test_real_photographs_go_all_the_way(real_photos, tmp_path, make_data):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        for path in real_photos:
+            shutil.copy(path, tmp_path / name / f"{name} ({path.stem}){path.suffix}")
+    data = make_data(tmp_path, image_size=32, short_side=40)
+    images, targets = next(iter(data.train_dataloader()))
+    assert images.shape[1:] == (3, 40, 40)
+    assert set(targets.tolist()) <= {0, 1}
+    assert images.float().std() > 10, "photographs are not of one colour"

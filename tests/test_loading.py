@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from imgbench.data.loading import EpochSampler, ImageDataset, as_images, decode_batches, keep_batch
+from imgbench.data.preprocessing import Preprocessing, open_image
+from imgbench.data.scan import TEST, TRAIN, VAL, scan
+
+SMALL = Preprocessing(16)
+
+
+def evaluation_batches(data, part=TEST):
+    loader = {TRAIN: data.train_dataloader, VAL: data.val_dataloader, TEST: data.test_dataloader}[part]()
+    return [data.on_after_batch_transfer(batch, 0) for batch in loader]
+
+
+def order(sampler, epoch):
+    sampler.set_epoch(epoch)
+    return list(sampler)
+
+
+def test_every_epoch_is_another_permutation():
+    sampler = EpochSampler(50, seed=3)
+    orders = [order(sampler, epoch) for epoch in range(4)]
+    assert len(sampler) == 50
+    assert all(sorted(o) == list(range(50)) for o in orders)
+    assert len({tuple(o) for o in orders}) == 4
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    first = order(EpochSampler(50, seed=3), 7)
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002 the global generator is what must not matter
+    resumed = EpochSampler(50, seed=3)
+    order(resumed, 2)
+    assert order(resumed, 7) == first
+    assert order(EpochSampler(50, seed=4), 7) != first
+
+
+def test_as_images_is_a_view_in_pytorchs_layout():
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), dtype=np.uint8)
+    images = as_images(pixels)
+    assert images.shape == (2, 3, 5, 4)
+    assert images[1, 2, 3, 0] == pixels[1, 3, 0, 2]
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert images.data_ptr() == pixels.ctypes.data
+
+
+@pytest.fixture
+def two_datasets(tmp_path, make_folder):
+    """The same images, once with their pixels at hand in another order, and once decoded when asked for."""
+    found = scan(make_folder(tmp_path, {"cat": 3, "dog": 4}, size=(31, 22)))
+    pixels = np.stack([SMALL.resize(open_image(tmp_path / path)) for path in found.paths])
+    rows = np.arange(7)[::-1].copy()
+    cached = ImageDataset(tmp_path, found.paths, found.labels, SMALL, pixels[::-1].copy(), rows)
+    return cached, ImageDataset(tmp_path, found.paths, found.labels, SMALL)
+
+
+def test_streaming_equals_cached(two_datasets):
+    cached, streamed = two_datasets
+    assert len(cached) == len(streamed) == 7
+    for (images, targets), (other_images, other_targets) in zip(
+        [cached.__getitems__([6, 0, 3]), cached[5]], [streamed.__getitems__([6, 0, 3]), streamed[5]], strict=True
+    ):
+        assert images.dtype == torch.uint8
+        assert targets.dtype == torch.int64
+        assert torch.equal(images, other_images)
+        assert torch.equal(targets, other_targets)
+    assert streamed.__getitems__([6, 0, 3])[1].tolist() == [1, 0, 1]
+    assert streamed[5][0].shape == (3, 16, 16)
+
+
+def test_a_batch_may_be_changed_without_changing_the_cache(two_datasets):
+    cached, _ = two_datasets
+    before = cached[0][0].clone()
+    cached.__getitems__([0])[0].zero_()
+    assert torch.equal(cached[0][0], before)
+
+
+def test_a_batch_passes_the_collate_function_as_it_is(two_datasets):
+    batch = two_datasets[0].__getitems__([0, 1])
+    assert keep_batch(batch) is batch
+
+
+# Starting workers by fork, Linux's way before Python 3.14, warns if the process has threads; Pillow's are at rest here.
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+@pytest.mark.parametrize("part", [TRAIN, VAL, TEST])
+def test_loaders_stream_the_same_batches_from_worker_processes(tmp_path, make_folder, make_data, part):
+    make_folder(tmp_path, {"cat": 12, "dog": 12}, size=(31, 22))
+    cached, streamed = (evaluation_batches(make_data(tmp_path, cache=cache), part) for cache in ("disk", "off"))
+    assert len(cached) == len(streamed) == (4 if part == TRAIN else 1)
+    for (images, targets), (other_images, other_targets) in zip(cached, streamed, strict=True):
+        assert torch.equal(images, other_images)
+        assert torch.equal(targets, other_targets)
+
+
+@pytest.mark.parametrize("short_side", [None, 20])
+def test_decode_batches_agrees_with_the_evaluation_batches_bit_for_bit(tmp_path, make_folder, make_data, short_side):
+    make_folder(tmp_path, {"cat": 20, "dog": 20}, size=(31, 22), ending=".jpg")
+    data = make_data(tmp_path, short_side=short_side)
+    expected = torch.cat([images for images, _ in evaluation_batches(data)])
+    paths = [tmp_path / data.table.paths[row] for row in data.rows(TEST)]
+    opened = [Image.open(path) for path in paths]
+    arrays = [np.asarray(image) for image in opened]
+    for sources in (paths, [str(path) for path in paths], opened, arrays):
+        decoded = list(decode_batches(sources, data.preprocessing, batch_size=4))
+        assert [index for indices, _, _ in decoded for index in indices] == list(range(len(paths)))
+        assert torch.equal(torch.cat([images for _, images, _ in decoded]), expected)
+
+
+def test_decode_batches_reports_bad_files_by_their_index(tmp_path, make_folder):
+    make_folder(tmp_path, {"cat": 2})
+    (tmp_path / "text.jpg").write_text("no image")
+    (tmp_path / "half.png").write_bytes((tmp_path / "cat/0.png").read_bytes()[:900])
+    names = ["cat/0.png", "text.jpg", "cat/1.png", "half.png", "missing.png"]
+    batches = list(decode_batches([tmp_path / name for name in names], SMALL, batch_size=3))
+    assert [indices for indices, _, _ in batches] == [[0, 2], []]
+    assert [images.shape for _, images, _ in batches] == [(2, 3, 16, 16), (0, 3, 16, 16)]
+    errors = {index: reason for _, _, errors in batches for index, reason in errors.items()}
+    assert errors[1] == "not an image"
+    assert "truncated" in errors[3]
+    assert "No such file" in errors[4]
+
+
+def test_decode_batches_takes_grey_arrays_and_no_images_at_all():
+    (_, images, errors), = decode_batches([np.full((5, 9), 7, np.uint8)], SMALL)
+    assert errors == {}
+    assert images.unique().tolist() == [7]
+    assert list(decode_batches([], SMALL)) == []

@@ -1,0 +1,198 @@
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from imgbench.build import plain
+from imgbench.command import compose
+from imgbench.errors import ConfigError
+from imgbench.models.cnn import CNN
+from imgbench.models.pretrained import torchvision_classifier
+from imgbench.models.vgg import VGG
+from imgbench.run import CONF
+from imgbench.training.classifier import build_model
+
+MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+
+
+def model_config(*overrides):
+    return plain(compose(list(overrides)).model)
+
+
+def number_of_parameters(config):
+    with torch.device("meta"):  # shapes without memory
+        return sum(p.numel() for p in build_model(config).parameters())
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("image_size", [32, 75])
+def test_every_model_config_gives_one_logit_per_class(name, image_size):
+    with torch.device("meta"):
+        model = build_model(model_config(f"model={name}", "data.num_classes=5", f"data.image_size={image_size}"))
+        assert model(torch.empty(2, 3, image_size, image_size)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_config_has_finite_gradients(name):
+    config = model_config(f"model={name}", "data.num_classes=2", "data.image_size=32")
+    large = number_of_parameters(config) > 50e6  # without numbers: that each parameter has a gradient must do
+    torch.manual_seed(0)
+    with torch.device("meta" if large else "cpu"):
+        model = build_model(config)
+        model(torch.rand(2, 3, 32, 32)).logsumexp(1).sum().backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert large or parameter.grad.isfinite().all(), parameter_name
+
+
+@pytest.mark.parametrize(
+    ("overrides", "number"),
+    [
+        (["experiment=monkeypox_cnn"], 22_175_138),
+        (["experiment=sneakers_cnn"], 22_175_138),
+        (["experiment=weather_cnn"], 13_794_980),
+        (["experiment=cifar100_vgg13"], 9_582_116),
+        (["experiment=potato_vgg16"], 134_272_835),
+        (["experiment=potato_vgg16_torchvision"], 134_272_835),
+        (["model=vgg16_torchvision", "data.num_classes=1000"], 138_357_544),
+        (["model=vgg16", "data.num_classes=1000"], 138_357_544),
+    ],
+)
+def test_models_have_as_many_parameters_as_published(overrides, number):
+    assert number_of_parameters(model_config(*overrides)) == number
+
+
+def test_experiments_pool_as_the_posts_did():
+    assert model_config("experiment=monkeypox_cnn")["pool2"] == "avg"
+    assert model_config("experiment=sneakers_cnn")["pool2"] == "max"
+    assert model_config("experiment=weather_cnn")["early_dropout"] is False
+
+
+@pytest.mark.parametrize("pool2", ["avg", "max"])
+def test_cnn_takes_images_from_18_pixels(pool2):
+    assert CNN(2, image_size=18, in_chans=1, pool2=pool2)(torch.rand(3, 1, 18, 18)).shape == (3, 2)
+    with pytest.raises(ValueError, match=r"image_size=17.*18 or more"):
+        CNN(2, image_size=17)
+
+
+@pytest.mark.parametrize(("model", "options"), [(CNN, {"pool2": "min"}), (VGG, {"init": "torch"})])
+def test_unknown_options_are_refused_with_the_choices(model, options):
+    with pytest.raises(ValueError, match=r"'min', but it is one of avg, max|'torch', but it is kaiming or keras"):
+        model(2, **options)
+
+
+def keras_vgg():
+    return VGG(10, blocks=[[16], [32]], hidden=[64], pool_size=2, init="keras")
+
+
+@pytest.mark.parametrize("build", [lambda: CNN(10, image_size=32), keras_vgg])
+def test_keras_initialisation_is_glorot_uniform_with_zero_biases(build):
+    torch.manual_seed(0)
+    for layer in build().modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            field = layer.weight[0, 0].numel()  # 9 for a convolution, 1 for a dense layer
+            limit = (6 / (field * (layer.weight.shape[0] + layer.weight.shape[1]))) ** 0.5
+            assert 0.97 * limit < layer.weight.abs().max() <= limit
+            assert layer.weight.std().item() == pytest.approx(limit / 3**0.5, rel=0.1)
+            assert layer.bias is not None
+            assert not layer.bias.any()
+
+
+def test_vgg_is_initialised_like_torchvisions():
+    torch.manual_seed(0)
+    model = VGG(10, blocks=[[32], [64, 64]], hidden=[64], pool_size=2)
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            std = 0.01 if isinstance(layer, nn.Linear) else (2 / (9 * layer.out_channels)) ** 0.5
+            assert layer.weight.std().item() == pytest.approx(std, rel=0.1)
+            assert layer.bias is not None
+            assert not layer.bias.any()
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_hand_built_vgg16_shares_its_state_dict_with_torchvisions(batch_norm):
+    with torch.device("meta"):
+        own = VGG(7, batch_norm=batch_norm).state_dict()
+        other = torchvision_classifier("vgg16_bn" if batch_norm else "vgg16", 7).state_dict()
+    assert [(name, value.shape) for name, value in own.items()] == [(name, v.shape) for name, v in other.items()]
+
+
+def test_hand_built_vgg16_computes_what_torchvisions_does():
+    torch.manual_seed(0)
+    own = VGG(3, hidden=(8, 8)).eval()
+    with torch.device("meta"):
+        other = torchvision_classifier("vgg16", 3).eval()
+        for layer, size in (("0", (25088, 8)), ("3", (8, 8)), ("6", (8, 3))):  # few parameters for 120 million
+            other.set_submodule(f"classifier.{layer}", nn.Linear(*size))
+    other.load_state_dict(own.state_dict(), assign=True)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(own(images), other(images))
+
+
+FAMILIES = [
+    "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3", "maxvit_t", "mnasnet0_5",
+    "mobilenet_v2", "regnet_y_400mf", "resnet18", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "vit_b_16",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_of_torchvision_gets_a_new_last_layer_and_trains_only_that_if_frozen(name):
+    size = {"inception_v3": 299, "regnet_y_400mf": 64}.get(name, 224)
+    with torch.device("cpu" if name.startswith("regnet") else "meta"):  # RegNet's builder needs numbers
+        model = torchvision_classifier(name, 7, freeze_backbone=True)
+        assert model.train()(torch.empty(2, 3, size, size)).shape == (2, 7)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert [len(parameter) for parameter in trained] == [7, 7]
+    assert [id(parameter) for parameter in trained] == [id(parameter) for parameter in list(model.parameters())[-2:]]
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_inception_transforms_its_input_with_and_without_pretrained_weights(name):
+    # Its checkpoint is loaded without them, and must compute the same.
+    with torch.device("meta"):
+        assert torchvision_classifier(name, 2).transform_input is True
+
+
+def test_unknown_torchvision_name_lists_the_choices():
+    with pytest.raises(ConfigError, match=r"model.name='resnet19' .*resnet18, resnet34"):
+        torchvision_classifier("resnet19", 2)
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """No network, and an empty cache of torch: the directory that is returned."""
+
+    def refuse(*_, **__):
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_pretrained_weights_that_cannot_be_had_are_a_clear_error(offline):
+    with pytest.raises(ConfigError, match=r"(?s)model.pretrained=true: .*squeezenet1_1.*unreachable.*TORCH_HOME"):
+        torchvision_classifier("squeezenet1_1", 2, pretrained=True)
+
+
+def test_pretrained_weights_come_from_torchs_cache(offline):
+    torch.manual_seed(0)
+    saved = torchvision.models.squeezenet1_1().state_dict()
+    url = torchvision.models.get_model_weights("squeezenet1_1")["DEFAULT"].url
+    cached = offline / "hub" / "checkpoints" / Path(url).name
+    cached.parent.mkdir(parents=True)
+    torch.save(saved, cached)
+    model = torchvision_classifier("squeezenet1_1", 2, pretrained=True)
+    assert torch.equal(model.state_dict()["features.0.weight"], saved["features.0.weight"])
+    assert model(torch.rand(1, 3, 64, 64)).shape == (1, 2)
+
+
+@pytest.mark.parametrize("name", ["vit_b_16", "maxvit_t"])
+def test_transformer_is_built_for_the_size_of_the_images(name):
+    with torch.device("meta"):
+        model = torchvision_classifier(name, 3, image_size=448).eval()
+        assert model(torch.empty(1, 3, 448, 448)).shape == (1, 3)

@@ -1,0 +1,195 @@
+import numpy as np
+import pytest
+
+from imgbench.data.scan import TEST, TRAIN, VAL, Scan, scan
+from imgbench.data.split import SplitPlan, assign_splits, group_names
+from imgbench.errors import ConfigError
+
+
+@pytest.fixture
+def make_scan(tmp_path):
+    """The scan of a folder with so many images in each class, without the files."""
+
+    def make(*counts, splits=None):
+        labels = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
+        paths = [f"class{label}/{row}.jpg" for row, label in enumerate(labels)]
+        given = np.full(len(labels), -1, np.int8) if splits is None else np.array(splits, np.int8)
+        names = [f"class{label}" for label in range(len(counts))]
+        return Scan(tmp_path, paths, labels, given, np.zeros((len(labels), 2), np.int64), names)
+
+    return make
+
+
+def divide(found, groups=None, **plan):
+    return assign_splits(found, SplitPlan(**plan), groups or [""] * len(found.paths))
+
+
+def sizes(splits):
+    return [int((splits == part).sum()) for part in (TRAIN, VAL, TEST)]
+
+
+@pytest.mark.parametrize("stratify", [True, False])
+@pytest.mark.parametrize(
+    ("val", "test", "expected"),
+    [
+        (0.15, 0.15, [70, 15, 15]),
+        (0.1, 0.2, [70, 10, 20]),
+        (0.127, 0.2, [67, 13, 20]),
+        (17, 0.2, [63, 17, 20]),
+        (0.2, 31, [49, 20, 31]),
+        (15, 16, [69, 15, 16]),
+    ],
+)
+def test_fractions_and_numbers_give_exact_counts(make_scan, val, test, expected, stratify):
+    assert sizes(divide(make_scan(61, 39), val=val, test=test, stratify=stratify)) == expected
+
+
+def test_classes_keep_their_proportions(make_scan):
+    found = make_scan(600, 300, 100)
+    splits = divide(found, val=0.1, test=0.2)
+    for part, share in ((TRAIN, 0.7), (VAL, 0.1), (TEST, 0.2)):
+        counts = np.bincount(found.labels[splits == part])
+        assert counts.tolist() == [round(share * n) for n in (600, 300, 100)]
+
+
+def test_proportions_that_do_not_divide_differ_by_less_than_one_image(make_scan):
+    counts = np.array([37, 23, 11, 5])
+    found = make_scan(*counts)
+    drawn = np.bincount(found.labels[divide(found, val=10, test=13) == TEST])
+    assert drawn.sum() == 13
+    assert (np.abs(drawn - counts * 13 / counts.sum()) < 1).all()
+
+
+def test_a_rare_class_comes_into_every_part(make_scan):
+    found = make_scan(200, 3)
+    splits = divide(found, val=0.1, test=0.1)
+    for part in (TRAIN, VAL, TEST):
+        assert (found.labels[splits == part] == 1).sum() == 1
+
+
+def test_the_seed_decides_the_split(make_scan):
+    found = make_scan(30, 30)
+    assert np.array_equal(divide(found, seed=1), divide(found, seed=1))
+    assert not np.array_equal(divide(found, seed=1), divide(found, seed=2))
+
+
+def test_without_stratify_the_proportions_are_left_to_chance(make_scan):
+    found = make_scan(50, 50)
+    drawn = {int((found.labels[divide(found, seed=seed, stratify=False) == TEST] == 0).sum()) for seed in range(10)}
+    assert len(drawn) > 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_never_lie_on_two_sides(make_scan, seed):
+    found = make_scan(90, 60)
+    # Groups of one to nine images, some of them with images of both classes.
+    groups = [f"patient{row % 27 if row % 27 < 20 else 0}" for row in range(150)]
+    splits = divide(found, groups, group="used by group_names only", val=0.2, test=0.2, seed=seed)
+    for group in set(groups):
+        assert len({int(split) for split, own in zip(splits, groups, strict=True) if own == group}) == 1, group
+    for part in (TRAIN, VAL, TEST):
+        assert set(found.labels[splits == part]) == {0, 1}
+    assert np.abs(np.array(sizes(splits)) - [90, 30, 30]).max() <= 12
+
+
+def test_groups_of_one_image_each_give_the_share_of_each_class(make_scan):
+    found = make_scan(60, 40)
+    splits = divide(found, found.paths, group=".*", val=0.1, test=0.2)
+    assert np.bincount(found.labels[splits == TEST]).tolist() == [12, 8]
+    assert np.bincount(found.labels[splits == VAL]).tolist() == [6, 4]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        (None, ["", "", ""]),
+        (r"^(N?M\d+)_", ["M01", "M01", "NM2"]),
+        (r"^[A-Z]+\d+", ["M01", "M01", "NM2"]),
+        (r"(?:\d+)_(\d+)\.", ["00", "13", "7"]),
+    ],
+)
+def test_a_group_is_the_first_parenthesis_or_the_whole_match_in_the_file_name(pattern, expected):
+    assert group_names(["M99_/M01_01_00.jpg", "M99_/M01_02_13.jpg", "x/NM2_1_7.png"], pattern) == expected
+
+
+@pytest.mark.parametrize("pattern", [r"^(N?M\d+)_", r"(patient)?\.", r"^a+"])
+def test_a_group_expression_that_does_not_match_is_an_error_naming_it_and_the_file(pattern):
+    with pytest.raises(ConfigError, match=r"does not match 'picture\.jpg'") as error:
+        group_names(["cat/picture.jpg"], pattern)
+    assert f"data.split.group={pattern!r}" in str(error.value)
+    assert "widen the expression" in str(error.value)
+
+
+def test_a_group_that_is_no_regular_expression_is_an_error():
+    with pytest.raises(ConfigError, match=r"data.split.group='\(M' is not a regular expression: missing \)"):
+        group_names(["cat/picture.jpg"], "(M")
+
+
+def test_val_test_selects_on_the_test_images_and_leaves_more_for_train(make_scan):
+    plan = SplitPlan(val="test", test=0.2)
+    assert plan.selects_on_test
+    assert sizes(divide(make_scan(60, 40), val="test", test=0.2)) == [80, 0, 20]
+    assert sizes(divide(make_scan(60, 40), val=0.1, test=0.2)) == [70, 10, 20]
+
+
+def test_splits_the_folders_give_are_kept_and_val_is_carved_out_of_train(make_scan):
+    given = [TRAIN] * 60 + [TEST] * 20 + [TRAIN] * 20
+    splits = divide(make_scan(70, 30, splits=given), val=0.25, test=0.5)
+    assert np.array_equal(splits == TEST, np.array(given) == TEST)
+    assert sizes(splits) == [60, 20, 20]
+
+
+def test_splits_the_folders_give_completely_are_kept_whatever_the_plan(make_scan):
+    given = [TRAIN, VAL, TEST] * 20
+    assert divide(make_scan(30, 30, splits=given), val=0.4, test=0.5, seed=7).tolist() == given
+
+
+def test_folders_with_train_and_val_only_give_up_images_of_train_for_test(make_scan):
+    given = [TRAIN] * 40 + [VAL] * 10 + [TRAIN] * 40 + [VAL] * 10
+    splits = divide(make_scan(50, 50, splits=given), test=0.2)
+    assert np.array_equal(splits == VAL, np.array(given) == VAL)
+    assert sizes(splits) == [64, 20, 16]
+
+
+def test_splits_found_in_folders_reach_the_plan(tmp_path, make_folder):
+    for split, count in (("train", 8), ("test", 3)):
+        make_folder(tmp_path / split, {"cat": count, "dog": count})
+    assert sizes(divide(scan(tmp_path), val=4)) == [12, 4, 6]
+
+
+@pytest.mark.parametrize("name", ["val", "test"])
+@pytest.mark.parametrize("share", [0, 0.0, -0.1, -3, True, None, "half", "0.2"])
+def test_a_share_that_is_none_is_an_error_naming_it(make_scan, name, share):
+    with pytest.raises(ConfigError, match=f"data.split.{name}={share!r}, but it takes a fraction"):
+        divide(make_scan(10, 10), **{name: share})
+
+
+def test_only_val_can_be_test(make_scan):
+    with pytest.raises(ConfigError, match=r"data\.split\.test='test'"):
+        divide(make_scan(10, 10), test="test")
+
+
+@pytest.mark.parametrize(("val", "test"), [(0.5, 0.5), (0.9, 0.3), (1.5, 0.1), (0.1, 1.0)])
+def test_shares_that_leave_nothing_to_train_on_are_an_error(make_scan, val, test):
+    with pytest.raises(ConfigError, match=f"data.split.val={val} and data.split.test={test} leave nothing"):
+        divide(make_scan(10, 10), val=val, test=test)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("plan", [{}, {"group": "x"}])
+def test_a_class_with_fewer_images_than_splits_is_an_error_naming_it(make_scan, number, plan):
+    found = make_scan(20, number)
+    with pytest.raises(ConfigError, match=f"class 'class1' has {number} images") as error:
+        divide(found, found.paths, **plan)
+    assert "Each class needs at least one image for each of train, val and test" in str(error.value)
+
+
+def test_a_class_of_one_group_is_an_error(make_scan):
+    found = make_scan(20, 20)
+    with pytest.raises(ConfigError, match="class 'class1' has 20 images in groups, and none of them came into 'val'"):
+        divide(found, [*found.paths[:20], *["one patient"] * 20], group="x")
+
+
+def test_more_images_asked_for_than_there_are_is_an_error(make_scan):
+    with pytest.raises(ConfigError, match="none of them came into 'train'"):
+        divide(make_scan(10, 10), val=100)
