@@ -1,6 +1,7 @@
 """From a composed configuration to the objects of a run; shared by the commands that speak Hydra."""
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,8 @@ def check_resume(ckpt_path: str | None, classifier: ImageClassifier, max_epochs:
     """Refuses a checkpoint that the configuration does not fit, before Lightning stumbles over a tensor's shape.
 
     Raises:
-        ConfigError: no such file, no checkpoint to resume from, one of another model or other classes, or one that has
-            `max_epochs` behind it.
+        ConfigError: no such file, no checkpoint to resume from, one of another model, optimizer or other classes, or
+            one that has `max_epochs` behind it.
     """
     if ckpt_path is None:
         return
@@ -104,7 +105,7 @@ def check_resume(ckpt_path: str | None, classifier: ImageClassifier, max_epochs:
         raise ConfigError(f"ckpt_path={path} does not exist. Resume from a run's checkpoints/last.ckpt.")
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        known = {name: saved["hyper_parameters"][name] for name in ("model", "class_names")}
+        known = _what_must_agree(saved["hyper_parameters"])
         done = saved["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     except Exception as error:
         raise ConfigError(
@@ -114,16 +115,18 @@ def check_resume(ckpt_path: str | None, classifier: ImageClassifier, max_epochs:
         raise ConfigError(
             f"ckpt_path={path} holds weights only. Resume from last.ckpt, which holds the optimizer as well."
         )
-    for name, value in known.items():
-        own = dict(classifier.hparams[name]) if name == "model" else classifier.hparams[name]
-        if name == "model":
-            own = {**own, **{key: value[key] for key in ("pretrained",) if key in value}}
-        if own != value:
+    for name, own in _what_must_agree(classifier.hparams).items():
+        if own != known[name]:
             raise ConfigError(
-                f"ckpt_path={path} was trained with {name} {value}, but this configuration has {own}.\nResume with the "
-                "run's own configuration: python -m imgbench.train --config-dir RUN --config-name config ckpt_path=..."
+                f"ckpt_path={path} was trained with {name} {known[name]}, but the configuration has {own}.\n"
+                "Resume with the run's own: python -m imgbench.train --config-dir RUN --config-name config ckpt_path=..."
             )
     if max_epochs is not None and 0 <= max_epochs <= done:
         raise ConfigError(
             f"ckpt_path={path} has trained {done} epochs, but trainer.max_epochs={max_epochs}. Raise it to train on."
         )
+
+
+def _what_must_agree(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    model = {name: value for name, value in hparams["model"].items() if name != "pretrained"}  # false in checkpoints
+    return {"model": model, "class_names": hparams["class_names"], "optimizer": hparams["optimizer"]["_target_"]}

@@ -120,6 +120,7 @@ def test_checkpoint_of_a_pretrained_model_is_resumed(checkpoint):
         ({"optimizer": False}, [], "ab", "holds weights only.*last.ckpt"),
         ({}, ["model.pool2=max"], "ab", "trained with model .*'avg'.*'max'.*RUN"),
         ({}, ["model=vgg13"], "ab", "trained with model .*CNN.*VGG"),
+        ({}, ["optimizer=sgd"], "ab", "trained with optimizer torch.optim.Adam.*torch.optim.SGD"),
         ({"class_names": ["a", "x"]}, [], "ab", r"trained with class_names \['a', 'x'\].*\['a', 'b'\]"),
         ({"processed": 3}, [], "ab", "has trained 3 epochs, but trainer.max_epochs=3"),
     ],

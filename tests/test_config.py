@@ -13,7 +13,8 @@ from imgbench.__main__ import COMMANDS
 from imgbench.command import compose, slug
 from imgbench.run import CONF
 
-GROUPS = ("data", "model", "augment", "objective", "optimizer", "scheduler", "callbacks", "trainer", "logger", "experiment")
+LEARNING = ["augment", "objective", "optimizer", "scheduler", "callbacks", "trainer", "logger"]
+GROUPS = ["data", "model", *LEARNING, "experiment"]
 CHOICES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 
 
@@ -108,6 +109,7 @@ def test_wheel_works_outside_the_checkout(tmp_path):
         file.extractall(tmp_path / "site")
     check = "import imgbench.run; print(imgbench.run.CONF); from imgbench.train import main; import sys; " \
             "sys.argv = ['train', '--cfg', 'job']; main()"  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", check], cwd=tmp_path / "site", capture_output=True, text=True, check=True)
+    line = [sys.executable, "-c", check]
+    done = subprocess.run(line, cwd=tmp_path / "site", capture_output=True, text=True, check=True)
     assert str(tmp_path / "site" / "imgbench" / "conf") in done.stdout
     assert "imgbench.models.cnn.CNN" in done.stdout

@@ -26,7 +26,8 @@ def rows_of(table):
     return list(csv.DictReader(io.StringIO(table.csv_text)))
 
 
-def test_split_csv_holds_path_class_group_split_and_hash_of_every_image(folder, make_data):
+def test_split_csv_holds_path_class_group_split_and_hash_of_every_usable_image(folder, make_data):
+    (folder / "cat" / "00.jpg").write_text("no image")
     table = make_data(folder, split={"group": r"^(\d)"}).table
     assert table.csv_text.splitlines()[0] == "path,class,group,split,hash"
     rows = rows_of(table)

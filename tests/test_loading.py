@@ -124,7 +124,7 @@ def test_decode_batches_reports_bad_files_by_their_index(tmp_path, make_folder):
 
 
 def test_decode_batches_takes_grey_arrays_and_no_images_at_all():
-    (_, images, errors), = decode_batches([np.full((5, 9), 7, np.uint8)], SMALL)
+    ((_, images, errors),) = decode_batches([np.full((5, 9), 7, np.uint8)], SMALL)
     assert errors == {}
     assert images.unique().tolist() == [7]
     assert list(decode_batches([], SMALL)) == []

@@ -83,14 +83,14 @@ def test_file_that_is_no_image_is_named_and_skipped_and_the_exit_code_says_so(ru
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
-    [(["nowhere.jpg"], "nowhere.jpg does not exist"), (["empty"], "folder without images"), (["*.jpg"], "matches nothing")],
+    ("word", "message"),
+    [("nowhere.jpg", "nowhere.jpg does not exist"), ("empty", "folder without images"), ("*.jpg", "matches nothing")],
 )
-def test_images_that_are_not_there_are_an_error(words, message, run_predict, tmp_path, monkeypatch):
+def test_images_that_are_not_there_are_an_error(word, message, run_predict, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=message):
-        run_predict(*words)
+        run_predict(word)
 
 
 def test_output_with_another_ending_is_refused_before_work_is_done(run_predict, photo):

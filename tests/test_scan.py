@@ -110,6 +110,15 @@ def test_chinese_names_of_classes_and_files(tmp_path, make_folder):
     assert found.paths == ["健康/0号 (1).png", "早疫病/0号 (1).png"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse names that are not Unicode")
+def test_a_class_name_in_a_legacy_encoding_is_an_error_naming_what_converts_it(tmp_path, make_folder):
+    make_folder(tmp_path, {"cat": 1, "dog": 1})
+    (tmp_path / "dog").rename(os.fsdecode(os.fsencode(tmp_path) + "/健康".encode("gbk")))
+    with pytest.raises(ConfigError, match="name is not UTF-8") as error:
+        scan(tmp_path)
+    assert "convmv" in str(error.value)
+
+
 def test_stamps_are_size_and_modification_time(tmp_path, make_folder):
     make_folder(tmp_path, {"cat": 1, "dog": 1})
     os.utime(tmp_path / "cat/0.png", ns=(0, 1234567890123))
@@ -144,6 +153,11 @@ def test_a_root_of_another_shape_is_an_error_that_shows_both_shapes(tmp_path, ma
         scan(root)
     for part in ["data.root", "Expected one of", *expected]:
         assert part.format(root=root) in str(error.value)
+
+
+def test_one_class_is_enough_where_nothing_is_trained(tmp_path, make_folder):
+    found = scan(make_folder(tmp_path, {"cat": 2}), min_classes=1)
+    assert (found.class_names, found.labels.tolist()) == (["cat"], [0, 0])
 
 
 def test_the_error_names_the_option_that_mends_it(tmp_path):

@@ -203,7 +203,7 @@ def test_sweep_ends_with_its_runs_best_first_and_goes_on_past_a_failure(make_fol
     table = done.stdout[done.stdout.index("4 runs, best val/acc first") :]
     assert done.returncode == 1
     assert table.count("failed") == 2
-    scores = [run["val/acc"]["value"] for run in map(json.loads, (p.read_text() for p in tmp_path.rglob("metrics.json")))]
+    scores = [json.loads(path.read_text())["val/acc"]["value"] for path in tmp_path.rglob("metrics.json")]
     assert table.index(f"{max(scores):.4f}") <= table.index(f"{min(scores):.4f}") < table.index("failed")
     assert any(path.name.startswith("0_") and "=" not in path.name for path in tmp_path.glob("outputs/folder/cnn/*/*"))
 

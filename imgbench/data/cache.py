@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -119,6 +120,9 @@ def _read(entry: Path, with_pixels: bool) -> Survey | None:
 
 def _make(scan: Scan, preprocessing: Preprocessing, entry: Path, with_pixels: bool) -> Survey:
     """Decodes everything and leaves it at `entry`."""
+    for abandoned in entry.parent.glob(".making-*"):  # by a run that was killed
+        if time.time() - abandoned.stat().st_mtime > 86400:
+            shutil.rmtree(abandoned, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix=".making-", dir=entry.parent))
     try:
         made = _decode_all(scan, preprocessing, partial(_map_file, work / "pixels.npy") if with_pixels else None)

@@ -149,7 +149,7 @@ class ImageFolderDataModule(L.LightningDataModule):
         for part in (VAL, TEST):
             if number := self._table.duplicates_across(part):
                 log.warning(
-                    "%d of the %s images are byte for byte among the training images too, which flatters the accuracy; %s.",
+                    "%d of the %s images are byte for byte among the training images too: they flatter it; %s.",
                     number,
                     SPLITS[part],
                     remedy,

@@ -146,15 +146,18 @@ def scan(root: str | Path, option: str = "data.root", min_classes: int = 2) -> S
     for name in result.class_names:
         if any("\udc80" <= character <= "\udcff" for character in name):  # how Python shows bytes that are no UTF-8
             raise ConfigError(
-                f"{option}: {root} has a class folder whose name is not UTF-8: {name!r}.\nRename it; a whole folder with "
-                "names in a legacy encoding is converted by, for example, convmv -f gbk -t utf8 -r --notest DIR."
+                f"{option}: {root} has a class folder whose name is not UTF-8: {name!r}.\nRename it; a whole folder "
+                "with names in a legacy encoding is converted by, for example, convmv -f gbk -t utf8 -r --notest DIR."
             )
     if len(result.class_names) < min_classes:
         raise ConfigError(
             f"{option}: {root} has {len(result.class_names)} class folder(s), but at least {min_classes} are needed.\n"
             f"{expected}\nFound\n{describe_tree(root)}\n{mend}"
         )
-    _collect(result, places)
+    try:
+        _collect(result, places)
+    except PermissionError as error:
+        raise ConfigError(f"{option}: {error.filename} cannot be read: {error.strerror}.") from error
     _require_images(result, places, option)
     return result
 
