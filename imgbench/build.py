@@ -63,8 +63,22 @@ def build_classifier(
     )
 
 
+def check_monitor(monitor: str, mode: str, classifier: ImageClassifier) -> None:
+    """Finds out before training, not after its first epoch, that the monitored metric does not exist.
+
+    Raises:
+        ConfigError: there is no such metric, or the mode would prefer high losses or low accuracies.
+    """
+    if monitor not in classifier.METRICS:
+        raise ConfigError(f"monitor={monitor}, but what is measured is {', '.join(classifier.METRICS)}.")
+    better = "min" if monitor.endswith("loss") else "max"
+    if mode != better:
+        raise ConfigError(f"monitor={monitor} with mode={mode} would keep the worst epoch. Use mode={better}.")
+
+
 def class_weights(kind: str, data: ImageFolderDataModule) -> list[float] | None:
-    """Weights of the classes in the loss: None, or `balanced`: inverse to their number of training images, mean 1.
+    """Weights of the classes in the loss: None, or `balanced`: inverse to their number of training images,
+    on average 1 per image.
 
     Raises:
         ConfigError: `kind` is neither `none` nor `balanced`.
@@ -119,7 +133,7 @@ def check_resume(ckpt_path: str | None, classifier: ImageClassifier, max_epochs:
         if own != known[name]:
             raise ConfigError(
                 f"ckpt_path={path} was trained with {name} {known[name]}, but the configuration has {own}.\n"
-                "Resume with the run's own: python -m imgbench.train --config-dir RUN --config-name config ckpt_path=..."
+                "Resume with the run's: python -m imgbench.train --config-dir RUN --config-name config ckpt_path=..."
             )
     if max_epochs is not None and 0 <= max_epochs <= done:
         raise ConfigError(

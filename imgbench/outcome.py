@@ -1,5 +1,6 @@
 """What a trained run shows: the images it saw, and how good its best checkpoint is."""
 
+import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -64,6 +65,9 @@ def write_outcome(run: Run, data: ImageFolderDataModule, config: DictConfig) -> 
     print(f"\nRun directory  {run.shown}\nTest accuracy  {describe(metrics['test/acc'])}")
     if selected_on_test:
         print(f"Note           {SELECTED_ON_TEST}")
+    place = shlex.quote(str(run.shown))
+    print(f"Next           python -m imgbench.evaluate {place}")
+    print(f"               python -m imgbench.predict {place} IMAGE...")
 
 
 def _progress(batches: Iterable[T], split: str) -> Iterable[T]:

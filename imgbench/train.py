@@ -1,6 +1,5 @@
 """Trains a classifier on a folder of images: `python -m imgbench.train model=vgg16 data=potato`."""
 
-import shlex
 import signal
 from pathlib import Path
 
@@ -24,7 +23,15 @@ def train(config: DictConfig, run: Run) -> float | None:
     import lightning as L
     from hydra.utils import instantiate
 
-    from imgbench.build import build_classifier, build_data, build_logger, check_resume, class_weights, plain
+    from imgbench.build import (
+        build_classifier,
+        build_data,
+        build_logger,
+        check_monitor,
+        check_resume,
+        class_weights,
+        plain,
+    )
     from imgbench.outcome import write_grid, write_outcome
     from imgbench.summary import model_table
     from imgbench.training import device as fast
@@ -42,7 +49,8 @@ def train(config: DictConfig, run: Run) -> float | None:
     classifier = build_classifier(
         config, data.class_names, data.preprocessing, settings, class_weights=weights, provenance=source
     )
-    check_resume(config.ckpt_path, classifier)
+    check_monitor(config.monitor, config.mode, classifier)
+    check_resume(config.ckpt_path, classifier, config.trainer.max_epochs)
     (run.path / "summary.txt").write_text(model_table(classifier), "utf-8")
     write_grid(data, classifier, run)
     fast.prepare(classifier, settings)
@@ -88,11 +96,7 @@ def main(config: DictConfig) -> float | None:
     refuse_launching_from_a_sweep(config)
     run = Run(Path(HydraConfig.get().runtime.output_dir))
     with run.recorded(seed=config.seed):
-        best = train(config, run)
-    place = shlex.quote(str(run.shown))
-    print(f"Next           python -m imgbench.evaluate {place}")
-    print(f"               python -m imgbench.predict {place} IMAGE...")
-    return best
+        return train(config, run)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Tiny image folders, and a cache of its own for each test."""
 
+import os
 import zlib
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.run import Run
 from imgbench.train import train
 
-torch.set_num_threads(min(2, torch.get_num_threads()))
+# Tiny tensors gain nothing from threads, which on a busy machine wait for each other.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start
 
 COLORS = [(200, 60, 60), (60, 200, 60), (60, 60, 200), (200, 200, 60), (60, 200, 200), (200, 60, 200)]
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"  # photographs that lie beside the repository, or do not

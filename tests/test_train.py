@@ -133,6 +133,8 @@ def test_truncated_and_mislabelled_files_are_left_out_and_counted(make_folder, t
         (["objective.class_weights=inverse"], "objective.class_weights"),
         (["fast.precision=half"], "fast.precision"),
         (["trainer.accelerator=tpu"], "trainer.accelerator"),
+        (["monitor=val/accuracy"], "monitor=val/accuracy"),
+        (["monitor=val/loss"], "Use mode=min"),
         (["ckpt_path=nowhere.ckpt"], "nowhere.ckpt"),
         (["data.image_size=8"], "image_size=8"),
         (["model=torchvision", "model.name=resnet19"], "resnet19"),

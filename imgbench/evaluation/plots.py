@@ -188,3 +188,16 @@ def draw_probabilities(
         axes.set(xlim=(0, 1), xlabel="probability")
         axes.set_title(_wrapped(title, 3, 9), fontsize=9)
     return _save(figure, output)
+
+
+@_names_as_they_are()
+def draw_bars(values: Mapping[str, float], output: Path | None, unit: str) -> Figure:
+    """One bar for each value, the first in orange."""
+    figure = Figure(figsize=(7, 1.2 + 0.35 * len(values)), layout="constrained")
+    axes = figure.subplots()
+    bars = axes.barh(list(values), list(values.values()), color=[ORANGE, *[BLUE] * (len(values) - 1)])
+    axes.bar_label(bars, fmt="{:.3g}", padding=3)
+    axes.margins(x=0.12)
+    axes.invert_yaxis()
+    axes.set(xlabel=unit)
+    return _save(figure, output)

@@ -55,6 +55,7 @@ class EpochTable(Callback):
             pl_module.log("images/s", self._images / self._trained, prog_bar=True, logger=False)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        pl_module.log("lr", self._lr)  # for trackers such as TensorBoard
         if not trainer.is_global_zero:
             return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}

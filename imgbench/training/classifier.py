@@ -72,6 +72,8 @@ class ImageClassifier(L.LightningModule):
         monitor: the metric that a plateau schedule watches, and `mode` whether it should be `max` or `min`.
     """
 
+    METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")
+
     def __init__(
         self,
         model: dict[str, Any],

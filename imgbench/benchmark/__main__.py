@@ -1,0 +1,82 @@
+"""Measures this machine: `python -m imgbench.benchmark what=[step,data] model=cnn data=sneakers`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from imgbench.command import hydra_command
+from imgbench.errors import ConfigError
+from imgbench.run import Run, write_atomically
+
+if TYPE_CHECKING:
+    from imgbench.benchmark.rounds import Timing
+
+UNITS = {"step": "ms per step", "data": "images/s"}
+
+
+@hydra_command("benchmark")
+def main(config: DictConfig) -> None:
+    unknown = set(config.what) - set(UNITS)
+    if unknown:
+        raise ConfigError(f"what={list(config.what)}, but it takes any of {list(UNITS)}.")
+    from imgbench.build import plain
+    from imgbench.evaluation.plots import draw_bars
+
+    settings: dict[str, Any] = plain(config)
+    run = Run(Path(HydraConfig.get().runtime.output_dir))
+    with run.recorded():
+        results = {kind: measure(kind, settings) for kind in settings["what"]}
+        write_atomically(run.path / "benchmark.json", json.dumps(results, indent=2) + "\n")
+        for kind, rows in results.items():
+            print_table(f"{UNITS[kind]}: {config.model_name} on {config.data_name}", rows)
+            draw_bars({name: row["value"] for name, row in rows.items()}, run.path / f"{kind}.png", UNITS[kind])
+        print(f"Written to {run.shown}")
+
+
+def measure(kind: str, settings: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Value, ratio to imgbench and all rounds of each variant."""
+    from imgbench.benchmark.data import measure_data
+    from imgbench.benchmark.step import matmul_rate, measure_step, step_operations
+    from imgbench.training import device as fast
+
+    if kind == "data":
+        return _rows(measure_data(settings, settings["rounds"]), lambda seconds: 1 / seconds)
+    timings = measure_step(settings, settings["steps"], settings["rounds"])
+    rows = _rows(timings, lambda seconds: 1000 * seconds)
+    resolved, device = fast.apply(fast.FastSettings(**settings["fast"]), settings["trainer"]["accelerator"])
+    rate = matmul_rate(device, resolved.precision)
+    for name, timing in timings.items():
+        rows[name]["share of the machine's matrix-multiply rate"] = step_operations(settings) / timing.median / rate
+    return rows
+
+
+def _rows(timings: "dict[str, Timing]", show: Any) -> dict[str, dict[str, Any]]:
+    first = next(iter(timings.values()))
+    return {
+        name: {
+            "value": show(timing.median),
+            "time in terms of the first": timing.ratio(first),
+            "rounds": [show(seconds) for seconds in timing.seconds],
+        }
+        for name, timing in timings.items()
+    }
+
+
+def print_table(title: str, rows: dict[str, dict[str, Any]]) -> None:
+    table = Table(title=title)
+    table.add_column("")
+    shown = [name for name in next(iter(rows.values())) if name != "rounds"]
+    for name in shown:
+        table.add_column(name, justify="right")
+    for name, row in rows.items():
+        table.add_row(name, *(f"{row[key]:.4g}" for key in shown))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Images per second that reach the model: imgbench's pipeline, cold and warm, against ImageFolder and DataLoader."""
+
+import os
+import tempfile
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch.utils.data import DataLoader, Subset
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+from imgbench.benchmark.rounds import Timing, alternate, serve
+from imgbench.build import build_data
+from imgbench.data.preprocessing import STATISTICS
+
+Pixels = torch.Tensor
+
+
+def measure_data(config: dict[str, Any], rounds: int) -> dict[str, Timing]:
+    """Seconds per training image, from files on disk to normalised float batches; the first round fills the page cache.
+
+    `cold` starts without a decoded image, hashes and decodes every image of the folder, and counts all of them; `warm`
+    finds them decoded; `ImageFolder` decodes in one worker process, as the posts' scripts do.
+    """
+    variants = {"imgbench, warm": _warm, "imgbench, cold": _cold, "ImageFolder + DataLoader": _image_folder}
+    return alternate(variants, {"config": config}, rounds)
+
+
+def _epoch(loader: DataLoader, mean: Pixels, std: Pixels) -> int:
+    number = 0
+    for images, _ in loader:
+        batch = (images.float() / 255 - mean) / std
+        number += len(batch)
+    return number
+
+
+def _statistics() -> tuple[Pixels, Pixels]:
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in STATISTICS["imagenet"])
+    return mean, std
+
+
+def _warm(connection: Connection, config: dict[str, Any]) -> None:
+    loader = build_data(OmegaConf.create(config)).train_dataloader()
+
+    def work() -> float:
+        start = time.perf_counter()
+        number = _epoch(loader, *_statistics())
+        return (time.perf_counter() - start) / number
+
+    serve(connection, work)
+
+
+def _cold(connection: Connection, config: dict[str, Any]) -> None:
+    def work() -> float:
+        with tempfile.TemporaryDirectory() as cache:
+            os.environ["IMGBENCH_CACHE"] = cache
+            start = time.perf_counter()
+            data = build_data(OmegaConf.create(config))
+            _epoch(data.train_dataloader(), *_statistics())
+            return (time.perf_counter() - start) / len(data.table.paths)
+
+    serve(connection, work)
+
+
+def _image_folder(connection: Connection, config: dict[str, Any]) -> None:
+    data = build_data(OmegaConf.create(config))
+    size = int(config["data"]["image_size"])
+    mean, std = STATISTICS["imagenet"]
+    steps = [v2.Resize((size, size)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
+    root = data.table.root
+    folder = ImageFolder(str(root / "train" if (root / "train").is_dir() else root), v2.Compose(steps))
+    wanted = {Path(root / data.table.paths[i]) for i in data.rows(0)}
+    rows = [i for i, (path, _) in enumerate(folder.samples) if Path(path) in wanted]
+    loader = DataLoader(Subset(folder, rows), int(config["data"]["batch_size"]), shuffle=True, num_workers=1)
+
+    def work() -> float:
+        start = time.perf_counter()
+        number = sum(len(images) for images, _ in loader)
+        return (time.perf_counter() - start) / number
+
+    serve(connection, work)

@@ -1,0 +1,68 @@
+"""Measures variants by turns, each in a process of its own, so that drift of the machine meets all of them alike."""
+
+import multiprocessing
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+# Waits for a word on the connection, works, and sends back the seconds of one unit of work; until the word is None.
+Variant = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one unit of work in each round."""
+
+    seconds: list[float]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    def ratio(self, other: "Timing") -> float:
+        """Median over the rounds of this variant's time in terms of the other's."""
+        return statistics.median(own / their for own, their in zip(self.seconds, other.seconds, strict=True))
+
+
+def serve(connection: Connection, work: Callable[[], float]) -> None:
+    """The loop of a variant that is a plain function: one call of `work` for each word received."""
+    while connection.recv() is not None:
+        connection.send(work())
+
+
+def alternate(variants: dict[str, Variant], arguments: dict[str, Any], rounds: int) -> dict[str, Timing]:
+    """Runs `variant(connection, **arguments)` of each in a new process, and times them by turns.
+
+    The first turn of each warms up and is not counted. Only one variant works at a time.
+
+    Raises:
+        RuntimeError: a variant has ended before its time; its own message stands above.
+    """
+    context = multiprocessing.get_context("spawn")  # process-wide settings of one must not reach another
+    connections: dict[str, Connection] = {}
+    processes = []
+    for name, variant in variants.items():
+        connections[name], theirs = context.Pipe()
+        process = context.Process(target=variant, args=(theirs,), kwargs=arguments, daemon=True)
+        process.start()
+        theirs.close()
+        processes.append(process)
+    measured: dict[str, list[float]] = {name: [] for name in variants}
+    try:
+        for turn in range(rounds + 1):
+            for name, connection in connections.items():
+                connection.send("go")
+                seconds = connection.recv()
+                if turn > 0:
+                    measured[name].append(seconds)
+        for connection in connections.values():
+            connection.send(None)
+    except (EOFError, OSError) as error:
+        raise RuntimeError("A measured variant ended before its time; its own message stands above.") from error
+    finally:
+        for process in processes:
+            process.join(30)
+            process.kill()
+    return {name: Timing(seconds) for name, seconds in measured.items()}
