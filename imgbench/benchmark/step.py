@@ -139,7 +139,7 @@ def matmul_rate(device: str, precision: str, size: int = 2048, seconds: float = 
     best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
         start = time.perf_counter()
-        left @ right
+        torch.mm(left, right)
         if device == "cuda":
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - start)
