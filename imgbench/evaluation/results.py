@@ -28,24 +28,17 @@ def write_results(
     return metrics
 
 
+PICTURES = {"curves": "Learning", "confusion": "Which classes are confused", "samples": "What the network sees"}
+
+
 def write_report(folder: Path, title: str, metrics: dict[str, Number], selected_on_test: bool) -> None:
-    """`report.html`: the numbers and all pictures of a run in one self-contained page."""
-    rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{html.escape(describe(number))}</td></tr>"
-        for name, number in metrics.items()
-    )
-    pictures = "".join(
-        f'<figure><img alt="{path.stem}" src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}">'
-        f"<figcaption>{html.escape(path.stem)}</figcaption></figure>"
-        for path in sorted(folder.glob("*.png"))
-    )
+    """`report.html`: the numbers, the pictures and the model of a run in one self-contained page."""
+    overall = {name: number for name, number in metrics.items() if name.count("/") == 1}
+    by_class = {name: number for name, number in metrics.items() if name not in overall}
+    pictures = "".join(_picture(folder / f"{name}.png", caption) for name, caption in PICTURES.items())
     warning = f'<p class="warning">Note: {SELECTED_ON_TEST}.</p>' if selected_on_test else ""
     summary = folder / "summary.txt"
-    details = (
-        f"<details><summary>Model</summary><pre>{html.escape(summary.read_text('utf-8'))}</pre></details>"
-        if summary.exists()
-        else ""
-    )
+    model = f"<pre>{html.escape(summary.read_text('utf-8'))}</pre>" if summary.exists() else ""
     page = f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{html.escape(title)}</title>
@@ -53,14 +46,29 @@ def write_report(folder: Path, title: str, metrics: dict[str, Number], selected_
   body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
   table {{ border-collapse: collapse; }} td {{ padding: .2rem 1rem .2rem 0; border-bottom: 1px solid #ddd; }}
   img {{ max-width: 100%; }} figure {{ margin: 1.5rem 0; }} figcaption {{ color: #777; }}
-  .warning {{ background: #fff3cd; padding: .5rem 1rem; }}
+  .warning {{ background: #fff3cd; padding: .5rem 1rem; }} summary {{ cursor: pointer; margin: .5rem 0; }}
   pre {{ overflow-x: auto; font-size: 12px; line-height: 1.2; }}
 </style>
 <h1>{html.escape(title)}</h1>
 {warning}
-<table>{rows}</table>
+{_table(overall)}
 {pictures}
-{details}
+<details><summary>Precision and recall of each class</summary>{_table(by_class)}</details>
+{f"<details><summary>Model</summary>{model}</details>" if model else ""}
 </html>
 """
     (folder / "report.html").write_text(page, "utf-8")
+
+
+def _table(metrics: dict[str, Number]) -> str:
+    cells = ((html.escape(name), html.escape(describe(number))) for name, number in metrics.items())
+    return "<table>" + "".join(f"<tr><td>{name}</td><td>{number}</td></tr>" for name, number in cells) + "</table>"
+
+
+def _picture(path: Path, caption: str) -> str:
+    if not path.exists():
+        return ""
+    data = base64.b64encode(path.read_bytes()).decode()
+    return (
+        f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
+    )
