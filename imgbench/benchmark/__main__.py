@@ -24,9 +24,11 @@ def main(config: DictConfig) -> None:
     unknown = set(config.what) - set(UNITS)
     if unknown:
         raise ConfigError(f"what={list(config.what)}, but it takes any of {list(UNITS)}.")
-    from imgbench.build import plain
+    from imgbench.build import build_data, plain
     from imgbench.evaluation.plots import draw_bars
 
+    if config.data.num_classes is None:
+        build_data(config)  # writes it there
     settings: dict[str, Any] = plain(config)
     run = Run(Path(HydraConfig.get().runtime.output_dir))
     with run.recorded():

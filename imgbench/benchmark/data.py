@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, Subset
+from torchvision import transforms
 from torchvision.datasets import ImageFolder
-from torchvision.transforms import v2
 
 from imgbench.benchmark.rounds import Timing, alternate, serve
 from imgbench.build import build_data
@@ -70,9 +70,9 @@ def _image_folder(connection: Connection, config: dict[str, Any]) -> None:
     data = build_data(OmegaConf.create(config))
     size = int(config["data"]["image_size"])
     mean, std = STATISTICS["imagenet"]
-    steps = [v2.Resize((size, size)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
+    steps = [transforms.Resize((size, size)), transforms.ToTensor(), transforms.Normalize(mean, std)]
     root = data.table.root
-    folder = ImageFolder(str(root / "train" if (root / "train").is_dir() else root), v2.Compose(steps))
+    folder = ImageFolder(str(root / "train" if (root / "train").is_dir() else root), transforms.Compose(steps))
     wanted = {Path(root / data.table.paths[i]) for i in data.rows(0)}
     rows = [i for i, (path, _) in enumerate(folder.samples) if Path(path) in wanted]
     loader = DataLoader(Subset(folder, rows), int(config["data"]["batch_size"]), shuffle=True, num_workers=1)

@@ -45,7 +45,7 @@ def alternate(variants: dict[str, Variant], arguments: dict[str, Any], rounds: i
     processes = []
     for name, variant in variants.items():
         connections[name], theirs = context.Pipe()
-        process = context.Process(target=variant, args=(theirs,), kwargs=arguments, daemon=True)
+        process = context.Process(target=variant, args=(theirs,), kwargs=arguments)
         process.start()
         theirs.close()
         processes.append(process)
@@ -59,10 +59,11 @@ def alternate(variants: dict[str, Variant], arguments: dict[str, Any], rounds: i
                     measured[name].append(seconds)
         for connection in connections.values():
             connection.send(None)
+        for process in processes:
+            process.join(30)
     except (EOFError, OSError) as error:
         raise RuntimeError("A measured variant ended before its time; its own message stands above.") from error
     finally:
         for process in processes:
-            process.join(30)
             process.kill()
     return {name: Timing(seconds) for name, seconds in measured.items()}

@@ -28,8 +28,7 @@ def measure_step(config: dict[str, Any], steps: int, rounds: int) -> dict[str, T
 
 def _prepare(config: dict[str, Any], settings: fast.FastSettings) -> tuple[ImageClassifier, Batch]:
     composed = OmegaConf.create(config)
-    classes, size = int(composed.data.num_classes or 10), int(composed.data.image_size)
-    composed.data.num_classes = classes
+    classes, size = int(composed.data.num_classes), int(composed.data.image_size)
     names = [str(i) for i in range(classes)]
     classifier = build_classifier(composed, names, Preprocessing(size), settings, class_weights=None)
     images = torch.randint(0, 256, (int(composed.data.batch_size), size, size, 3), dtype=torch.uint8)
@@ -66,6 +65,7 @@ def _imgbench(connection: Connection, config: dict[str, Any], steps: int) -> Non
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        limit_val_batches=0,
     )
     trainer.fit(classifier, _GatedBatches(batch, steps, connection))
 
