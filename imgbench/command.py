@@ -19,6 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 from imgbench.errors import ConfigError
 from imgbench.run import CONF
 
+PATH_OPTIONS = ("data.root", "data_dir", "ckpt_path", "hydra.run.dir", "hydra.sweep.dir")
+
 
 def slug(text: str) -> str:
     """A text as a directory name: blanks, slashes, quotes, brackets and `=` become `-`; at most 100 characters."""
@@ -44,6 +46,23 @@ def _end_quietly_on_broken_pipe() -> None:
     """`| head` shall end a command without a stack trace."""
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+
+def quote_path(word: str) -> str:
+    """A `key=path` word as Hydra's grammar wants it: it takes blanks, `=`, brackets and Chinese only within quotes.
+
+    Commas, which in a sweep separate several paths, and words that are quoted already stay as they are.
+    """
+    key, _, value = word.partition("=")
+    if (
+        key not in PATH_OPTIONS
+        or "," in value
+        or value[:1] in ("'", '"')
+        or re.fullmatch(r"[\w./~${}:-]*", value, re.ASCII)
+    ):
+        return word
+    escaped = value.replace('"', '\\"')
+    return f'{key}="{escaped}"'
 
 
 def _reason(error: Exception) -> Exception:
@@ -76,6 +95,7 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], C
         @functools.wraps(function)
         def run() -> None:
             _end_quietly_on_broken_pipe()
+            sys.argv[1:] = map(quote_path, sys.argv[1:])
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, instead of printing them its own way
             try:
                 command()

@@ -37,16 +37,11 @@ class SweepTable(Callback):
                 " ".join(overrides), "failed" if score is None else f"{score:.4f}", *_outcome(path), str(path)
             )
         console = Console()
-        console.print(table if console.is_terminal else _wide(table))
+        if not console.is_terminal:
+            console = Console(width=200)  # a log file has no width of its own
+        console.print(table)
         if any(score is None for *_, score in rows):
             sys.exit(1)
-
-
-def _wide(table: Table) -> str:
-    console = Console(width=200)
-    with console.capture() as capture:
-        console.print(table)
-    return capture.get()
 
 
 def _outcome(run: Path) -> tuple[str, str, str]:

@@ -10,7 +10,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from imgbench.__main__ import COMMANDS
-from imgbench.command import compose, slug
+from imgbench.command import compose, quote_path, slug
 from imgbench.run import CONF
 
 LEARNING = ["augment", "objective", "optimizer", "scheduler", "callbacks", "trainer", "logger"]
@@ -71,6 +71,18 @@ def test_names_of_the_choices_are_in_the_configuration():
 def test_experiment_is_the_recipe_of_its_post(experiment, expected):
     config = compose([f"experiment={experiment}"])
     assert {key: OmegaConf.select(config, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "path", ["/photos/叶子", "my photos (2)", "runs/0_lr=1e-3/last.ckpt", r"C:\new folder", 'the "best"', "plain/path"]
+)
+def test_awkward_path_reaches_the_configuration_as_it_is(path):
+    assert compose(["data=folder", quote_path(f"data.root={path}")]).data.root == path
+
+
+@pytest.mark.parametrize("word", ["data.root=/a,/b c", "data.root='/a b'", "model.name=a b", "data_dir=${oc.env:HOME}"])
+def test_sweeps_quotes_interpolations_and_other_options_are_left_alone(word):
+    assert quote_path(word) == word
 
 
 def test_slug_is_a_directory_name():
