@@ -1,5 +1,6 @@
 """What all commands share: where the configuration lies, and errors without a stack trace."""
 
+import argparse
 import functools
 import logging
 import os
@@ -116,6 +117,18 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], C
         return run
 
     return decorate
+
+
+def run_parser(name: str, description: str | None, examples: str) -> argparse.ArgumentParser:
+    """The command line of a command that reads runs: RUN first."""
+    parser = argparse.ArgumentParser(
+        f"python -m imgbench.{name}",
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", metavar="RUN", help="a run directory or a checkpoint")
+    return parser
 
 
 def guarded_main(function: Callable[[], int | None]) -> None:

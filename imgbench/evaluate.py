@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imgbench.command import guarded_main
+from imgbench.command import guarded_main, run_parser
 from imgbench.errors import ConfigError
 from imgbench.run import Run
 
@@ -113,13 +113,7 @@ def metrics_table(metrics: dict[str, dict[str, Any]], split: str, class_names: l
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        "python -m imgbench.evaluate",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("run", metavar="RUN", help="a run directory or a checkpoint")
+    parser = run_parser("evaluate", __doc__, EXAMPLES)
     parser.add_argument(
         "--split", default="test", choices=["test", "val", "train"], help="which images (default: test)"
     )

@@ -1,13 +1,12 @@
 """Names the class of images: files, folders and patterns."""
 
-import argparse
 import csv
 import glob
 import json
 from pathlib import Path
 from typing import Any
 
-from imgbench.command import guarded_main
+from imgbench.command import guarded_main, run_parser
 from imgbench.errors import ConfigError
 
 EXAMPLES = """examples:
@@ -43,13 +42,11 @@ def find_images(words: list[str]) -> list[Path]:
 
 
 def write_table(path: Path, rows: list[dict[str, Any]], class_names: list[str]) -> None:
-    """CSV, or JSON, by the ending.
+    """JSON if the file ends so, else CSV.
 
     Raises:
-        ConfigError: another ending, or the file cannot be written.
+        ConfigError: the file cannot be written.
     """
-    if path.suffix.lower() not in (".csv", ".json"):
-        raise ConfigError(f"--output {path} should end in .csv or .json.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
@@ -66,13 +63,7 @@ def write_table(path: Path, rows: list[dict[str, Any]], class_names: list[str]) 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        "python -m imgbench.predict",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("run", metavar="RUN", help="a run directory or a checkpoint")
+    parser = run_parser("predict", __doc__, EXAMPLES)
     parser.add_argument(
         "images", metavar="IMAGE", nargs="+", help="image files, folders (searched with sub-folders), patterns"
     )

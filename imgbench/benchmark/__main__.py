@@ -51,9 +51,9 @@ def measure(kind: str, settings: dict[str, Any]) -> dict[str, dict[str, float]]:
     timings = measure_step(settings, settings["steps"], settings["rounds"])
     rows = _rows(timings, lambda seconds: 1000 * seconds)
     resolved, device = fast.apply(fast.FastSettings(**settings["fast"]), settings["trainer"]["accelerator"])
-    rate = matmul_rate(device, resolved.precision)
+    possible = step_operations(settings) / matmul_rate(device, resolved.precision)  # seconds at the full rate
     for name, timing in timings.items():
-        rows[name]["share of the machine's matrix-multiply rate"] = step_operations(settings) / timing.median / rate
+        rows[name]["share of the machine's matrix-multiply rate"] = possible / timing.median
     return rows
 
 
