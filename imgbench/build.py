@@ -5,15 +5,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.preprocessing import Preprocessing
 from imgbench.errors import ConfigError
-from imgbench.training.classifier import ImageClassifier
+from imgbench.training.checkpoint_io import AtomicCheckpointIO
+from imgbench.training.classifier import ImageClassifier, build_model
 from imgbench.training.device import FastSettings, supports_fused
 
 
@@ -63,6 +67,23 @@ def build_classifier(
     )
 
 
+def settle(config: DictConfig, images: int) -> None:
+    """Decides what the configuration leaves open: epochs by the number of training images, learning rate by the model.
+
+    Large steps need the activations to be normalised, and spoil what a pretrained network knows.
+    """
+    if config.trainer.max_epochs is None:
+        config.trainer.max_epochs = min(max(round(20_000 / images), 8), 60)
+    if config.optimizer.lr is None:
+        large_steps = not config.model.get("pretrained") and _normalises_batches(plain(config.model))
+        config.optimizer.lr = 3e-3 if large_steps else 3e-4
+
+
+def _normalises_batches(model: dict[str, Any]) -> bool:
+    with torch.device("meta"):  # without memory
+        return any(isinstance(module, nn.BatchNorm2d) for module in build_model(model).modules())
+
+
 def check_monitor(monitor: str, mode: str, classifier: ImageClassifier) -> None:
     """Finds out before training, not after its first epoch, that the monitored metric does not exist.
 
@@ -103,6 +124,22 @@ def build_logger(config: DictConfig) -> Logger | bool:
     if importlib.util.find_spec(name) is None:
         raise ConfigError(f"logger={name}: the package is not installed. Mend it with: pip install {name}")
     return instantiate(config.logger, _convert_="all")
+
+
+def build_trainer(config: DictConfig, settings: FastSettings, folder: Path, *callbacks: Callback) -> L.Trainer:
+    """The Trainer of a run that lies in `folder`; `callbacks` come after the configured ones."""
+    configured = [callback for callback in instantiate(config.callbacks).values() if callback is not None]
+    return instantiate(
+        config.trainer,
+        default_root_dir=str(folder),
+        precision=settings.precision,
+        logger=build_logger(config),
+        callbacks=[*configured, *callbacks],
+        plugins=[AtomicCheckpointIO()],
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
 
 
 def check_resume(ckpt_path: str | None, classifier: ImageClassifier, max_epochs: int | None = None) -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -95,8 +95,9 @@ class Run:
         content = {"defaults": defaults, **config, "hydra": template["hydra"]}
         write_atomically(self.path / "config.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
-    def write_split(self, csv_text: str) -> None:
-        (self.path / "split.csv").write_text(csv_text, "utf-8", errors="surrogateescape")
+    def write_split(self, lines: Iterable[str]) -> None:
+        with (self.path / "split.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            file.writelines(lines)
 
     def note(self, **facts: Any) -> None:
         """Adds to `run.json`."""

@@ -21,28 +21,29 @@ def train(config: DictConfig, run: Run) -> float | None:
     """
     # Imported here, because torch and lightning take seconds and `--help` needs neither.
     import lightning as L
-    from hydra.utils import instantiate
 
     from imgbench.build import (
         build_classifier,
         build_data,
-        build_logger,
+        build_trainer,
         check_monitor,
         check_resume,
         class_weights,
         plain,
+        settle,
     )
+    from imgbench.data.scan import TRAIN
     from imgbench.outcome import write_grid, write_outcome
     from imgbench.summary import model_table
     from imgbench.training import device as fast
     from imgbench.training.callbacks import progress_bar
-    from imgbench.training.checkpoint_io import AtomicCheckpointIO
 
     L.seed_everything(config.seed, workers=True, verbose=False)
     settings, device = fast.apply(fast.FastSettings(**config.fast), config.trainer.accelerator)
     data = build_data(config)
+    settle(config, len(data.rows(TRAIN)))
     run.write_config(plain(config))
-    run.write_split(data.table.csv_text)
+    run.write_split(data.table.csv_lines())
     run.note(device=device, precision=settings.precision, selected_on_test=data.plan.selects_on_test)
     source = {"data": config.data_name, "split_hash": data.table.hash, "selected_on_test": data.plan.selects_on_test}
     weights = class_weights(config.objective.class_weights, data)
@@ -55,18 +56,7 @@ def train(config: DictConfig, run: Run) -> float | None:
     write_grid(data, classifier, run)
     fast.prepare(classifier, settings)
 
-    callbacks = [callback for callback in instantiate(config.callbacks).values() if callback is not None]
-    trainer: L.Trainer = instantiate(
-        config.trainer,
-        default_root_dir=str(run.path),
-        precision=settings.precision,
-        logger=build_logger(config),
-        callbacks=[*callbacks, *progress_bar()],
-        plugins=[AtomicCheckpointIO()],
-        enable_progress_bar=bool(progress_bar()),
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
+    trainer = build_trainer(config, settings, run.path, *progress_bar())
     interrupted = False
     try:
         trainer.fit(classifier, datamodule=data, ckpt_path=config.ckpt_path, weights_only=True)

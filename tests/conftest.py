@@ -73,7 +73,8 @@ def train_run():
     """Trains the small CNN on the images of `root` for an epoch, as the command does; words are further overrides."""
 
     def run(root: Path, folder: Path, *words: str) -> Run:
-        small = ["data=folder", "data.image_size=20", "data.batch_size=4", "trainer.max_epochs=1"]
+        small = ["data=folder", "model=cnn", "data.image_size=20", "data.batch_size=4", "trainer.max_epochs=1"]
+        small += ["augment=none", "optimizer=adam", "scheduler=constant"]
         config = compose([*small, *words])
         config.data.root = str(root)
         folder.mkdir(parents=True, exist_ok=True)

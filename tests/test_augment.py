@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from imgbench.data.augment import Augment
+from imgbench.data.augment import Augment, recolor
 from imgbench.data.loading import as_images
 from imgbench.errors import ConfigError
 
@@ -169,3 +169,47 @@ def test_everything_together_gives_images_of_the_size_asked_for_in_0_to_1(stored
 def test_an_unknown_policy_is_an_error_naming_the_choices():
     with pytest.raises(ConfigError, match=r"augment\.policy='auto', but it is one of randaugment, trivialaugment"):
         Augment(policy="auto")
+
+
+def test_a_shift_equals_padding_by_reflection_and_cropping():
+    images = noise(64, 16)
+    floats, _ = augmented(Augment(shift=0.25), images, 16)
+    padded = v2.functional.pad(images, [4], padding_mode="reflect") / 255
+    places = [
+        next((y, x) for y in range(9) for x in range(9) if torch.equal(padded[i, :, y : y + 16, x : x + 16], floats[i]))
+        for i in range(64)
+    ]
+    assert {y for y, _ in places} | {x for _, x in places} == set(range(9))
+    assert len(set(places)) > 30  # each image has its own
+
+
+def test_quarter_turns_are_exact_and_equally_frequent():
+    images = noise(1, 16).expand(400, -1, -1, -1)
+    floats, _ = augmented(Augment(quarter_turns=True), images, 16)
+    turned = [torch.rot90(images[0], turns, (1, 2)) / 255 for turns in range(4)]
+    counts = [sum(torch.equal(floats[i], expected) for i in range(400)) for expected in turned]
+    assert sum(counts) == 400
+    assert min(counts) > 60
+
+
+def test_flips_and_quarter_turns_together_give_all_eight_symmetries():
+    images = noise(1, 16).expand(400, -1, -1, -1)
+    floats, _ = augmented(Augment(flip=0.5, quarter_turns=True), images, 16)
+    assert number_of_different(floats) == 8
+
+
+def test_colours_change_as_torchvision_changes_them():
+    images = noise(3, 16) / 255
+    brightness, contrast, saturation = torch.tensor([[0.7, 1.0, 1.3], [1.2, 0.6, 0.9], [0.5, 1.4, 1.0]])
+    changed = recolor(images, *(factors.view(3, 1, 1, 1) for factors in (brightness, contrast, saturation)))
+    for i in range(3):
+        expected = v2.functional.adjust_brightness(images[i], float(brightness[i]))
+        expected = v2.functional.adjust_contrast(expected, float(contrast[i]))
+        expected = v2.functional.adjust_saturation(expected, float(saturation[i]))
+        assert torch.allclose(changed[i], expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("wrong", [{"shift": 0.6}, {"shift": -0.1}, {"color": 1.5}])
+def test_an_impossible_strength_is_an_error_that_names_it(wrong):
+    with pytest.raises(ConfigError, match=f"augment.{next(iter(wrong))}="):
+        Augment(**wrong)

@@ -4,13 +4,13 @@ import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from imgbench.build import build_classifier, build_data, build_logger, check_resume, class_weights, plain
+from imgbench.build import build_classifier, build_data, build_logger, check_resume, class_weights, plain, settle
 from imgbench.command import compose
 from imgbench.data.preprocessing import Preprocessing
 from imgbench.errors import ConfigError
 from imgbench.training.device import FastSettings
 
-SMALL = ["data=folder", "data.image_size=18", "data.batch_size=4"]
+SMALL = ["data=folder", "model=cnn", "data.image_size=18", "data.batch_size=4"]
 
 
 def classifier(*overrides, names=("a", "b"), settings=None, **facts):
@@ -84,7 +84,7 @@ def test_tensorboard_logger_writes_events_of_data_and_model(tmp_path):
     logger.log_hyperparams({"optimizer": {"lr": 0.1}})
     logger.log_metrics({"val/acc": 0.5}, step=1)
     logger.finalize("success")
-    events = list((tmp_path / "digits_cnn").glob("version_0/events.out.tfevents.*"))
+    events = list((tmp_path / "digits_compact").glob("version_0/events.out.tfevents.*"))
     assert b"val/acc" in b"".join(path.read_bytes() for path in events)
 
 
@@ -143,3 +143,26 @@ def test_file_that_is_no_checkpoint_is_refused_and_runs_nothing(tmp_path):
         with pytest.raises(ConfigError, match="is no checkpoint of imgbench"):
             check_resume(str(path), classifier(), 3)
     assert not (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize(("images", "epochs"), [(12, 60), (474, 42), (1722, 12), (50_000, 8)])
+def test_epochs_follow_from_the_number_of_training_images(images, epochs):
+    config = compose([*SMALL, "data.num_classes=2"])
+    settle(config, images)
+    assert config.trainer.max_epochs == epochs
+
+
+@pytest.mark.parametrize(
+    ("words", "lr"),
+    [
+        (["model=compact"], 3e-3),
+        (["model=vgg16"], 3e-4),
+        (["model=torchvision", "model.name=resnet18", "model.pretrained=true"], 3e-4),
+        (["model=compact", "optimizer.lr=0.01"], 0.01),
+        (["model=compact", "optimizer=adam"], 1e-3),
+    ],
+)
+def test_learning_rate_suits_the_network_unless_stated(words, lr):
+    config = compose([*SMALL, "data.num_classes=2", *words])
+    settle(config, 100)
+    assert config.optimizer.lr == lr

@@ -83,16 +83,22 @@ def test_a_batch_passes_the_collate_function_as_it_is(two_datasets):
     assert keep_batch(batch) is batch
 
 
-# Starting workers by fork, Linux's way before Python 3.14, warns if the process has threads; Pillow's are at rest here.
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 @pytest.mark.parametrize("part", [TRAIN, VAL, TEST])
-def test_loaders_stream_the_same_batches_from_worker_processes(tmp_path, make_folder, make_data, part):
+def test_loaders_stream_the_same_batches(tmp_path, make_folder, make_data, part):
     make_folder(tmp_path, {"cat": 12, "dog": 12}, size=(31, 22))
     cached, streamed = (evaluation_batches(make_data(tmp_path, cache=cache), part) for cache in ("disk", "off"))
     assert len(cached) == len(streamed) == (4 if part == TRAIN else 1)
     for (images, targets), (other_images, other_targets) in zip(cached, streamed, strict=True):
         assert torch.equal(images, other_images)
         assert torch.equal(targets, other_targets)
+
+
+def test_streaming_reports_a_file_that_vanished(tmp_path, make_folder, make_data):
+    make_folder(tmp_path, {"cat": 12, "dog": 12})
+    data = make_data(tmp_path, cache="off")
+    (tmp_path / data.table.paths[data.rows(TRAIN)[0]]).unlink()
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+        list(data.train_dataloader())
 
 
 @pytest.mark.parametrize("short_side", [None, 20])

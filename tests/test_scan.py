@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgbench.data.scan import TEST, TRAIN, VAL, describe_skipped, natural_key, scan
+from imgbench.data.scan import TEST, TRAIN, VAL, describe_skipped, natural_sort, scan
 from imgbench.errors import ConfigError
 
 FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"]
@@ -84,7 +84,12 @@ def test_numbers_sort_by_value(tmp_path, make_folder):
 
 def test_equal_numbers_have_an_order_that_does_not_depend_on_the_disk():
     names = ["1", "01", "001", "img1", "img01", "b", "a"]
-    assert sorted(names, key=natural_key) == ["001", "01", "1", "a", "b", "img01", "img1"]
+    assert natural_sort(names) == natural_sort(reversed(names)) == ["001", "01", "1", "a", "b", "img01", "img1"]
+
+
+def test_numbers_of_any_length_sort_by_value():
+    names = [f"img{number}.jpg" for number in (0, 9, 10, 99, 100, 10**18, 10**30)]
+    assert natural_sort(reversed(names)) == names
 
 
 @pytest.mark.parametrize("image_format", FORMATS)

@@ -94,8 +94,8 @@ def fit(make_folder, make_data, tmp_path):
     folder = make_folder(tmp_path / "images", {"a": 6, "b": 6})
 
     def run(name, *overrides, scores=(0.5,) * 9, crash=None, ckpt_path=None, **trainer_options):
-        overrides = ["data.num_classes=2", "data.image_size=18", "monitor=val/score", *overrides]
-        config = compose(overrides)
+        small = ["model=cnn", "optimizer=adam", "data.num_classes=2", "data.image_size=18", "monitor=val/score"]
+        config = compose([*small, *overrides])
         data = make_data(folder, image_size=18, split={"val": 2, "test": 2})
         torch.manual_seed(0)
         classifier = build_classifier(config, data.class_names, data.preprocessing, FastSettings(), class_weights=None)

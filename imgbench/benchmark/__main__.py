@@ -1,4 +1,4 @@
-"""Measures this machine: `python -m imgbench.benchmark what=[step,data] model=cnn data=sneakers`."""
+"""Measures this machine: `python -m imgbench.benchmark what=[step,data,epoch,growth] model=cnn data=sneakers`."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from imgbench.run import Run, write_atomically
 if TYPE_CHECKING:
     from imgbench.benchmark.rounds import Timing
 
-UNITS = {"step": "ms per step", "data": "images/s"}
+UNITS = {"step": "ms per step", "data": "images/s", "epoch": "seconds per epoch", "growth": "seconds"}
 
 
 @hydra_command("benchmark")
@@ -35,7 +35,8 @@ def main(config: DictConfig) -> None:
         results = {kind: measure(kind, settings) for kind in settings["what"]}
         write_atomically(run.path / "benchmark.json", json.dumps(results, indent=2) + "\n")
         for kind, rows in results.items():
-            print_table(f"{UNITS[kind]}: {config.model_name} on {config.data_name}", rows)
+            what = "small generated images" if kind == "growth" else f"{config.model_name} on {config.data_name}"
+            print_table(f"{UNITS[kind]}: {what}", rows)
             draw_bars({name: row["value"] for name, row in rows.items()}, run.path / f"{kind}.png", UNITS[kind])
         print(f"Written to {run.shown}")
 
@@ -43,9 +44,15 @@ def main(config: DictConfig) -> None:
 def measure(kind: str, settings: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Value, ratio to imgbench and all rounds of each variant."""
     from imgbench.benchmark.data import measure_data
+    from imgbench.benchmark.epoch import measure_epoch
+    from imgbench.benchmark.growth import measure_growth
     from imgbench.benchmark.step import matmul_rate, measure_step, step_operations
     from imgbench.training import device as fast
 
+    if kind == "growth":
+        return measure_growth(settings["sizes"])
+    if kind == "epoch":
+        return _rows(measure_epoch(settings, settings["rounds"]), lambda seconds: seconds)
     if kind == "data":
         return _rows(measure_data(settings, settings["rounds"]), lambda seconds: 1 / seconds)
     timings = measure_step(settings, settings["steps"], settings["rounds"])

@@ -15,7 +15,9 @@ from torchvision.datasets import ImageFolder
 
 from imgbench.benchmark.rounds import Timing, alternate, serve
 from imgbench.build import build_data
+from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.preprocessing import STATISTICS
+from imgbench.data.scan import SPLITS, TRAIN
 
 Pixels = torch.Tensor
 
@@ -67,15 +69,7 @@ def _cold(connection: Connection, config: dict[str, Any]) -> None:
 
 
 def _image_folder(connection: Connection, config: dict[str, Any]) -> None:
-    data = build_data(OmegaConf.create(config))
-    size = int(config["data"]["image_size"])
-    mean, std = STATISTICS["imagenet"]
-    steps = [transforms.Resize((size, size)), transforms.ToTensor(), transforms.Normalize(mean, std)]
-    root = data.table.root
-    folder = ImageFolder(str(root / "train" if (root / "train").is_dir() else root), transforms.Compose(steps))
-    wanted = {Path(root / data.table.paths[i]) for i in data.rows(0)}
-    rows = [i for i, (path, _) in enumerate(folder.samples) if Path(path) in wanted]
-    loader = DataLoader(Subset(folder, rows), int(config["data"]["batch_size"]), shuffle=True, num_workers=1)
+    loader = image_folder_loader(build_data(OmegaConf.create(config)), TRAIN)
 
     def work() -> float:
         start = time.perf_counter()
@@ -83,3 +77,16 @@ def _image_folder(connection: Connection, config: dict[str, Any]) -> None:
         return (time.perf_counter() - start) / number
 
     serve(connection, work)
+
+
+def image_folder_loader(data: ImageFolderDataModule, part: int) -> DataLoader[Any]:
+    """The images of a split as the posts' scripts load them: normalised floats, decoded anew in every epoch."""
+    size = data.preprocessing.image_size
+    steps = [transforms.Resize((size, size)), transforms.ToTensor(), transforms.Normalize(*STATISTICS["imagenet"])]
+    root, folder_split = data.table.root, SPLITS[part]
+    folder = ImageFolder(
+        str(root / folder_split if (root / folder_split).is_dir() else root), transforms.Compose(steps)
+    )
+    wanted = {Path(root / data.table.paths[i]) for i in data.rows(part)}
+    rows = [i for i, (path, _) in enumerate(folder.samples) if Path(path) in wanted]
+    return DataLoader(Subset(folder, rows), data.batch_size, shuffle=part == TRAIN, num_workers=1)

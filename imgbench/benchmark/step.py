@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from torchinfo import summary
 
 from imgbench.benchmark.rounds import Timing, alternate, serve
-from imgbench.build import build_classifier
+from imgbench.build import build_classifier, settle
 from imgbench.data.loading import Batch
 from imgbench.data.preprocessing import Preprocessing
 from imgbench.training import device as fast
@@ -28,6 +28,7 @@ def measure_step(config: dict[str, Any], steps: int, rounds: int) -> dict[str, T
 
 def _prepare(config: dict[str, Any], settings: fast.FastSettings) -> tuple[ImageClassifier, Batch]:
     composed = OmegaConf.create(config)
+    settle(composed, images=1000)
     classes, size = int(composed.data.num_classes), int(composed.data.image_size)
     names = [str(i) for i in range(classes)]
     classifier = build_classifier(composed, names, Preprocessing(size), settings, class_weights=None)
@@ -88,18 +89,25 @@ def _bare(connection: Connection, config: dict[str, Any], steps: int) -> None:
 
 
 def _plain(connection: Connection, config: dict[str, Any], steps: int) -> None:
-    classifier, (images, targets) = _prepare(config, fast.FastSettings(fused_optimizer=False))
+    model, device = plain_model(config)
+    _, (images, targets) = _prepare(config, fast.FastSettings())
+    floats, targets = (images.float() / 255).contiguous().to(device), targets.to(device)  # as ToTensor leaves them
+    optimizer = torch.optim.Adam(model.parameters(), 1e-4)
+    serve(connection, lambda: _timed(lambda: plain_step(model, floats, targets, optimizer), steps, device))
+
+
+def plain_model(config: dict[str, Any]) -> tuple[nn.Module, str]:
+    """The configured model without any of the fast settings, and the device that it is on."""
+    classifier, _ = _prepare(config, fast.FastSettings(fused_optimizer=False))
     device = fast.device_name(config["trainer"]["accelerator"])
     model = classifier.model.to(device).train()
     _with_torch_dropout(model)
-    floats = (images.float() / 255).contiguous().to(device)  # as ToTensor leaves them
-    targets = targets.to(device)
-    optimizer = torch.optim.Adam(model.parameters(), 1e-4)
+    return model, device
 
-    def step() -> None:
-        _descend(cross_entropy(model(floats), targets), optimizer)
 
-    serve(connection, lambda: _timed(step, steps, device))
+def plain_step(model: nn.Module, images: Tensor, targets: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """A training step as the posts write it."""
+    _descend(cross_entropy(model(images), targets), optimizer)
 
 
 def _with_torch_dropout(module: nn.Module) -> None:

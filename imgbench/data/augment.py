@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on the device, with random parameters of their own for each image."""
+"""Augmentation of whole batches on the device, with random parameters of its own for each image."""
 
 import math
 
@@ -13,12 +13,18 @@ POLICIES = {"randaugment": v2.RandAugment, "trivialaugment": v2.TrivialAugmentWi
 
 
 class Augment(nn.Module):
-    """Random crop and resize, flip, a colour-and-shape policy, and mixing, in this order.
+    """Random flip, quarter turn and shift, crop and resize, colour, a policy, and mixing.
+
+    Flips, turns and shifts move whole pixels, so that images stay as sharp as they are in an evaluation; a crop is
+    resampled, and so it blurs what it enlarges.
 
     Args:
+        flip: probability of a left-right flip.
+        quarter_turns: turn each image by 0, 90, 180 or 270 degrees.
+        shift: largest shift along each axis, as a share of the side; what comes in from outside is mirrored.
         scale: smallest and largest share of the image's area that a crop keeps.
         ratio: smallest and largest width to height of a crop (Szegedy et al. 2015, https://arxiv.org/abs/1409.4842).
-        flip: probability of a left-right flip.
+        color: brightness, contrast and saturation are each multiplied by between 1 - color and 1 + color.
         policy: `randaugment` (https://arxiv.org/abs/1909.13719) or `trivialaugment` (https://arxiv.org/abs/2103.10158).
         mix: mixes each batch by MixUp (https://arxiv.org/abs/1710.09412) or CutMix (https://arxiv.org/abs/1905.04899),
             by turns at random; targets become (N, num_classes) probabilities.
@@ -31,11 +37,19 @@ class Augment(nn.Module):
         flip: float = 0.0,
         policy: str | None = None,
         mix: bool = False,
+        shift: float = 0.0,
+        quarter_turns: bool = False,
+        color: float = 0.0,
     ) -> None:
         super().__init__()
         if policy not in (None, *POLICIES):
             raise ConfigError(f"augment.policy={policy!r}, but it is one of {', '.join(POLICIES)}, or null.")
-        self.scale, self.ratio, self.flip, self.mix = tuple(scale), tuple(ratio), flip, mix
+        if not 0 <= shift <= 0.5:
+            raise ConfigError(f"augment.shift={shift}, but it is a share of the side between 0 and 0.5.")
+        if not 0 <= color <= 1:
+            raise ConfigError(f"augment.color={color}, but it lies between 0 and 1.")
+        self.flip, self.quarter_turns, self.shift = flip, quarter_turns, shift
+        self.scale, self.ratio, self.color, self.mix = tuple(scale), tuple(ratio), color, mix
         self.policy = POLICIES[policy]() if policy else None
 
     def forward(self, images: Tensor, targets: Tensor, image_size: int, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -43,30 +57,82 @@ class Augment(nn.Module):
         if self.policy is not None:
             # torchvision draws one operation per call, so each image gets a call of its own.
             images = torch.stack([self.policy(image) for image in images])
+        if self.flip or self.quarter_turns or self.shift:
+            images = self._move(images)
         floats = images.float().div_(255).contiguous(memory_format=torch.channels_last)
-        floats = self._crop_and_flip(floats, image_size)
+        floats = self._crop(floats, image_size)
+        if self.color:
+            floats = self._recolor(floats)
         if self.mix:
             mixers = [v2.MixUp(num_classes=num_classes), v2.CutMix(num_classes=num_classes)]
             floats, targets = v2.RandomChoice(mixers)(floats, targets)
         return floats, targets
 
-    def _crop_and_flip(self, images: Tensor, image_size: int) -> Tensor:
+    def _move(self, images: Tensor) -> Tensor:
+        number, side, device = len(images), images.shape[-1], images.device
+
+        def offsets() -> Tensor:
+            most = round(self.shift * side)
+            return torch.randint(-most, most + 1, (number, 1, 1), device=device)
+
+        def chosen(probability: float) -> Tensor:
+            return torch.rand((number, 1, 1), device=device) < probability
+
+        places = torch.arange(side, device=device)
+        rows, columns = places.view(1, -1, 1).expand(number, -1, side), places.expand(number, side, -1)
+        if self.flip:
+            columns = torch.where(chosen(self.flip), side - 1 - columns, columns)
+        if self.quarter_turns:  # by 90 degrees: transposed, and one axis reversed
+            turned = chosen(0.5)
+            rows, columns = torch.where(turned, columns, rows), torch.where(turned, side - 1 - rows, columns)
+            upside_down = chosen(0.5)
+            rows = torch.where(upside_down, side - 1 - rows, rows)
+            columns = torch.where(upside_down, side - 1 - columns, columns)
+        if self.shift:
+            rows, columns = _mirrored(rows + offsets(), side), _mirrored(columns + offsets(), side)
+        each = torch.arange(number, device=device).view(-1, 1, 1)
+        return images.permute(0, 2, 3, 1)[each, rows, columns].permute(0, 3, 1, 2)
+
+    def _crop(self, images: Tensor, image_size: int) -> Tensor:
         number, side = len(images), images.shape[-1]
-        sign = 1.0 - 2.0 * (torch.rand(number, device=images.device) < self.flip)
         if self.scale == self.ratio == (1.0, 1.0):
             margin = round((side - image_size) / 2)
-            images = images[:, :, margin : margin + image_size, margin : margin + image_size]
-            return torch.where(sign.view(-1, 1, 1, 1) < 0, images.flip(-1), images) if self.flip else images
-
-        def uniform(low: float, high: float) -> Tensor:
-            return low + (high - low) * torch.rand(number, device=images.device)
-
-        area = uniform(*self.scale)
-        ratio = torch.exp(uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
+            return images[:, :, margin : margin + image_size, margin : margin + image_size]
+        area = self._uniform(images, *self.scale)
+        ratio = torch.exp(self._uniform(images, math.log(self.ratio[0]), math.log(self.ratio[1])))
         width, height = (area * ratio).sqrt().clamp(max=1.0), (area / ratio).sqrt().clamp(max=1.0)
-        left, top = uniform(-1, 1) * (1 - width), uniform(-1, 1) * (1 - height)
         theta = torch.zeros(number, 2, 3, device=images.device)
-        theta[:, 0, 0], theta[:, 0, 2] = width * sign, left
-        theta[:, 1, 1], theta[:, 1, 2] = height, top
+        theta[:, 0, 0], theta[:, 0, 2] = width, self._uniform(images, -1, 1) * (1 - width)
+        theta[:, 1, 1], theta[:, 1, 2] = height, self._uniform(images, -1, 1) * (1 - height)
         grid = F.affine_grid(theta, [number, 3, image_size, image_size], align_corners=False)
         return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+    def _recolor(self, images: Tensor) -> Tensor:
+        brightness, contrast, saturation = (
+            self._uniform(images, 1 - self.color, 1 + self.color).view(-1, 1, 1, 1) for _ in range(3)
+        )
+        return recolor(images, brightness, contrast, saturation)
+
+    def _uniform(self, images: Tensor, low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(len(images), device=images.device)
+
+
+def recolor(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
+    """Multiplies brightness, contrast and saturation of images (N, 3, H, W) in 0 to 1 by factors (N, 1, 1, 1).
+
+    As torchvision's `adjust_brightness`, `adjust_contrast` and `adjust_saturation` one after the other.
+    """
+    images = (images * brightness).clamp_(0, 1)
+    images = torch.lerp(_gray(images).mean((2, 3), keepdim=True), images, contrast).clamp_(0, 1)
+    return torch.lerp(_gray(images), images, saturation).clamp_(0, 1)
+
+
+def _gray(images: Tensor) -> Tensor:
+    red, green, blue = images.split(1, 1)
+    return 0.2989 * red + 0.587 * green + 0.114 * blue
+
+
+def _mirrored(indices: Tensor, side: int) -> Tensor:
+    """Indices outside 0 to side - 1, mirrored at the edge pixels as padding with `reflect` does."""
+    indices = indices.abs()
+    return torch.where(indices >= side, 2 * (side - 1) - indices, indices)

@@ -2,12 +2,12 @@
 
 import csv
 import hashlib
-import io
 import logging
-import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from imgbench.data.cache import survey
-from imgbench.data.loading import Batch, EpochSampler, ImageDataset, keep_batch
+from imgbench.data.loading import Batch, EpochSampler, ImageDataset, StreamingLoader, keep_batch
 from imgbench.data.preprocessing import STATISTICS, Preprocessing
 from imgbench.data.scan import SPLITS, TEST, TRAIN, VAL, describe_skipped, scan
 from imgbench.data.split import SplitPlan, assign_splits, group_names
@@ -38,20 +38,24 @@ class ImageTable:
     digests: np.ndarray  # (N, 16) uint8
     class_names: list[str]
 
-    @cached_property
-    def csv_text(self) -> str:
-        file = io.StringIO()
-        writer = csv.writer(file, lineterminator="\n")
+    def csv_lines(self) -> Iterator[str]:
+        """The lines of `split.csv`; never all at once, since of a million images they take a quarter of a gigabyte."""
+        line: list[str] = []
+        writer = csv.writer(SimpleNamespace(write=line.append), lineterminator="\n")
         writer.writerow(["path", "class", "group", "split", "hash"])
         for i, path in enumerate(self.paths):
+            yield line.pop()
             row = [path, self.class_names[self.labels[i]], self.groups[i], SPLITS[self.splits[i]]]
             writer.writerow([*row, self.digests[i].tobytes().hex()])
-        return file.getvalue()
+        yield line.pop()
 
     @cached_property
     def hash(self) -> str:
         """Identifies exactly these images in exactly these splits."""
-        return hashlib.sha256(self.csv_text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+        sha = hashlib.sha256()
+        for line in self.csv_lines():
+            sha.update(line.encode("utf-8", "surrogateescape"))
+        return sha.hexdigest()[:32]
 
     def duplicates_across(self, part: int) -> int:
         """How many images of a split are, byte for byte, also in train."""
@@ -192,16 +196,14 @@ class ImageFolderDataModule(L.LightningDataModule):
 
     def _loader(self, part: int) -> DataLoader[Batch]:
         dataset = self.dataset(part)
-        streaming = self._pixels is None
-        return DataLoader(
+        # Reading from the cache takes a millisecond a batch, less than handing it from another thread.
+        loader = DataLoader if self._pixels is not None else StreamingLoader
+        return loader(
             dataset,
             self.batch_size,
             sampler=EpochSampler(len(dataset), self.seed) if part == TRAIN else None,
             collate_fn=keep_batch,
-            # Reading from the cache takes a millisecond a batch, less than handing it from another process.
-            num_workers=(os.cpu_count() or 1) if streaming else 0,
-            persistent_workers=streaming,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self._pixels is not None and torch.cuda.is_available(),
         )
 
     def train_dataloader(self) -> DataLoader[Batch]:

@@ -1,8 +1,9 @@
 """Batches of decoded images: from the cache, or decoded when asked for."""
 
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from imgbench.data.preprocessing import DecodeError, Preprocessing, open_image, to_rgb
 
@@ -63,6 +64,25 @@ def keep_batch(batch: Any) -> Any:
     return batch
 
 
+class StreamingLoader(DataLoader[Batch]):
+    """Decodes batches in threads, ahead of the step that needs them.
+
+    Pillow lets go of the interpreter lock while it decodes. Worker processes would take seconds to start, and a copy of
+    all paths each.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:
+        threads = os.cpu_count() or 1
+        with ThreadPoolExecutor(threads) as pool:
+            ahead: deque[Future[Batch]] = deque()
+            for indices in self.batch_sampler or ():
+                ahead.append(pool.submit(self.dataset.__getitems__, indices))  # pyright: ignore[reportAttributeAccessIssue]
+                if len(ahead) > 2 * threads:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+
+
 class EpochSampler(Sampler[int]):
     """A new order in every epoch, that depends on the seed and the epoch alone: a resumed run sees the same."""
 
@@ -76,7 +96,8 @@ class EpochSampler(Sampler[int]):
         return self.number
 
     def __iter__(self) -> Iterator[int]:
-        return iter(np.random.default_rng((self.seed, self.epoch)).permutation(self.number).tolist())
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.number)
+        return map(int, order)
 
 
 def _array_to_image(array: np.ndarray) -> Image.Image:

@@ -1,0 +1,75 @@
+"""A whole epoch with validation on real images: through imgbench, and as a plain PyTorch script."""
+
+import contextlib
+import tempfile
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from omegaconf import OmegaConf
+from torch.nn.functional import cross_entropy
+
+from imgbench.benchmark.data import image_folder_loader
+from imgbench.benchmark.rounds import Timing, alternate, serve
+from imgbench.benchmark.step import plain_model, plain_step
+from imgbench.build import build_classifier, build_data, build_trainer, settle
+from imgbench.data.scan import TRAIN, VAL
+from imgbench.training import device as fast
+
+
+def measure_epoch(config: dict[str, Any], rounds: int) -> dict[str, Timing]:
+    """Seconds of an epoch: training, validation and, in imgbench, the checkpoints."""
+    return alternate({"imgbench": _imgbench, "plain PyTorch script": _plain}, {"config": config}, rounds)
+
+
+class _Gate(Callback):
+    """Waits for a word before each epoch, and reports its time when the next would begin."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.start: float | None = None
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.start is not None:
+            self.connection.send(time.perf_counter() - self.start)
+        if self.connection.recv() is None:
+            raise SystemExit
+        self.start = time.perf_counter()
+
+
+def _imgbench(connection: Connection, config: dict[str, Any]) -> None:
+    composed = OmegaConf.create(config)
+    composed.callbacks.early_stopping = None
+    settings, _ = fast.apply(fast.FastSettings(**config["fast"]), config["trainer"]["accelerator"])
+    data = build_data(composed)
+    settle(composed, len(data.rows(TRAIN)))
+    composed.trainer.max_epochs = -1
+    classifier = build_classifier(composed, data.class_names, data.preprocessing, settings, class_weights=None)
+    fast.prepare(classifier, settings)
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(SystemExit):
+        trainer = build_trainer(composed, settings, Path(folder), _Gate(connection))
+        trainer.fit(classifier, datamodule=data)
+
+
+def _plain(connection: Connection, config: dict[str, Any]) -> None:
+    data = build_data(OmegaConf.create(config))
+    loaders = [image_folder_loader(data, part) for part in (TRAIN, VAL)]
+    model, device = plain_model(config)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-4)
+
+    def epoch() -> float:
+        start = time.perf_counter()
+        model.train()
+        for images, targets in loaders[0]:
+            plain_step(model, images.to(device), targets.to(device), optimizer)
+        model.eval()
+        with torch.no_grad():
+            for images, targets in loaders[1]:
+                cross_entropy(model(images.to(device)), targets.to(device)).item()
+        return time.perf_counter() - start
+
+    serve(connection, epoch)

@@ -1,0 +1,81 @@
+"""How time and memory grow with the number of images: to scan, check, split and start, without training."""
+
+import multiprocessing
+import os
+import resource
+import tempfile
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+from PIL import Image
+
+from imgbench.benchmark.rounds import Variant
+from imgbench.build import build_data
+from imgbench.command import compose
+
+CLASSES, FILES = 10, 200
+
+
+def measure_growth(sizes: list[int]) -> dict[str, dict[str, float]]:
+    """For each number of images: seconds, and microseconds and bytes per image.
+
+    The images are `FILES` small PNG files under many names. The bytes are those by which the peak of a new process'
+    resident memory exceeds what it held when everything was imported.
+    """
+    rows = {}
+    for number in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            make_images(Path(folder), number)
+            seconds, memory = _in_new_process(_start, folder)
+        rows[f"{number:,} images"] = {
+            "value": seconds,
+            "microseconds per image": 1e6 * seconds / number,
+            "bytes per image": memory / number,
+        }
+    return rows
+
+
+def make_images(root: Path, number: int) -> None:
+    """`number` names for `FILES` different 16x16 images, in `CLASSES` class folders."""
+    rng = np.random.default_rng(0)
+    sources = []
+    for i in range(min(FILES, number)):
+        source = root / f".{i}.png"
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(source)
+        sources.append(source)
+    for label in range(CLASSES):
+        (root / f"class_{label}").mkdir()
+    for i in range(number):
+        os.link(sources[i % len(sources)], f"{root}/class_{i % CLASSES}/photograph_{i}.png")
+
+
+def _in_new_process(variant: Variant, folder: str) -> tuple[float, float]:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=variant, args=(theirs, folder))
+    process.start()
+    theirs.close()
+    try:
+        return ours.recv()
+    except EOFError as error:
+        raise RuntimeError("A measurement ended before its time; its own message stands above.") from error
+    finally:
+        process.join()
+
+
+def _start(connection: Connection, folder: str) -> None:
+    config: Any = compose(["data=folder", f"data.root={folder}", "data.image_size=16", "data.cache=off"])
+    OmegaConf.resolve(config)
+    before, start = _peak_memory(), time.perf_counter()
+    data = build_data(config)
+    assert data.table.hash
+    next(iter(data.train_dataloader()))
+    connection.send((time.perf_counter() - start, _peak_memory() - before))
+
+
+def _peak_memory() -> int:
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
