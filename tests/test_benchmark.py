@@ -7,7 +7,9 @@ import time
 
 import pytest
 
+from imgbench.benchmark.growth import CLASSES, FILES, make_images, measure_growth
 from imgbench.benchmark.rounds import Timing, alternate, serve
+from imgbench.data.scan import scan
 
 
 def test_command_prints_a_table_and_leaves_numbers_and_charts(make_folder, tmp_path):
@@ -25,6 +27,32 @@ def test_command_prints_a_table_and_leaves_numbers_and_charts(make_folder, tmp_p
             assert len(row["rounds"]) == 2
             assert name in done.stdout
     assert (tmp_path / "bench" / "step.png").stat().st_size > 1000
+
+
+def test_whole_epochs_of_imgbench_and_of_a_plain_script_are_timed(make_folder, tmp_path):
+    root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
+    words = ["data=folder", f"data.root={root}", "data.image_size=20", "data.batch_size=4", "what=[epoch]"]
+    line = [sys.executable, "-m", "imgbench.benchmark", *words, "rounds=2", "hydra.run.dir=bench"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "bench" / "benchmark.json").read_text())["epoch"]
+    assert list(rows) == ["imgbench", "plain PyTorch script"]
+    assert all(len(row["rounds"]) == 2 and min(row["rounds"]) > 0 for row in rows.values())
+
+
+def test_growth_measures_time_and_memory_of_each_number_of_images():
+    rows = measure_growth([100, 300])
+    assert list(rows) == ["100 images", "300 images"]
+    assert all(row["value"] > 0 and row["bytes per image"] >= 0 for row in rows.values())
+
+
+def test_growth_makes_as_many_images_as_it_says(tmp_path):
+    make_images(tmp_path, 250)
+    found = scan(tmp_path)
+    assert len(found.paths) == 250
+    assert len(found.class_names) == CLASSES
+    inodes = {(tmp_path / path).stat().st_ino for path in found.paths}
+    assert len(inodes) == FILES
 
 
 def by_turns(connection, log):

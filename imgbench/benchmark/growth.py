@@ -1,5 +1,6 @@
 """How time and memory grow with the number of images: to scan, check, split and start, without training."""
 
+import logging
 import multiprocessing
 import os
 import resource
@@ -68,6 +69,7 @@ def _in_new_process(variant: Variant, folder: str) -> tuple[float, float]:
 
 
 def _start(connection: Connection, folder: str) -> None:
+    logging.disable(logging.WARNING)  # of the copies, which are meant
     config: Any = compose(["data=folder", f"data.root={folder}", "data.image_size=16", "data.cache=off"])
     OmegaConf.resolve(config)
     before, start = _peak_memory(), time.perf_counter()

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -26,6 +25,13 @@ from imgbench.errors import ConfigError
 log = logging.getLogger(__name__)
 
 
+class _LastLine:
+    """What a `csv.writer` takes for a file."""
+
+    def write(self, line: str) -> None:
+        self.line = line
+
+
 @dataclass
 class ImageTable:
     """Every usable image: what `split.csv` holds. Row i of each array belongs to `paths[i]`, relative to `root`."""
@@ -40,14 +46,14 @@ class ImageTable:
 
     def csv_lines(self) -> Iterator[str]:
         """The lines of `split.csv`; never all at once, since of a million images they take a quarter of a gigabyte."""
-        line: list[str] = []
-        writer = csv.writer(SimpleNamespace(write=line.append), lineterminator="\n")
+        last = _LastLine()
+        writer = csv.writer(last, lineterminator="\n")
         writer.writerow(["path", "class", "group", "split", "hash"])
         for i, path in enumerate(self.paths):
-            yield line.pop()
+            yield last.line
             row = [path, self.class_names[self.labels[i]], self.groups[i], SPLITS[self.splits[i]]]
             writer.writerow([*row, self.digests[i].tobytes().hex()])
-        yield line.pop()
+        yield last.line
 
     @cached_property
     def hash(self) -> str:

@@ -71,7 +71,7 @@ class StreamingLoader(DataLoader[Batch]):
     all paths each.
     """
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
         threads = os.cpu_count() or 1
         with ThreadPoolExecutor(threads) as pool:
             ahead: deque[Future[Batch]] = deque()
