@@ -56,7 +56,7 @@ class Run:
         path = Path(path)
         if path.is_file() and path.parent.name == "checkpoints":
             path = path.parent.parent
-        elif path.is_file() and path.suffix == ".onnx":
+        elif path.is_file() and path.suffix.lower() == ".onnx":
             path = path.parent
         if not (path / "config.yaml").is_file():
             there = "does not exist" if not path.exists() else "has no config.yaml, which every run directory has"

@@ -32,6 +32,7 @@ RANKING_IMAGES = 64  # that tell which layers lose most
 LAYERS = ("Conv", "Gemm", "MatMul")
 # What stands between layers works on the integers as well; on floats it would cost a conversion there and back.
 BETWEEN = ("Add", "AveragePool", "Clip", "Concat", "Flatten", "GlobalAveragePool", "MaxPool", "Relu", "Reshape")
+SAME_SCALE = ("AveragePool", "Flatten", "MaxPool", "Reshape")
 
 
 def quantize(
@@ -152,6 +153,7 @@ class _Network:
     """The classifier as float ONNX files in a folder, calibrated once, to be quantised again and again."""
 
     def __init__(self, classifier: "ImageClassifier", folder: Path, pixels: np.ndarray, reduce_range: bool) -> None:
+        import onnx
         from onnxruntime.quantization import create_calibrator, quant_pre_process
 
         self.classifier, self.folder, self.reduce_range = classifier, folder, reduce_range
@@ -165,27 +167,34 @@ class _Network:
             )
             calibrator.collect_data(_Batches(pixels))  # pyright: ignore[reportArgumentType] it asks for no more
             self.ranges = calibrator.compute_data()
+        self.graph = onnx.load(self.prepared).graph
 
     def reference(self, images: np.ndarray) -> np.ndarray:
         """Probabilities (N, num_classes) in float."""
         return _run(OnnxModel(self.file), images)
 
-    def layers(self) -> dict[str, str]:
-        """The graph's node of each layer that has weights, by the layer's name in the model."""
-        import onnx
-
-        graph = onnx.load(self.prepared).graph
-        constants = {tensor.name for tensor in graph.initializer}
-        nodes = [node for node in graph.node if node.op_type in LAYERS and node.input[1] in constants]
+    def layers(self) -> dict[str, Any]:
+        """The graph's node (onnx.NodeProto) of each layer that has weights, by the layer's name in the model."""
+        constants = {tensor.name for tensor in self.graph.initializer}
+        nodes = [node for node in self.graph.node if node.op_type in LAYERS and node.input[1] in constants]
         named = re.compile(r"classifier\.model\.(.+)\.weight")
-        return {match[1] if (match := named.search(node.input[1])) else node.name: node.name for node in nodes}
+        return {match[1] if (match := named.search(node.input[1])) else node.name: node for node in nodes}
+
+    def source(self, tensor: str) -> str:
+        """The tensor whose numbers these are, before pooling and reshaping, which keep its scale."""
+        producers = {output: node for node in self.graph.node for output in node.output}
+        while tensor in producers and producers[tensor].op_type in SAME_SCALE:
+            tensor = producers[tensor].input[0]
+        return tensor
 
     def quantized(self, in_float: list[str]) -> Any:
         """The quantised onnx.ModelProto, these layers left in float."""
         import onnx
         from onnxruntime.quantization import QDQQuantizer, QuantType
 
-        nodes = self.layers()
+        layers = self.layers()
+        # What a float layer reads would still be rounded to 8 bits by the layer before; 16 bits are as good as float.
+        finer = {self.source(layers[name].input[0]): [{"quant_type": QuantType.QUInt16}] for name in in_float}
         with silenced():
             quantizer = QDQQuantizer(
                 onnx.load(self.prepared),
@@ -195,9 +204,12 @@ class _Network:
                 activation_qType=QuantType.QUInt8,
                 tensors_range=self.ranges,
                 nodes_to_quantize=[],
-                nodes_to_exclude=[nodes[layer] for layer in in_float],
+                nodes_to_exclude=[layers[name].name for name in in_float],
                 op_types_to_quantize=[*LAYERS, *BETWEEN],
-                extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
+                extra_options={
+                    "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"],
+                    "TensorQuantOverrides": finer,
+                },
             )
             quantizer.quantize_model()
         return quantizer.model.model
