@@ -37,11 +37,9 @@ def decode(path: Path, preprocessing: dict[str, Any]) -> tuple["np.ndarray", boo
 
     from imgbench.data.preprocessing import open_image
 
-    image = open_image(path)
     with Image.open(path) as file:
         plain = file.mode in ("1", "L", "P", "RGB", "CMYK", "YCbCr") and "transparency" not in file.info
-        if plain:
-            image = ImageOps.exif_transpose(file).convert("RGB")
+        image = ImageOps.exif_transpose(file).convert("RGB") if plain else open_image(path)
     size, short = preprocessing["image_size"], preprocessing["short_side"] or preprocessing["image_size"]
     scaled = [short * side // min(image.size) for side in image.size] if preprocessing["short_side"] else [size, size]
     image = image.resize((scaled[0], scaled[1]), Image.Resampling.BILINEAR)
@@ -68,9 +66,9 @@ def photographs(run: Run, number: int) -> list[Path]:
 
 
 def compare(
-    probabilities_of: Callable[["np.ndarray"], "np.ndarray"], run: Run, paths: list[Path], preprocessing: dict[str, Any]
+    exported: Callable[["np.ndarray"], "np.ndarray"], checkpoint: Path, paths: list[Path], preprocessing: dict[str, Any]
 ) -> dict[str, Any]:
-    """How far the exported file (uint8 (N, size, size, 3) -> probabilities) is from the run on these images.
+    """How far the exported function (uint8 (N, size, size, 3) -> probabilities) is from the checkpoint on these images.
 
     The file gets what a deployment would give it: the first images one by one, then all in batches.
     """
@@ -78,14 +76,14 @@ def compare(
 
     from imgbench.predictor import Predictor
 
-    expected, errors = Predictor.load(run.path).probabilities(paths)
+    expected, errors = Predictor.load(checkpoint).probabilities(paths)
     if errors:
         index, reason = next(iter(errors.items()))
         raise ConfigError(f"{paths[index]} cannot be decoded ({reason}), so that nothing can be compared on it.")
     decoded = [decode(path, preprocessing) for path in paths]
     pixels = np.concatenate([image for image, _ in decoded])
-    single = np.concatenate([probabilities_of(pixels[i : i + 1]) for i in range(min(len(pixels), BATCH))])
-    batched = np.concatenate([probabilities_of(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)])
+    single = np.concatenate([exported(pixels[i : i + 1]) for i in range(min(len(pixels), BATCH))])
+    batched = np.concatenate([exported(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)])
     difference = max(np.abs(single - expected[: len(single)]).max(), np.abs(batched - expected).max())
     return {
         "images": len(paths),
@@ -102,14 +100,15 @@ def export(args: argparse.Namespace) -> int:
     from imgbench.predictor import load_classifier
 
     run = Run.open(args.run)
-    if not run.best.is_file():
+    checkpoint = Path(args.run) if Path(args.run).suffix == ".ckpt" else run.best
+    if not checkpoint.is_file():
         found = "its model is an ONNX file already" if run.model else "it was not trained to the end of an epoch"
         raise ConfigError(f"{run.shown} has no checkpoints/best.ckpt to export: {found}.")
     output = Path(args.output or run.path / f"model{ENDINGS[args.format]}")
     if output.suffix != ENDINGS[args.format]:
         raise ConfigError(f"--output {output} should end in {ENDINGS[args.format]}, as --format {args.format} does.")
     paths = photographs(run, args.images) if args.images else []
-    classifier = load_classifier(run.best)
+    classifier = load_classifier(checkpoint)
     unfinished = output.with_name(f".{os.getpid()}-{output.name}")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +120,7 @@ def export(args: argparse.Namespace) -> int:
             exported = load_torch_export(unfinished)
         facts: dict[str, Any] = {"format": args.format, "file": str(output), "tolerance": args.tolerance}
         if paths:
-            facts |= compare(exported, run, paths, classifier.hparams["preprocessing"])
+            facts |= compare(exported, checkpoint, paths, classifier.hparams["preprocessing"])
             print(describe(facts))
             if not facts["largest_difference"] <= args.tolerance:  # so that NaN fails too
                 print(

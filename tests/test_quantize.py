@@ -1,5 +1,7 @@
 """Eight-bit quantisation of a tiny trained network."""
 
+import re
+
 import numpy as np
 import onnx
 import pytest
@@ -24,7 +26,8 @@ def photos(make_folder, tmp_path_factory):
 
 @pytest.fixture
 def data(photos, make_data):
-    data = make_data(photos)
+    """54 images to train and calibrate on."""
+    data = make_data(photos, split={"test": 18, "val": 18})
     data.setup()
     return data
 
@@ -51,11 +54,10 @@ def spoilt(trained):
     """The same function, but one channel between two layers is so large that 8 bits lose all others."""
     classifier = ImageClassifier(**trained.hparams)
     classifier.load_state_dict(trained.state_dict())
-    head = classifier.get_submodule("model.classifier")
-    first, second = head[0], head[3]
-    with torch.no_grad():
-        first.weight[0], first.bias[0] = 0, 1e5  # a channel that is always large, and that nobody listens to
-        second.weight[:, 0] = 0
+    weights = classifier.state_dict()
+    weights["model.classifier.0.weight"][0] = 0
+    weights["model.classifier.0.bias"][0] = 1e5  # a channel that is always large, and that nobody listens to
+    weights["model.classifier.3.weight"][:, 0] = 0
     return classifier.eval()
 
 
@@ -64,7 +66,7 @@ def probabilities_of(path, data):
     return Predictor.load(path).model(images), targets.numpy()
 
 
-def test_quantised_model_is_near_its_float_model(trained, data, tmp_path):
+def test_quantised_model_is_near_its_float_model_and_not_quantised_again(trained, data, tmp_path):
     write_onnx(trained, tmp_path / "float.onnx")
     facts = quantize(trained, data, tmp_path / "int8.onnx")
     expected, targets = probabilities_of(tmp_path / "float.onnx", data)
@@ -73,10 +75,14 @@ def test_quantised_model_is_near_its_float_model(trained, data, tmp_path):
     assert (found.argmax(1) == expected.argmax(1)).all()
     assert facts["val_acc"] == facts["val_acc_float"] == (expected.argmax(1) == targets).mean() == 1
     assert facts["float_layers"] == []
-    assert not [path for path in tmp_path.iterdir() if path.suffix != ".onnx"]
+    assert {path.name for path in tmp_path.iterdir()} == {"float.onnx", "int8.onnx"}
+
+    refuse_quantized(tmp_path / "float.onnx")
+    with pytest.raises(ConfigError, match="quantised already"):
+        refuse_quantized(tmp_path / "int8.onnx")
 
     model = onnx.load(tmp_path / "int8.onnx")
-    large = [tensor for tensor in model.graph.initializer if len(tensor.dims) >= 2]
+    large = [tensor for tensor in model.graph.initializer if np.prod(tensor.dims) > 16]
     assert {tensor.data_type for tensor in large} == {onnx.TensorProto.INT8}
     scales = [tensor.dims[0] for tensor in model.graph.initializer if tensor.name.endswith("weight_scale")]
     assert sorted(scales)[-3:] == [8, 16, 16] or len(scales) == 0
@@ -85,16 +91,6 @@ def test_quantised_model_is_near_its_float_model(trained, data, tmp_path):
     assert producers[softmax.input[0]].op_type in ("Gemm", "Add")  # logits are not rounded to 256 steps
     assert not any("images" in node.input for node in model.graph.node if node.op_type == "QuantizeLinear")
     assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
-
-
-def test_second_quantisation_is_refused(trained, data, tmp_path):
-    quantize(trained, data, tmp_path / "int8.onnx")
-    write_onnx(trained, tmp_path / "float.onnx")
-    assert OnnxModel(tmp_path / "int8.onnx").quantized
-    assert OnnxModel(tmp_path / "int8.onnx").metadata["float_layers"] == []
-    refuse_quantized(tmp_path / "float.onnx")
-    with pytest.raises(ConfigError, match="quantised already"):
-        refuse_quantized(tmp_path / "int8.onnx")
 
 
 @pytest.mark.parametrize(
@@ -113,12 +109,11 @@ def test_too_few_images_to_calibrate_are_an_error(number, options, message, trai
 
 
 def test_layer_that_costs_accuracy_is_named_and_left_in_float(spoilt, data, tmp_path, caplog):
-    lossy = quantize(spoilt, data, tmp_path / "lossy.onnx")
-    assert lossy["val_acc"] < lossy["val_acc_float"]
     with caplog.at_level("INFO"):
         facts = quantize(spoilt, data, tmp_path / "mended.onnx", max_drop=0)
     assert facts["float_layers"] == ["classifier.3"]
     assert facts["val_acc"] == facts["val_acc_float"]
+    assert re.search(r"validation accuracy 100.00 % in float, [3-6]\d\.\d\d % in int8", caplog.text)
     assert "classifier.3 in float" in caplog.text
     assert OnnxModel(tmp_path / "mended.onnx").metadata["float_layers"] == ["classifier.3"]
     found, _ = probabilities_of(tmp_path / "mended.onnx", data)

@@ -33,6 +33,7 @@ LAYERS = ("Conv", "Gemm", "MatMul")
 # What stands between layers works on the integers as well; on floats it would cost a conversion there and back.
 BETWEEN = ("Add", "AveragePool", "Clip", "Concat", "Flatten", "GlobalAveragePool", "MaxPool", "Relu", "Reshape")
 SAME_SCALE = ("AveragePool", "Flatten", "MaxPool", "Reshape")
+WEIGHT = re.compile(r"classifier\.model\.(.+)\.weight")
 
 
 def quantize(
@@ -167,24 +168,28 @@ class _Network:
             )
             calibrator.collect_data(_Batches(pixels))  # pyright: ignore[reportArgumentType] it asks for no more
             self.ranges = calibrator.compute_data()
-        self.graph = onnx.load(self.prepared).graph
+        graph = onnx.load(self.prepared).graph
+        constants = {tensor.name for tensor in graph.initializer}
+        # Of each tensor, the kind of node that makes it, and what that reads first. The graph itself is not kept: it
+        # holds all weights.
+        self.producers = {
+            output: (node.op_type, node.input[0]) for node in graph.node if node.input for output in node.output
+        }
+        # Of each layer with weights, by its name in the model: its node's name, and what it reads.
+        self.layers = {
+            match[1] if (match := WEIGHT.search(node.input[1])) else node.name: (node.name, node.input[0])
+            for node in graph.node
+            if node.op_type in LAYERS and node.input[1] in constants
+        }
 
     def reference(self, images: np.ndarray) -> np.ndarray:
         """Probabilities (N, num_classes) in float."""
         return _run(OnnxModel(self.file), images)
 
-    def layers(self) -> dict[str, Any]:
-        """The graph's node (onnx.NodeProto) of each layer that has weights, by the layer's name in the model."""
-        constants = {tensor.name for tensor in self.graph.initializer}
-        nodes = [node for node in self.graph.node if node.op_type in LAYERS and node.input[1] in constants]
-        named = re.compile(r"classifier\.model\.(.+)\.weight")
-        return {match[1] if (match := named.search(node.input[1])) else node.name: node for node in nodes}
-
     def source(self, tensor: str) -> str:
         """The tensor whose numbers these are, before pooling and reshaping, which keep its scale."""
-        producers = {output: node for node in self.graph.node for output in node.output}
-        while tensor in producers and producers[tensor].op_type in SAME_SCALE:
-            tensor = producers[tensor].input[0]
+        while self.producers.get(tensor, ("",))[0] in SAME_SCALE:
+            tensor = self.producers[tensor][1]
         return tensor
 
     def quantized(self, in_float: list[str]) -> Any:
@@ -192,9 +197,8 @@ class _Network:
         import onnx
         from onnxruntime.quantization import QDQQuantizer, QuantType
 
-        layers = self.layers()
         # What a float layer reads would still be rounded to 8 bits by the layer before; 16 bits are as good as float.
-        finer = {self.source(layers[name].input[0]): [{"quant_type": QuantType.QUInt16}] for name in in_float}
+        finer = {self.source(self.layers[name][1]): [{"quant_type": QuantType.QUInt16}] for name in in_float}
         with silenced():
             quantizer = QDQQuantizer(
                 onnx.load(self.prepared),
@@ -204,7 +208,7 @@ class _Network:
                 activation_qType=QuantType.QUInt8,
                 tensors_range=self.ranges,
                 nodes_to_quantize=[],
-                nodes_to_exclude=[layers[name].name for name in in_float],
+                nodes_to_exclude=[self.layers[name][0] for name in in_float],
                 op_types_to_quantize=[*LAYERS, *BETWEEN],
                 extra_options={
                     "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"],
@@ -212,6 +216,7 @@ class _Network:
                 },
             )
             quantizer.quantize_model()
+            quantizer.model.topological_sort()
         return quantizer.model.model
 
     def probabilities(self, images: np.ndarray, in_float: list[str]) -> np.ndarray:
@@ -225,7 +230,7 @@ class _Network:
         some = np.unique(np.linspace(0, len(images) - 1, RANKING_IMAGES).round().astype(int))
         errors = {
             layer: float(np.abs(self.probabilities(images[some], [layer]) - reference[some]).mean())
-            for layer in self.layers()
+            for layer in self.layers
         }
         return sorted(errors.items(), key=lambda item: item[1])
 
