@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 
 def load(path: str | Path) -> "Predictor":
-    """The trained classifier of a run directory or a checkpoint; see `imgbench.predictor.Predictor`."""
+    """The trained classifier of a run directory, a checkpoint or an ONNX file; see `imgbench.predictor.Predictor`."""
     from imgbench.predictor import Predictor  # torch takes seconds to import, and `--help` does not need it
 
     return Predictor.load(path)

@@ -127,7 +127,7 @@ def run_parser(name: str, description: str | None, examples: str) -> argparse.Ar
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", metavar="RUN", help="a run directory or a checkpoint")
+    parser.add_argument("run", metavar="RUN", help="a run directory, a checkpoint or an ONNX file")
     return parser
 
 

@@ -81,8 +81,7 @@ def evaluate(predictor: "Predictor", args: argparse.Namespace) -> int:
         probabilities[good],
         predictor.class_names,
     )
-    source = predictor.classifier.hparams["provenance"] or {}
-    selected_on_test = args.data is None and bool(source.get("selected_on_test"))
+    selected_on_test = args.data is None and bool(predictor.provenance.get("selected_on_test"))
     if args.output:
         folder = Path(args.output)
         folder.mkdir(parents=True, exist_ok=True)

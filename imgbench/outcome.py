@@ -1,4 +1,4 @@
-"""What a trained run shows: the images it saw, and how good its best checkpoint is."""
+"""What a trained run shows: the images it saw, and how good its model is."""
 
 import shlex
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.scan import SPLITS, TEST, TRAIN, VAL
 from imgbench.evaluation.metrics import describe
 from imgbench.evaluation.plots import draw_curves, draw_grid
-from imgbench.evaluation.predictions import Predictions, class_probabilities
+from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.results import SELECTED_ON_TEST, write_report, write_results
 from imgbench.predictor import Predictor
 from imgbench.run import Run
@@ -42,20 +42,20 @@ def write_grid(data: ImageFolderDataModule, classifier: "ImageClassifier", run: 
 
 
 def write_outcome(run: Run, data: ImageFolderDataModule, config: DictConfig) -> None:
-    """Draws the curves; writes and prints how good the best checkpoint is. Before the first epoch's end, nothing."""
+    """Draws the curves; writes and prints how good the run's model is. Before the first epoch's end, nothing."""
     title = f"{config.model_name} on {config.data_name}"
     if (run.path / "metrics.csv").exists():
         draw_curves(run.path / "metrics.csv", run.path / "curves.png", title, config.monitor, config.mode)
-    if not run.best.exists():
+    if run.model is None:
         return
-    predictor = Predictor.load(run.best)
+    predictor = Predictor.load(run.model)
     selected_on_test = data.plan.selects_on_test
     results = {}
     for part in (TEST,) if selected_on_test else (TEST, VAL):
         loader = data.test_dataloader() if part == TEST else data.val_dataloader()
         inside = data.preprocessing.center
         batches = (images[:, :, inside, inside] for images, _ in _progress(loader, SPLITS[part]))
-        probabilities = class_probabilities(predictor.classifier, batches, predictor.device)
+        probabilities = np.concatenate([predictor.model(images) for images in batches])
         rows = data.rows(part)
         paths = [data.table.paths[i] for i in rows]
         targets = data.table.labels[rows].astype(np.int64)

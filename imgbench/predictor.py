@@ -4,12 +4,14 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
+from imgbench.compression.onnx_file import OnnxModel
 from imgbench.data.loading import decode_batches
 from imgbench.data.preprocessing import DecodeError, Preprocessing
 from imgbench.errors import ConfigError
@@ -30,30 +32,59 @@ class Prediction:
     probabilities: dict[str, float]  # of every class, the most probable first
 
 
-class Predictor:
-    """Preprocesses and classifies images exactly as the model was evaluated."""
+class Model(Protocol):
+    """What predicts behind a Predictor: a function of uint8 images (N, 3, image_size, image_size), on the CPU.
+
+    It returns probabilities (N, num_classes) float32.
+    """
+
+    class_names: list[str]
+    preprocessing: Preprocessing
+    provenance: dict[str, Any]
+
+    def __call__(self, images: Tensor, /) -> np.ndarray: ...
+
+
+class TorchModel:
+    """A classifier as a function of images, computed on `device`; None takes the fastest there is."""
 
     def __init__(self, classifier: ImageClassifier, device: str | None = None) -> None:
         self.device = device or device_name("auto")
         self.classifier = classifier.eval().to(self.device)
         self.class_names: list[str] = classifier.class_names
         self.preprocessing = Preprocessing.from_dict(classifier.hparams["preprocessing"])
+        self.provenance: dict[str, Any] = classifier.hparams["provenance"] or {}
+
+    def __call__(self, images: Tensor) -> np.ndarray:
+        return class_probabilities(self.classifier, [images], self.device)
+
+
+class Predictor:
+    """Preprocesses and classifies images exactly as the model was evaluated."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.class_names = model.class_names
+        self.preprocessing = model.preprocessing
+        self.provenance = model.provenance
 
     @classmethod
     def load(cls, path: str | Path) -> "Predictor":
-        """From a run directory (its best checkpoint) or a checkpoint file.
+        """From a run directory (its best checkpoint, else its model.onnx), a checkpoint or an ONNX file.
 
         Raises:
-            ConfigError: there is none, it is damaged, or it holds pickled code, which is never executed.
+            ConfigError: there is none, it is damaged, it holds pickled code, which is never executed, or it is an ONNX
+                file and onnxruntime is not installed.
         """
         path = Path(path)
-        checkpoint = path if path.is_file() else Run.open(path).best
-        if not checkpoint.is_file():
+        file = path if path.is_file() else Run.open(path).model
+        if file is None:
             status = Run.open(path).info.get("status")
             raise ConfigError(
-                f"{path} has no checkpoints/best.ckpt; its status is {status!r}. Train it to the end of an epoch."
+                f"{path} has neither checkpoints/best.ckpt nor model.onnx; its status is {status!r}. "
+                "Train it to the end of an epoch."
             )
-        return cls(load_classifier(checkpoint))
+        return cls(OnnxModel(file) if file.suffix.lower() == ".onnx" else TorchModel(load_classifier(file)))
 
     def predict(self, images: Source | Sequence[Source], batch_size: int = 32) -> list[Prediction]:
         """One Prediction per image: a file's path, a PIL image, or an array (H, W, 3) or (H, W) uint8.
@@ -76,7 +107,7 @@ class Predictor:
         for indices, images, failed in decode_batches(sources, self.preprocessing, batch_size):
             errors |= failed
             if indices:
-                result[indices] = class_probabilities(self.classifier, [images], self.device)
+                result[indices] = self.model(images)
         return result, errors
 
     def verdict(self, probabilities: np.ndarray) -> Prediction:

@@ -48,7 +48,7 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
-        """An existing run: `path` is its directory, or a checkpoint in it.
+        """An existing run: `path` is its directory, or a checkpoint or model.onnx in it.
 
         Raises:
             ConfigError: there is no run.
@@ -56,6 +56,8 @@ class Run:
         path = Path(path)
         if path.is_file() and path.parent.name == "checkpoints":
             path = path.parent.parent
+        elif path.is_file() and path.suffix.lower() == ".onnx":
+            path = path.parent
         if not (path / "config.yaml").is_file():
             there = "does not exist" if not path.exists() else "has no config.yaml, which every run directory has"
             raise ConfigError(
@@ -70,6 +72,11 @@ class Run:
     @property
     def last(self) -> Path:
         return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def model(self) -> Path | None:
+        """The file that predicts: the best checkpoint, else `model.onnx`; None if there is neither."""
+        return next((path for path in (self.best, self.path / "model.onnx") if path.is_file()), None)
 
     @property
     def config(self) -> dict[str, Any]:

@@ -12,9 +12,9 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-import imgbench
 from imgbench.evaluation.metrics import describe
 from imgbench.evaluation.predictions import Predictions
+from imgbench.predictor import load_classifier
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -119,7 +119,7 @@ def test_quickstart_lists_all_mistakes_of_the_test_images(executed, tiny_run):
 
 
 def test_quickstart_counts_every_parameter(executed, tiny_run):
-    model = imgbench.load(tiny_run.path).classifier.model
+    model = load_classifier(tiny_run.best).model
     text = text_of(executed(QUICKSTART))
     assert re.search(rf"^all +{sum(p.numel() for p in model.parameters()):,}$", text, re.MULTILINE)
     assert all(name in text for name, _ in model.named_parameters())

@@ -76,7 +76,7 @@ def assign_splits(scan: Scan, plan: SplitPlan, groups: list[str]) -> np.ndarray:
         if plan.group is not None:
             chosen = _draw_groups(candidates, scan.labels, groups, wanted, rng)
         elif plan.stratify:
-            chosen = _draw_stratified(candidates, scan.labels, wanted, rng)
+            chosen = draw_stratified(candidates, scan.labels, wanted, rng)
         else:
             chosen = rng.permutation(candidates)[:wanted]
         splits[chosen] = part
@@ -99,7 +99,7 @@ def _check_shares(plan: SplitPlan) -> None:
         )
 
 
-def _draw_stratified(candidates: np.ndarray, labels: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
+def draw_stratified(candidates: np.ndarray, labels: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
     """`wanted` of the candidates with the classes in proportion: largest remainders, at least one of each class."""
     classes, counts = np.unique(labels[candidates], return_counts=True)
     exact = counts * wanted / max(len(candidates), 1)

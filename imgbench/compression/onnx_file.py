@@ -1,0 +1,244 @@
+"""A classifier as one ONNX file: pixels go in, probabilities come out, and it says itself what it is.
+
+The graph's input `images` is uint8 (N, image_size, image_size, 3), RGB as numpy gets it from Pillow; its output
+`probabilities` is float32 (N, num_classes). Transposition, normalisation and softmax are part of the graph.
+"""
+
+import importlib.util
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from imgbench.data.preprocessing import Preprocessing
+from imgbench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from imgbench.training.classifier import ImageClassifier
+
+# The newest whose every operation has a kernel in each onnxruntime from 1.22 on. PyTorch's exporter writes 23 as well,
+# and onnxruntime 1.31 runs up to 26, but 1.23, the last for Python 3.10, cannot compute 23's QuantizeLinear. Our
+# graphs, float or quantised, are the same in all of them, and as fast.
+OPSET = 22
+FORMAT = 1  # of the metadata; raised when a reader of the old one would misunderstand the new one
+METADATA_KEY = "imgbench"
+
+
+class Deployed(nn.Module):
+    """The function that leaves the house: uint8 (N, image_size, image_size, 3) -> probabilities (N, num_classes)."""
+
+    def __init__(self, classifier: "ImageClassifier") -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(images.permute(0, 3, 1, 2)).float().softmax(1)
+
+    def example(self) -> Tensor:
+        """Two images: with one, the exporter would take the batch for a constant."""
+        size = self.classifier.hparams["preprocessing"]["image_size"]
+        return torch.zeros(2, size, size, 3, dtype=torch.uint8, device=self.classifier.device)
+
+
+def require(*packages: str) -> None:
+    """Makes sure that the optional packages are there.
+
+    Raises:
+        ConfigError: one is not installed.
+    """
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f'ONNX files need {" and ".join(missing)}, not installed here. Mend it with: pip install "imgbench[onnx]"'
+        )
+
+
+def metadata_of(classifier: "ImageClassifier", **facts: Any) -> dict[str, Any]:
+    """What the file says of itself: class names, preprocessing, provenance, and further facts."""
+    return {
+        "format": FORMAT,
+        "class_names": classifier.class_names,
+        "preprocessing": classifier.hparams["preprocessing"],
+        "provenance": classifier.hparams["provenance"] or {},
+        **facts,
+    }
+
+
+@contextmanager
+def in_evaluation(classifier: "ImageClassifier") -> Iterator[None]:
+    """Without dropout and with the statistics that batch normalisation has learnt; afterwards as before."""
+    before = classifier.training
+    classifier.eval()
+    try:
+        yield
+    finally:
+        classifier.train(before)
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Exporter and quantiser speak to their developers, in warnings and at every level of logging."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def adaptive_avg_pool2d(images: Any, output_size: Sequence[int]) -> Any:
+    """ONNX has no adaptive pooling, and the exporter's own translation of uneven cells is hundreds of nodes."""
+    from onnxscript import opset18
+
+    op: Any = opset18  # the exporter brings it to OPSET
+    height, width = images.shape[2:]
+    rows, columns = output_size
+    if (rows, columns) == (1, 1):
+        return op.GlobalAveragePool(images)
+    if height % rows == 0 and width % columns == 0:
+        cell = [height // rows, width // columns]
+        return op.AveragePool(images, kernel_shape=cell, strides=cell)
+    down, across = (
+        op.Constant(value_floats=_averaging(*sizes).ravel().tolist()) for sizes in ((rows, height), (columns, width))
+    )
+    down, across = op.Reshape(down, [rows, height]), op.Reshape(across, [columns, width])
+    return op.Einsum(images, down, across, equation="nchw,ih,jw->ncij")
+
+
+def _averaging(cells: int, size: int) -> np.ndarray:
+    """(cells, size) weights: each cell is the average of the pixels that it touches."""
+    weights = np.zeros((cells, size), np.float32)
+    for cell in range(cells):
+        inside = slice(cell * size // cells, -(-(cell + 1) * size // cells))
+        weights[cell, inside] = 1 / (inside.stop - inside.start)
+    return weights
+
+
+def write_onnx(classifier: "ImageClassifier", path: str | Path) -> None:
+    """Writes the classifier as one file, beside `path` first, so that a failure leaves what was there.
+
+    Raises:
+        ConfigError: a package is not installed, or the model is too large or has operations that ONNX cannot express.
+    """
+    require("onnx", "onnxscript", "onnxruntime")
+    module = Deployed(classifier)
+    with in_evaluation(classifier), silenced():
+        module.eval()
+        try:
+            program = torch.onnx.export(
+                module,
+                (module.example(),),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["images"],
+                output_names=["probabilities"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                custom_translation_table={
+                    torch.ops.aten.adaptive_avg_pool2d.default: adaptive_avg_pool2d,
+                    torch.ops.aten._adaptive_avg_pool2d.default: adaptive_avg_pool2d,
+                },
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise ConfigError(f"The model cannot be expressed in ONNX: {error}") from error
+    assert program is not None  # only without dynamo
+    save_model(program.model_proto, Path(path), metadata_of(classifier))
+
+
+def save_model(model: Any, path: Path, metadata: dict[str, Any]) -> None:
+    """Writes an onnx.ModelProto with this metadata, checked, as one file.
+
+    Raises:
+        ConfigError: it is larger than an ONNX file can be.
+    """
+    import onnx
+
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata, ensure_ascii=False)})
+    model.producer_name, model.producer_version = "imgbench", ""
+    if model.ByteSize() > onnx.checker.MAXIMUM_PROTOBUF:
+        raise ConfigError(f"The model has {model.ByteSize() / 1e9:.1f} GB, but one ONNX file holds 2 GB at most.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        onnx.save(model, unfinished)
+        onnx.checker.check_model(unfinished, full_check=True)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+class OnnxModel:
+    """An ONNX file of ours in an onnxruntime session on the CPU.
+
+    Args:
+        threads: of one image's computation; None: as many as the machine has cores.
+
+    Raises:
+        ConfigError: the file is missing, damaged, or not of this imgbench, or onnxruntime is not installed.
+    """
+
+    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+        require("onnxruntime")
+        import onnxruntime
+
+        if not Path(path).is_file():
+            raise ConfigError(f"{path} does not exist.")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors
+        options.intra_op_num_threads = threads or 0
+        try:
+            self.session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own classes have nothing in common but this
+            raise ConfigError(
+                f"{path} is no ONNX file, or a damaged one ({type(error).__name__}). "
+                "Write it anew: python -m imgbench.export RUN"
+            ) from error
+        self.metadata = _read_metadata(path, self.session.get_modelmeta().custom_metadata_map)
+        self.class_names: list[str] = self.metadata["class_names"]
+        self.preprocessing = Preprocessing.from_dict(self.metadata["preprocessing"])
+        self.provenance: dict[str, Any] = self.metadata["provenance"]
+
+    @property
+    def quantized(self) -> bool:
+        return bool(self.metadata.get("quantized"))
+
+    def run(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 (N, image_size, image_size, 3) -> probabilities (N, num_classes)."""
+        return np.asarray(self.session.run(None, {"images": pixels})[0])
+
+    def __call__(self, images: Tensor) -> np.ndarray:
+        """uint8 (N, 3, image_size, image_size) -> probabilities (N, num_classes)."""
+        return self.run(images.permute(0, 2, 3, 1).contiguous().cpu().numpy())
+
+
+def _read_metadata(path: str | Path, properties: dict[str, str]) -> dict[str, Any]:
+    if METADATA_KEY not in properties:
+        raise ConfigError(
+            f"{path} has no metadata of imgbench, so that its classes and preprocessing are unknown. "
+            "Write it with: python -m imgbench.export RUN"
+        )
+    try:
+        metadata: dict[str, Any] = json.loads(properties[METADATA_KEY])
+        found = metadata["format"]
+        missing = {"class_names", "preprocessing", "provenance"} - set(metadata)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} has damaged metadata. Write it anew: python -m imgbench.export RUN") from error
+    if found != FORMAT:
+        raise ConfigError(
+            f"{path} is of format {found}, but this imgbench reads format {FORMAT}. "
+            "Update imgbench, or write the file anew: python -m imgbench.export RUN"
+        )
+    if missing:
+        raise ConfigError(f"{path} has metadata without {', '.join(sorted(missing))}. Write it anew.")
+    return metadata

@@ -1,0 +1,239 @@
+"""Eight-bit integers in place of floats, by onnxruntime's static quantisation (https://arxiv.org/abs/1712.05877).
+
+Weights are int8 with a scale per output channel, activations uint8 with the range they have on training images.
+Normalisation and softmax stay in float, and so do the logits: in 256 steps, close classes would tie.
+"""
+
+import logging
+import platform
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from imgbench.compression.onnx_file import OnnxModel, metadata_of, require, save_model, silenced, write_onnx
+from imgbench.data.datamodule import ImageFolderDataModule
+from imgbench.data.scan import TRAIN, VAL
+from imgbench.data.split import draw_stratified
+from imgbench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from imgbench.training.classifier import ImageClassifier
+
+log = logging.getLogger(__name__)
+
+BATCH = 16
+FEWEST = 32  # calibration images; with fewer, the range of an activation is an accident
+RANKING_IMAGES = 64  # that tell which layers lose most
+LAYERS = ("Conv", "Gemm", "MatMul")
+# What stands between layers works on the integers as well; on floats it would cost a conversion there and back.
+BETWEEN = ("Add", "AveragePool", "Clip", "Concat", "Flatten", "GlobalAveragePool", "MaxPool", "Relu", "Reshape")
+SAME_SCALE = ("AveragePool", "Flatten", "MaxPool", "Reshape")
+WEIGHT = re.compile(r"classifier\.model\.(.+)\.weight")
+
+
+def quantize(
+    classifier: "ImageClassifier",
+    data: ImageFolderDataModule,
+    path: str | Path,
+    max_drop: float | None = None,
+    calibration_images: int = 200,
+    reduce_range: bool | None = None,
+) -> dict[str, Any]:
+    """Writes the classifier as a quantised ONNX file; returns facts of it, for `run.json`.
+
+    Args:
+        data: set up; it calibrates on training images, without augmentation, and judges the accuracy on the validation
+            images.
+        max_drop: of the validation accuracy, in percentage points. If more is lost, the layers that cause it stay in
+            float, the worst first, until it is met. None: quantise all layers.
+        calibration_images: drawn from the training images, the classes in proportion.
+        reduce_range: weights of seven bits; None: where the processor's products of eight bits would overflow.
+
+    Raises:
+        ConfigError: too few images to calibrate, or a package is not installed.
+    """
+    require("onnx", "onnxruntime", "onnxscript")
+    if max_drop is not None and not max_drop >= 0:
+        raise ConfigError(f"max_drop={max_drop}, but it is a number of percentage points, 0 or more.")
+    pixels = _calibration_pixels(data, calibration_images)
+    images, targets = _pixels(data, VAL, np.arange(len(data.rows(VAL)))), data.table.labels[data.rows(VAL)]
+    reduced = products_overflow() if reduce_range is None else reduce_range
+    with tempfile.TemporaryDirectory() as folder:
+        network = _Network(classifier, Path(folder), pixels, reduced)
+        reference = network.reference(images)
+        float_accuracy = _accuracy(reference, targets)
+        in_float: list[str] = []
+        accuracy = _accuracy(network.probabilities(images, in_float), targets)
+        log.info("validation accuracy %.2f %% in float, %.2f %% in int8", 100 * float_accuracy, 100 * accuracy)
+        if max_drop is not None and _drop(float_accuracy, accuracy) > max_drop:
+            for layer, error in network.worst_layers(images, reference):
+                in_float.append(layer)
+                accuracy = _accuracy(network.probabilities(images, in_float), targets)
+                log.info("%s in float (alone it leaves an error of %.2g): %.2f %%", layer, error, 100 * accuracy)
+                if _drop(float_accuracy, accuracy) <= max_drop:
+                    break
+        metadata = metadata_of(classifier, quantized=True, float_layers=in_float)
+        save_model(network.quantized(in_float), Path(path), metadata)
+    return {
+        "calibration_images": len(pixels),
+        "reduce_range": reduced,
+        "float_layers": in_float,
+        "val_acc_float": float_accuracy,
+        "val_acc": accuracy,
+    }
+
+
+def refuse_quantized(path: str | Path) -> None:
+    """Refuses to compress what is quantised already: integers cannot be trained, pruned, or quantised again.
+
+    Raises:
+        ConfigError: it is, or it is no file of imgbench.
+    """
+    if Path(path).suffix.lower() == ".onnx" and OnnxModel(path).quantized:
+        raise ConfigError(
+            f"{path} is quantised already, and holds no weights that could be compressed further. "
+            "Start from the run that it was made of."
+        )
+
+
+def products_overflow() -> bool:
+    """Whether int8 products overflow on this processor: x86 without VNNI adds two of them in 16 bits."""
+    if platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686", "x86"):
+        return False
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.12 or so; it knows AVX-VNNI as well
+    return not (torch.cpu._is_vnni_supported() or capabilities.get("avx_vnni", False))
+
+
+def _drop(before: float, after: float) -> float:
+    """In percentage points, rounded as an accuracy is, so that a drop of exactly 1 is not more than 1."""
+    return round(100 * (before - after), 6)
+
+
+def _accuracy(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    return float((probabilities.argmax(1) == targets).mean())
+
+
+def _pixels(data: ImageFolderDataModule, part: int, indices: np.ndarray) -> np.ndarray:
+    """(N, image_size, image_size, 3) uint8 of images of a split."""
+    images, _ = data.dataset(part).__getitems__(indices.tolist())
+    inside = data.preprocessing.center
+    return np.ascontiguousarray(images[:, :, inside, inside].permute(0, 2, 3, 1).numpy())
+
+
+def _calibration_pixels(data: ImageFolderDataModule, number: int) -> np.ndarray:
+    labels = data.table.labels[data.rows(TRAIN)]
+    fewest = max(FEWEST, len(data.class_names))
+    if min(number, len(labels)) < fewest:
+        found = f"calibration_images={number}" if number < fewest else f"the training split has {len(labels)} images"
+        raise ConfigError(
+            f"{found}, but calibration needs at least {fewest}, and one of each of the {len(data.class_names)} "
+            "classes: with fewer, the activations' ranges are an accident. Add images, or ask for more of them."
+        )
+    rng = np.random.default_rng(data.seed)
+    chosen = draw_stratified(np.arange(len(labels)), labels, min(number, len(labels)), rng)
+    return _pixels(data, TRAIN, np.sort(chosen))
+
+
+class _Batches:
+    """Pixels as onnxruntime's calibration asks for them."""
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self.batches: Iterator[np.ndarray] = (pixels[i : i + BATCH] for i in range(0, len(pixels), BATCH))
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        batch = next(self.batches, None)
+        return None if batch is None else {"images": batch}
+
+
+class _Network:
+    """The classifier as float ONNX files in a folder, calibrated once, to be quantised again and again."""
+
+    def __init__(self, classifier: "ImageClassifier", folder: Path, pixels: np.ndarray, reduce_range: bool) -> None:
+        import onnx
+        from onnxruntime.quantization import create_calibrator, quant_pre_process
+
+        self.classifier, self.folder, self.reduce_range = classifier, folder, reduce_range
+        self.file = folder / "float.onnx"
+        self.prepared = folder / "prepared.onnx"  # batch normalisation folded into the convolutions
+        write_onnx(classifier, self.file)
+        with silenced():
+            quant_pre_process(self.file, self.prepared, skip_symbolic_shape=True)  # the exporter knows all shapes
+            calibrator = create_calibrator(
+                self.prepared, [*LAYERS, *BETWEEN], augmented_model_path=str(folder / "calibration.onnx")
+            )
+            calibrator.collect_data(_Batches(pixels))  # pyright: ignore[reportArgumentType] it asks for no more
+            self.ranges = calibrator.compute_data()
+        graph = onnx.load(self.prepared).graph
+        constants = {tensor.name for tensor in graph.initializer}
+        # Of each tensor, the kind of node that makes it, and what that reads first. The graph itself is not kept: it
+        # holds all weights.
+        self.producers = {
+            output: (node.op_type, node.input[0]) for node in graph.node if node.input for output in node.output
+        }
+        # Of each layer with weights, by its name in the model: its node's name, and what it reads.
+        self.layers = {
+            match[1] if (match := WEIGHT.search(node.input[1])) else node.name: (node.name, node.input[0])
+            for node in graph.node
+            if node.op_type in LAYERS and node.input[1] in constants
+        }
+
+    def reference(self, images: np.ndarray) -> np.ndarray:
+        """Probabilities (N, num_classes) in float."""
+        return _run(OnnxModel(self.file), images)
+
+    def source(self, tensor: str) -> str:
+        """The tensor whose numbers these are, before pooling and reshaping, which keep its scale."""
+        while self.producers.get(tensor, ("",))[0] in SAME_SCALE:
+            tensor = self.producers[tensor][1]
+        return tensor
+
+    def quantized(self, in_float: list[str]) -> Any:
+        """The quantised onnx.ModelProto, these layers left in float."""
+        import onnx
+        from onnxruntime.quantization import QDQQuantizer, QuantType
+
+        # What a float layer reads would still be rounded to 8 bits by the layer before; 16 bits are as good as float.
+        finer = {self.source(self.layers[name][1]): [{"quant_type": QuantType.QUInt16}] for name in in_float}
+        with silenced():
+            quantizer = QDQQuantizer(
+                onnx.load(self.prepared),
+                per_channel=True,
+                reduce_range=self.reduce_range,
+                weight_qType=QuantType.QInt8,
+                activation_qType=QuantType.QUInt8,
+                tensors_range=self.ranges,
+                nodes_to_quantize=[],
+                nodes_to_exclude=[self.layers[name][0] for name in in_float],
+                op_types_to_quantize=[*LAYERS, *BETWEEN],
+                extra_options={
+                    "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"],
+                    "TensorQuantOverrides": finer,
+                },
+            )
+            quantizer.quantize_model()
+            quantizer.model.topological_sort()
+        return quantizer.model.model
+
+    def probabilities(self, images: np.ndarray, in_float: list[str]) -> np.ndarray:
+        """Probabilities (N, num_classes) of the quantised network."""
+        file = self.folder / "int8.onnx"
+        save_model(self.quantized(in_float), file, metadata_of(self.classifier))
+        return _run(OnnxModel(file), images)
+
+    def worst_layers(self, images: np.ndarray, reference: np.ndarray) -> list[tuple[str, float]]:
+        """Layers, and the mean difference of probabilities that is left when they alone are in float; least first."""
+        some = np.unique(np.linspace(0, len(images) - 1, RANKING_IMAGES).round().astype(int))
+        errors = {
+            layer: float(np.abs(self.probabilities(images[some], [layer]) - reference[some]).mean())
+            for layer in self.layers
+        }
+        return sorted(errors.items(), key=lambda item: item[1])
+
+
+def _run(model: OnnxModel, images: np.ndarray) -> np.ndarray:
+    return np.concatenate([model.run(images[i : i + BATCH]) for i in range(0, len(images), BATCH)])

@@ -1,0 +1,188 @@
+"""Exporting a run, and using the file without imgbench."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import imgbench
+from imgbench import export
+from imgbench.compression.onnx_file import OnnxModel, write_onnx
+from imgbench.compression.torch_export import load_torch_export
+from imgbench.data.preprocessing import Preprocessing, open_image
+from imgbench.errors import ConfigError
+from imgbench.run import Run
+from imgbench.training.classifier import ImageClassifier
+
+README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+SCRIPT = next(code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "onnxruntime" in code)
+
+
+def run_export(monkeypatch, run, *words: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["export", str(run), *map(str, words)])
+    return export.main()
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_run, tmp_path_factory):
+    """A copy of the tiny run with what the command leaves there."""
+    folder = tmp_path_factory.mktemp("exported") / "run"
+    shutil.copytree(tiny_run.path, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        assert run_export(patch, folder) == 0
+    return Run(folder)
+
+
+@pytest.fixture
+def copied(tiny_run, tmp_path):
+    """A run to be spoilt."""
+    shutil.copytree(tiny_run.path, tmp_path / "run")
+    return Run(tmp_path / "run")
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_file_was_compared_with_the_run_on_its_test_images(exported, tiny_run):
+    facts = json.loads((exported.path / "export.json").read_text())
+    assert facts["images"] == len(tiny_run.split_rows("test"))
+    assert facts["top1_agreement"] == 1
+    assert facts["largest_difference"] < 1e-5
+    assert facts["bytes"] == (exported.path / "model.onnx").stat().st_size
+    assert files(exported.path) - files(tiny_run.path) == {"model.onnx", "export.json"}
+
+
+def test_file_that_disagrees_is_deleted_and_the_old_one_kept(copied, monkeypatch, capsys):
+    def spoilt(self, pixels):
+        return np.roll(run(self, pixels), 1, 1)
+
+    run = OnnxModel.run
+    monkeypatch.setattr(OnnxModel, "run", spoilt)
+    (copied.path / "model.onnx").write_text("old")
+    before = files(copied.path)
+    assert run_export(monkeypatch, copied.path) == 1
+    assert (copied.path / "model.onnx").read_text() == "old"
+    assert files(copied.path) == before
+    out, err = capsys.readouterr()
+    assert "top-1 agreement 0.00 %" in out
+    assert "disagrees with the run by more than --tolerance 0.001" in err
+
+
+def test_nan_is_a_disagreement(copied, monkeypatch):
+    monkeypatch.setattr(OnnxModel, "run", lambda self, pixels: np.full((len(pixels), 2), np.nan, np.float32))
+    assert run_export(monkeypatch, copied.path, "--images", 2) == 1
+
+
+def test_number_of_images_is_chosen_evenly(tiny_run):
+    rows = tiny_run.split_rows("test")
+    chosen = export.photographs(tiny_run, 2)
+    assert [path.name for path in chosen] == [Path(rows[i]["path"]).name for i in (0, len(rows) // 2)]
+    assert len(export.photographs(tiny_run, 500)) == len(rows)
+
+
+def test_vanished_images_name_the_option_that_does_without(copied, monkeypatch, make_folder, tmp_path):
+    config = copied.config
+    config["data"]["root"] = str(make_folder(tmp_path / "others", {"cat": 1}))
+    copied.write_config(config)
+    with pytest.raises(ConfigError, match="--images 0"):
+        run_export(monkeypatch, copied.path)
+    assert run_export(monkeypatch, copied.path, "--images", 0, "--output", tmp_path / "new folder" / "a=b.onnx") == 0
+    assert imgbench.load(tmp_path / "new folder" / "a=b.onnx").class_names == ["cat", "dog"]
+
+
+def test_exported_program_agrees_and_carries_the_metadata(copied, exported, monkeypatch, capsys):
+    assert run_export(monkeypatch, copied.path, "--format", "torch_export") == 0
+    assert "top-1 agreement 100.00 %" in capsys.readouterr().out
+    extra = {"imgbench": ""}
+    torch.export.load(copied.path / "model.pt2", extra_files=extra)
+    model = OnnxModel(exported.path / "model.onnx")
+    assert json.loads(extra["imgbench"]) == model.metadata
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 20, 20, 3), np.uint8)
+    assert np.allclose(load_torch_export(copied.path / "model.pt2")(pixels), model.run(pixels), atol=1e-5)
+
+
+def test_ending_of_another_format_is_refused(tiny_run, monkeypatch):
+    with pytest.raises(ConfigError, match=r"should end in \.onnx"):
+        run_export(monkeypatch, tiny_run.path, "--output", "model.pt2")
+
+
+def test_run_without_a_checkpoint_says_why_it_has_nothing_to_export(exported, tmp_path, monkeypatch):
+    shutil.copytree(exported.path, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    with pytest.raises(ConfigError, match="its model is an ONNX file already"):
+        run_export(monkeypatch, tmp_path / "run")
+    (tmp_path / "run" / "model.onnx").unlink()
+    with pytest.raises(ConfigError, match="not trained to the end of an epoch"):
+        run_export(monkeypatch, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def cropping_file(tmp_path_factory):
+    """The file of an untrained classifier that scales the short side and crops."""
+    preprocessing = Preprocessing(20, 27).to_dict()
+    config = {"_target_": "imgbench.models.cnn.CNN", "num_classes": 2, "image_size": 20}
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("cropping") / "model.onnx"
+    write_onnx(ImageClassifier(config, ["cat", "dog"], preprocessing), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Upright, lying by its EXIF tag, and grey; of odd sizes."""
+    folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for number, (width, height) in enumerate([(61, 40), (40, 75), (33, 33)]):
+        image = Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
+        exif = Image.Exif()
+        exif[0x0112] = (1, 6, 3)[number]  # Orientation
+        (image if number < 2 else image.convert("L")).save(folder / f"{number} (1).jpg", exif=exif)
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("crops", [False, True])
+def test_script_of_the_readme_predicts_without_torch_what_imgbench_predicts(crops, exported, cropping_file, photos):
+    path = cropping_file if crops else exported.path / "model.onnx"
+    code = (
+        "import sys\nphotos = sys.argv[1:]\nfor photo in photos:\n    sys.argv[1:] = [photo]\n"
+        f"    exec({SCRIPT!r})\nassert not [name for name in sys.modules if name.startswith(('torch', 'imgbench'))]\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, photos)], cwd=path.parent, capture_output=True, text=True,
+        env={name: value for name, value in os.environ.items() if not name.startswith("COV")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = [line.split("  ") for line in done.stdout.splitlines()]
+    for number, verdict in enumerate(imgbench.load(path).predict(photos)):
+        printed = {name: float(probability) for name, probability in lines[2 * number : 2 * number + 2]}
+        assert printed == pytest.approx(verdict.probabilities, abs=2e-6)
+
+
+def test_script_of_the_readme_is_short():
+    assert len([line for line in SCRIPT.splitlines() if line and "import" not in line]) <= 15
+
+
+@pytest.mark.parametrize("short_side", [None, 20, 27])
+def test_deployed_decoding_is_that_of_imgbench(short_side, photos):
+    preprocessing = Preprocessing(20, short_side)
+    for photo in photos:
+        pixels, plain = export.decode(photo, preprocessing.to_dict())
+        expected = preprocessing.resize(open_image(photo))[preprocessing.center, preprocessing.center]
+        assert plain
+        assert np.array_equal(pixels[0], expected)
+
+
+def test_transparency_is_left_to_imgbench_and_said(tmp_path):
+    Image.new("RGBA", (30, 30), (255, 0, 0, 0)).save(tmp_path / "glass.png")
+    pixels, plain = export.decode(tmp_path / "glass.png", Preprocessing(20).to_dict())
+    assert not plain
+    assert (pixels == 255).all()
+    facts = {"images": 1, "top1_agreement": 1.0, "largest_difference": 0.0, "decoded_by_imgbench": 1}
+    assert "1 of them have transparency" in export.describe(facts)

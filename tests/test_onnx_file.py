@@ -1,0 +1,172 @@
+"""The ONNX file: the same function as the classifier, in one file that says what it is."""
+
+import json
+import re
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch.nn.functional import adaptive_avg_pool2d
+
+from imgbench.build import plain
+from imgbench.command import compose
+from imgbench.compression import onnx_file
+from imgbench.compression.onnx_file import METADATA_KEY, OnnxModel, write_onnx
+from imgbench.errors import ConfigError
+from imgbench.run import CONF
+from imgbench.training.classifier import ImageClassifier, build_model
+
+NAMES = ["猫", 'a "quoted" dog', "10"]
+
+
+def model_config(name, size):
+    return plain(compose([f"model={name}", "data.num_classes=3", f"data.image_size={size}"]).model)
+
+
+def is_small(config):
+    with torch.device("meta"):  # VGG-16's half a gigabyte would take seconds; its blocks are below
+        return sum(p.numel() for p in build_model(config).parameters()) < 30e6
+
+
+MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+SMALL = {name: config for name in MODELS if is_small(config := model_config(name, 32))}
+BLOCKS = {
+    "vgg, uneven pooling": {"blocks": [[4], [8]], "hidden": [8], "pool_size": 7},  # 12 pixels: 3 become 7
+    "vgg, batch norm": {"blocks": [[4], [8]], "hidden": [], "pool_size": 1, "batch_norm": True},
+}
+CONFIGS = SMALL | {
+    name: {"_target_": "imgbench.models.vgg.VGG", "num_classes": 3, **rest} for name, rest in BLOCKS.items()
+}
+
+
+def make_classifier(config, size, **facts) -> ImageClassifier:
+    """Untrained, but with biases and statistics that matter."""
+    torch.manual_seed(0)
+    preprocessing = {"image_size": size, "short_side": None, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
+    classifier = ImageClassifier(config, NAMES, preprocessing, **facts)
+    with torch.no_grad():
+        for value in classifier.state_dict().values():
+            if value.is_floating_point():
+                value += 0.02 * torch.rand_like(value)
+    return classifier
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    config = CONFIGS["vgg, uneven pooling"] | {"drop_rate": 0.5}
+    return make_classifier(config, 12, provenance={"split_hash": "abc"})
+
+
+@pytest.fixture(scope="module")
+def written(classifier, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    write_onnx(classifier, path)
+    return path
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_model_gives_the_same_probabilities_alone_and_in_batches(name, tmp_path):
+    size = 12 if name in BLOCKS else 32
+    classifier = make_classifier(CONFIGS[name], size).eval()
+    write_onnx(classifier, tmp_path / "model.onnx")
+    model = OnnxModel(tmp_path / "model.onnx")
+    images = torch.randint(0, 256, (5, 3, size, size), dtype=torch.uint8)
+    with torch.inference_mode():
+        expected = classifier(images).softmax(1).numpy()
+    assert np.abs(model(images) - expected).max() < 1e-5
+    assert np.abs(model(images[:1]) - expected[:1]).max() < 1e-5
+
+
+@pytest.mark.parametrize(("size", "cells"), [(3, 7), (8, 7), (7, 3), (5, 5), (1, 4), (6, 2)])
+def test_averaging_weights_are_those_of_adaptive_pooling(size, cells):
+    images = torch.rand(2, 3, size, size)
+    weights = onnx_file._averaging(cells, size)
+    pooled = np.einsum("nchw,ih,jw->ncij", images.numpy(), weights, weights)
+    assert pooled == pytest.approx(adaptive_avg_pool2d(images, cells).numpy(), abs=1e-6)
+
+
+def test_uneven_pooling_is_a_single_node(written):
+    assert [node.op_type for node in onnx.load(written).graph.node].count("Einsum") == 1
+
+
+def test_input_is_pixels_as_pillow_gives_them_and_the_batch_is_free(written):
+    (taken,), (given,) = OnnxModel(written).session.get_inputs(), OnnxModel(written).session.get_outputs()
+    assert (taken.name, taken.type, taken.shape[1:]) == ("images", "tensor(uint8)", [12, 12, 3])
+    assert (given.name, given.type, given.shape[1:]) == ("probabilities", "tensor(float)", [3])
+    assert isinstance(taken.shape[0], str)
+
+
+def test_file_says_itself_what_it_is(written, classifier):
+    model = OnnxModel(written)
+    assert model.class_names == NAMES
+    assert model.preprocessing.to_dict() == classifier.hparams["preprocessing"]
+    assert model.provenance == {"split_hash": "abc"}
+    assert not model.quantized
+    assert [entry.version for entry in onnx.load(written).opset_import if entry.domain == ""] == [onnx_file.OPSET]
+
+
+def test_it_is_one_file_and_the_classifier_is_as_before(written, classifier):
+    assert [path.name for path in written.parent.iterdir()] == ["model.onnx"]
+    assert classifier.training
+
+
+def test_failure_leaves_the_file_that_was_there(classifier, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise onnx.checker.ValidationError("bad")
+
+    (tmp_path / "model.onnx").write_text("old")
+    monkeypatch.setattr(onnx.checker, "check_model", fail)
+    with pytest.raises(onnx.checker.ValidationError):
+        onnx_file.save_model(onnx.ModelProto(), tmp_path / "model.onnx", {})
+    assert (tmp_path / "model.onnx").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_writing_prints_nothing_even_where_info_is_logged(classifier, tmp_path, capfd, caplog):
+    with caplog.at_level("INFO"):
+        write_onnx(classifier, tmp_path / "model.onnx")
+    assert caplog.text == ""
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("part", [0, 0.3, 0.99])
+def test_truncated_file_is_an_error(part, written, tmp_path):
+    whole = written.read_bytes()
+    (tmp_path / "half.onnx").write_bytes(whole[: int(part * len(whole))])
+    with pytest.raises(ConfigError, match=r"half\.onnx (is no ONNX file|has no metadata)"):
+        OnnxModel(tmp_path / "half.onnx")
+
+
+def test_missing_file_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match="does not exist"):
+        OnnxModel(tmp_path / "nowhere.onnx")
+
+
+def with_metadata(written, path, metadata: str | None):
+    model = onnx.load(written)
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {} if metadata is None else {METADATA_KEY: metadata})
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        (None, "no metadata of imgbench.*python -m imgbench.export RUN"),
+        ("{", "damaged metadata"),
+        ("[]", "damaged metadata"),
+        (json.dumps({"format": 99}), "is of format 99, but this imgbench reads format 1"),
+        (json.dumps({"format": 1, "class_names": []}), "without preprocessing, provenance"),
+    ],
+)
+def test_metadata_that_cannot_be_used_are_an_error(metadata, message, written, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        OnnxModel(with_metadata(written, tmp_path / "other.onnx", metadata))
+
+
+def test_missing_package_names_the_command_that_installs_it(written, monkeypatch):
+    monkeypatch.setattr(onnx_file.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=re.escape('pip install "imgbench[onnx]"')):
+        OnnxModel(written)
