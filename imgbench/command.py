@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from imgbench.errors import ConfigError
 from imgbench.run import CONF
 
-PATH_OPTIONS = ("data.root", "data_dir", "ckpt_path", "hydra.run.dir", "hydra.sweep.dir")
+PATH_OPTIONS = ("data.root", "data_dir", "ckpt_path", "objective.teacher", "hydra.run.dir", "hydra.sweep.dir")
 
 
 def slug(text: str) -> str:
