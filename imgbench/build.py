@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
@@ -49,18 +50,21 @@ def build_classifier(
     if settings.fused_optimizer and supports_fused(optimizer["_target_"]):
         optimizer["fused"] = True
     objective = {**plain(config.objective), **facts}
-    return instantiate(
-        objective,
-        model=plain(config.model),
-        class_names=class_names,
-        preprocessing=preprocessing.to_dict(),
-        optimizer=optimizer,
-        scheduler=plain(config.scheduler),
-        monitor=config.monitor,
-        mode=config.mode,
-        _convert_="all",
-        _recursive_=False,
-    )
+    try:
+        return instantiate(
+            objective,
+            model=plain(config.model),
+            class_names=class_names,
+            preprocessing=preprocessing.to_dict(),
+            optimizer=optimizer,
+            scheduler=plain(config.scheduler),
+            monitor=config.monitor,
+            mode=config.mode,
+            _convert_="all",
+            _recursive_=False,
+        )
+    except InstantiationException as error:
+        raise (error.__cause__ if isinstance(error.__cause__, ConfigError) else error) from error
 
 
 def check_monitor(monitor: str, mode: str, classifier: ImageClassifier) -> None:

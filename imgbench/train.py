@@ -20,13 +20,18 @@ if TYPE_CHECKING:
 
 
 def train(
-    config: DictConfig, run: Run, start: "ImageClassifier | None" = None, callbacks: "Sequence[Callback]" = ()
+    config: DictConfig,
+    run: Run,
+    start: "ImageClassifier | None" = None,
+    callbacks: "Sequence[Callback]" = (),
+    announce: bool = True,
 ) -> float | None:
     """Trains as configured and leaves everything in the run's directory; returns the best monitored value.
 
     Args:
         start: a classifier of the configured model whose weights training starts from, narrowed as it is.
         callbacks: further ones than those of the configuration.
+        announce: print how good the run is.
 
     Raises:
         ConfigError: the data or the configuration cannot be used.
@@ -91,7 +96,7 @@ def train(
         interrupted = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if trainer.is_global_zero:
-        write_outcome(run, data, config)
+        write_outcome(run, data, config, announce)
     if interrupted:
         raise KeyboardInterrupt
     score = getattr(trainer.checkpoint_callback, "best_model_score", None)

@@ -153,5 +153,5 @@ def test_missing_teacher_is_named(path, tmp_path):
 
 def test_unset_teacher_says_how_to_set_it(tiny_run, train_run, tmp_path):
     assert compose(["objective=distill"]).objective.teacher is None
-    with pytest.raises(Exception, match=r"objective\.teacher=RUN"):
+    with pytest.raises(ConfigError, match=r"objective\.teacher=RUN"):
         train_run(tiny_run.config["data"]["root"], tmp_path / "run", "objective=distill")

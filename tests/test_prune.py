@@ -20,6 +20,11 @@ MODELS = {
     "student": {"_target_": "imgbench.models.student.Student", "image_size": 32, "hidden": [24]},
     "small student": {"_target_": "imgbench.models.student.SmallStudent"},
     "resnet18": {"_target_": "imgbench.models.pretrained.torchvision_classifier", "name": "resnet18"},
+    "frozen resnet18": {
+        "_target_": "imgbench.models.pretrained.torchvision_classifier",
+        "name": "resnet18",
+        "freeze_backbone": True,
+    },
     "mobilenet": {"_target_": "imgbench.models.pretrained.torchvision_classifier", "name": "mobilenet_v3_small"},
 }
 PREPROCESSING = {"image_size": 32, "short_side": None, "mean": [0.5] * 3, "std": [0.25] * 3}
@@ -52,22 +57,18 @@ def test_pruned_network_is_narrower_and_its_checkpoint_gives_the_same_outputs(na
     sizes = [sum(parameter.numel() for parameter in module.parameters()) for module in (whole, once, twice)]
     assert sizes[0] > sizes[1] > sizes[2]
     assert whole.hparams["widths"] is None
-    assert all(parameter.requires_grad for parameter in twice.parameters())
 
 
 def test_channels_with_the_least_weights_go():
     whole = classifier("small student")
-    layer = whole.model.get_submodule("features.3")
-    assert isinstance(layer, nn.Conv2d)
+    weights = dict(whole.model.named_parameters())
+    weak = [5, 10, 11, 20, 21, 22, 30, 31]  # of the 32 channels of the second layer
     with torch.no_grad():
-        for index in (5, 10, 11, 20, 21, 22, 30, 31):
-            for name, owner in (("features.3", 0), ("features.6", 1)):
-                whole.model.get_submodule(name).weight.select(owner, index).mul_(1e-3)
-            whole.model.get_submodule("features.4").weight[index] = 1e-3
-    gone = {5, 10, 11, 20, 21, 22, 30, 31}
-    pruned = remove_channels(whole, 0.25).model.get_submodule("features.4").weight
-    assert len(pruned) == 24
-    assert pruned.min() > 0.5, gone
+        weights["features.3.weight"][weak] *= 1e-3
+        weights["features.4.weight"][weak] *= 1e-3
+        weights["features.6.weight"][:, weak] *= 1e-3
+    left = dict(remove_channels(whole, 0.25).model.named_parameters())["features.4.weight"]
+    assert torch.equal(left, torch.ones(24))
 
 
 @pytest.mark.parametrize(
@@ -78,12 +79,9 @@ def test_widths_stay_multiples_of_eight_where_they_can(width, amount, kept):
 
 
 def test_frozen_layers_stay_frozen():
-    module = classifier("small student")
-    module.model.features.requires_grad_(False)
-    pruned = remove_channels(module, 0.5)
+    pruned = remove_channels(classifier("frozen resnet18"), 0.5)
     trained = [name for name, parameter in pruned.model.named_parameters() if parameter.requires_grad]
-    assert all(parameter.requires_grad for parameter in pruned.model.classifier.parameters())
-    assert trained == ["classifier.0.weight", "classifier.0.bias"]
+    assert trained == ["fc.weight", "fc.bias"]
 
 
 def test_model_that_cannot_lose_channels_is_refused():
@@ -120,7 +118,7 @@ def test_single_weights_are_set_to_zero_and_stay_zero_while_training():
     pruned = zero_weights(module, 0.3)
     assert zero_share(module) < 0.01
     assert zero_share(pruned) == pytest.approx(0.3, abs=0.01)
-    assert list(pruned.state_dict()) == list(module.state_dict())
+    assert set(pruned.state_dict()) == set(module.state_dict())
     before = [layer.weight == 0 for layer in pruned.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     keep = KeepZeros()
     keep.on_train_start(None, pruned)  # pyright: ignore[reportArgumentType]

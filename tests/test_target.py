@@ -46,3 +46,4 @@ def test_what_exceeds_its_bound_is_named():
     assert target.unmet(size=2.0, latency=1000, drop=100 * (0.75 - 0.74)) == []
     assert target.unmet(size=3.25, drop=1.5) == ["size 3.25 MB, not 2 MB", "drop 1.5 pt, not 1 pt"]
     assert Target().unmet(1, 1, 1) == []
+    assert str(target) == "size<=2MB,drop<=1pt"

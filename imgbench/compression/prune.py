@@ -47,15 +47,12 @@ def remove_channels(
         raise ConfigError(f"--amount {amount}, but channels are pruned by a share above 0 and at most {MOST}.")
     pruned = copy.deepcopy(classifier).cpu().eval()
     before = layer_widths(pruned.model)
-    trained = {name: parameter.requires_grad for name, parameter in pruned.model.named_parameters()}
     pruned.model.requires_grad_(True)  # the dependencies are read off the graph of gradients
     size = int(classifier.hparams["preprocessing"]["image_size"])
     try:
         _remove(pruned.model, torch.zeros(1, 3, size, size), amount, original or before)
     except Exception as error:
         raise _not_possible(classifier, error) from error
-    for name, parameter in pruned.model.named_parameters():
-        parameter.requires_grad_(trained[name])
     changed = {name: shape for name, shape in layer_widths(pruned.model).items() if shape != before[name]}
     # What a checkpoint will be rebuilt to, so that a model that cannot be is refused here.
     hparams: dict[str, Any] = {**classifier.hparams, "widths": {**(classifier.hparams["widths"] or {}), **changed}}
@@ -129,7 +126,7 @@ class KeepZeros(Callback):
     """Keeps every weight at zero that is zero when training starts."""
 
     def __init__(self) -> None:
-        self._masks: list[tuple[nn.Parameter, Tensor]] = []
+        self._masks: list[tuple[Tensor, Tensor]] = []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         layers = [layer for layer in pl_module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]

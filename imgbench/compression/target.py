@@ -39,6 +39,10 @@ class Target:
             bounds[name] = float(match[2])
         return cls(**bounds)
 
+    def __str__(self) -> str:
+        bounds = ((name, getattr(self, name)) for name in UNITS)
+        return ",".join(f"{name}<={bound:g}{UNITS[name]}" for name, bound in bounds if bound is not None)
+
     def unmet(self, size: float | None = None, latency: float | None = None, drop: float | None = None) -> list[str]:
         """What of the given measurements exceeds its bound, in words."""
         measured = {"size": size, "latency": latency, "drop": drop}

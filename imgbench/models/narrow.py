@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from imgbench.errors import ConfigError
@@ -43,11 +43,15 @@ def _cut(layer: Layer, name: str, shape: list[int]) -> None:
         raise ConfigError(
             f"widths gives the layer {name!r} weights of shape {shape}, but they are cut from {list(old)}."
         )
-    for owned in (layer._parameters, layer._buffers):
-        for key, value in owned.items():
-            if value is not None and value.dim() > 0:
-                kept = value.data[tuple(slice(n) for n in (shape if key == "weight" else shape[:1]))].clone()
-                owned[key] = nn.Parameter(kept, value.requires_grad) if isinstance(value, nn.Parameter) else kept
+
+    def kept(name: str, value: Tensor) -> Tensor:
+        return value.data[tuple(slice(size) for size in (shape if name == "weight" else shape[:1]))].clone()
+
+    for key, parameter in list(layer.named_parameters(recurse=False)):
+        setattr(layer, key, nn.Parameter(kept(key, parameter), parameter.requires_grad))
+    for key, buffer in list(layer.named_buffers(recurse=False)):
+        if buffer.dim() > 0:  # the number of batches has no channels
+            setattr(layer, key, kept(key, buffer))
     if isinstance(layer, nn.Conv2d):
         if 1 < layer.groups == layer.in_channels:  # depthwise
             layer.groups = shape[0] // (layer.out_channels // layer.in_channels)
