@@ -147,4 +147,9 @@ def check_resume(ckpt_path: str | None, classifier: ImageClassifier, max_epochs:
 
 def _what_must_agree(hparams: Mapping[str, Any]) -> dict[str, Any]:
     model = {name: value for name, value in hparams["model"].items() if name != "pretrained"}  # false in checkpoints
-    return {"model": model, "class_names": hparams["class_names"], "optimizer": hparams["optimizer"]["_target_"]}
+    return {
+        "model": model,
+        "class_names": hparams["class_names"],
+        "optimizer": hparams["optimizer"]["_target_"],
+        "pruned channels": bool(hparams.get("widths")),
+    }

@@ -27,6 +27,7 @@ EXAMPLES = """methods:
   quantize  int8 for onnxruntime: model.onnx. It comes last.
 
 key=value words override the configuration that RUN was trained with; a choice such as augment=light replaces RUN's.
+Of several methods, they are for distill, else for the first; the next derive their own from its result.
 
 examples:
   python -m imgbench.compress RUN distill model=student_small data.image_size=112
@@ -115,10 +116,11 @@ def main() -> int:
     output = new_directory(parent, methods, args.output)
     given = {field.name: getattr(args, field.name) for field in fields(Options)}
     options = Options(**{name: value for name, value in given.items() if value is not None})
+    receiver = methods.index("distill") + 1 if "distill" in methods else 1
     runs = [parent]
     for number, method in enumerate(methods, 1):
         run = Run(output if number == len(methods) else output / "stages" / f"{number}_{method}")
-        compress(method, runs[-1], run, options, words)
+        compress(method, runs[-1], run, options, words if number == receiver else [])
         runs.append(run)
     print_table(runs)
     return 0

@@ -208,8 +208,8 @@ def prune(parent: Run, run: Run, options: Options, words: Sequence[str]) -> dict
     if best is None or (unmet and not only_drop):
         raise _cannot(target, "; ".join(unmet), best)
     _adopt(best, run)
-    return {"amount": taken[int(best.path.name) - 1]["amount"], "target": options.target, "parent_val_acc": before,
-            "steps": taken}  # fmt: skip
+    amount = taken[int(best.path.name) - 1]["amount"]
+    return {"amount": amount, "target": options.target, "parent_val_acc": before, "steps": taken}
 
 
 def _cannot(target: Target, reason: str, best: Run | None) -> ConfigError:

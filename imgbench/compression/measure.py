@@ -11,6 +11,7 @@ import torch
 from torchinfo import summary
 
 from imgbench.data.datamodule import ImageFolderDataModule
+from imgbench.data.scan import VAL
 from imgbench.evaluation.predictions import class_probabilities
 from imgbench.training.classifier import ImageClassifier
 
@@ -92,9 +93,6 @@ def validation_accuracy(classifier: ImageClassifier, data: ImageFolderDataModule
     """Share of the validation images that are classified correctly; of the test images in a run selected on them."""
     classifier.eval().to(device)
     inside = data.preprocessing.center
-    batches, targets = [], []
-    for images, labels in data.val_dataloader():
-        batches.append(images[:, :, inside, inside])
-        targets.append(labels)
+    batches = (images[:, :, inside, inside] for images, _ in data.val_dataloader())
     predicted = class_probabilities(classifier, batches, device).argmax(1)
-    return float((predicted == torch.cat(targets).numpy()).mean())
+    return float((predicted == data.table.labels[data.rows(VAL)]).mean())
