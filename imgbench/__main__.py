@@ -5,6 +5,7 @@ COMMANDS = {
     "summary": "layers, parameters, operations  python -m imgbench.summary model=vgg16 data=potato",
     "evaluate": "accuracy of a run               python -m imgbench.evaluate RUN [--data DIR]",
     "predict": "class of single images          python -m imgbench.predict RUN IMAGE...",
+    "compress": "a smaller run of a run         python -m imgbench.compress RUN prune",
     "export": "one ONNX file for elsewhere     python -m imgbench.export RUN",
     "benchmark": "how fast this machine trains    python -m imgbench.benchmark model=cnn data=sneakers",
 }

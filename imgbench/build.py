@@ -1,12 +1,13 @@
 """From a composed configuration to the objects of a run; shared by the commands that speak Hydra."""
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
@@ -53,18 +54,21 @@ def build_classifier(
     if settings.fused_optimizer and supports_fused(optimizer["_target_"]):
         optimizer["fused"] = True
     objective = {**plain(config.objective), **facts}
-    return instantiate(
-        objective,
-        model=plain(config.model),
-        class_names=class_names,
-        preprocessing=preprocessing.to_dict(),
-        optimizer=optimizer,
-        scheduler=plain(config.scheduler),
-        monitor=config.monitor,
-        mode=config.mode,
-        _convert_="all",
-        _recursive_=False,
-    )
+    try:
+        return instantiate(
+            objective,
+            model=plain(config.model),
+            class_names=class_names,
+            preprocessing=preprocessing.to_dict(),
+            optimizer=optimizer,
+            scheduler=plain(config.scheduler),
+            monitor=config.monitor,
+            mode=config.mode,
+            _convert_="all",
+            _recursive_=False,
+        )
+    except InstantiationException as error:
+        raise (error.__cause__ if isinstance(error.__cause__, ConfigError) else error) from error
 
 
 def settle(config: DictConfig, images: int) -> None:
@@ -126,15 +130,17 @@ def build_logger(config: DictConfig) -> Logger | bool:
     return instantiate(config.logger, _convert_="all")
 
 
-def build_trainer(config: DictConfig, settings: FastSettings, folder: Path, *callbacks: Callback) -> L.Trainer:
-    """The Trainer of a run that lies in `folder`; `callbacks` come after the configured ones."""
+def build_trainer(
+    config: DictConfig, settings: FastSettings, folder: Path, callbacks: Sequence[Callback] = ()
+) -> L.Trainer:
+    """The Trainer of a run that lies in `folder`; `callbacks` come before the configured ones."""
     configured = [callback for callback in instantiate(config.callbacks).values() if callback is not None]
     return instantiate(
         config.trainer,
         default_root_dir=str(folder),
         precision=settings.precision,
         logger=build_logger(config),
-        callbacks=[*configured, *callbacks],
+        callbacks=[*callbacks, *configured],
         plugins=[AtomicCheckpointIO()],
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         enable_model_summary=False,
@@ -180,4 +186,9 @@ def check_resume(ckpt_path: str | None, classifier: ImageClassifier, max_epochs:
 
 def _what_must_agree(hparams: Mapping[str, Any]) -> dict[str, Any]:
     model = {name: value for name, value in hparams["model"].items() if name != "pretrained"}  # false in checkpoints
-    return {"model": model, "class_names": hparams["class_names"], "optimizer": hparams["optimizer"]["_target_"]}
+    return {
+        "model": model,
+        "class_names": hparams["class_names"],
+        "optimizer": hparams["optimizer"]["_target_"],
+        "pruned channels": bool(hparams.get("widths")),
+    }

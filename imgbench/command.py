@@ -7,11 +7,13 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -20,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from imgbench.errors import ConfigError
 from imgbench.run import CONF
 
-PATH_OPTIONS = ("data.root", "data_dir", "ckpt_path", "hydra.run.dir", "hydra.sweep.dir")
+PATH_OPTIONS = ("data.root", "data_dir", "ckpt_path", "objective.teacher", "hydra.run.dir", "hydra.sweep.dir")
 
 
 def slug(text: str) -> str:
@@ -41,6 +43,65 @@ def compose(overrides: list[str], config_name: str = "train") -> DictConfig:
     with open_dict(config):
         del config["hydra"]
     return config
+
+
+LINKS = {"model.num_classes": "data.num_classes", "model.image_size": "data.image_size"}
+
+
+def override_config(config: dict[str, Any], words: Sequence[str]) -> DictConfig:
+    """A run's resolved configuration with `key=value` words put in place; choices of a group are composed from `conf`.
+
+    Raises:
+        ConfigError: a word is not understood, or names a choice or an entry that there is not.
+    """
+    result = OmegaConf.create(config)
+    for key, source in LINKS.items():  # follow again what they were resolved from
+        if OmegaConf.select(result, key) is not None:
+            OmegaConf.update(result, key, f"${{{source}}}")
+    for callback in (result.get("callbacks") or {}).values():
+        if callback:
+            callback.update({key: f"${{{key}}}" for key in ("monitor", "mode") if callback.get(key) == config[key]})
+    try:
+        parsed = OverridesParser.create().parse_overrides([quote_path(word) for word in words])
+        chosen = [word for word in parsed if _is_group(word)]
+        for word in chosen:
+            _choose(result, str(word.key_or_group), word.value())
+        OmegaConf.set_struct(result, True)
+        for word in parsed:
+            if word.is_sweep_override():
+                raise ConfigError(f"{word.input_line}: a sweep over several values is for imgbench.train -m.")
+            if word.is_delete():
+                raise ConfigError(f"{word.input_line}: nothing is deleted here. Set it to null.")
+            if word not in chosen:
+                key, value = word.key_or_group, word.value()
+                OmegaConf.update(result, key, value, merge=True, force_add=word.is_add() or word.is_force_add())
+    except OverrideParseException as error:
+        raise ConfigError(f"{error.override!r} is not understood: {error}") from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"{' '.join(words)}: {str(error).splitlines()[0]}") from error
+    OmegaConf.set_struct(result, False)
+    return result
+
+
+def _is_group(word: Override) -> bool:
+    return (CONF / word.key_or_group).is_dir() and (word.value() is None or isinstance(word.value(), str))
+
+
+def _choose(config: DictConfig, group: str, choice: Any) -> None:
+    """Puts a choice of a group, its interpolations unresolved, in place of the run's."""
+    if group == "experiment":
+        raise ConfigError(
+            f"experiment={choice} is a whole recipe: train it with imgbench.train. Here, name single choices."
+        )
+    composed = compose([f"{group}={'null' if choice is None else choice}"])
+    if group == "head":
+        content = OmegaConf.load(CONF / "head" / f"{choice}.yaml") if choice else {}
+        config.model = OmegaConf.merge(config.model, content)
+        return
+    content = OmegaConf.to_container(composed[group], resolve=False) if group in composed else None
+    config[group] = content
+    if group in ("data", "model"):
+        config[f"{group}_name"] = choice
 
 
 def _end_quietly_on_broken_pipe() -> None:

@@ -41,8 +41,8 @@ def write_grid(data: ImageFolderDataModule, classifier: "ImageClassifier", run: 
     draw_grid(images.permute(0, 2, 3, 1).numpy(), names, run.path / "samples.png", title)
 
 
-def write_outcome(run: Run, data: ImageFolderDataModule, config: DictConfig) -> None:
-    """Draws the curves; writes and prints how good the run's model is. Before the first epoch's end, nothing."""
+def write_outcome(run: Run, data: ImageFolderDataModule, config: DictConfig, announce: bool = True) -> None:
+    """Draws the curves; writes how good the run's model is, and prints it. Before the first epoch's end, nothing."""
     title = f"{config.model_name} on {config.data_name}"
     if (run.path / "metrics.csv").exists():
         draw_curves(run.path / "metrics.csv", run.path / "curves.png", title, config.monitor, config.mode)
@@ -62,6 +62,8 @@ def write_outcome(run: Run, data: ImageFolderDataModule, config: DictConfig) -> 
         results[SPLITS[part]] = Predictions(paths, targets, probabilities, data.class_names)
     metrics = write_results(run.path, title, results, selected_on_test)
     write_report(run.path, title, metrics, selected_on_test)
+    if not announce:
+        return
     print(f"\nRun directory  {run.shown}\nTest accuracy  {describe(metrics['test/acc'])}")
     if selected_on_test:
         print(f"Note           {SELECTED_ON_TEST}")

@@ -1,13 +1,11 @@
 """A trained classifier, ready for use on files, PIL images and arrays."""
 
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -17,7 +15,7 @@ from imgbench.data.preprocessing import DecodeError, Preprocessing
 from imgbench.errors import ConfigError
 from imgbench.evaluation.predictions import class_probabilities
 from imgbench.run import Run
-from imgbench.training.classifier import ImageClassifier
+from imgbench.training.classifier import ImageClassifier, load_classifier
 from imgbench.training.device import device_name
 
 Source = str | Path | Image.Image | np.ndarray
@@ -116,24 +114,3 @@ class Predictor:
         ranked = {self.class_names[i]: float(probabilities[i]) for i in order}
         label = self.class_names[order[0]]
         return Prediction(label, ranked[label], ranked)
-
-
-def load_classifier(path: Path) -> ImageClassifier:
-    """The classifier in a checkpoint, on the CPU.
-
-    Raises:
-        ConfigError: the file is none of imgbench's checkpoints.
-    """
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        classifier = ImageClassifier(**content["hyper_parameters"])
-        classifier.load_state_dict(content["state_dict"])
-        return classifier
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path} does not exist.") from error
-    except pickle.UnpicklingError as error:
-        raise ConfigError(
-            f"{path} is no checkpoint of imgbench: it is damaged, or it holds pickled code, which was not executed."
-        ) from error
-    except (RuntimeError, KeyError, TypeError, EOFError, OSError, ValueError) as error:
-        raise ConfigError(f"{path} is no checkpoint of imgbench, or a damaged one ({type(error).__name__}).") from error

@@ -1,7 +1,9 @@
 """Trains a classifier on a folder of images: `python -m imgbench.train model=vgg16 data=potato`."""
 
 import signal
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -11,9 +13,25 @@ from imgbench.command import hydra_command
 from imgbench.errors import ConfigError
 from imgbench.run import Run
 
+if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
 
-def train(config: DictConfig, run: Run) -> float | None:
+    from imgbench.training.classifier import ImageClassifier
+
+
+def train(
+    config: DictConfig,
+    run: Run,
+    start: "ImageClassifier | None" = None,
+    callbacks: "Sequence[Callback]" = (),
+    announce: bool = True,
+) -> float | None:
     """Trains as configured and leaves everything in the run's directory; returns the best monitored value.
+
+    Args:
+        start: a classifier of the configured model whose weights training starts from, narrowed as it is.
+        callbacks: further ones than those of the configuration.
+        announce: print how good the run is.
 
     Raises:
         ConfigError: the data or the configuration cannot be used.
@@ -47,16 +65,20 @@ def train(config: DictConfig, run: Run) -> float | None:
     run.note(device=device, precision=settings.precision, selected_on_test=data.plan.selects_on_test)
     source = {"data": config.data_name, "split_hash": data.table.hash, "selected_on_test": data.plan.selects_on_test}
     weights = class_weights(config.objective.class_weights, data)
+    widths = start.hparams["widths"] if start else None
     classifier = build_classifier(
-        config, data.class_names, data.preprocessing, settings, class_weights=weights, provenance=source
+        config, data.class_names, data.preprocessing, settings, class_weights=weights, provenance=source, widths=widths
     )
+    if start:
+        classifier.load_state_dict(start.state_dict())
+    run.note(provenance=classifier.hparams["provenance"])
     check_monitor(config.monitor, config.mode, classifier)
     check_resume(config.ckpt_path, classifier, config.trainer.max_epochs)
     (run.path / "summary.txt").write_text(model_table(classifier), "utf-8")
     write_grid(data, classifier, run)
     fast.prepare(classifier, settings)
 
-    trainer = build_trainer(config, settings, run.path, *progress_bar())
+    trainer = build_trainer(config, settings, run.path, [*callbacks, *progress_bar()])
     interrupted = False
     try:
         trainer.fit(classifier, datamodule=data, ckpt_path=config.ckpt_path, weights_only=True)
@@ -64,7 +86,7 @@ def train(config: DictConfig, run: Run) -> float | None:
         interrupted = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if trainer.is_global_zero:
-        write_outcome(run, data, config)
+        write_outcome(run, data, config, announce)
     if interrupted:
         raise KeyboardInterrupt
     score = getattr(trainer.checkpoint_callback, "best_model_score", None)

@@ -154,7 +154,7 @@ def test_any_module_class_is_a_model():
         ({"image_size": 10}, "CNN cannot be built: image_size=10"),
         ({"depth": 3}, "CNN cannot be built: .*depth"),
         ({"_target_": "imgbench.models.cnn.CNM"}, "'imgbench.models.cnn.CNM' cannot be imported"),
-        ({"_target_": "imgbench.models.vgg.VGG"}, "VGG cannot be built: .*image_size"),
+        ({"_target_": "imgbench.models.vgg.VGG", "pool2": "avg"}, "VGG cannot be built: .*pool2"),
     ],
 )
 def test_a_model_that_cannot_be_built_says_why(change, message):

@@ -14,7 +14,7 @@ from imgbench.command import compose, quote_path, slug
 from imgbench.run import CONF
 
 LEARNING = ["augment", "objective", "optimizer", "scheduler", "callbacks", "trainer", "logger"]
-GROUPS = ["data", "model", *LEARNING, "experiment"]
+GROUPS = ["data", "model", "head", *LEARNING, "experiment"]
 CHOICES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 
 

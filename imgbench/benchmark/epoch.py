@@ -51,7 +51,7 @@ def _imgbench(connection: Connection, config: dict[str, Any]) -> None:
     classifier = build_classifier(composed, data.class_names, data.preprocessing, settings, class_weights=None)
     fast.prepare(classifier, settings)
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(SystemExit):
-        trainer = build_trainer(composed, settings, Path(folder), _Gate(connection))
+        trainer = build_trainer(composed, settings, Path(folder), [_Gate(connection)])
         trainer.fit(classifier, datamodule=data)
 
 

@@ -52,6 +52,11 @@ class Augment(nn.Module):
         self.scale, self.ratio, self.color, self.mix = tuple(scale), tuple(ratio), color, mix
         self.policy = POLICIES[policy]() if policy else None
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether every epoch gives the same images."""
+        return self.scale == self.ratio == (1.0, 1.0) and not self.flip and self.policy is None and not self.mix
+
     def forward(self, images: Tensor, targets: Tensor, image_size: int, num_classes: int) -> tuple[Tensor, Tensor]:
         """uint8 (N, 3, H, W) and (N,) -> float (N, 3, image_size, image_size) in 0 to 1 and the targets."""
         if self.policy is not None:

@@ -1,7 +1,10 @@
 """The three-convolution network of the sneakers, monkeypox and weather posts (Keras)."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
+from imgbench.models.head import dense_layers, number_of_features, pool_features
 from imgbench.models.layers import Dropout, init_keras
 
 POOLS = {"avg": nn.AvgPool2d, "max": nn.MaxPool2d}
@@ -14,7 +17,10 @@ class CNN(nn.Module):
     Args:
         image_size: the dense layer's width depends on it; at least 18 pixels.
         pool2: kind of the second pooling, `avg` or `max`.
-        drop_rate: dropout after the second pooling (unless `early_dropout` is off) and after the third convolution.
+        drop_rate: dropout after the second pooling (unless `early_dropout` is off), after the third convolution, and
+            after each layer of `hidden`.
+        hidden: widths of the dense layers before the last; None is the posts' 128 without dropout.
+        pool_size: the last feature map is averaged to this side; None leaves it as it is.
     """
 
     def __init__(
@@ -25,6 +31,8 @@ class CNN(nn.Module):
         pool2: str = "avg",
         drop_rate: float = 0.3,
         early_dropout: bool = True,
+        hidden: Sequence[int] | None = None,
+        pool_size: int | None = None,
     ) -> None:
         super().__init__()
         if image_size < 18:
@@ -37,11 +45,13 @@ class CNN(nn.Module):
             nn.Conv2d(first, second, 3), nn.ReLU(), POOLS[pool2](2), Dropout(drop_rate if early_dropout else 0.0),
             nn.Conv2d(second, third, 3), nn.ReLU(), Dropout(drop_rate),
         )  # fmt: skip
-        side = ((image_size - 2) // 2 - 2) // 2 - 2
-        self.classifier = nn.Sequential(
-            nn.Flatten(), nn.Linear(third * side * side, 128), nn.ReLU(), nn.Linear(128, num_classes)
+        self.avgpool = pool_features(pool_size)
+        width = third * pool_size**2 if pool_size else number_of_features(self.features, in_chans, image_size)
+        head = dense_layers(
+            width, num_classes, (128,) if hidden is None else hidden, None if hidden is None else drop_rate
         )
+        self.classifier = nn.Sequential(nn.Flatten(), *head)
         self.apply(init_keras)
 
     def forward(self, images: Tensor) -> Tensor:  # (N, in_chans, image_size, image_size) -> (N, num_classes)
-        return self.classifier(self.features(images))
+        return self.classifier(self.avgpool(self.features(images)))

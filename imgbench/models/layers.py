@@ -37,6 +37,16 @@ def _is_dense(x: Tensor) -> bool:
     return x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
 
 
+class DepthwiseSeparableConv2d(nn.Sequential):
+    """Depthwise 3x3 then pointwise 1x1 convolution, padded (https://arxiv.org/abs/1704.04861)."""
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=bias),
+            nn.Conv2d(in_channels, out_channels, 1, bias=bias),
+        )
+
+
 def init_keras(module: nn.Module) -> None:
     """Keras' defaults for dense and convolution layers: Glorot uniform weights and zero biases.
 
@@ -46,3 +56,16 @@ def init_keras(module: nn.Module) -> None:
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def init_kaiming(module: nn.Module) -> None:
+    """torchvision's initialisation of VGG (He et al. 2015, https://arxiv.org/abs/1502.01852), zero biases."""
+    if isinstance(module, nn.Conv2d):
+        if module.groups == 1:
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        else:  # a depthwise filter sees one channel, and no ReLU follows it
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="linear")
+    elif isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, 0, 0.01)
+    if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imgbench.models.head import dense_layers, pool_features
+
 
 class CompactResNet(nn.Module):
-    """A stem that quarters the image's sides, stages of residual blocks, global average pooling, one dense layer.
+    """A stem that quarters the image's sides, stages of residual blocks, average pooling, a dense head.
 
     Blocks of two dense 3x3 convolutions (He et al. 2016, https://arxiv.org/abs/1512.03385), which CPUs compute faster
     than depthwise ones; shortcuts pool before they project (https://arxiv.org/abs/1812.01187), and the last
@@ -17,7 +19,9 @@ class CompactResNet(nn.Module):
         stem: output channels of the stem's two convolutions, both of stride 2.
         widths: channels of each stage; each but the first halves the sides.
         depths: blocks of each stage.
-        drop_rate: dropout before the dense layer.
+        hidden: widths of the dense layers before the last.
+        pool_size: the last feature map is averaged to this side.
+        drop_rate: dropout after each hidden dense layer.
     """
 
     def __init__(
@@ -27,6 +31,8 @@ class CompactResNet(nn.Module):
         stem: Sequence[int] = (24, 48),
         widths: Sequence[int] = (48, 96, 192),
         depths: Sequence[int] = (1, 2, 2),
+        hidden: Sequence[int] = (),
+        pool_size: int = 1,
         drop_rate: float = 0.0,
     ) -> None:
         super().__init__()
@@ -39,12 +45,11 @@ class CompactResNet(nn.Module):
                 layers.append(ResidualBlock(width, channels, stride=2 if stage > 0 and block == 0 else 1))
                 width = channels
         self.features = nn.Sequential(*layers)
-        self.classifier = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(drop_rate), nn.Linear(width, num_classes)
-        )
+        self.avgpool = pool_features(pool_size)
+        self.classifier = nn.Sequential(*dense_layers(width * pool_size**2, num_classes, hidden, drop_rate))
 
     def forward(self, images: Tensor) -> Tensor:  # (N, in_chans, H, W) -> (N, num_classes)
-        return self.classifier(self.features(images))
+        return self.classifier(self.avgpool(self.features(images)).flatten(1))
 
 
 class ResidualBlock(nn.Module):

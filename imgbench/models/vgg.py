@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from imgbench.models.layers import Dropout, init_keras
+from imgbench.models.head import dense_layers, number_of_features, pool_features
+from imgbench.models.layers import DepthwiseSeparableConv2d, init_kaiming, init_keras
 
 VGG16_BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
@@ -17,9 +18,12 @@ class VGG(nn.Module):
     Args:
         blocks: output channels of each block's convolutions; an image needs 2**len(blocks) pixels.
         hidden: widths of the dense layers before the last; none makes the head a single layer.
-        pool_size: the last feature map is averaged to this side, which makes the head fit every input size.
+        pool_size: the last feature map is averaged to this side, which makes the head fit every input size; None
+            leaves it as it is for images of `image_size`.
         drop_rate: dropout after each hidden dense layer.
         batch_norm: batch normalisation after each convolution.
+        separable: convolutions are depthwise and pointwise pairs, as in https://arxiv.org/abs/1704.04861, but without
+            a nonlinearity between the two.
         init: `kaiming` as torchvision's VGG, or `keras` (Glorot uniform, zero biases).
     """
 
@@ -29,9 +33,11 @@ class VGG(nn.Module):
         in_chans: int = 3,
         blocks: Sequence[Sequence[int]] = VGG16_BLOCKS,
         hidden: Sequence[int] = (4096, 4096),
-        pool_size: int = 7,
+        pool_size: int | None = 7,
         drop_rate: float = 0.5,
         batch_norm: bool = False,
+        separable: bool = False,
+        image_size: int = 224,
         init: str = "kaiming",
     ) -> None:
         super().__init__()
@@ -41,31 +47,18 @@ class VGG(nn.Module):
         width = in_chans
         for block in blocks:
             for channels in block:
-                layers.append(nn.Conv2d(width, channels, 3, padding=1))
+                pair = DepthwiseSeparableConv2d(width, channels) if separable else None
+                layers.append(pair or nn.Conv2d(width, channels, 3, padding=1))
                 if batch_norm:
                     layers.append(nn.BatchNorm2d(channels))
                 layers.append(nn.ReLU(inplace=True))
                 width = channels
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
-        self.avgpool = nn.AdaptiveAvgPool2d(pool_size)
-
-        head: list[nn.Module] = []
-        width *= pool_size**2
-        for features in hidden:
-            head += [nn.Linear(width, features), nn.ReLU(inplace=True), Dropout(drop_rate)]
-            width = features
-        self.classifier = nn.Sequential(*head, nn.Linear(width, num_classes))
-        self.apply(init_keras if init == "keras" else _init_kaiming)
+        self.avgpool = pool_features(pool_size)
+        width = width * pool_size**2 if pool_size else number_of_features(self.features, in_chans, image_size)
+        self.classifier = nn.Sequential(*dense_layers(width, num_classes, hidden, drop_rate))
+        self.apply(init_keras if init == "keras" else init_kaiming)
 
     def forward(self, images: Tensor) -> Tensor:  # (N, in_chans, H, W) -> (N, num_classes)
         return self.classifier(self.avgpool(self.features(images)).flatten(1))
-
-
-def _init_kaiming(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    elif isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, 0, 0.01)
-    if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)

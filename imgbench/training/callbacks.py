@@ -100,7 +100,9 @@ class BestCheckpoint(ModelCheckpoint):
 
     def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:
         # Of equally good epochs the later, whose learning rate has come down further.
-        return super().check_monitor_top_k(trainer, current) or (current is not None and bool(current == self.kth_value))
+        return super().check_monitor_top_k(trainer, current) or (
+            current is not None and bool(current == self.kth_value)
+        )
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         assert trainer.ckpt_path is not None  # it was None in `setup`

@@ -1,6 +1,8 @@
 """The LightningModule: a model, its loss and its optimizer, and all that is needed to use it again."""
 
-from inspect import isclass, isfunction
+import pickle
+from inspect import isclass, isfunction, signature
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -12,6 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics.classification import MulticlassAccuracy
 
 from imgbench.errors import ConfigError
+from imgbench.models.narrow import narrow
 
 
 def build_model(config: dict[str, Any]) -> nn.Module:
@@ -35,6 +38,12 @@ def build_model(config: dict[str, Any]) -> nn.Module:
     is_builder = isfunction(found) and found.__module__.startswith("imgbench.models.")
     if not (is_builder or (isclass(found) and issubclass(found, nn.Module))):
         raise ConfigError(f"model._target_={target!r} is no nn.Module class, and nothing else is called as a model.")
+    head = [name for name in ("hidden", "pool_size") if name in arguments and name not in signature(found).parameters]
+    if head:
+        raise ConfigError(
+            f"The model {target} keeps the head it has: it takes no {' or '.join(head)}. head=... is for models built "
+            "here, such as model=vgg16, cnn or student."
+        )
     try:
         return found(**arguments)
     except ConfigError:
@@ -70,6 +79,7 @@ class ImageClassifier(L.LightningModule):
         class_weights: weight of each class in the loss.
         provenance: where the classifier comes from, for example the hash of its `split.csv`.
         monitor: the metric that a plateau schedule watches, and `mode` whether it should be `max` or `min`.
+        widths: shapes of the weights of layers that were pruned; see `imgbench.models.narrow`.
     """
 
     METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")
@@ -86,11 +96,13 @@ class ImageClassifier(L.LightningModule):
         provenance: dict[str, Any] | None = None,
         monitor: str = "val/acc",
         mode: str = "max",
+        widths: dict[str, list[int]] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.class_names = class_names
         self.model = build_model(model)
+        narrow(self.model, widths or {})
         self.loss = nn.CrossEntropyLoss(
             weight=None if class_weights is None else torch.tensor(class_weights), label_smoothing=label_smoothing
         )
@@ -103,6 +115,11 @@ class ImageClassifier(L.LightningModule):
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("offset", offset, persistent=False)
 
+    @staticmethod
+    def argument_names() -> list[str]:
+        """The hyper-parameters of a checkpoint."""
+        return list(signature(ImageClassifier).parameters)
+
     def forward(self, images: Tensor) -> Tensor:
         """uint8, or float in 0 to 1, (N, 3, image_size, image_size) -> logits (N, num_classes)."""
         values = images.float() if images.dtype == torch.uint8 else images * 255
@@ -111,12 +128,15 @@ class ImageClassifier(L.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, targets = batch  # targets are (N, num_classes) probabilities where images were mixed
         logits = self(images)
-        loss = self.loss(logits, targets)
+        loss = self.training_loss(images, logits, targets)
         accuracy = self.train_acc(logits.detach(), targets.argmax(1) if targets.dim() == 2 else targets)
         self.log_dict({"loss": loss, "acc": accuracy}, prog_bar=True, logger=False)  # of this batch, for the bar
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
         self.log("train/acc", self.train_acc, on_step=False, on_epoch=True, batch_size=len(images))
         return loss
+
+    def training_loss(self, images: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+        return self.loss(logits, targets)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, targets = batch
@@ -166,3 +186,24 @@ class ImageClassifier(L.LightningModule):
             average = getattr(callback, "_average_model", None)
             if average is not None and "averaging_state" not in checkpoint:
                 checkpoint["state_dict"] = average.module.state_dict()
+
+
+def load_classifier(path: Path) -> ImageClassifier:
+    """The classifier in a checkpoint, on the CPU.
+
+    Raises:
+        ConfigError: the file is none of imgbench's checkpoints.
+    """
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        classifier = ImageClassifier(**content["hyper_parameters"])
+        classifier.load_state_dict(content["state_dict"])
+        return classifier
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} does not exist.") from error
+    except pickle.UnpicklingError as error:
+        raise ConfigError(
+            f"{path} is no checkpoint of imgbench: it is damaged, or it holds pickled code, which was not executed."
+        ) from error
+    except (RuntimeError, KeyError, TypeError, EOFError, OSError, ValueError) as error:
+        raise ConfigError(f"{path} is no checkpoint of imgbench, or a damaged one ({type(error).__name__}).") from error

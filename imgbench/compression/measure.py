@@ -1,0 +1,98 @@
+"""What a classifier costs: parameters, multiply-adds, megabytes and milliseconds."""
+
+import statistics
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torchinfo import summary
+
+from imgbench.data.datamodule import ImageFolderDataModule
+from imgbench.data.scan import VAL
+from imgbench.evaluation.predictions import class_probabilities
+from imgbench.training.classifier import ImageClassifier
+
+MB = 10**6
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one image at a time, on the CPU."""
+
+    parameters: int
+    multiply_adds: int
+    size_mb: float  # of the weights' file; a megabyte is 10^6 bytes
+    latency_ms: float
+    threads: int  # that the latency was measured with
+
+
+def measure(classifier: ImageClassifier, file: Path) -> Cost:
+    """The cost of a classifier whose weights lie in `file`."""
+    classifier.cpu().eval()
+    return Cost(
+        parameters=sum(parameter.numel() for parameter in classifier.model.parameters()),
+        multiply_adds=multiply_adds(classifier),
+        size_mb=size_mb(file),
+        latency_ms=latency_ms(one_image(classifier)),
+        threads=torch.get_num_threads(),
+    )
+
+
+def size_mb(file: Path) -> float:
+    return file.stat().st_size / MB
+
+
+def gzip_mb(file: Path) -> float:
+    """Size of the file once it is compressed as gzip does by default."""
+    compressor, total = zlib.compressobj(6), 0
+    with file.open("rb") as stream:
+        while block := stream.read(2**20):
+            total += len(compressor.compress(block))
+    return (total + len(compressor.flush())) / MB
+
+
+def weights_mb(classifier: ImageClassifier) -> float:
+    """Size of all tensors in a checkpoint, which the file exceeds by the names and hyper-parameters."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in classifier.state_dict().values()) / MB
+
+
+def multiply_adds(classifier: ImageClassifier) -> int:
+    """Of one image."""
+    size = int(classifier.hparams["preprocessing"]["image_size"])
+    return int(summary(classifier.model, (1, 3, size, size), verbose=0, device="cpu").total_mult_adds)
+
+
+def one_image(classifier: ImageClassifier) -> Callable[[], object]:
+    """A call that classifies one random uint8 image."""
+    size = int(classifier.hparams["preprocessing"]["image_size"])
+    image = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8)
+
+    def call() -> object:
+        with torch.inference_mode():
+            return classifier(image).softmax(1)
+
+    return call
+
+
+def latency_ms(call: Callable[[], object], seconds: float = 0.5, at_least: int = 20) -> float:
+    """Median of the milliseconds of many calls, after a few that do not count."""
+    for _ in range(5):
+        call()
+    times: list[float] = []
+    while len(times) < at_least or sum(times) < seconds:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times)
+
+
+def validation_accuracy(classifier: ImageClassifier, data: ImageFolderDataModule, device: str) -> float:
+    """Share of the validation images that are classified correctly; of the test images in a run selected on them."""
+    classifier.eval().to(device)
+    inside = data.preprocessing.center
+    batches = (images[:, :, inside, inside] for images, _ in data.val_dataloader())
+    predicted = class_probabilities(classifier, batches, device).argmax(1)
+    return float((predicted == data.table.labels[data.rows(VAL)]).mean())

@@ -1,0 +1,54 @@
+"""What a compressed run shall reach, as a user writes it: `size<=2MB,latency<=10ms,drop<=1pt`."""
+
+import re
+from dataclasses import dataclass
+
+from imgbench.errors import ConfigError
+
+UNITS = {"size": "MB", "latency": "ms", "drop": "pt"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Upper bounds; None is none.
+
+    `size` of the weights' file in MB of 10^6 bytes, `latency` of one image on this machine in milliseconds, `drop` of
+    the validation accuracy in percentage points.
+    """
+
+    size: float | None = None
+    latency: float | None = None
+    drop: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Target":
+        """Reads `size<=2MB`, `latency<=10ms`, `drop<=1pt`, or several of them joined by commas.
+
+        Raises:
+            ConfigError: something else.
+        """
+        bounds: dict[str, float] = {}
+        for part in text.split(","):
+            match = re.fullmatch(r"\s*(size|latency|drop)\s*<=\s*(\d+\.?\d*|\.\d+)\s*(MB|ms|pt)?\s*", part)
+            name = match[1] if match else ""
+            if match is None or match[3] not in (None, UNITS[name]) or name in bounds:
+                raise ConfigError(
+                    f'--target {text!r}: {part.strip()!r} is not understood. Expected "size<=2MB", "latency<=10ms", '
+                    '"drop<=1pt" (points of validation accuracy), each at most once, joined by commas.'
+                )
+            bounds[name] = float(match[2])
+        return cls(**bounds)
+
+    def __str__(self) -> str:
+        bounds = ((name, getattr(self, name)) for name in UNITS)
+        return ",".join(f"{name}<={bound:g}{UNITS[name]}" for name, bound in bounds if bound is not None)
+
+    def unmet(self, size: float | None = None, latency: float | None = None, drop: float | None = None) -> list[str]:
+        """What of the given measurements exceeds its bound, in words."""
+        measured = {"size": size, "latency": latency, "drop": drop}
+        return [
+            f"{name} {value:.4g} {UNITS[name]}, not {bound:.4g} {UNITS[name]}"
+            for name, value in measured.items()
+            # Rounded as an accuracy is, so that a drop of exactly one point is not more than one.
+            if value is not None and (bound := getattr(self, name)) is not None and round(value, 6) > bound
+        ]

@@ -1,0 +1,298 @@
+"""The methods of compression, each from a run to a smaller run; shared by the commands that compress."""
+
+import hashlib
+import logging
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from imgbench.build import build_data, plain
+from imgbench.command import override_config
+from imgbench.compression.measure import (
+    Cost,
+    gzip_mb,
+    latency_ms,
+    measure,
+    one_image,
+    size_mb,
+    validation_accuracy,
+    weights_mb,
+)
+from imgbench.compression.onnx_file import OnnxModel
+from imgbench.compression.prune import MOST, KeepZeros, remove_channels, zero_share, zero_weights
+from imgbench.compression.quantize import quantize as quantize_to_int8
+from imgbench.compression.target import Target
+from imgbench.data.datamodule import ImageFolderDataModule
+from imgbench.data.scan import SPLITS
+from imgbench.errors import ConfigError
+from imgbench.models.narrow import layer_widths
+from imgbench.outcome import write_outcome
+from imgbench.run import Run
+from imgbench.summary import model_table
+from imgbench.train import train
+from imgbench.training.classifier import ImageClassifier, load_classifier
+from imgbench.training.device import device_name
+
+log = logging.getLogger(__name__)
+
+FINER = 0.05  # of the channels, that further steps remove when the planned ones were not enough
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line sets; None is the method's own default."""
+
+    amount: float | None = None
+    target: str | None = None
+    steps: int | None = None
+    unstructured: bool = False
+    max_drop: float | None = None
+    temperature: float | None = None
+    alpha: float | None = None
+    calibration: int | None = None
+
+
+def weights_file(run: Run) -> Path:
+    """The checkpoint that a method starts from.
+
+    Raises:
+        ConfigError: the run has none, or is quantised.
+    """
+    if run.best.is_file():
+        return run.best
+    if (run.path / "model.onnx").is_file():
+        raise ConfigError(
+            f"{run.shown} is quantised: it has a model.onnx, and no checkpoint whose weights could be compressed "
+            f"further. Start from the run it was made of: {run.info.get('compressed_from', {}).get('path', '?')}"
+        )
+    raise ConfigError(
+        f"{run.shown} has no checkpoints/best.ckpt; its status is {run.info.get('status')!r}. "
+        "Train it to the end of an epoch."
+    )
+
+
+def compress(method: str, parent: Run, run: Run, options: Options, words: Sequence[str] = ()) -> None:
+    """Applies a method of METHODS to `parent`, and leaves a complete run in the new directory `run`.
+
+    Args:
+        words: `key=value` words that override the parent's configuration.
+
+    Raises:
+        ConfigError: the method cannot be applied, or a target cannot be met.
+    """
+    file = weights_file(parent)
+    source = {"path": str(parent.path.resolve()), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    run.path.mkdir(parents=True, exist_ok=True)
+    with run.recorded(seed=parent.config["seed"], method=method, compressed_from=source):
+        run.note(facts=METHODS[method](parent, run, options, words))
+
+
+def same_images(config: DictConfig, parent: Run) -> ImageFolderDataModule:
+    """The data of a configuration, once it is sure that these are the parent's images in the parent's splits.
+
+    Raises:
+        ConfigError: images were added, removed or changed, or are divided otherwise.
+    """
+    data = build_data(config)
+    table = data.table
+    own = zip(table.paths, (SPLITS[part] for part in table.splits), table.digests, strict=True)
+    now = {path: (split, digest.tobytes().hex()) for path, split, digest in own}
+    then = {row["path"]: (row["split"], row["hash"]) for split in SPLITS for row in parent.split_rows(split)}
+    if now == then:
+        return data
+    missing, new = then.keys() - now.keys(), now.keys() - then.keys()
+    changed = {path for path in then.keys() & now.keys() if then[path] != now[path]}
+    raise ConfigError(
+        f"The images in {table.root} are not those of {parent.shown}/split.csv: {len(missing)} are missing, {len(new)} "
+        f"are new, {len(changed)} are changed or in another split, for example {min(missing | new | changed)}.\n"
+        "A compressed model is trained and tested on the images of its parent, or the two could not be compared. "
+        "Restore them, or train the parent again."
+    )
+
+
+def distill(parent: Run, run: Run, options: Options, words: Sequence[str]) -> dict[str, Any]:
+    """Trains the model that `words` choose with the parent as its teacher, and else as the parent was trained."""
+    settings = {"temperature": options.temperature, "alpha": options.alpha}
+    own = [f"objective.{name}={value}" for name, value in settings.items() if value is not None]
+    base = {**parent.config, "ckpt_path": None}
+    config = override_config(base, ["objective=distill", *own, *words])
+    config.objective.teacher = str(weights_file(parent).resolve())
+    same_images(config, parent)
+    train(config, run, announce=False)
+    return {name: config.objective[name] for name in ("teacher", "temperature", "alpha")}
+
+
+def finetuning(parent: Run, words: Sequence[str]) -> DictConfig:
+    """The parent's configuration for a fifth of its epochs with a tenth of its learning rate, falling to zero.
+
+    Raises:
+        ConfigError: the words ask for another model, or other images for it to see.
+    """
+    base = {**parent.config, "ckpt_path": None}
+    base["optimizer"]["lr"] /= 10
+    base["trainer"]["max_epochs"] = max(2, round((base["trainer"]["max_epochs"] or 0) / 5))
+    before, config = override_config(base, []), override_config(base, ["scheduler=cosine", *words])
+    changed = [key for key in ("image_size", "short_side", "normalize") if config.data.get(key) != before.data.get(key)]
+    if changed or plain(config.model) != plain(before.model):
+        raise ConfigError(
+            f"{' '.join(words)}: pruning keeps the model and {', '.join(changed) or 'its head'} of {parent.shown}. "
+            "Another model is for distill: compress RUN distill prune model=student_small"
+        )
+    return config
+
+
+def prune(parent: Run, run: Run, options: Options, words: Sequence[str]) -> dict[str, Any]:
+    """Removes channels in steps, with fine-tuning after each; or sets single weights to zero, with fine-tuning."""
+    config = finetuning(parent, words)
+    data = same_images(config, parent)
+    classifier = load_classifier(parent.best)
+    if options.unstructured:
+        amount = 0.3 if options.amount is None else options.amount
+        train(config, run, zero_weights(classifier, amount), [KeepZeros()], announce=False)
+        trained = load_classifier(run.best)
+        return {
+            "amount": amount,
+            "zero_share": zero_share(trained),
+            "size_mb": size_mb(run.best),
+            "gzip_mb": gzip_mb(run.best),
+            "parent_gzip_mb": gzip_mb(parent.best),
+        }
+    device = device_name(config.trainer.accelerator)
+    before = validation_accuracy(classifier, data, device)
+    classifier.cpu()
+    original = layer_widths(classifier.model)
+    target = Target.parse(options.target) if options.target else Target()
+    only_drop = target.size is None and target.latency is None
+    cost = measure(classifier, parent.best)
+    if not only_drop and not target.unmet(cost.size_mb, cost.latency_ms):
+        raise ConfigError(
+            f'--target "{target}": {parent.shown} meets it already, with {cost.size_mb:.4g} MB and '
+            f"{cost.latency_ms:.4g} ms."
+        )
+    overhead = cost.size_mb - weights_mb(classifier)
+    best: Run | None = None
+    taken: list[dict[str, Any]] = []
+    unmet: list[str] = []
+    current = classifier
+    for amount in _amounts(classifier, options, target, overhead):
+        smaller = remove_channels(current, amount, original)
+        if layer_widths(smaller.model) == layer_widths(current.model):
+            continue
+        step = Run(run.path / "steps" / str(len(taken) + 1))
+        step.path.mkdir(parents=True)
+        with step.recorded(seed=config.seed, amount=amount):
+            train(config.copy(), step, smaller, announce=False)
+        current = load_classifier(step.best)
+        accuracy = validation_accuracy(current, data, device)
+        cost = measure(current, step.best)
+        drop = 100 * (before - accuracy)
+        taken.append({"amount": round(amount, 4), "val_acc": accuracy, "drop": drop, **asdict(cost)})
+        log.info("step %d: %.0f %% of the channels removed; validation accuracy %.4f, %.4g MB, %.4g ms", len(taken),
+                 100 * amount, accuracy, cost.size_mb, cost.latency_ms)  # fmt: skip
+        unmet = target.unmet(drop=drop)
+        if unmet:
+            break
+        best = step
+        unmet = target.unmet(cost.size_mb, cost.latency_ms)
+        if not unmet and not only_drop:
+            break
+    if best is None and not taken:
+        raise ConfigError(
+            f"--amount {options.amount}: no layer of {parent.shown} is wide enough to lose a channel by it."
+        )
+    if best is None or (unmet and not only_drop):
+        raise _cannot(target, "; ".join(unmet), best)
+    _adopt(best, run)
+    amount = taken[int(best.path.name) - 1]["amount"]
+    return {"amount": amount, "target": options.target, "parent_val_acc": before, "steps": taken}
+
+
+def _cannot(target: Target, reason: str, best: Run | None) -> ConfigError:
+    so_far = f"The best run so far is {best.shown}." if best else "No step met it."
+    return ConfigError(f'--target "{target}" cannot be met: {reason}. {so_far}')
+
+
+def _amounts(classifier: ImageClassifier, options: Options, target: Target, overhead: float) -> Iterator[float]:
+    """Shares of the original channels to have removed after each step; with a target further and further."""
+    if options.target is None:
+        amount, steps = 0.5 if options.amount is None else options.amount, options.steps or 2
+        yield from (amount * (step + 1) / steps for step in range(steps))
+        return
+    amount = 0.0
+    if target != Target(drop=target.drop):
+        planned, steps = _enough(classifier, target, overhead), options.steps or 3
+        yield from (planned * (step + 1) / steps for step in range(steps))
+        amount = planned
+    finer = FINER if amount else 0.1
+    while amount < MOST:
+        amount = min(amount + finer, MOST)
+        yield amount
+
+
+def _enough(classifier: ImageClassifier, target: Target, overhead: float) -> float:
+    """The least share of channels whose removal meets the bounds of size and latency: neither depends on training.
+
+    Raises:
+        ConfigError: not even the most that can be removed does.
+    """
+
+    def unmet(amount: float) -> list[str]:
+        smaller = remove_channels(classifier, amount)
+        latency = latency_ms(one_image(smaller)) if target.latency is not None else None
+        return target.unmet(weights_mb(smaller) + overhead, latency)
+
+    if reasons := unmet(MOST):
+        raise _cannot(target, f"without {MOST:.0%} of the channels there is still {'; '.join(reasons)}", None)
+    low, high = 0.0, MOST
+    while high - low > 0.01:
+        middle = (low + high) / 2
+        low, high = (middle, high) if unmet(middle) else (low, middle)
+    return math.ceil(100 * high) / 100 if high < MOST - 0.01 else MOST
+
+
+def _adopt(step: Run, run: Run) -> None:
+    """Makes a step's run that of the whole, and removes the others."""
+    facts = step.info
+    for entry in step.path.iterdir():
+        if entry.name != "run.json":
+            shutil.move(entry, run.path / entry.name)
+    run.note(**{name: value for name, value in facts.items() if name not in run.info})
+    shutil.rmtree(run.path / "steps")
+
+
+def quantize(parent: Run, run: Run, options: Options, words: Sequence[str]) -> dict[str, Any]:
+    """int8 weights and activations as `model.onnx`, calibrated on the parent's training images."""
+    config = override_config({**parent.config, "ckpt_path": None}, words)
+    data = same_images(config, parent)
+    classifier = load_classifier(parent.best)
+    run.write_config(plain(config))
+    run.write_split(data.table.csv_lines())
+    run.note(selected_on_test=data.plan.selects_on_test, provenance=classifier.hparams["provenance"])
+    (run.path / "summary.txt").write_text(model_table(classifier), "utf-8")
+    chosen = {"max_drop": options.max_drop, "calibration_images": options.calibration}
+    facts = quantize_to_int8(
+        classifier, data, run.path / "model.onnx", **{k: v for k, v in chosen.items() if v is not None}
+    )
+    write_outcome(run, data, config, announce=False)
+    return facts
+
+
+def cost_of(run: Run) -> Cost:
+    """What a run's model costs; a quantised one has the parameters and multiply-adds of the run it was made of."""
+    file = run.path / "model.onnx"
+    if run.best.is_file():
+        return measure(load_classifier(run.best), run.best)
+    source = cost_of(Run.open(run.info["compressed_from"]["path"]))
+    model = OnnxModel(file, threads=source.threads)
+    size = int(model.preprocessing.image_size)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
+    return replace(source, size_mb=size_mb(file), latency_ms=latency_ms(lambda: model.run(pixels)))
+
+
+METHODS = {"distill": distill, "prune": prune, "quantize": quantize}

@@ -1,0 +1,250 @@
+"""Smaller runs of a run, from the command line."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import imgbench
+from imgbench import compress, evaluate
+from imgbench.command import override_config
+from imgbench.compression.prune import zero_share
+from imgbench.errors import ConfigError
+from imgbench.models.narrow import layer_widths
+from imgbench.run import Run
+from imgbench.stages import finetuning
+from imgbench.training.classifier import load_classifier
+
+FILES = {"config.yaml", "run.json", "split.csv", "summary.txt", "metrics.csv", "metrics.json", "predictions.csv",
+         "checkpoints", "samples.png", "curves.png", "confusion.png", "report.html"}  # fmt: skip
+
+
+@pytest.fixture
+def parent(tiny_run, tmp_path) -> Run:
+    """A copy of the finished run, in a folder with an awkward name."""
+    path = tmp_path / "a=b (1)" / "run"
+    shutil.copytree(tiny_run.path, path)
+    return Run(path)
+
+
+@pytest.fixture
+def run_compress(parent, monkeypatch):
+    def run(*words: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["compress", str(parent.path), *map(str, words)])
+        return compress.main()
+
+    return run
+
+
+def accuracy(run: Run) -> float:
+    return json.loads((run.path / "metrics.json").read_text())["test/acc"]["value"]
+
+
+def test_distilled_run_is_a_run_like_any_other(run_compress, parent, monkeypatch, capsys):
+    run_compress("distill", "model=student_small", "--alpha", 0.5, "data.image_size=16", "optimizer.lr=0.01")
+    shown = capsys.readouterr().out
+    run = Run.open(f"{parent.path}_distill")
+    assert {path.name for path in run.path.iterdir()} == FILES
+    assert (run.path / "split.csv").read_text() == (parent.path / "split.csv").read_text()
+    assert run.info["status"] == "finished"
+    assert run.info["method"] == "distill"
+    assert run.info["compressed_from"]["path"] == str(parent.path)
+    assert len(run.info["compressed_from"]["sha256"]) == 64
+    assert run.info["facts"]["alpha"] == run.config["objective"]["alpha"] == 0.5
+    assert run.info["facts"]["temperature"] == 4
+    assert run.config["model"]["image_size"] == 16
+    assert (run.config["model_name"], run.config["optimizer"]["lr"]) == ("student_small", 0.01)
+    assert "${" not in json.dumps(run.config)
+    assert run.info["cost"]["parameters"] < 300_000
+    assert run.info["cost"]["size_mb"] == pytest.approx(run.best.stat().st_size / 1e6)
+    assert run.info["cost"]["latency_ms"] > 0
+    assert f"{run.info['cost']['parameters']:,}" in shown
+    assert f"{run.info['parent_cost']['parameters']:,}" in shown
+    assert "of " in shown and "thread(s)" in shown
+    monkeypatch.setattr(sys, "argv", ["evaluate", str(run.path)])
+    assert evaluate.main() == 0
+
+
+def test_pruned_run_has_fewer_channels_and_says_what_was_done(run_compress, parent, tmp_path):
+    run_compress("prune", "--amount", 0.5, "--output", tmp_path / "small", "trainer.max_epochs=1")
+    run = Run.open(tmp_path / "small")
+    assert {path.name for path in run.path.iterdir()} == FILES
+    assert (run.path / "split.csv").read_text() == (parent.path / "split.csv").read_text()
+    widths = {name: shape[0] for name, shape in layer_widths(load_classifier(run.best).model).items()}
+    assert widths == {"features.0": 8, "features.3": 16, "features.7": 32, "classifier.1": 64, "classifier.3": 2}
+    assert [step["amount"] for step in run.info["facts"]["steps"]] == [0.25, 0.5]
+    assert run.info["facts"]["amount"] == 0.5
+    assert run.info["status"] == "finished"
+    assert "device" in run.info
+    assert run.info["cost"]["parameters"] < run.info["parent_cost"]["parameters"] / 3
+    assert run.info["cost"]["multiply_adds"] < run.info["parent_cost"]["multiply_adds"]
+    assert run.config["scheduler"]["_target_"].endswith("cosine")
+    assert run.config["optimizer"]["lr"] == pytest.approx(parent.config["optimizer"]["lr"] / 10)
+    verdict = imgbench.load(run.path).predict(Path(run.config["data"]["root"]) / "cat" / "0.png")[0]
+    assert verdict.label in ("cat", "dog")
+
+
+@pytest.mark.parametrize(("epochs", "finetuned"), [(1, 2), (20, 4), (-1, 2)])
+def test_finetuning_takes_a_fifth_of_the_epochs_and_two_at_least(parent, epochs, finetuned):
+    parent.write_config({**parent.config, "trainer": {**parent.config["trainer"], "max_epochs": epochs}})
+    assert finetuning(parent, []).trainer.max_epochs == finetuned
+    assert finetuning(parent, ["trainer.max_epochs=7"]).trainer.max_epochs == 7
+
+
+def test_unstructured_zeros_survive_finetuning_and_save_nothing_but_when_zipped(run_compress, parent, capsys):
+    run_compress("prune", "--unstructured", "trainer.max_epochs=2", "optimizer.lr=0.01")
+    run = Run.open(f"{parent.path}_prune")
+    facts = run.info["facts"]
+    assert zero_share(load_classifier(run.best)) == facts["zero_share"] == pytest.approx(0.3, abs=0.02)
+    assert facts["size_mb"] == pytest.approx(run.info["parent_cost"]["size_mb"], rel=0.05)
+    assert facts["gzip_mb"] < 0.9 * facts["parent_gzip_mb"]
+    assert "nothing is faster" in capsys.readouterr().out
+
+
+def test_methods_stack_in_the_order_given(run_compress, parent, tmp_path):
+    run_compress(
+        "distill", "prune", "model=student_small", "trainer.max_epochs=1", "--steps", 1, "--output", tmp_path / "x y"
+    )
+    last, first = Run.open(tmp_path / "x y"), Run.open(tmp_path / "x y" / "stages" / "1_distill")
+    assert first.info["compressed_from"]["path"] == str(parent.path)
+    assert last.info["compressed_from"]["path"] == str(first.path)
+    assert first.info["cost"]["parameters"] > last.info["cost"]["parameters"]
+    assert last.config["model_name"] == "student_small"
+
+
+def test_size_is_pruned_to_just_below_its_target(run_compress, parent):
+    target = "size<=0.06MB,drop<=100pt"
+    run_compress("prune", "--target", target, "trainer.max_epochs=1", "--steps", 1)
+    run = Run.open(f"{parent.path}_prune")
+    assert 0.03 < run.best.stat().st_size / 1e6 <= 0.06
+    assert run.info["facts"]["target"] == target
+    assert not (run.path / "steps").exists()
+
+
+def test_accuracy_bound_alone_is_pruned_to_its_end(run_compress, parent, monkeypatch):
+    accuracies = iter([0.9, 0.89, 0.7])
+    monkeypatch.setattr("imgbench.stages.validation_accuracy", lambda *_: next(accuracies))
+    run_compress("prune", "--target", "drop<=1pt", "trainer.max_epochs=1")
+    run = Run.open(f"{parent.path}_prune")
+    assert [round(step["drop"], 6) for step in run.info["facts"]["steps"]] == [1, 20]
+    assert run.info["facts"]["amount"] == run.info["facts"]["steps"][0]["amount"]
+
+
+def test_size_that_nothing_reaches_is_refused_before_training(run_compress, parent):
+    with pytest.raises(ConfigError, match=r'"size<=0.001MB" cannot be met: without 95% .*size .* MB, not 0.001 MB'):
+        run_compress("prune", "--target", "size<=0.001MB")
+    assert Run(Path(f"{parent.path}_prune")).info["status"] == "failed"
+
+
+def test_target_that_the_parent_meets_is_refused(run_compress):
+    with pytest.raises(ConfigError, match=r'"size<=1MB": .* meets it already'):
+        run_compress("prune", "--target", "size<=1MB")
+
+
+def test_best_step_stays_where_accuracy_falls_below_the_target(run_compress, parent, monkeypatch):
+    accuracies = iter([0.9, 0.9, 0.5])
+    monkeypatch.setattr("imgbench.stages.validation_accuracy", lambda *_: next(accuracies))
+    with pytest.raises(ConfigError, match=r"cannot be met: drop 40 pt, not 1 pt. The best run so far is .*steps/1"):
+        run_compress("prune", "--target", "size<=0.03MB,drop<=1pt", "trainer.max_epochs=1")
+    kept = Path(f"{parent.path}_prune") / "steps" / "1"
+    assert Run.open(kept).info["status"] == "finished"
+    assert imgbench.load(kept).class_names == ["cat", "dog"]
+
+
+def test_changed_images_are_refused(run_compress, parent, make_folder, tmp_path):
+    root = tmp_path / "photos"
+    shutil.copytree(parent.config["data"]["root"], root)
+    shutil.copy(root / "cat" / "1.png", root / "cat" / "0.png")
+    (root / "dog" / "0.png").unlink()
+    with pytest.raises(ConfigError, match=r"(?s)photos are not those of .*split.csv: 1 are missing, 0 are new"):
+        run_compress("prune", f"data.root={root}")
+    with pytest.raises(ConfigError, match="in another split"):
+        run_compress("distill", "data.split.seed=7")
+
+
+def test_nothing_is_overwritten(run_compress, parent, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(ConfigError, match=r"--output .*full exists"):
+        run_compress("prune", "--output", tmp_path / "full")
+    Path(f"{parent.path}_prune").mkdir()
+    assert compress.new_directory(parent, ["prune"], None) == Path(f"{parent.path}_prune_2")
+
+
+@pytest.mark.parametrize("method", compress.METHODS)
+def test_quantised_run_is_refused_by_every_method(run_compress, parent, method):
+    shutil.rmtree(parent.path / "checkpoints")
+    (parent.path / "model.onnx").touch()
+    with pytest.raises(ConfigError, match=r"is quantised.*Start from the run it was made of"):
+        run_compress(method)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["shrink"], "METHOD shrink: it is any of distill, prune, quantize"),
+        (["model=cnn"], "METHOD is missing"),
+        (["quantize", "prune"], "quantize comes last"),
+        (["prune", "--temperature", "2"], "--temperature is an option of distill"),
+        (["distill", "--max-drop", "1"], "--max-drop is an option of quantize"),
+        (["prune", "--target", "size<2"], "--target 'size<2'"),
+        (["prune", "--target", "size<=2MB", "--amount", "0.5"], "leave out --amount or --target"),
+        (["prune", "--unstructured", "--steps", "2"], "--unstructured takes --amount"),
+        (["prune", "--steps", "0"], "--steps 0"),
+        (["prune", "--amount", "1.5"], "--amount 1.5"),
+        (["prune", "--amount", "0.001"], "wide enough"),
+        (["prune", "model=student"], "pruning keeps the model"),
+        (["prune", "head=gap"], "pruning keeps the model"),
+        (["prune", "data.image_size=24"], "image_size"),
+        (["distill", "model=resnet"], "model=resnet"),
+        (["distill", "head=big"], "head=big"),
+        (["distill", "optimizer.rate=1"], "optimizer.rate"),
+        (["distill", "experiment=sneakers_cnn"], "experiment=sneakers_cnn"),
+        (["distill", "seed=1,2"], "imgbench.train -m"),
+        (["distill", "optimizer.lr=[1"], "not understood"),
+        (["distill", "--alpha", "2"], "alpha=2"),
+    ],
+)
+def test_bad_command_line_is_refused(run_compress, words, message):
+    with pytest.raises(ConfigError, match=message):
+        run_compress(*words)
+
+
+def test_run_without_weights_is_refused(run_compress, parent):
+    parent.best.unlink()
+    with pytest.raises(ConfigError, match=r"no checkpoints/best.ckpt; its status is 'finished'"):
+        run_compress("prune")
+
+
+def test_words_replace_choices_and_values_of_the_runs_configuration(tiny_run):
+    words = ["model=vgg16", "head=gap", "augment=light", "optimizer=sgd", "optimizer.lr=0.5", "data.image_size=64",
+             "monitor=val/loss", "mode=min", "callbacks.early_stopping=null",
+             "+trainer.limit_train_batches=2"]  # fmt: skip
+    config = override_config(tiny_run.config, words)
+    assert (config.model.pool_size, config.model.hidden, config.model.image_size) == (1, [], 64)
+    assert config.model.num_classes == 2
+    assert "pool2" not in config.model
+    assert config.model_name == "vgg16"
+    assert config.augment.flip == 0.5
+    assert (config.optimizer.lr, config.optimizer.momentum) == (0.5, 0.9)
+    assert (config.callbacks.best.monitor, config.callbacks.best.mode) == ("val/loss", "min")
+    assert config.callbacks.early_stopping is None
+    assert config.trainer.limit_train_batches == 2
+    assert config.data.root == tiny_run.config["data"]["root"]
+
+
+def test_without_words_the_configuration_stays(tiny_run):
+    from omegaconf import OmegaConf
+
+    assert OmegaConf.to_container(override_config(tiny_run.config, []), resolve=True) == tiny_run.config
+
+
+def test_help_needs_no_torch():
+    code = "import sys; sys.argv = ['compress', '--help']\ntry:\n    import imgbench.compress as c; c.main()\n" \
+           "except SystemExit:\n    sys.exit('torch' in sys.modules)"  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "DIR/stages/1_distill" in done.stdout
