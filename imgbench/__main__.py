@@ -7,6 +7,7 @@ COMMANDS = {
     "predict": "class of single images          python -m imgbench.predict RUN IMAGE...",
     "compress": "a smaller run of a run         python -m imgbench.compress RUN prune",
     "export": "one ONNX file for elsewhere     python -m imgbench.export RUN",
+    "ladder": "ever lighter runs of a run      python -m imgbench.ladder RUN",
     "benchmark": "how fast this machine trains    python -m imgbench.benchmark model=cnn data=sneakers",
 }
 

@@ -52,14 +52,7 @@ def write_outcome(run: Run, data: ImageFolderDataModule, config: DictConfig, ann
     selected_on_test = data.plan.selects_on_test
     results = {}
     for part in (TEST,) if selected_on_test else (TEST, VAL):
-        loader = data.test_dataloader() if part == TEST else data.val_dataloader()
-        inside = data.preprocessing.center
-        batches = (images[:, :, inside, inside] for images, _ in _progress(loader, SPLITS[part]))
-        probabilities = np.concatenate([predictor.model(images) for images in batches])
-        rows = data.rows(part)
-        paths = [data.table.paths[i] for i in rows]
-        targets = data.table.labels[rows].astype(np.int64)
-        results[SPLITS[part]] = Predictions(paths, targets, probabilities, data.class_names)
+        results[SPLITS[part]] = predict_split(predictor, data, part)
     metrics = write_results(run.path, title, results, selected_on_test)
     write_report(run.path, title, metrics, selected_on_test)
     if not announce:
@@ -70,6 +63,17 @@ def write_outcome(run: Run, data: ImageFolderDataModule, config: DictConfig, ann
     place = shlex.quote(str(run.shown))
     print(f"Next           python -m imgbench.evaluate {place}")
     print(f"               python -m imgbench.predict {place} IMAGE...")
+
+
+def predict_split(predictor: Predictor, data: ImageFolderDataModule, part: int) -> Predictions:
+    """The predictor's probabilities for the images of a split, TEST or VAL."""
+    loader = data.test_dataloader() if part == TEST else data.val_dataloader()
+    inside = data.preprocessing.center
+    batches = (images[:, :, inside, inside] for images, _ in _progress(loader, SPLITS[part]))
+    probabilities = np.concatenate([predictor.model(images) for images in batches])
+    rows = data.rows(part)
+    paths = [data.table.paths[i] for i in rows]
+    return Predictions(paths, data.table.labels[rows].astype(np.int64), probabilities, data.class_names)
 
 
 def _progress(batches: Iterable[T], split: str) -> Iterable[T]:

@@ -128,6 +128,14 @@ def distill(parent: Run, run: Run, options: Options, words: Sequence[str]) -> di
     return {name: config.objective[name] for name in ("teacher", "temperature", "alpha")}
 
 
+def train_anew(parent: Run, run: Run, options: Options, words: Sequence[str]) -> dict[str, Any]:
+    """Trains the model that `words` choose on the parent's images, and else as the parent was trained."""
+    config = override_config({**parent.config, "ckpt_path": None}, words)
+    same_images(config, parent)
+    train(config, run, announce=False)
+    return {"words": list(words)}
+
+
 def finetuning(parent: Run, words: Sequence[str]) -> DictConfig:
     """The parent's configuration for a fifth of its epochs with a tenth of its learning rate, falling to zero.
 
@@ -295,4 +303,4 @@ def cost_of(run: Run) -> Cost:
     return replace(source, size_mb=size_mb(file), latency_ms=latency_ms(lambda: model.run(pixels)))
 
 
-METHODS = {"distill": distill, "prune": prune, "quantize": quantize}
+METHODS = {"train": train_anew, "distill": distill, "prune": prune, "quantize": quantize}

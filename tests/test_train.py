@@ -94,8 +94,8 @@ def test_run_again_from_its_configuration_gives_the_same_run(tiny_run, tmp_path)
 
 def test_classifier_overfits_a_few_images(make_folder, tmp_path, train_run):
     root = make_folder(tmp_path / "photos", {"a": 4, "b": 4, "c": 4})
-    run = train_run(root, tmp_path / "run", "trainer.max_epochs=60", "callbacks.early_stopping=null",
-                    "model.drop_rate=0", "data.split.val=3", "data.split.test=3")  # fmt: skip
+    words = ["trainer.max_epochs=60", "model.drop_rate=0", "data.split.val=3", "data.split.test=3"]
+    run = train_run(root, tmp_path / "run", *words)
     last = rows(run.path / "metrics.csv")[-1]
     assert float(last["train/loss"]) < 0.01
     assert float(last["train/acc"]) == 1
@@ -180,7 +180,14 @@ def test_help_and_configuration_need_no_torch(tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="signals differ on Windows")
 def test_interrupted_run_keeps_checkpoints_and_curves_and_can_be_resumed(make_folder, tmp_path, train_run):
     root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
-    words = ["data=folder", f"data.root={root}", "data.image_size=20", "callbacks.early_stopping=null"]
+    words = [
+        "data=folder",
+        f"data.root={root}",
+        "data.image_size=20",
+        "model=cnn",
+        "optimizer=adam",
+        "scheduler=constant",
+    ]
     line = [sys.executable, "-m", "imgbench.train", *words, "trainer.max_epochs=100000", "hydra.run.dir=run"]
     with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -193,7 +200,7 @@ def test_interrupted_run_keeps_checkpoints_and_curves_and_can_be_resumed(make_fo
     assert {path.name for path in run.path.iterdir()} == FILES
     done = len(rows(run.path / "metrics.csv"))
     assert done >= 3
-    resumed = train_run(root, tmp_path / "resumed", f"ckpt_path={run.last}", "callbacks.early_stopping=null",
+    resumed = train_run(root, tmp_path / "resumed", f"ckpt_path={run.last}",
                         f"trainer.max_epochs={done + 2}")  # fmt: skip
     assert [int(row["epoch"]) for row in rows(resumed.path / "metrics.csv")] == list(range(1, done + 3))
 
@@ -201,7 +208,7 @@ def test_interrupted_run_keeps_checkpoints_and_curves_and_can_be_resumed(make_fo
 def test_sweep_ends_with_its_runs_best_first_and_goes_on_past_a_failure(make_folder, tmp_path):
     root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
     done = command("-m", "data=folder", f"data.root={root}", "data.image_size=20,8", "optimizer.lr=1e-3,1e-9",
-                   "trainer.max_epochs=3", cwd=tmp_path)  # fmt: skip
+                   "model=cnn", "trainer.max_epochs=3", cwd=tmp_path)  # fmt: skip
     table = done.stdout[done.stdout.index("4 runs, best val/acc first") :]
     assert done.returncode == 1
     assert table.count("failed") == 2

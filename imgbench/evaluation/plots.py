@@ -201,3 +201,25 @@ def draw_bars(values: Mapping[str, float], output: Path | None, unit: str) -> Fi
     axes.invert_yaxis()
     axes.set(xlabel=unit)
     return _save(figure, output)
+
+
+def draw_pareto(
+    points: Mapping[str, tuple[float, float, Mapping[str, float]]], labels: tuple[str, str], output: Path | None
+) -> Figure:
+    """Accuracy with its interval against two costs on logarithmic axes.
+
+    `points` are the two costs and the accuracy (`value`, `low`, `high`) of each name. Orange: nothing else is at least
+    as cheap and as accurate.
+    """
+    figure = Figure(figsize=(12, 5.5), layout="constrained")
+    for axis, axes in enumerate(figure.subplots(1, 2, sharey=True)):
+        places = {name: (point[0] if axis == 0 else point[1], point[2]["value"]) for name, point in points.items()}
+        for name, (cost, share) in places.items():
+            beaten = any(x <= cost and y >= share and (x, y) != (cost, share) for x, y in places.values())
+            accuracy, value = points[name][2], 100 * share
+            error = [[value - 100 * accuracy["low"]], [100 * accuracy["high"] - value]]
+            axes.errorbar(cost, value, error, fmt="o", color=BLUE if beaten else ORANGE, capsize=2, elinewidth=0.8)
+            axes.annotate(name, (cost, value), (4, 4), textcoords="offset points", fontsize=8, rotation=30)
+        axes.set(xscale="log", xlabel=labels[axis], ylabel="test accuracy, %" if axis == 0 else None)
+        axes.grid(alpha=0.3)
+    return _save(figure, output)

@@ -1,0 +1,141 @@
+"""Measures the runs of a ladder on one scale: the same test images, the same runtime, the same number of threads."""
+
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+from torch import nn
+
+from imgbench.build import build_data
+from imgbench.compression.measure import latency_ms, multiply_adds, size_mb
+from imgbench.compression.onnx_file import OnnxModel, write_onnx
+from imgbench.data.scan import TEST, VAL
+from imgbench.errors import ConfigError
+from imgbench.evaluation.metrics import Number, describe, paired_difference, proportion
+from imgbench.evaluation.plots import draw_pareto
+from imgbench.outcome import predict_split
+from imgbench.predictor import Predictor
+from imgbench.run import Run
+from imgbench.training.classifier import load_classifier
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One row of the table; all numbers are of its ONNX file in onnxruntime."""
+
+    name: str
+    image_size: int
+    batch_norm: bool
+    parameters: int
+    multiply_adds: int
+    size_mb: float
+    latency_ms: float  # of one image
+    latency_32_ms: float  # of 32 images at once
+    accuracy: Number  # on the test images
+    difference: Number  # test accuracy minus the first rung's, on the same images
+    val_drop: float  # points of validation accuracy below the first rung's
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def measure_rungs(runs: dict[str, Run], threads: int) -> list[Rung]:
+    """One Rung for each run; the first is what the others are compared with.
+
+    Raises:
+        ConfigError: a run was tested on other images than the first.
+    """
+    rungs: list[Rung] = []
+    tested: list[str] = []
+    correct: dict[str, np.ndarray] = {}
+    val_accuracy = 0.0
+    for name, run in runs.items():
+        config = OmegaConf.create({**run.config, "ckpt_path": None})
+        data = build_data(config)
+        with tempfile.TemporaryDirectory() as folder:
+            file = _onnx_file(run, Path(folder))
+            model = OnnxModel(file, threads=threads)
+            predictor = Predictor(model)
+            predictions = {part: predict_split(predictor, data, part) for part in (TEST, VAL)}
+            paths = predictions[TEST].paths
+            tested = tested or paths
+            if paths != tested:
+                raise ConfigError(f"{run.shown} was tested on other images than {next(iter(runs.values())).shown}.")
+            hits = {part: p.predicted == p.targets for part, p in predictions.items()}
+            correct[name] = hits[TEST]
+            val_accuracy = val_accuracy if rungs else float(hits[VAL].mean())
+            classifier = load_classifier(_checkpoint(run))
+            rungs.append(
+                Rung(
+                    name,
+                    model.preprocessing.image_size,
+                    any(isinstance(module, nn.BatchNorm2d) for module in classifier.model.modules()),
+                    sum(parameter.numel() for parameter in classifier.model.parameters()),
+                    multiply_adds(classifier),
+                    size_mb(file),
+                    _latency(model, 1),
+                    _latency(model, 32),
+                    proportion(int(hits[TEST].sum()), len(paths)),
+                    paired_difference(hits[TEST], next(iter(correct.values()))),
+                    round(100 * (val_accuracy - float(hits[VAL].mean())), 6),
+                )
+            )
+    return rungs
+
+
+def _checkpoint(run: Run) -> Path:
+    """The run's checkpoint; of a quantised run, that of the run it was made of."""
+    return run.best if run.best.is_file() else _checkpoint(Run.open(run.info["compressed_from"]["path"]))
+
+
+def _onnx_file(run: Run, folder: Path) -> Path:
+    if not run.best.is_file():
+        return run.path / "model.onnx"
+    write_onnx(load_classifier(run.best), folder / "model.onnx")
+    return folder / "model.onnx"
+
+
+def _latency(model: OnnxModel, batch: int) -> float:
+    size = model.preprocessing.image_size
+    pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
+    return latency_ms(lambda: model.run(pixels), at_least=30 if batch == 1 else 5)
+
+
+def table_lines(rungs: list[Rung], threads: int) -> list[str]:
+    """The table in Markdown; differences are paired, against its first row."""
+    first = rungs[0]
+    lines = [
+        f"ONNX files in onnxruntime, {threads} thread(s), float32 unless int8; medians. Test accuracy of "
+        f"{first.accuracy['n']} images; difference to `{first.name}` on the same images. Intervals are 95 %.",
+        "",
+        "| rung | pixels | batch norm | parameters | multiply-adds | MB | times smaller | ms, one image | times faster "
+        "| ms, 32 images | test accuracy | difference, points |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for rung in rungs:
+        difference = rung.difference
+        cells = [
+            rung.name,
+            rung.image_size,
+            "yes" if rung.batch_norm else "no",
+            f"{rung.parameters:,}",
+            f"{rung.multiply_adds / 1e6:,.1f} M",
+            f"{rung.size_mb:.3g}",
+            f"{first.size_mb / rung.size_mb:.3g}",
+            f"{rung.latency_ms:.3g}",
+            f"{first.latency_ms / rung.latency_ms:.3g}",
+            f"{rung.latency_32_ms:.3g}",
+            describe(rung.accuracy),
+            f"{100 * difference['value']:+.2f} ({100 * difference['low']:+.2f} to {100 * difference['high']:+.2f})",
+        ]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return lines
+
+
+def draw_ladder(rungs: list[Rung], output: Path) -> None:
+    """Accuracy against size and against latency, those rungs marked that no other beats in both."""
+    points = {rung.name: (rung.size_mb, rung.latency_ms, rung.accuracy) for rung in rungs}
+    draw_pareto(points, ("MB", "ms for one image"), output)

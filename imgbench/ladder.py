@@ -1,0 +1,130 @@
+"""Makes ever lighter classifiers of a run, and measures all of them on the same images in the same runtime.
+
+The rungs are listed in conf/ladder.yaml: other networks, pruned, quantised and distilled ones, and stacks of these.
+Each lies in a run directory below DIR; a finished one is not made again, so that an interrupted ladder goes on.
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from imgbench.command import guarded_main, run_parser
+from imgbench.errors import ConfigError
+from imgbench.run import CONF, Run, write_atomically
+
+if TYPE_CHECKING:
+    from imgbench.compression.rungs import Rung
+
+EXAMPLES = """examples:
+  python -m imgbench.ladder outputs/potato/vgg16/2026-01-31_12-00-00
+  python -m imgbench.ladder RUN --rungs distilled,distilled_int8 trainer.max_epochs=20
+  python -m imgbench.ladder RUN --reference RUN_AT_224_PIXELS --target "size<=2MB,drop<=1pt"
+
+key=value words override RUN's configuration in the rungs that are trained or distilled. They count when a rung is made.
+"""
+
+
+def load_plan(names: str | None) -> dict[str, dict[str, Any]]:
+    """The rungs to make, each after its parent: all, or those of a comma-separated list and what they need.
+
+    Raises:
+        ConfigError: there is no such rung.
+    """
+    known: dict[str, dict[str, Any]] = yaml.safe_load((CONF / "ladder.yaml").read_text("utf-8"))
+    wanted = set(known) if names is None else set(names.split(","))
+    if unknown := wanted - set(known):
+        raise ConfigError(f"--rungs {','.join(sorted(unknown))}: there are {', '.join(known)}.")
+    for name in reversed(known):
+        if name in wanted and "parent" in known[name]:
+            wanted.add(known[name]["parent"])
+    return {name: known[name] for name in known if name in wanted}
+
+
+def make(plan: dict[str, dict[str, Any]], teacher: Run, folder: Path, words: list[str]) -> dict[str, Run]:
+    """The runs of all rungs, made where they are not finished yet."""
+    from imgbench.stages import Options, compress
+
+    runs: dict[str, Run] = {}
+    for number, (name, spec) in enumerate(plan.items(), 1):
+        run = Run(folder / name)
+        own = [*spec.get("words", []), *(words if spec["method"] in ("train", "distill") else [])]
+        if (run.path / "run.json").is_file() and run.info.get("status") == "finished":
+            print(f"[{number}/{len(plan)}] {name}: is there already")
+        else:
+            print(f"[{number}/{len(plan)}] {name}: {spec['method']} {' '.join(own)}", flush=True)
+            shutil.rmtree(run.path, ignore_errors=True)  # of an interruption: no finished work
+            parent = runs[spec["parent"]] if "parent" in spec else teacher
+            compress(spec["method"], parent, run, Options(**spec.get("options", {})), own)
+        runs[name] = run
+    return runs
+
+
+def best_rung(rungs: "list[Rung]", target: str) -> "Rung":
+    """The rung that is most accurate on the validation images among those that meet the target; of equals the smallest.
+
+    Raises:
+        ConfigError: none does.
+    """
+    from imgbench.compression.target import Target
+
+    bounds = Target.parse(target)
+    reasons = {rung.name: bounds.unmet(rung.size_mb, rung.latency_ms, rung.val_drop) for rung in rungs}
+    meeting = [rung for rung in rungs if not reasons[rung.name]]
+    if not meeting:
+        lines = "\n".join(f"  {name}: {'; '.join(unmet)}" for name, unmet in reasons.items())
+        raise ConfigError(f'--target "{bounds}": no rung meets it.\n{lines}')
+    return min(meeting, key=lambda rung: (rung.val_drop, rung.size_mb))
+
+
+def main() -> int:
+    parser = run_parser("ladder", __doc__, EXAMPLES)
+    parser.add_argument("words", metavar="key=value", nargs="*", help="override RUN's configuration")
+    parser.add_argument("--output", metavar="DIR", type=Path, help="where the rungs lie (default: RUN_ladder)")
+    parser.add_argument("--rungs", metavar="NAME,...", help="only these and what they are made of (default: all)")
+    parser.add_argument("--reference", metavar="RUN", help="a run on the same images that stands first in the table")
+    parser.add_argument(
+        "--target", help='"size<=2MB", "latency<=10ms", "drop<=1pt" (of validation accuracy), or several'
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of the runtime in which latency is measured (default: 1)"
+    )
+    args = parser.parse_intermixed_args()
+    return climb(args)
+
+
+def climb(args: argparse.Namespace) -> int:
+    plan = load_plan(args.rungs)
+    if wrong := [word for word in args.words if "=" not in word]:
+        raise ConfigError(f"{' '.join(wrong)}: expected key=value. Rungs are chosen by --rungs.")
+    teacher = Run.open(args.run)
+    reference = Run.open(args.reference) if args.reference else None
+    from imgbench.compression.rungs import draw_ladder, measure_rungs, table_lines
+    from imgbench.compression.target import Target
+    from imgbench.stages import weights_file
+
+    if args.target:
+        Target.parse(args.target)
+    weights_file(teacher)
+    folder = args.output or Path(f"{teacher.path.resolve()}_ladder")
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = make(plan, teacher, folder, args.words)
+    first = {"reference": reference} if reference else {}
+    rungs = measure_rungs({**first, "teacher": teacher, **runs}, args.threads)
+    write_atomically(folder / "ladder.json", json.dumps([rung.to_dict() for rung in rungs], indent=2) + "\n")
+    lines = table_lines(rungs, args.threads)
+    write_atomically(folder / "ladder.md", "\n".join(lines) + "\n")
+    draw_ladder(rungs, folder / "ladder.png")
+    print("\n".join(lines))
+    print(f"\nWritten to {Run(folder).shown}: ladder.md, ladder.json, ladder.png, and a run for each rung")
+    if args.target:
+        chosen = best_rung([rung for rung in rungs if rung.name in runs], args.target)
+        print(f"Best rung with {args.target}: {chosen.name}  {Run(folder / chosen.name).shown}")
+    return 0
+
+
+if __name__ == "__main__":
+    guarded_main(main)

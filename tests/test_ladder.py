@@ -1,0 +1,101 @@
+"""The ladder: rungs made once, measured on one scale, and the best that meets a target."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from imgbench import ladder
+from imgbench.compression.rungs import Rung
+from imgbench.errors import ConfigError
+from imgbench.evaluation.metrics import paired_difference, proportion
+from imgbench.run import Run
+
+RUNGS = "distilled,distilled_int8"
+
+
+def climb(run, *words):
+    line = [sys.executable, "-m", "imgbench.ladder", str(run), "--rungs", RUNGS, *words]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory, make_folder, train_run):
+    folder = tmp_path_factory.mktemp("ladder")
+    root = make_folder(folder / "images", {"a": 30, "b": 30})
+    return train_run(root, folder / "run", "trainer.max_epochs=2", "data.batch_size=8")
+
+
+def test_rungs_are_made_measured_and_not_made_again(teacher):
+    done = climb(teacher.path, "--target", "size<=5MB")
+    assert done.returncode == 0, done.stderr
+    folder = teacher.path.with_name("run_ladder")
+    rungs = {rung["name"]: rung for rung in json.loads((folder / "ladder.json").read_text())}
+    assert list(rungs) == ["teacher", "distilled", "distilled_int8"]
+    assert rungs["distilled_int8"]["size_mb"] < rungs["distilled"]["size_mb"] / 2
+    assert rungs["distilled_int8"]["parameters"] == rungs["distilled"]["parameters"]
+    assert rungs["teacher"]["difference"]["value"] == rungs["teacher"]["val_drop"] == 0
+    assert all(rung["accuracy"]["n"] == len(teacher.split_rows("test")) for rung in rungs.values())
+    assert (folder / "ladder.png").stat().st_size > 1000
+    assert "| distilled_int8 |" in (folder / "ladder.md").read_text()
+    assert "Best rung with size<=5MB" in done.stdout
+
+    before = (folder / "distilled" / "run.json").read_text()
+    shutil.rmtree(folder / "distilled_int8" / "checkpoints", ignore_errors=True)
+    Run(folder / "distilled_int8").note(status="interrupted")
+    again = climb(teacher.path, "--target", "size<=0.001MB")
+    assert (folder / "distilled" / "run.json").read_text() == before
+    assert Run(folder / "distilled_int8").info["status"] == "finished"
+    assert again.returncode == 2
+    assert "no rung meets it" in again.stderr
+    assert "distilled_int8: size" in again.stderr
+
+
+def test_rungs_bring_their_parents_along():
+    assert list(ladder.load_plan("distilled_pruned_int8")) == ["distilled", "distilled_pruned", "distilled_pruned_int8"]
+
+
+def test_parents_stand_before_their_rungs():
+    names = list(ladder.load_plan(None))
+    for name, spec in ladder.load_plan(None).items():
+        assert "parent" not in spec or names.index(spec["parent"]) < names.index(name)
+
+
+def test_unknown_rung_is_an_error_that_lists_them():
+    with pytest.raises(ConfigError, match=r"--rungs tiny: there are slim, gap"):
+        ladder.load_plan("tiny")
+
+
+def rung(name, size_mb, val_drop):
+    number = proportion(9, 10)
+    return Rung(name, 32, False, 1, 1, size_mb, 1.0, 2.0, number, number, val_drop)
+
+
+def test_best_rung_is_the_most_accurate_on_validation_images_then_the_smallest():
+    rungs = [rung("large", 100, 0.0), rung("middle", 5, 0.5), rung("small", 1, 0.5), rung("tiny", 0.1, 3.0)]
+    assert ladder.best_rung(rungs, "drop<=1pt").name == "large"
+    assert ladder.best_rung(rungs, "size<=10MB").name == "small"
+    assert ladder.best_rung(rungs, "size<=0.5MB").name == "tiny"
+    with pytest.raises(ConfigError, match="no rung meets it"):
+        ladder.best_rung(rungs, "size<=0.5MB,drop<=1pt")
+
+
+def test_paired_difference_agrees_with_agresti_and_min():
+    # 100 images: 12 that only the first has right, 4 that only the second has right.
+    first = np.array([True] * 12 + [False] * 4 + [True] * 84)
+    second = np.array([False] * 12 + [True] * 4 + [True] * 84)
+    number = paired_difference(first, second)
+    assert number["value"] == pytest.approx(0.08)
+    # (12.5 - 4.5) / 102 -+ 1.96 sqrt(17 - 64 / 102) / 102
+    assert (number["low"], number["high"]) == pytest.approx((0.00066, 0.15620), abs=1e-4)
+    assert (number["gained"], number["lost"]) == (12, 4)
+
+
+def test_equal_predictions_still_have_an_interval():
+    same = np.array([True] * 430)
+    number = paired_difference(same, same)
+    assert number["value"] == 0
+    assert -0.005 < number["low"] < 0 < number["high"] < 0.005
