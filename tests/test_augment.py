@@ -213,3 +213,11 @@ def test_colours_change_as_torchvision_changes_them():
 def test_an_impossible_strength_is_an_error_that_names_it(wrong):
     with pytest.raises(ConfigError, match=f"augment.{next(iter(wrong))}="):
         Augment(**wrong)
+
+
+@pytest.mark.parametrize("stored", [16, 20])
+def test_images_that_are_not_cropped_stay_as_they_are_in_evaluation(stored):
+    images = noise(200, stored)
+    floats, _ = augmented(Augment(scale=(0.3, 0.6), crop=0.5), images, 16)
+    unchanged = (floats - v2.CenterCrop(16)(images) / 255).abs().amax((1, 2, 3)) < 1e-4
+    assert 60 < unchanged.sum() < 140

@@ -22,6 +22,7 @@ class Augment(nn.Module):
         flip: probability of a left-right flip.
         quarter_turns: turn each image by 0, 90, 180 or 270 degrees.
         shift: largest shift along each axis, as a share of the side; what comes in from outside is mirrored.
+        crop: probability of a crop; the other images stay whole.
         scale: smallest and largest share of the image's area that a crop keeps.
         ratio: smallest and largest width to height of a crop (Szegedy et al. 2015, https://arxiv.org/abs/1409.4842).
         color: brightness, contrast and saturation are each multiplied by between 1 - color and 1 + color.
@@ -40,6 +41,7 @@ class Augment(nn.Module):
         shift: float = 0.0,
         quarter_turns: bool = False,
         color: float = 0.0,
+        crop: float = 1.0,
     ) -> None:
         super().__init__()
         if policy not in (None, *POLICIES):
@@ -48,14 +50,15 @@ class Augment(nn.Module):
             raise ConfigError(f"augment.shift={shift}, but it is a share of the side between 0 and 0.5.")
         if not 0 <= color <= 1:
             raise ConfigError(f"augment.color={color}, but it lies between 0 and 1.")
-        self.flip, self.quarter_turns, self.shift = flip, quarter_turns, shift
+        self.flip, self.quarter_turns, self.shift, self.crop = flip, quarter_turns, shift, crop
         self.scale, self.ratio, self.color, self.mix = tuple(scale), tuple(ratio), color, mix
         self.policy = POLICIES[policy]() if policy else None
 
     @property
     def is_identity(self) -> bool:
         """Whether every epoch gives the same images."""
-        return self.scale == self.ratio == (1.0, 1.0) and not self.flip and self.policy is None and not self.mix
+        cropped = self.crop > 0 and not self.scale == self.ratio == (1.0, 1.0)
+        return not (cropped or self.flip or self.quarter_turns or self.shift or self.color or self.policy or self.mix)
 
     def forward(self, images: Tensor, targets: Tensor, image_size: int, num_classes: int) -> tuple[Tensor, Tensor]:
         """uint8 (N, 3, H, W) and (N,) -> float (N, 3, image_size, image_size) in 0 to 1 and the targets."""
@@ -109,6 +112,11 @@ class Augment(nn.Module):
         theta = torch.zeros(number, 2, 3, device=images.device)
         theta[:, 0, 0], theta[:, 0, 2] = width, self._uniform(images, -1, 1) * (1 - width)
         theta[:, 1, 1], theta[:, 1, 2] = height, self._uniform(images, -1, 1) * (1 - height)
+        if self.crop < 1:
+            part = image_size / side  # the centre, pixel by pixel
+            whole = torch.tensor([[part, 0.0, 0.0], [0.0, part, 0.0]], device=images.device)
+            chosen = torch.rand(number, 1, 1, device=images.device) < self.crop
+            theta = torch.where(chosen, theta, whole)
         grid = F.affine_grid(theta, [number, 3, image_size, image_size], align_corners=False)
         return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
