@@ -110,7 +110,8 @@ def test_teacher_sees_each_image_once_unless_it_is_augmented(
 @pytest.mark.parametrize(
     ("options", "identity"),
     [({}, True), ({"flip": 0.5}, False), ({"scale": (0.5, 1)}, False), ({"mix": True}, False),
-     ({"policy": "randaugment"}, False)],
+     ({"policy": "randaugment"}, False), ({"shift": 0.1}, False), ({"quarter_turns": True}, False),
+     ({"color": 0.1}, False), ({"scale": (0.5, 1), "crop": 0.0}, True)],
 )  # fmt: skip
 def test_only_the_identity_repeats_its_images(options, identity):
     assert Augment(**options).is_identity is identity

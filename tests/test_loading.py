@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from imgbench.data.loading import EpochSampler, ImageDataset, as_images, decode_batches, keep_batch
+from imgbench.data.loading import EpochSampler, EvenBatches, ImageDataset, as_images, decode_batches, keep_batch
 from imgbench.data.preprocessing import Preprocessing, open_image
 from imgbench.data.scan import TEST, TRAIN, VAL, scan
 
@@ -91,6 +91,15 @@ def test_loaders_stream_the_same_batches(tmp_path, make_folder, make_data, part)
     for (images, targets), (other_images, other_targets) in zip(cached, streamed, strict=True):
         assert torch.equal(images, other_images)
         assert torch.equal(targets, other_targets)
+
+
+@pytest.mark.parametrize(
+    ("number", "size", "sizes"), [(34, 32, [17, 17]), (65, 32, [22, 22, 21]), (64, 32, [32, 32]), (3, 8, [3])]
+)
+def test_batches_are_even_and_hold_every_image_once(number, size, sizes):
+    batches = list(EvenBatches(EpochSampler(number, seed=0), size, drop_last=False))
+    assert [len(batch) for batch in batches] == sizes
+    assert sorted(index for batch in batches for index in batch) == list(range(number))
 
 
 def test_streaming_reports_a_file_that_vanished(tmp_path, make_folder, make_data):

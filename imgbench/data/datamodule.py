@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from imgbench.data.cache import survey
-from imgbench.data.loading import Batch, EpochSampler, ImageDataset, StreamingLoader, keep_batch
+from imgbench.data.loading import Batch, EpochSampler, EvenBatches, ImageDataset, StreamingLoader, keep_batch
 from imgbench.data.preprocessing import STATISTICS, Preprocessing
 from imgbench.data.scan import SPLITS, TEST, TRAIN, VAL, describe_skipped, scan
 from imgbench.data.split import SplitPlan, assign_splits, group_names
@@ -204,10 +204,10 @@ class ImageFolderDataModule(L.LightningDataModule):
         dataset = self.dataset(part)
         # Reading from the cache takes a millisecond a batch, less than handing it from another thread.
         loader = DataLoader if self._pixels is not None else StreamingLoader
+        sampler = EpochSampler(len(dataset), self.seed) if part == TRAIN else range(len(dataset))
         return loader(
             dataset,
-            self.batch_size,
-            sampler=EpochSampler(len(dataset), self.seed) if part == TRAIN else None,
+            batch_sampler=EvenBatches(sampler, self.batch_size, drop_last=False),
             collate_fn=keep_batch,
             pin_memory=self._pixels is not None and torch.cuda.is_available(),
         )

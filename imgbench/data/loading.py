@@ -4,6 +4,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from imgbench.data.preprocessing import DecodeError, Preprocessing, open_image, to_rgb
 
@@ -62,6 +63,20 @@ class ImageDataset(Dataset[Batch]):
 def keep_batch(batch: Any) -> Any:
     """The `collate_fn` of a data set that returns batches."""
     return batch
+
+
+class EvenBatches(BatchSampler):
+    """As few batches of at most `batch_size` as there can be, and all as large as the others, give or take one.
+
+    Two images left over at the end of each epoch would upset the statistics of batch normalisation just before it is
+    evaluated.
+    """
+
+    def __iter__(self) -> Iterator[list[int]]:
+        number, batches = len(self.sampler), len(self)  # pyright: ignore[reportArgumentType]
+        indices = iter(self.sampler)
+        for i in range(batches):
+            yield list(islice(indices, number // batches + (i < number % batches)))
 
 
 class StreamingLoader(DataLoader[Batch]):
