@@ -43,17 +43,20 @@ def main(config: DictConfig) -> None:
 
 def measure(kind: str, settings: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Value, ratio to imgbench and all rounds of each variant."""
-    from imgbench.benchmark.data import measure_data
-    from imgbench.benchmark.epoch import measure_epoch
-    from imgbench.benchmark.growth import measure_growth
     from imgbench.benchmark.step import matmul_rate, measure_step, step_operations
     from imgbench.training import device as fast
 
     if kind == "growth":
+        from imgbench.benchmark.growth import measure_growth
+
         return measure_growth(settings["sizes"])
     if kind == "epoch":
+        from imgbench.benchmark.epoch import measure_epoch
+
         return _rows(measure_epoch(settings, settings["rounds"]), lambda seconds: seconds)
     if kind == "data":
+        from imgbench.benchmark.data import measure_data
+
         return _rows(measure_data(settings, settings["rounds"]), lambda seconds: 1 / seconds)
     timings = measure_step(settings, settings["steps"], settings["rounds"])
     rows = _rows(timings, lambda seconds: 1000 * seconds)
