@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib import font_manager, get_cachedir, rc_context
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 log = logging.getLogger(__name__)
 
@@ -221,5 +221,9 @@ def draw_pareto(
             axes.errorbar(cost, value, error, fmt="o", color=BLUE if beaten else ORANGE, capsize=2, elinewidth=0.8)
             axes.annotate(name, (cost, value), (4, 4), textcoords="offset points", fontsize=8, rotation=30)
         axes.set(xscale="log", xlabel=labels[axis], ylabel="test accuracy, %" if axis == 0 else None)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.margins(x=0.15)
         axes.grid(alpha=0.3)
     return _save(figure, output)
