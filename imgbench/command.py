@@ -22,7 +22,9 @@ from omegaconf.errors import OmegaConfBaseException
 from imgbench.errors import ConfigError
 from imgbench.run import CONF
 
-PATH_OPTIONS = ("data.root", "data_dir", "ckpt_path", "objective.teacher", "hydra.run.dir", "hydra.sweep.dir")
+TEXT_OPTIONS = (
+    "data.root", "data.split.group", "data_dir", "ckpt_path", "objective.teacher", "hydra.run.dir", "hydra.sweep.dir",
+)  # fmt: skip
 
 
 def slug(text: str) -> str:
@@ -111,13 +113,13 @@ def _end_quietly_on_broken_pipe() -> None:
 
 
 def quote_path(word: str) -> str:
-    """A `key=path` word as Hydra's grammar wants it: it takes blanks, `=`, brackets and Chinese only within quotes.
+    """A path or pattern, `key=value`, as Hydra's grammar wants it: blanks, `=`, brackets and Chinese within quotes.
 
     Commas, which in a sweep separate several paths, and words that are quoted already stay as they are.
     """
     key, _, value = word.partition("=")
     if (
-        key not in PATH_OPTIONS
+        key not in TEXT_OPTIONS
         or "," in value
         or value[:1] in ("'", '"')
         or re.fullmatch(r"[\w./~${}:-]*", value, re.ASCII)

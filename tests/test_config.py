@@ -80,6 +80,12 @@ def test_awkward_path_reaches_the_configuration_as_it_is(path):
     assert compose(["data=folder", quote_path(f"data.root={path}")]).data.root == path
 
 
+@pytest.mark.parametrize("pattern", [r"^(M\d+)_", r"^(N?M\d+)_", "[^_]+", "plant-(.*)", "null"])
+def test_pattern_of_groups_is_typed_as_it_is(pattern):
+    config = compose(["data=folder", "data.root=photos", quote_path(f"data.split.group={pattern}")])
+    assert config.data.split.group == (None if pattern == "null" else pattern)
+
+
 @pytest.mark.parametrize("word", ["data.root=/a,/b c", "data.root='/a b'", "model.name=a b", "data_dir=${oc.env:HOME}"])
 def test_sweeps_quotes_interpolations_and_other_options_are_left_alone(word):
     assert quote_path(word) == word
