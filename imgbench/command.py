@@ -56,7 +56,7 @@ def override_config(config: dict[str, Any], words: Sequence[str]) -> DictConfig:
     Raises:
         ConfigError: a word is not understood, or names a choice or an entry that there is not.
     """
-    result = OmegaConf.create(config)
+    result = OmegaConf.create({**config, "ckpt_path": None})  # what is trained from it begins anew
     for key, source in LINKS.items():  # follow again what they were resolved from
         if OmegaConf.select(result, key) is not None:
             OmegaConf.update(result, key, f"${{{source}}}")

@@ -7,6 +7,7 @@ Each lies in a run directory below DIR; a finished one is not made again, so tha
 import argparse
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from imgbench.errors import ConfigError
 from imgbench.run import CONF, Run, write_atomically
 
 if TYPE_CHECKING:
-    from imgbench.compression.rungs import Rung
+    from imgbench.rungs import Rung
 
 EXAMPLES = """examples:
   python -m imgbench.ladder outputs/potato/vgg16/2026-01-31_12-00-00
@@ -56,11 +57,20 @@ def make(plan: dict[str, dict[str, Any]], teacher: Run, folder: Path, words: lis
             print(f"[{number}/{len(plan)}] {name}: is there already")
         else:
             print(f"[{number}/{len(plan)}] {name}: {spec['method']} {' '.join(own)}", flush=True)
-            shutil.rmtree(run.path, ignore_errors=True)  # of an interruption: no finished work
+            _clear(run)
             parent = runs[spec["parent"]] if "parent" in spec else teacher
             compress(spec["method"], parent, run, Options(**spec.get("options", {})), own)
         runs[name] = run
     return runs
+
+
+def _clear(run: Run) -> None:
+    """Removes what an interruption has left of a rung: no finished work, and nothing but a run."""
+    if not run.path.exists():
+        return
+    if not (run.path / "run.json").is_file() and (not run.path.is_dir() or any(run.path.iterdir())):
+        raise ConfigError(f"{run.path} is no run, and is not overwritten. Name another directory: --output DIR")
+    shutil.rmtree(run.path)
 
 
 def best_rung(rungs: "list[Rung]", target: str) -> "Rung":
@@ -102,8 +112,8 @@ def climb(args: argparse.Namespace) -> int:
         raise ConfigError(f"{' '.join(wrong)}: expected key=value. Rungs are chosen by --rungs.")
     teacher = Run.open(args.run)
     reference = Run.open(args.reference) if args.reference else None
-    from imgbench.compression.rungs import draw_ladder, measure_rungs, table_lines
     from imgbench.compression.target import Target
+    from imgbench.rungs import draw_ladder, measure_rungs, table_lines
     from imgbench.stages import weights_file
 
     if args.target:
@@ -114,7 +124,7 @@ def climb(args: argparse.Namespace) -> int:
     runs = make(plan, teacher, folder, args.words)
     first = {"reference": reference} if reference else {}
     rungs = measure_rungs({**first, "teacher": teacher, **runs}, args.threads)
-    write_atomically(folder / "ladder.json", json.dumps([rung.to_dict() for rung in rungs], indent=2) + "\n")
+    write_atomically(folder / "ladder.json", json.dumps([asdict(rung) for rung in rungs], indent=2) + "\n")
     lines = table_lines(rungs, args.threads)
     write_atomically(folder / "ladder.md", "\n".join(lines) + "\n")
     draw_ladder(rungs, folder / "ladder.png")

@@ -4,6 +4,7 @@ The files are listed in the README. Everything here reads or writes plain YAML, 
 """
 
 import csv
+import hashlib
 import json
 import os
 import platform
@@ -38,6 +39,15 @@ def write_atomically(path: Path, text: str) -> None:
     except BaseException:
         Path(name).unlink()
         raise
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content, read in pieces: a checkpoint may be larger than the memory that is left."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The methods of compression, each from a run to a smaller run; shared by the commands that compress."""
 
-import hashlib
 import logging
 import math
 import shutil
@@ -9,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from omegaconf import DictConfig
 
 from imgbench.build import build_data, plain
@@ -20,6 +18,7 @@ from imgbench.compression.measure import (
     latency_ms,
     measure,
     one_image,
+    onnx_latency_ms,
     size_mb,
     validation_accuracy,
     weights_mb,
@@ -33,7 +32,7 @@ from imgbench.data.scan import SPLITS
 from imgbench.errors import ConfigError
 from imgbench.models.narrow import layer_widths
 from imgbench.outcome import write_outcome
-from imgbench.run import Run
+from imgbench.run import Run, sha256
 from imgbench.summary import model_table
 from imgbench.train import train
 from imgbench.training.classifier import ImageClassifier, load_classifier
@@ -87,7 +86,7 @@ def compress(method: str, parent: Run, run: Run, options: Options, words: Sequen
         ConfigError: the method cannot be applied, or a target cannot be met.
     """
     file = weights_file(parent)
-    source = {"path": str(parent.path.resolve()), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    source = {"path": str(parent.path.resolve()), "sha256": sha256(file)}
     run.path.mkdir(parents=True, exist_ok=True)
     with run.recorded(seed=parent.config["seed"], method=method, compressed_from=source):
         run.note(facts=METHODS[method](parent, run, options, words))
@@ -120,8 +119,7 @@ def distill(parent: Run, run: Run, options: Options, words: Sequence[str]) -> di
     """Trains the model that `words` choose with the parent as its teacher, and else as the parent was trained."""
     settings = {"temperature": options.temperature, "alpha": options.alpha}
     own = [f"objective.{name}={value}" for name, value in settings.items() if value is not None]
-    base = {**parent.config, "ckpt_path": None}
-    config = override_config(base, ["objective=distill", *own, *words])
+    config = override_config(parent.config, ["objective=distill", *own, *words])
     config.objective.teacher = str(weights_file(parent).resolve())
     same_images(config, parent)
     train(config, run, announce=False)
@@ -130,7 +128,7 @@ def distill(parent: Run, run: Run, options: Options, words: Sequence[str]) -> di
 
 def train_anew(parent: Run, run: Run, options: Options, words: Sequence[str]) -> dict[str, Any]:
     """Trains the model that `words` choose on the parent's images, and else as the parent was trained."""
-    config = override_config({**parent.config, "ckpt_path": None}, words)
+    config = override_config(parent.config, words)
     same_images(config, parent)
     train(config, run, announce=False)
     return {"words": list(words)}
@@ -142,7 +140,7 @@ def finetuning(parent: Run, words: Sequence[str]) -> DictConfig:
     Raises:
         ConfigError: the words ask for another model, or other images for it to see.
     """
-    base = {**parent.config, "ckpt_path": None}
+    base = parent.config
     base["optimizer"]["lr"] /= 10
     base["trainer"]["max_epochs"] = max(2, round((base["trainer"]["max_epochs"] or 0) / 5))
     before, config = override_config(base, []), override_config(base, ["scheduler=cosine", *words])
@@ -276,7 +274,7 @@ def _adopt(step: Run, run: Run) -> None:
 
 def quantize(parent: Run, run: Run, options: Options, words: Sequence[str]) -> dict[str, Any]:
     """int8 weights and activations as `model.onnx`, calibrated on the parent's training images."""
-    config = override_config({**parent.config, "ckpt_path": None}, words)
+    config = override_config(parent.config, words)
     data = same_images(config, parent)
     classifier = load_classifier(parent.best)
     run.write_config(plain(config))
@@ -298,9 +296,7 @@ def cost_of(run: Run) -> Cost:
         return measure(load_classifier(run.best), run.best)
     source = cost_of(Run.open(run.info["compressed_from"]["path"]))
     model = OnnxModel(file, threads=source.threads)
-    size = int(model.preprocessing.image_size)
-    pixels = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
-    return replace(source, size_mb=size_mb(file), latency_ms=latency_ms(lambda: model.run(pixels)))
+    return replace(source, size_mb=size_mb(file), latency_ms=onnx_latency_ms(model))
 
 
 METHODS = {"train": train_anew, "distill": distill, "prune": prune, "quantize": quantize}

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from imgbench import ladder
-from imgbench.compression.rungs import Rung
 from imgbench.errors import ConfigError
 from imgbench.evaluation.metrics import paired_difference, proportion
 from imgbench.run import Run
+from imgbench.rungs import Rung
 
 RUNGS = "distilled,distilled_int8"
 
@@ -99,3 +99,12 @@ def test_equal_predictions_still_have_an_interval():
     number = paired_difference(same, same)
     assert number["value"] == 0
     assert -0.005 < number["low"] < 0 < number["high"] < 0.005
+
+
+def test_folder_that_is_no_run_is_not_overwritten(tmp_path):
+    photo = tmp_path / "slim" / "photo.jpg"
+    photo.parent.mkdir()
+    photo.write_bytes(b"precious")
+    with pytest.raises(ConfigError, match=r"slim is no run, and is not overwritten"):
+        ladder.make({"slim": {"method": "train"}}, Run(tmp_path), tmp_path, [])
+    assert photo.read_bytes() == b"precious"

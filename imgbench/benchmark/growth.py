@@ -1,7 +1,6 @@
 """How time and memory grow with the number of images: to scan, check, split and start, without training."""
 
 import logging
-import multiprocessing
 import os
 import resource
 import tempfile
@@ -14,7 +13,7 @@ import numpy as np
 from omegaconf import OmegaConf
 from PIL import Image
 
-from imgbench.benchmark.rounds import Variant
+from imgbench.benchmark.rounds import ENDED_EARLY, Variant, start
 from imgbench.build import build_data
 from imgbench.command import compose
 
@@ -55,15 +54,11 @@ def make_images(root: Path, number: int) -> None:
 
 
 def _in_new_process(variant: Variant, folder: str) -> tuple[float, float]:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=variant, args=(theirs, folder))
-    process.start()
-    theirs.close()
+    process, connection = start(variant, folder=folder)
     try:
-        return ours.recv()
+        return connection.recv()
     except EOFError as error:
-        raise RuntimeError("A measurement ended before its time; its own message stands above.") from error
+        raise RuntimeError(ENDED_EARLY) from error
     finally:
         process.join()
 
@@ -72,11 +67,11 @@ def _start(connection: Connection, folder: str) -> None:
     logging.disable(logging.WARNING)  # of the copies, which are meant
     config: Any = compose(["data=folder", f"data.root={folder}", "data.image_size=16", "data.cache=off"])
     OmegaConf.resolve(config)
-    before, start = _peak_memory(), time.perf_counter()
+    before, began = _peak_memory(), time.perf_counter()
     data = build_data(config)
     assert data.table.hash
     next(iter(data.train_dataloader()))
-    connection.send((time.perf_counter() - start, _peak_memory() - before))
+    connection.send((time.perf_counter() - began, _peak_memory() - before))
 
 
 def _peak_memory() -> int:

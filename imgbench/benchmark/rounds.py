@@ -5,10 +5,12 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 # Waits for a word on the connection, works, and sends back the seconds of one unit of work; until the word is None.
 Variant = Callable[..., None]
+ENDED_EARLY = "A measured variant ended before its time; its own message stands above."
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,16 @@ def serve(connection: Connection, work: Callable[[], float]) -> None:
         connection.send(work())
 
 
+def start(variant: Variant, **arguments: Any) -> tuple[BaseProcess, Connection]:
+    """`variant(connection, **arguments)` in a new process, and the other end of its connection."""
+    context = multiprocessing.get_context("spawn")  # process-wide settings of one must not reach another
+    ours, theirs = context.Pipe()
+    process = context.Process(target=variant, args=(theirs,), kwargs=arguments)
+    process.start()
+    theirs.close()
+    return process, ours
+
+
 def alternate(variants: dict[str, Variant], arguments: dict[str, Any], rounds: int) -> dict[str, Timing]:
     """Runs `variant(connection, **arguments)` of each in a new process, and times them by turns.
 
@@ -40,14 +52,10 @@ def alternate(variants: dict[str, Variant], arguments: dict[str, Any], rounds: i
     Raises:
         RuntimeError: a variant has ended before its time; its own message stands above.
     """
-    context = multiprocessing.get_context("spawn")  # process-wide settings of one must not reach another
     connections: dict[str, Connection] = {}
     processes = []
     for name, variant in variants.items():
-        connections[name], theirs = context.Pipe()
-        process = context.Process(target=variant, args=(theirs,), kwargs=arguments)
-        process.start()
-        theirs.close()
+        process, connections[name] = start(variant, **arguments)
         processes.append(process)
     measured: dict[str, list[float]] = {name: [] for name in variants}
     try:
@@ -62,7 +70,7 @@ def alternate(variants: dict[str, Variant], arguments: dict[str, Any], rounds: i
         for process in processes:
             process.join(30)
     except (EOFError, OSError) as error:
-        raise RuntimeError("A measured variant ended before its time; its own message stands above.") from error
+        raise RuntimeError(ENDED_EARLY) from error
     finally:
         for process in processes:
             process.kill()

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torchinfo import summary
 
+from imgbench.compression.onnx_file import OnnxModel
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.scan import VAL
 from imgbench.evaluation.predictions import class_probabilities
@@ -87,6 +89,13 @@ def latency_ms(call: Callable[[], object], seconds: float = 0.5, at_least: int =
         call()
         times.append(time.perf_counter() - start)
     return 1000 * statistics.median(times)
+
+
+def onnx_latency_ms(model: OnnxModel, batch: int = 1) -> float:
+    """Milliseconds of random uint8 images, `batch` of them at once, in onnxruntime."""
+    size = model.preprocessing.image_size
+    pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
+    return latency_ms(lambda: model.run(pixels), at_least=20 if batch == 1 else 5)
 
 
 def validation_accuracy(classifier: ImageClassifier, data: ImageFolderDataModule, device: str) -> float:

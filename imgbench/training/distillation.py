@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imgbench.errors import ConfigError
-from imgbench.run import Run
+from imgbench.run import Run, sha256
 from imgbench.training.classifier import ImageClassifier, load_classifier
 
 
@@ -24,7 +24,7 @@ class Teacher:
         self.classifier.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.class_names: list[str] = classifier.class_names
         self.image_size = int(classifier.hparams["preprocessing"]["image_size"])
-        self.provenance = {"path": str(path.resolve()), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        self.provenance = {"path": str(path.resolve()), "sha256": sha256(path)}
 
     def to(self, device: torch.device) -> None:
         self.classifier.to(device)

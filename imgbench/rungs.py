@@ -1,16 +1,15 @@
 """Measures the runs of a ladder on one scale: the same test images, the same runtime, the same number of threads."""
 
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from omegaconf import OmegaConf
 from torch import nn
 
 from imgbench.build import build_data
-from imgbench.compression.measure import latency_ms, multiply_adds, size_mb
+from imgbench.compression.measure import multiply_adds, onnx_latency_ms, size_mb
 from imgbench.compression.onnx_file import OnnxModel, write_onnx
 from imgbench.data.scan import TEST, VAL
 from imgbench.errors import ConfigError
@@ -38,9 +37,6 @@ class Rung:
     difference: Number  # test accuracy minus the first rung's, on the same images
     val_drop: float  # points of validation accuracy below the first rung's
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def measure_rungs(runs: dict[str, Run], threads: int) -> list[Rung]:
     """One Rung for each run; the first is what the others are compared with.
@@ -50,13 +46,15 @@ def measure_rungs(runs: dict[str, Run], threads: int) -> list[Rung]:
     """
     rungs: list[Rung] = []
     tested: list[str] = []
-    correct: dict[str, np.ndarray] = {}
-    val_accuracy = 0.0
+    first: dict[int, np.ndarray] = {}  # which images of each split the first run has right
     for name, run in runs.items():
-        config = OmegaConf.create({**run.config, "ckpt_path": None})
-        data = build_data(config)
+        data = build_data(OmegaConf.create(run.config))
+        classifier = load_classifier(_checkpoint(run))
         with tempfile.TemporaryDirectory() as folder:
-            file = _onnx_file(run, Path(folder))
+            file = run.path / "model.onnx"
+            if run.best.is_file():
+                file = Path(folder) / "model.onnx"
+                write_onnx(classifier, file)
             model = OnnxModel(file, threads=threads)
             predictor = Predictor(model)
             predictions = {part: predict_split(predictor, data, part) for part in (TEST, VAL)}
@@ -65,9 +63,7 @@ def measure_rungs(runs: dict[str, Run], threads: int) -> list[Rung]:
             if paths != tested:
                 raise ConfigError(f"{run.shown} was tested on other images than {next(iter(runs.values())).shown}.")
             hits = {part: p.predicted == p.targets for part, p in predictions.items()}
-            correct[name] = hits[TEST]
-            val_accuracy = val_accuracy if rungs else float(hits[VAL].mean())
-            classifier = load_classifier(_checkpoint(run))
+            first = first or hits
             rungs.append(
                 Rung(
                     name,
@@ -76,11 +72,11 @@ def measure_rungs(runs: dict[str, Run], threads: int) -> list[Rung]:
                     sum(parameter.numel() for parameter in classifier.model.parameters()),
                     multiply_adds(classifier),
                     size_mb(file),
-                    _latency(model, 1),
-                    _latency(model, 32),
+                    onnx_latency_ms(model),
+                    onnx_latency_ms(model, batch=32),
                     proportion(int(hits[TEST].sum()), len(paths)),
-                    paired_difference(hits[TEST], next(iter(correct.values()))),
-                    round(100 * (val_accuracy - float(hits[VAL].mean())), 6),
+                    paired_difference(hits[TEST], first[TEST]),
+                    round(100 * float(first[VAL].mean() - hits[VAL].mean()), 6),
                 )
             )
     return rungs
@@ -89,19 +85,6 @@ def measure_rungs(runs: dict[str, Run], threads: int) -> list[Rung]:
 def _checkpoint(run: Run) -> Path:
     """The run's checkpoint; of a quantised run, that of the run it was made of."""
     return run.best if run.best.is_file() else _checkpoint(Run.open(run.info["compressed_from"]["path"]))
-
-
-def _onnx_file(run: Run, folder: Path) -> Path:
-    if not run.best.is_file():
-        return run.path / "model.onnx"
-    write_onnx(load_classifier(run.best), folder / "model.onnx")
-    return folder / "model.onnx"
-
-
-def _latency(model: OnnxModel, batch: int) -> float:
-    size = model.preprocessing.image_size
-    pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
-    return latency_ms(lambda: model.run(pixels), at_least=30 if batch == 1 else 5)
 
 
 def table_lines(rungs: list[Rung], threads: int) -> list[str]:
