@@ -27,6 +27,18 @@ def plain(config: Any) -> Any:
     return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
 
+def create(config: Any, **arguments: Any) -> Any:
+    """Hydra's `instantiate`, which hands on what a constructor says to the user.
+
+    Raises:
+        ConfigError: from the constructor.
+    """
+    try:
+        return instantiate(config, **arguments, _convert_="all")
+    except InstantiationException as error:
+        raise (error.__cause__ if isinstance(error.__cause__, ConfigError) else error) from None
+
+
 def build_data(config: DictConfig) -> ImageFolderDataModule:
     """The data module, set up; the facts it discovered are written into `config.data`.
 
@@ -35,8 +47,7 @@ def build_data(config: DictConfig) -> ImageFolderDataModule:
     """
     if OmegaConf.is_missing(config.data, "root"):
         raise ConfigError("data.root is not set. Point it at your photographs: data=folder data.root=/my/photos")
-    augment = instantiate(config.augment, _convert_="all")
-    data: ImageFolderDataModule = instantiate(config.data, augment=augment, seed=config.seed, _convert_="all")
+    data: ImageFolderDataModule = create(config.data, augment=create(config.augment), seed=config.seed)
     data.setup()
     config.data.num_classes = len(data.class_names)
     config.data.root = str(data.table.root.resolve())
@@ -54,21 +65,17 @@ def build_classifier(
     if settings.fused_optimizer and supports_fused(optimizer["_target_"]):
         optimizer["fused"] = True
     objective = {**plain(config.objective), **facts}
-    try:
-        return instantiate(
-            objective,
-            model=plain(config.model),
-            class_names=class_names,
-            preprocessing=preprocessing.to_dict(),
-            optimizer=optimizer,
-            scheduler=plain(config.scheduler),
-            monitor=config.monitor,
-            mode=config.mode,
-            _convert_="all",
-            _recursive_=False,
-        )
-    except InstantiationException as error:
-        raise (error.__cause__ if isinstance(error.__cause__, ConfigError) else error) from error
+    return create(
+        objective,
+        model=plain(config.model),
+        class_names=class_names,
+        preprocessing=preprocessing.to_dict(),
+        optimizer=optimizer,
+        scheduler=plain(config.scheduler),
+        monitor=config.monitor,
+        mode=config.mode,
+        _recursive_=False,
+    )
 
 
 def settle(config: DictConfig, images: int) -> None:
@@ -127,15 +134,15 @@ def build_logger(config: DictConfig) -> Logger | bool:
     name = str(config.logger["_target_"]).rsplit(".", 1)[-1].removesuffix("Logger").lower()
     if importlib.util.find_spec(name) is None:
         raise ConfigError(f"logger={name}: the package is not installed. Mend it with: pip install {name}")
-    return instantiate(config.logger, _convert_="all")
+    return create(config.logger)
 
 
 def build_trainer(
     config: DictConfig, settings: FastSettings, folder: Path, callbacks: Sequence[Callback] = ()
 ) -> L.Trainer:
     """The Trainer of a run that lies in `folder`; `callbacks` come before the configured ones."""
-    configured = [callback for callback in instantiate(config.callbacks).values() if callback is not None]
-    return instantiate(
+    configured = [callback for callback in create(config.callbacks).values() if callback is not None]
+    return create(
         config.trainer,
         default_root_dir=str(folder),
         precision=settings.precision,

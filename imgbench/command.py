@@ -129,11 +129,6 @@ def quote_path(word: str) -> str:
     return f'{key}="{escaped}"'
 
 
-def _reason(error: Exception) -> Exception:
-    """The error itself, or the ConfigError that Hydra wrapped when it was raised in a constructor."""
-    return error.__cause__ if isinstance(error.__cause__, ConfigError) else error
-
-
 def fail(message: object) -> None:
     """Ends the command with a message and exit code 2."""
     print(f"\nError: {message}", file=sys.stderr)
@@ -151,7 +146,7 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], C
             except (ConfigError, HydraException, OmegaConfBaseException) as error:
                 if HydraConfig.get().mode != RunMode.MULTIRUN:
                     raise
-                print(f"\nError: {_reason(error)}\nThe sweep goes on without this run.", file=sys.stderr)
+                print(f"\nError: {error}\nThe sweep goes on without this run.", file=sys.stderr)
                 return None
 
         command = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)
@@ -169,7 +164,7 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], C
                     "A value with = , blanks or brackets needs double quotes inside single ones: 'key=\"a value\"'"
                 )
             except (ConfigError, HydraException, OmegaConfBaseException) as error:
-                fail(_reason(error))
+                fail(error)
             except OSError as error:
                 if error.filename is None:
                     raise
@@ -200,7 +195,7 @@ def guarded_main(function: Callable[[], int | None]) -> None:
     _end_quietly_on_broken_pipe()
     try:
         sys.exit(function() or 0)
-    except ConfigError as error:
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
         fail(error)
     except KeyboardInterrupt:
         sys.exit(130)

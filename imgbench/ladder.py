@@ -15,7 +15,7 @@ import yaml
 
 from imgbench.command import guarded_main, run_parser
 from imgbench.errors import ConfigError
-from imgbench.run import CONF, Run, write_atomically
+from imgbench.run import CONF, Run, sha256, write_atomically
 
 if TYPE_CHECKING:
     from imgbench.rungs import Rung
@@ -53,15 +53,25 @@ def make(plan: dict[str, dict[str, Any]], teacher: Run, folder: Path, words: lis
     for number, (name, spec) in enumerate(plan.items(), 1):
         run = Run(folder / name)
         own = [*spec.get("words", []), *(words if spec["method"] in ("train", "distill") else [])]
+        parent = runs[spec["parent"]] if "parent" in spec else teacher
         if (run.path / "run.json").is_file() and run.info.get("status") == "finished":
+            _check_origin(run, parent)
             print(f"[{number}/{len(plan)}] {name}: is there already")
         else:
             print(f"[{number}/{len(plan)}] {name}: {spec['method']} {' '.join(own)}", flush=True)
             _clear(run)
-            parent = runs[spec["parent"]] if "parent" in spec else teacher
             compress(spec["method"], parent, run, Options(**spec.get("options", {})), own)
         runs[name] = run
     return runs
+
+
+def _check_origin(run: Run, parent: Run) -> None:
+    """Whether a finished rung was made of the parent as it is now, wherever both have been moved to."""
+    if run.info.get("compressed_from", {}).get("sha256") != sha256(parent.best):
+        raise ConfigError(
+            f"{run.shown} was not made of {parent.shown} as it is now. Name another directory for its ladder, "
+            f"--output DIR, or remove {run.shown} to have it made again."
+        )
 
 
 def _clear(run: Run) -> None:

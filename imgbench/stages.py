@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+from torch import nn
 
 from imgbench.build import build_data, plain
 from imgbench.command import override_config
@@ -134,16 +135,41 @@ def train_anew(parent: Run, run: Run, options: Options, words: Sequence[str]) ->
     return {"words": list(words)}
 
 
+def reuse(parent: Run, run: Run, options: Options, words: Sequence[str]) -> dict[str, Any]:
+    """Trains the model that `words` choose from those of the parent's weights that have a place in it.
+
+    A parent's whole body in place makes this a fine-tuning, as after pruning. Without it the model is trained anew.
+    """
+    teacher = load_classifier(weights_file(parent))
+    normalised = any(isinstance(module, nn.BatchNorm2d) for module in teacher.modules())
+    config = finetuning(parent, [*words, f"model.batch_norm={normalised}"])
+    same_images(config, parent)
+    start = ImageClassifier(**{**teacher.hparams, "model": plain(config.model), "widths": None})
+    known, own = teacher.state_dict(), start.state_dict()
+    fitting = {name: known[name] for name in own if name in known and known[name].shape == own[name].shape}
+    if not all(name in fitting for name in own if name.startswith("model.features.")):
+        log.info("%s has another body: the model is trained anew", parent.shown)
+        return train_anew(parent, run, options, [*words, "model.batch_norm=true", "optimizer.lr=null"])
+    start.load_state_dict({**own, **fitting})
+    train(config, run, start, announce=False)
+    return {"words": list(words), "reused": sorted(fitting)}
+
+
 def finetuning(parent: Run, words: Sequence[str]) -> DictConfig:
-    """The parent's configuration for a fifth of its epochs with a tenth of its learning rate, falling to zero.
+    """The parent's configuration for a fifth of its epochs with a tenth of its learning rate, falling to zero."""
+    base = parent.config
+    base["optimizer"]["lr"] /= 10
+    base["trainer"]["max_epochs"] = max(2, round((base["trainer"]["max_epochs"] or 0) / 5))
+    return override_config(base, ["scheduler=cosine", *words])
+
+
+def finetuning_as_it_is(parent: Run, words: Sequence[str]) -> DictConfig:
+    """As `finetuning`, of the parent's own model on the images as it knows them.
 
     Raises:
         ConfigError: the words ask for another model, or other images for it to see.
     """
-    base = parent.config
-    base["optimizer"]["lr"] /= 10
-    base["trainer"]["max_epochs"] = max(2, round((base["trainer"]["max_epochs"] or 0) / 5))
-    before, config = override_config(base, []), override_config(base, ["scheduler=cosine", *words])
+    before, config = override_config(parent.config, []), finetuning(parent, words)
     changed = [key for key in ("image_size", "short_side", "normalize") if config.data.get(key) != before.data.get(key)]
     if changed or plain(config.model) != plain(before.model):
         raise ConfigError(
@@ -155,7 +181,7 @@ def finetuning(parent: Run, words: Sequence[str]) -> DictConfig:
 
 def prune(parent: Run, run: Run, options: Options, words: Sequence[str]) -> dict[str, Any]:
     """Removes channels in steps, with fine-tuning after each; or sets single weights to zero, with fine-tuning."""
-    config = finetuning(parent, words)
+    config = finetuning_as_it_is(parent, words)
     data = same_images(config, parent)
     classifier = load_classifier(parent.best)
     if options.unstructured:
@@ -299,4 +325,4 @@ def cost_of(run: Run) -> Cost:
     return replace(source, size_mb=size_mb(file), latency_ms=onnx_latency_ms(model))
 
 
-METHODS = {"train": train_anew, "distill": distill, "prune": prune, "quantize": quantize}
+METHODS = {"train": train_anew, "reuse": reuse, "distill": distill, "prune": prune, "quantize": quantize}

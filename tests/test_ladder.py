@@ -7,12 +7,15 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from imgbench import ladder
 from imgbench.errors import ConfigError
 from imgbench.evaluation.metrics import paired_difference, proportion
 from imgbench.run import Run
 from imgbench.rungs import Rung
+from imgbench.stages import Options, compress
+from imgbench.training.classifier import load_classifier
 
 RUNGS = "distilled,distilled_int8"
 
@@ -52,6 +55,37 @@ def test_rungs_are_made_measured_and_not_made_again(teacher):
     assert again.returncode == 2
     assert "no rung meets it" in again.stderr
     assert "distilled_int8: size" in again.stderr
+
+
+def test_another_head_starts_on_the_body_it_is_given(tmp_path, make_folder, train_run):
+    root = make_folder(tmp_path / "images", {"a": 12, "b": 12})
+    parent = train_run(root, tmp_path / "run", "model=vgg16", "+model.blocks=[[4],[8]]", "head=gap")
+    run = Run(tmp_path / "slim")
+    compress("reuse", parent, run, Options(), ["head=slim", "model.hidden=[16]", "optimizer.lr=0"])
+    before, after = load_classifier(parent.best).state_dict(), load_classifier(run.best).state_dict()
+    body = [name for name in before if name.startswith("model.features.")]
+    assert len(body) == 4
+    assert all(torch.equal(before[name], after[name]) for name in body)
+    assert after["model.classifier.0.weight"].shape == (16, 8 * 7 * 7)
+    assert run.config["trainer"]["max_epochs"] == 2
+
+
+def test_without_the_body_a_model_is_trained_anew(teacher, tmp_path, caplog):
+    caplog.set_level("INFO")
+    run = Run(tmp_path / "vgg")
+    compress("reuse", teacher, run, Options(), ["model=vgg16_gap", "+model.blocks=[[4],[8]]"])
+    assert "has another body: the model is trained anew" in caplog.text
+    assert run.config["optimizer"]["lr"] == 3e-3  # suits batch normalisation
+    assert run.config["trainer"]["max_epochs"] == teacher.config["trainer"]["max_epochs"]
+
+
+def test_rungs_of_another_run_are_not_taken_for_its_own(teacher, tmp_path):
+    rung = Run(tmp_path / "int8")
+    rung.path.mkdir()
+    with rung.recorded(seed=0, compressed_from={"path": "elsewhere", "sha256": "0" * 64}):
+        pass
+    with pytest.raises(ConfigError, match=r"int8 was not made of .*/run as it is now"):
+        ladder.make({"int8": {"method": "quantize"}}, teacher, tmp_path, [])
 
 
 def test_rungs_bring_their_parents_along():

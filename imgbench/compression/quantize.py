@@ -88,19 +88,6 @@ def quantize(
     }
 
 
-def refuse_quantized(path: str | Path) -> None:
-    """Refuses to compress what is quantised already: integers cannot be trained, pruned, or quantised again.
-
-    Raises:
-        ConfigError: it is, or it is no file of imgbench.
-    """
-    if Path(path).suffix.lower() == ".onnx" and OnnxModel(path).quantized:
-        raise ConfigError(
-            f"{path} is quantised already, and holds no weights that could be compressed further. "
-            "Start from the run that it was made of."
-        )
-
-
 def products_overflow() -> bool:
     """Whether int8 products overflow on this processor: x86 without VNNI adds two of them in 16 bits."""
     if platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686", "x86"):
