@@ -52,7 +52,7 @@ def make(plan: dict[str, dict[str, Any]], teacher: Run, folder: Path, words: lis
     runs: dict[str, Run] = {}
     for number, (name, spec) in enumerate(plan.items(), 1):
         run = Run(folder / name)
-        own = [*spec.get("words", []), *(words if spec["method"] in ("train", "distill") else [])]
+        own = [*spec.get("words", []), *(words if spec["method"] in ("train", "reuse", "distill") else [])]
         parent = runs[spec["parent"]] if "parent" in spec else teacher
         if (run.path / "run.json").is_file() and run.info.get("status") == "finished":
             _check_origin(run, parent)

@@ -56,7 +56,7 @@ def measure_rungs(runs: dict[str, Run], threads: int) -> list[Rung]:
                 file = Path(folder) / "model.onnx"
                 write_onnx(classifier, file)
             model = OnnxModel(file, threads=threads)
-            predictor = Predictor(model)
+            predictor = Predictor(OnnxModel(file))  # with all threads: only latency depends on their number
             predictions = {part: predict_split(predictor, data, part) for part in (TEST, VAL)}
             paths = predictions[TEST].paths
             tested = tested or paths

@@ -138,11 +138,13 @@ def train_anew(parent: Run, run: Run, options: Options, words: Sequence[str]) ->
 def reuse(parent: Run, run: Run, options: Options, words: Sequence[str]) -> dict[str, Any]:
     """Trains the model that `words` choose from those of the parent's weights that have a place in it.
 
-    A parent's whole body in place makes this a fine-tuning, as after pruning. Without it the model is trained anew.
+    With the whole body in place, a fifth of the parent's epochs is enough, at its own learning rate since the head is
+    new. A parent with another body leaves nothing to start from, and the model is trained anew.
     """
     teacher = load_classifier(weights_file(parent))
     normalised = any(isinstance(module, nn.BatchNorm2d) for module in teacher.modules())
-    config = finetuning(parent, [*words, f"model.batch_norm={normalised}"])
+    epochs = f"trainer.max_epochs={fewer_epochs(parent)}"
+    config = override_config(parent.config, [epochs, *words, f"model.batch_norm={normalised}"])
     same_images(config, parent)
     start = ImageClassifier(**{**teacher.hparams, "model": plain(config.model), "widths": None})
     known, own = teacher.state_dict(), start.state_dict()
@@ -155,11 +157,16 @@ def reuse(parent: Run, run: Run, options: Options, words: Sequence[str]) -> dict
     return {"words": list(words), "reused": sorted(fitting)}
 
 
+def fewer_epochs(parent: Run) -> int:
+    """A fifth of the parent's, which is enough to mend what is trained already."""
+    return max(2, round((parent.config["trainer"]["max_epochs"] or 0) / 5))
+
+
 def finetuning(parent: Run, words: Sequence[str]) -> DictConfig:
     """The parent's configuration for a fifth of its epochs with a tenth of its learning rate, falling to zero."""
     base = parent.config
     base["optimizer"]["lr"] /= 10
-    base["trainer"]["max_epochs"] = max(2, round((base["trainer"]["max_epochs"] or 0) / 5))
+    base["trainer"]["max_epochs"] = fewer_epochs(parent)
     return override_config(base, ["scheduler=cosine", *words])
 
 

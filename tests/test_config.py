@@ -130,4 +130,4 @@ def test_wheel_works_outside_the_checkout(tmp_path):
     line = [sys.executable, "-c", check]
     done = subprocess.run(line, cwd=tmp_path / "site", capture_output=True, text=True, check=True)
     assert str(tmp_path / "site" / "imgbench" / "conf") in done.stdout
-    assert "imgbench.models.resnet.CompactResNet" in done.stdout
+    assert "imgbench.models.compact.CompactCNN" in done.stdout

@@ -21,7 +21,7 @@ def student(teacher, class_names=("cat", "dog"), **options):
     return DistilledClassifier(
         teacher=str(teacher),
         class_names=list(class_names),
-        model={"_target_": "imgbench.models.student.SmallStudent", "num_classes": len(class_names), "widths": [[4]]},
+        model={"_target_": "imgbench.models.compact.CompactCNN", "num_classes": len(class_names), "widths": [[4]]},
         preprocessing=classifier.hparams["preprocessing"],
         **options,
     )

@@ -6,8 +6,8 @@ from torch import nn
 
 from imgbench.compression.prune import KeepZeros, kept_channels, remove_channels, zero_share, zero_weights
 from imgbench.errors import ConfigError
+from imgbench.models.compact import CompactCNN
 from imgbench.models.narrow import layer_widths, narrow
-from imgbench.models.student import SmallStudent
 from imgbench.training.classifier import ImageClassifier, load_classifier
 
 VGG = {"_target_": "imgbench.models.vgg.VGG", "blocks": [[16, 16], [32]], "hidden": [32, 16], "pool_size": 2}
@@ -18,7 +18,7 @@ MODELS = {
     "vgg without pooling": {**VGG, "pool_size": None, "image_size": 32},
     "cnn": {"_target_": "imgbench.models.cnn.CNN", "image_size": 32},
     "student": {"_target_": "imgbench.models.student.Student", "image_size": 32, "hidden": [24]},
-    "small student": {"_target_": "imgbench.models.student.SmallStudent"},
+    "compact": {"_target_": "imgbench.models.compact.CompactCNN"},
     "resnet18": {"_target_": "imgbench.models.pretrained.torchvision_classifier", "name": "resnet18"},
     "frozen resnet18": {
         "_target_": "imgbench.models.pretrained.torchvision_classifier",
@@ -60,7 +60,7 @@ def test_pruned_network_is_narrower_and_its_checkpoint_gives_the_same_outputs(na
 
 
 def test_channels_with_the_least_weights_go():
-    whole = classifier("small student")
+    whole = classifier("compact")
     weights = dict(whole.model.named_parameters())
     weak = [5, 10, 11, 20, 21, 22, 30, 31]  # of the 32 channels of the second layer
     with torch.no_grad():
@@ -110,7 +110,7 @@ def test_amounts_that_leave_nothing_or_change_nothing_are_refused(amount):
 )  # fmt: skip
 def test_widths_that_do_not_fit_are_refused(widths, message):
     with pytest.raises(ConfigError, match=message):
-        narrow(SmallStudent(2, widths=[[16]]), widths)
+        narrow(CompactCNN(2, widths=[[16]]), widths)
 
 
 def test_single_weights_are_set_to_zero_and_stay_zero_while_training():
