@@ -179,6 +179,20 @@ def test_duplicates_across_splits_are_warned_about_with_their_number(tmp_path, m
     assert caplog.text.count("byte for byte") == 1
 
 
+def test_groups_across_the_folders_splits_are_warned_about(tmp_path, make_folder, make_data, caplog):
+    for name in SPLITS:
+        for label in ("cat", "dog"):
+            make_folder(tmp_path / name, {label: 4})
+            for path in (tmp_path / name / label).iterdir():
+                path.rename(path.with_name(f"{name}-{path.name}"))
+    moved = tmp_path / "test/cat"
+    for path in list(moved.iterdir())[:3]:
+        path.rename(moved / f"train-of-{path.name}")
+    make_data(tmp_path, split={"group": r"^(\w+)-"}).setup()
+    assert "3 of the test images belong to groups of data.split.group='^(\\\\w+)-'" in caplog.text
+    assert "of the val images belong" not in caplog.text
+
+
 def test_without_duplicates_nothing_is_warned_about(folder, make_data, caplog):
     make_data(folder).setup()
     assert caplog.text == ""

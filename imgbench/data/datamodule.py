@@ -68,6 +68,11 @@ class ImageTable:
         keys = self.digests.view("V16").ravel()
         return int(np.isin(keys[self.splits == part], keys[self.splits == TRAIN]).sum())
 
+    def groups_across(self, part: int) -> int:
+        """How many images of a split belong to a group that is also in train: possible where the folders divide."""
+        trained = {group for group, split in zip(self.groups, self.splits, strict=True) if split == TRAIN and group}
+        return sum(group in trained for group, split in zip(self.groups, self.splits, strict=True) if split == part)
+
 
 class ImageFolderDataModule(L.LightningDataModule):
     """Reads `root/<class>/*` or `root/<split>/<class>/*`, divides it, and hands out uint8 batches.
@@ -163,6 +168,14 @@ class ImageFolderDataModule(L.LightningDataModule):
                     number,
                     SPLITS[part],
                     remedy,
+                )
+            if number := self._table.groups_across(part):
+                log.warning(
+                    "%d of the %s images belong to groups of data.split.group=%r that are among the training images "
+                    "too: they flatter it; move each group to one side.",
+                    number,
+                    SPLITS[part],
+                    self.plan.group,
                 )
 
     def _statistics(self) -> dict[str, tuple[float, ...]]:
