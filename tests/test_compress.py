@@ -199,7 +199,7 @@ def test_quantised_run_is_refused_by_every_method(run_compress, parent, method):
         (["prune", "model=student"], "pruning keeps the model"),
         (["prune", "head=gap"], "pruning keeps the model"),
         (["prune", "data.image_size=24"], "image_size"),
-        (["distill", "model=resnet"], "model=resnet"),
+        (["distill", "model=resnet18"], "model=resnet18"),
         (["distill", "head=big"], "head=big"),
         (["distill", "optimizer.rate=1"], "optimizer.rate"),
         (["distill", "experiment=sneakers_cnn"], "experiment=sneakers_cnn"),

@@ -37,7 +37,7 @@ def test_rungs_are_made_measured_and_not_made_again(teacher):
     assert done.returncode == 0, done.stderr
     folder = teacher.path.with_name("run_ladder")
     rungs = {rung["name"]: rung for rung in json.loads((folder / "ladder.json").read_text())}
-    assert list(rungs) == ["teacher", "distilled", "distilled_int8"]
+    assert list(rungs) == ["teacher", "pruned_30", "pruned_60", "distilled", "distilled_int8"]
     assert rungs["distilled_int8"]["size_mb"] < rungs["distilled"]["size_mb"] / 2
     assert rungs["distilled_int8"]["parameters"] == rungs["distilled"]["parameters"]
     assert rungs["teacher"]["difference"]["value"] == rungs["teacher"]["val_drop"] == 0
@@ -89,7 +89,7 @@ def test_rungs_of_another_run_are_not_taken_for_its_own(teacher, tmp_path):
 
 
 def test_rungs_bring_their_parents_along():
-    assert list(ladder.load_plan("distilled_pruned_int8")) == ["distilled", "distilled_pruned", "distilled_pruned_int8"]
+    assert list(ladder.load_plan("gap_pruned_int8")) == ["gap", "gap_pruned", "gap_pruned_int8"]
 
 
 def test_parents_stand_before_their_rungs():

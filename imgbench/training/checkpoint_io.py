@@ -25,5 +25,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             unfinished.replace(path)
+        except RuntimeError as error:
+            if isinstance(error.__context__, KeyboardInterrupt):  # torch goes on to say that the file is not complete
+                raise KeyboardInterrupt from error
+            raise
         finally:
             unfinished.unlink(missing_ok=True)
