@@ -1,4 +1,4 @@
-"""Makes a smaller run of a run: distill, prune, quantize, or several of them in the order given.
+"""Makes a smaller run of a run: reuse, distill, prune, quantize, or several of them in the order given.
 
 Each result is a run directory like any other, trained and tested on exactly its parent's images. The last method's
 lies in DIR, those of the methods before it in DIR/stages/1_distill and so on.
@@ -16,10 +16,12 @@ from imgbench.run import Run
 if TYPE_CHECKING:
     import argparse
 
-METHODS = ("distill", "prune", "quantize")
+METHODS = ("reuse", "distill", "prune", "quantize")
 METHOD_OF = {"amount": "prune", "target": "prune", "steps": "prune", "unstructured": "prune", "max_drop": "quantize",
              "calibration": "quantize", "temperature": "distill", "alpha": "distill"}  # fmt: skip
 EXAMPLES = """methods:
+  reuse     puts another head, such as model=vgg16_gap, on the body that RUN trained, and trains both on: a fifth of
+            RUN's epochs, at its learning rate.
   distill   trains another model, the student, to answer as RUN does: choose it with model=student_small. Its epochs
             and its learning rate are RUN's.
   prune     removes channels in steps and fine-tunes after each: a fifth of RUN's epochs, a tenth of its learning rate,
@@ -27,9 +29,10 @@ EXAMPLES = """methods:
   quantize  int8 for onnxruntime: model.onnx. It comes last.
 
 key=value words override the configuration that RUN was trained with; a choice such as augment=light replaces RUN's.
-Of several methods, they are for distill, else for the first; the next derive their own from its result.
+Of several methods, they are for reuse or distill, else for the first; the next derive their own from its result.
 
 examples:
+  python -m imgbench.compress RUN reuse model=vgg16_gap
   python -m imgbench.compress RUN distill model=student_small data.image_size=112
   python -m imgbench.compress RUN prune --amount 0.5 trainer.max_epochs=5
   python -m imgbench.compress RUN prune --target "size<=2MB,drop<=1pt"
@@ -39,7 +42,9 @@ examples:
 
 def command_line() -> "argparse.ArgumentParser":
     parser = run_parser("compress", __doc__, EXAMPLES)
-    parser.add_argument("words", metavar="METHOD or key=value", nargs="+", help="distill, prune, quantize; overrides")
+    parser.add_argument(
+        "words", metavar="METHOD or key=value", nargs="+", help="reuse, distill, prune, quantize; overrides"
+    )
     parser.add_argument("--output", metavar="DIR", type=Path, help="the new run directory (default: RUN_METHOD... )")
     group = parser.add_argument_group("prune")
     group.add_argument("--amount", type=float, help="share of each layer's channels to remove (default: 0.5), or with "
@@ -116,7 +121,7 @@ def main() -> int:
     output = new_directory(parent, methods, args.output)
     given = {field.name: getattr(args, field.name) for field in fields(Options)}
     options = Options(**{name: value for name, value in given.items() if value is not None})
-    receiver = methods.index("distill") + 1 if "distill" in methods else 1
+    receiver = next((number for number, method in enumerate(methods, 1) if method in ("reuse", "distill")), 1)
     runs = [parent]
     for number, method in enumerate(methods, 1):
         run = Run(output if number == len(methods) else output / "stages" / f"{number}_{method}")

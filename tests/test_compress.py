@@ -185,7 +185,7 @@ def test_quantised_run_is_refused_by_every_method(run_compress, parent, method):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["shrink"], "METHOD shrink: it is any of distill, prune, quantize"),
+        (["shrink"], "METHOD shrink: it is any of reuse, distill, prune, quantize"),
         (["model=cnn"], "METHOD is missing"),
         (["quantize", "prune"], "quantize comes last"),
         (["prune", "--temperature", "2"], "--temperature is an option of distill"),
