@@ -70,9 +70,19 @@ def fails(connection, log):
 
 def test_variants_work_one_at_a_time_and_the_first_turn_is_not_counted(tmp_path):
     timings = alternate({"a": by_turns, "b": by_turns}, {"log": str(tmp_path / "log")}, rounds=3)
-    assert timings == {"a": Timing([0.5] * 3), "b": Timing([0.5] * 3)}
+    assert {name: timing.seconds for name, timing in timings.items()} == {"a": [0.5] * 3, "b": [0.5] * 3}
     words = [line.split()[1] for line in sorted((tmp_path / "log").read_text().splitlines())]
     assert words == ["start", "end"] * 8
+
+
+def holds_memory(connection, size):
+    held = b"x" * size
+    serve(connection, lambda: len(held))
+
+
+def test_peak_of_memory_is_that_of_each_process():
+    small, large = (alternate({"a": holds_memory}, {"size": size}, 1)["a"].peak_bytes for size in (10, 200_000_000))
+    assert large - small == pytest.approx(200e6, rel=0.1)
 
 
 def test_variant_that_ends_early_is_an_error(tmp_path):
@@ -82,4 +92,4 @@ def test_variant_that_ends_early_is_an_error(tmp_path):
 
 def test_ratio_compares_round_by_round():
     # A machine that is ten times slower in the last round does not change the ratio.
-    assert Timing([1.0, 2.0, 10.0]).ratio(Timing([2.0, 4.0, 20.0])) == 0.5
+    assert Timing([1.0, 2.0, 10.0], 0).ratio(Timing([2.0, 4.0, 20.0], 0)) == 0.5

@@ -42,7 +42,7 @@ def main(config: DictConfig) -> None:
 
 
 def measure(kind: str, settings: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Value, ratio to imgbench and all rounds of each variant."""
+    """Value, ratio to imgbench, peak of memory and all rounds of each variant."""
     from imgbench.benchmark.step import matmul_rate, measure_step, step_operations
     from imgbench.training import device as fast
 
@@ -73,6 +73,7 @@ def _rows(timings: "dict[str, Timing]", show: Any) -> dict[str, dict[str, Any]]:
         name: {
             "value": show(timing.median),
             "time in terms of the first": timing.ratio(first),
+            "peak MB": timing.peak_bytes / 1e6,
             "rounds": [show(seconds) for seconds in timing.seconds],
         }
         for name, timing in timings.items()

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import resource
 import tempfile
 import time
 from multiprocessing.connection import Connection
@@ -13,7 +12,7 @@ import numpy as np
 from omegaconf import OmegaConf
 from PIL import Image
 
-from imgbench.benchmark.rounds import ENDED_EARLY, Variant, start
+from imgbench.benchmark.rounds import ENDED_EARLY, Variant, peak_memory, start
 from imgbench.build import build_data
 from imgbench.command import compose
 
@@ -67,12 +66,8 @@ def _start(connection: Connection, folder: str) -> None:
     logging.disable(logging.WARNING)  # of the copies, which are meant
     config: Any = compose(["data=folder", f"data.root={folder}", "data.image_size=16", "data.cache=off"])
     OmegaConf.resolve(config)
-    before, began = _peak_memory(), time.perf_counter()
+    before, began = peak_memory(), time.perf_counter()
     data = build_data(config)
     assert data.table.hash
     next(iter(data.train_dataloader()))
-    connection.send((time.perf_counter() - began, _peak_memory() - before))
-
-
-def _peak_memory() -> int:
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    connection.send((time.perf_counter() - began, peak_memory() - before))

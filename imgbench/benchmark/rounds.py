@@ -1,6 +1,7 @@
 """Measures variants by turns, each in a process of its own, so that drift of the machine meets all of them alike."""
 
 import multiprocessing
+import resource
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ ENDED_EARLY = "A measured variant ended before its time; its own message stands 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one unit of work in each round."""
+    """Seconds of one unit of work in each round, and the most memory that the process held."""
 
     seconds: list[float]
+    peak_bytes: int
 
     @property
     def median(self) -> float:
@@ -34,7 +36,17 @@ def serve(connection: Connection, work: Callable[[], float]) -> None:
         connection.send(work())
 
 
-def start(variant: Variant, **arguments: Any) -> tuple[BaseProcess, Connection]:
+def peak_memory() -> int:
+    """Bytes of resident memory that this process has held at most."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _with_peak(connection: Connection, variant: Variant, arguments: dict[str, Any]) -> None:
+    variant(connection, **arguments)
+    connection.send(peak_memory())
+
+
+def start(variant: Variant, /, **arguments: Any) -> tuple[BaseProcess, Connection]:
     """`variant(connection, **arguments)` in a new process, and the other end of its connection."""
     context = multiprocessing.get_context("spawn")  # process-wide settings of one must not reach another
     ours, theirs = context.Pipe()
@@ -47,7 +59,7 @@ def start(variant: Variant, **arguments: Any) -> tuple[BaseProcess, Connection]:
 def alternate(variants: dict[str, Variant], arguments: dict[str, Any], rounds: int) -> dict[str, Timing]:
     """Runs `variant(connection, **arguments)` of each in a new process, and times them by turns.
 
-    The first turn of each warms up and is not counted. Only one variant works at a time.
+    The first turn of each warms up, and its time is not counted. Only one variant works at a time.
 
     Raises:
         RuntimeError: a variant has ended before its time; its own message stands above.
@@ -55,7 +67,7 @@ def alternate(variants: dict[str, Variant], arguments: dict[str, Any], rounds: i
     connections: dict[str, Connection] = {}
     processes = []
     for name, variant in variants.items():
-        process, connections[name] = start(variant, **arguments)
+        process, connections[name] = start(_with_peak, variant=variant, arguments=arguments)
         processes.append(process)
     measured: dict[str, list[float]] = {name: [] for name in variants}
     try:
@@ -67,6 +79,7 @@ def alternate(variants: dict[str, Variant], arguments: dict[str, Any], rounds: i
                     measured[name].append(seconds)
         for connection in connections.values():
             connection.send(None)
+        peaks = {name: connection.recv() for name, connection in connections.items()}
         for process in processes:
             process.join(30)
     except (EOFError, OSError) as error:
@@ -74,4 +87,4 @@ def alternate(variants: dict[str, Variant], arguments: dict[str, Any], rounds: i
     finally:
         for process in processes:
             process.kill()
-    return {name: Timing(seconds) for name, seconds in measured.items()}
+    return {name: Timing(seconds, peaks[name]) for name, seconds in measured.items()}
