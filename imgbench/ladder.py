@@ -25,7 +25,7 @@ EXAMPLES = """examples:
   python -m imgbench.ladder RUN --rungs distilled,distilled_int8 trainer.max_epochs=20
   python -m imgbench.ladder RUN --reference RUN_AT_224_PIXELS --target "size<=2MB,drop<=1pt"
 
-key=value words override RUN's configuration in the rungs that are trained or distilled. They count when a rung is made.
+key=value words override RUN's configuration in the rungs that are trained. They count when a rung is made.
 """
 
 
@@ -52,7 +52,7 @@ def make(plan: dict[str, dict[str, Any]], teacher: Run, folder: Path, words: lis
     runs: dict[str, Run] = {}
     for number, (name, spec) in enumerate(plan.items(), 1):
         run = Run(folder / name)
-        own = [*spec.get("words", []), *(words if spec["method"] in ("train", "reuse", "distill") else [])]
+        own = [*spec.get("words", []), *(words if spec["method"] != "quantize" else [])]
         parent = runs[spec["parent"]] if "parent" in spec else teacher
         if (run.path / "run.json").is_file() and run.info.get("status") == "finished":
             _check_origin(run, parent)

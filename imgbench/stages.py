@@ -163,10 +163,14 @@ def fewer_epochs(parent: Run) -> int:
 
 
 def finetuning(parent: Run, words: Sequence[str]) -> DictConfig:
-    """The parent's configuration for a fifth of its epochs with a tenth of its learning rate, falling to zero."""
+    """The parent's configuration for a fifth of its epochs with a tenth of its learning rate, falling to zero.
+
+    A parent that was pruned itself has been fine-tuned last: its settings are kept.
+    """
     base = parent.config
-    base["optimizer"]["lr"] /= 10
-    base["trainer"]["max_epochs"] = fewer_epochs(parent)
+    if parent.info.get("method") != "prune":
+        base["optimizer"]["lr"] /= 10
+        base["trainer"]["max_epochs"] = fewer_epochs(parent)
     return override_config(base, ["scheduler=cosine", *words])
 
 

@@ -94,6 +94,15 @@ def test_finetuning_takes_a_fifth_of_the_epochs_and_two_at_least(parent, epochs,
     assert finetuning(parent, ["trainer.max_epochs=7"]).trainer.max_epochs == 7
 
 
+def test_pruning_once_more_goes_on_as_the_last_finetuning_did(parent):
+    parent.write_config({**parent.config, "trainer": {**parent.config["trainer"], "max_epochs": 20}})
+    lr = parent.config["optimizer"]["lr"]
+    assert finetuning(parent, []).optimizer.lr == pytest.approx(lr / 10)
+    parent.note(method="prune")
+    assert finetuning(parent, []).optimizer.lr == lr
+    assert finetuning(parent, []).trainer.max_epochs == 20
+
+
 def test_unstructured_zeros_survive_finetuning_and_save_nothing_but_when_zipped(run_compress, parent, capsys):
     run_compress("prune", "--unstructured", "trainer.max_epochs=2", "optimizer.lr=0.01")
     run = Run.open(f"{parent.path}_prune")
