@@ -7,11 +7,14 @@ Each lies in a run directory below DIR; a finished one is not made again, so tha
 import argparse
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from imgbench.command import guarded_main, run_parser
 from imgbench.errors import ConfigError
@@ -46,7 +49,7 @@ def load_plan(names: str | None) -> dict[str, dict[str, Any]]:
 
 
 def make(plan: dict[str, dict[str, Any]], teacher: Run, folder: Path, words: list[str]) -> dict[str, Run]:
-    """The runs of all rungs, made where they are not finished yet."""
+    """The runs of all rungs, made where they are not finished yet; several processes may work on one ladder."""
     from imgbench.stages import Options, compress
 
     runs: dict[str, Run] = {}
@@ -54,15 +57,32 @@ def make(plan: dict[str, dict[str, Any]], teacher: Run, folder: Path, words: lis
         run = Run(folder / name)
         own = [*spec.get("words", []), *(words if spec["method"] != "quantize" else [])]
         parent = runs[spec["parent"]] if "parent" in spec else teacher
-        if (run.path / "run.json").is_file() and run.info.get("status") == "finished":
-            _check_origin(run, parent)
-            print(f"[{number}/{len(plan)}] {name}: is there already")
-        else:
-            print(f"[{number}/{len(plan)}] {name}: {spec['method']} {' '.join(own)}", flush=True)
-            _clear(run)
-            compress(spec["method"], parent, run, Options(**spec.get("options", {})), own)
+        step = f"[{number}/{len(plan)}] {name}:"
+        with _alone_at(run, step):
+            if (run.path / "run.json").is_file() and run.info.get("status") == "finished":
+                _check_origin(run, parent)
+                print(step, "is there already")
+            else:
+                print(step, spec["method"], *own, flush=True)
+                _clear(run)
+                compress(spec["method"], parent, run, Options(**spec.get("options", {})), own)
         runs[name] = run
     return runs
+
+
+@contextmanager
+def _alone_at(run: Run, step: str) -> Iterator[None]:
+    """Waits while another process makes the same rung, which would be cleared away as unfinished otherwise."""
+    lock = FileLock(run.path.with_name(f".{run.path.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        print(step, "another process makes it; waiting", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _check_origin(run: Run, parent: Run) -> None:

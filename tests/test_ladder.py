@@ -4,15 +4,17 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from imgbench import ladder
 from imgbench.errors import ConfigError
 from imgbench.evaluation.metrics import paired_difference, proportion
-from imgbench.run import Run
+from imgbench.run import Run, sha256
 from imgbench.rungs import Rung
 from imgbench.stages import Options, compress
 from imgbench.training.classifier import load_classifier
@@ -86,6 +88,24 @@ def test_rungs_of_another_run_are_not_taken_for_its_own(teacher, tmp_path):
         pass
     with pytest.raises(ConfigError, match=r"int8 was not made of .*/run as it is now"):
         ladder.make({"int8": {"method": "quantize"}}, teacher, tmp_path, [])
+
+
+def test_rung_that_another_process_makes_is_waited_for_and_taken(teacher, tmp_path, capsys):
+    taken = FileLock(tmp_path / ".int8.lock")
+    taken.acquire()
+    with ThreadPoolExecutor() as pool:
+        runs = pool.submit(ladder.make, {"int8": {"method": "quantize"}}, teacher, tmp_path, [])
+        shown = ""
+        while "waiting" not in shown and not runs.done():
+            shown += capsys.readouterr().out
+        run = Run(tmp_path / "int8")
+        run.path.mkdir()
+        with run.recorded(seed=0, compressed_from={"path": "", "sha256": sha256(teacher.best)}):
+            pass
+        taken.release()
+        assert runs.result() == {"int8": run}
+    assert "[1/1] int8: another process makes it; waiting" in shown
+    assert "int8: is there already" in capsys.readouterr().out
 
 
 def test_rungs_bring_their_parents_along():
