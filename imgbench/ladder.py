@@ -125,7 +125,9 @@ def main() -> int:
     parser.add_argument("words", metavar="key=value", nargs="*", help="override RUN's configuration")
     parser.add_argument("--output", metavar="DIR", type=Path, help="where the rungs lie (default: RUN_ladder)")
     parser.add_argument("--rungs", metavar="NAME,...", help="only these and what they are made of (default: all)")
-    parser.add_argument("--reference", metavar="RUN", help="a run on the same images that stands first in the table")
+    parser.add_argument(
+        "--reference", metavar="RUN", help="a run on the same images that stands first: sizes and times are against it"
+    )
     parser.add_argument(
         "--target", help='"size<=2MB", "latency<=10ms", "drop<=1pt" (of validation accuracy), or several'
     )
@@ -143,7 +145,7 @@ def climb(args: argparse.Namespace) -> int:
     teacher = Run.open(args.run)
     reference = Run.open(args.reference) if args.reference else None
     from imgbench.compression.target import Target
-    from imgbench.rungs import draw_ladder, measure_rungs, table_lines
+    from imgbench.rungs import TEACHER, draw_ladder, measure_rungs, table_lines
     from imgbench.stages import weights_file
 
     if args.target:
@@ -153,7 +155,7 @@ def climb(args: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     runs = make(plan, teacher, folder, args.words)
     first = {"reference": reference} if reference else {}
-    rungs = measure_rungs({**first, "teacher": teacher, **runs}, args.threads)
+    rungs = measure_rungs({**first, TEACHER: teacher, **runs}, args.threads)
     write_atomically(folder / "ladder.json", json.dumps([asdict(rung) for rung in rungs], indent=2) + "\n")
     lines = table_lines(rungs, args.threads)
     write_atomically(folder / "ladder.md", "\n".join(lines) + "\n")

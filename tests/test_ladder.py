@@ -51,12 +51,17 @@ def test_rungs_are_made_measured_and_not_made_again(teacher):
     before = (folder / "distilled" / "run.json").read_text()
     shutil.rmtree(folder / "distilled_int8" / "checkpoints", ignore_errors=True)
     Run(folder / "distilled_int8").note(status="interrupted")
-    again = climb(teacher.path, "--target", "size<=0.001MB")
+    again = climb(teacher.path, "--target", "size<=0.001MB", "--reference", str(folder / "distilled"))
     assert (folder / "distilled" / "run.json").read_text() == before
     assert Run(folder / "distilled_int8").info["status"] == "finished"
     assert again.returncode == 2
     assert "no rung meets it" in again.stderr
     assert "distilled_int8: size" in again.stderr
+    with_reference = {rung["name"]: rung for rung in json.loads((folder / "ladder.json").read_text())}
+    assert list(with_reference)[:2] == ["reference", "teacher"]
+    assert with_reference["reference"]["difference"] == rungs["distilled"]["difference"]
+    assert with_reference["teacher"]["difference"]["value"] == 0
+    assert "Smaller and faster than `reference`" in (folder / "ladder.md").read_text()
 
 
 def test_another_head_starts_on_the_body_it_is_given(tmp_path, make_folder, train_run):
