@@ -18,6 +18,7 @@ from imgbench.evaluation.plots import (
     draw_confusion,
     draw_curves,
     draw_grid,
+    draw_pareto,
     draw_probabilities,
     draw_verdict,
 )
@@ -262,3 +263,18 @@ def test_drawing_leaves_the_settings_of_matplotlib_as_they_were(fonts, tmp_path)
     before = rcParams["font.family"], rcParams["text.parse_math"]
     draw_everything(tmp_path, ["a", "b"])
     assert (rcParams["font.family"], rcParams["text.parse_math"]) == before
+
+
+def test_ladder_marks_what_nothing_beats_in_cost_and_accuracy_and_names_the_numbers():
+    accuracies = [{"value": value, "low": value - 0.1, "high": value + 0.05} for value in (0.9, 0.8, 0.7)]
+    points = {
+        "large": (500.0, 1.0, accuracies[0]),  # the most accurate
+        "small": (5.0, 2.0, accuracies[1]),  # smaller than it, and not faster
+        "poor": (50.0, 3.0, accuracies[2]),
+    }
+    figure = draw_pareto(points, ("MB", "ms"), None)
+    marked = [
+        [to_hex(line.get_color()) == ORANGE for line in axes.lines if line.get_marker() == "o"] for axes in figure.axes
+    ]
+    assert marked == [[True, True, False], [True, False, False]]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["1  large", "2  small", "3  poor"]

@@ -206,24 +206,33 @@ def draw_bars(values: Mapping[str, float], output: Path | None, unit: str) -> Fi
 def draw_pareto(
     points: Mapping[str, tuple[float, float, Mapping[str, float]]], labels: tuple[str, str], output: Path | None
 ) -> Figure:
-    """Accuracy with its interval against two costs on logarithmic axes.
+    """Accuracy with its interval against two costs on logarithmic axes; the points are numbered, a legend names them.
 
     `points` are the two costs and the accuracy (`value`, `low`, `high`) of each name. Orange: nothing else is at least
     as cheap and as accurate.
     """
-    figure = Figure(figsize=(12, 5.5), layout="constrained")
+    figure = Figure(figsize=(13, 5.5), layout="constrained")
     for axis, axes in enumerate(figure.subplots(1, 2, sharey=True)):
         places = {name: (point[0] if axis == 0 else point[1], point[2]["value"]) for name, point in points.items()}
-        for name, (cost, share) in places.items():
+        for number, (name, (cost, share)) in enumerate(places.items(), 1):
             beaten = any(x <= cost and y >= share and (x, y) != (cost, share) for x, y in places.values())
             accuracy, value = points[name][2], 100 * share
             error = [[value - 100 * accuracy["low"]], [100 * accuracy["high"] - value]]
-            axes.errorbar(cost, value, error, fmt="o", color=BLUE if beaten else ORANGE, capsize=2, elinewidth=0.8)
-            axes.annotate(name, (cost, value), (4, 4), textcoords="offset points", fontsize=8, rotation=30)
+            color = BLUE if beaten else ORANGE
+            axes.errorbar(cost, value, error, color=color, capsize=2, elinewidth=0.8, alpha=0.5)
+            axes.plot(cost, value, "o", color=color, markersize=13, label=f"{number}  {name}")
+            axes.annotate(str(number), (cost, value), color="white", fontsize=8, ha="center", va="center")
         axes.set(xscale="log", xlabel=labels[axis], ylabel="test accuracy, %" if axis == 0 else None)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.margins(x=0.15)
+        axes.margins(x=0.1)
         axes.grid(alpha=0.3)
+    figure.legend(
+        *figure.axes[0].get_legend_handles_labels(),
+        loc="outside right upper",
+        frameon=False,
+        markerscale=0,
+        handlelength=0,
+    )
     return _save(figure, output)
