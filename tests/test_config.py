@@ -47,6 +47,11 @@ def test_every_group_is_tested():
     assert {path.name for path in CONF.iterdir() if path.is_dir()} == set(GROUPS)
 
 
+def test_mirrored_photographs_are_one_word_away_from_the_defaults():
+    assert compose([]).augment.flip == 0
+    assert compose(["augment.flip=0.5"]).augment.flip == 0.5
+
+
 def test_names_of_the_choices_are_in_the_configuration():
     config = compose(["experiment=potato_vgg16_torchvision"])
     assert (config.data_name, config.model_name) == ("potato", "vgg16_torchvision")
