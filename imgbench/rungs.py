@@ -108,16 +108,21 @@ def table_lines(rungs: list[Rung], threads: int) -> list[str]:
             "yes" if rung.batch_norm else "no",
             f"{rung.parameters:,}",
             f"{rung.multiply_adds / 1e6:,.1f} M",
-            f"{rung.size_mb:.3g}",
-            f"{first.size_mb / rung.size_mb:.3g}",
-            f"{rung.latency_ms:.3g}",
-            f"{first.latency_ms / rung.latency_ms:.3g}",
-            f"{rung.latency_32_ms:.3g}",
+            _short(rung.size_mb),
+            _short(first.size_mb / rung.size_mb),
+            _short(rung.latency_ms),
+            _short(first.latency_ms / rung.latency_ms),
+            _short(rung.latency_32_ms),
             describe(rung.accuracy),
             f"{100 * difference['value']:+.2f} ({100 * difference['low']:+.2f} to {100 * difference['high']:+.2f})",
         ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return lines
+
+
+def _short(number: float) -> str:
+    """Three digits, and no exponent."""
+    return f"{number:.3g}" if number < 999.5 else f"{number:,.0f}"
 
 
 def draw_ladder(rungs: list[Rung], output: Path) -> None:

@@ -15,7 +15,7 @@ from imgbench import ladder
 from imgbench.errors import ConfigError
 from imgbench.evaluation.metrics import paired_difference, proportion
 from imgbench.run import Run, sha256
-from imgbench.rungs import Rung
+from imgbench.rungs import Rung, table_lines
 from imgbench.stages import Options, compress
 from imgbench.training.classifier import load_classifier
 
@@ -140,6 +140,12 @@ def test_best_rung_is_the_most_accurate_on_validation_images_then_the_smallest()
     assert ladder.best_rung(rungs, "size<=0.5MB").name == "tiny"
     with pytest.raises(ConfigError, match="no rung meets it"):
         ladder.best_rung(rungs, "size<=0.5MB,drop<=1pt")
+
+
+def test_table_writes_no_exponents():
+    lines = table_lines([rung("large", 12345.6, 0), rung("small", 1.2345, 0)], 1)
+    assert "| 12,346 | 1 |" in lines[-2]
+    assert "| 1.23 | 10,000 |" in lines[-1]
 
 
 def test_paired_difference_agrees_with_agresti_and_min():
