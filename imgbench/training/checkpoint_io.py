@@ -1,6 +1,10 @@
 """Writes checkpoints straight to disk, and never over the only good one."""
 
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +23,28 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with unfinished.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-        except RuntimeError as error:
-            if isinstance(error.__context__, KeyboardInterrupt):  # torch goes on to say that the file is not complete
-                raise KeyboardInterrupt from error
-            raise
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with _interruption_waits():
+            try:
+                with unfinished.open("wb") as file:
+                    torch.save(checkpoint, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                unfinished.replace(path)
+            finally:
+                unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def _interruption_waits() -> Iterator[None]:
+    """Lets Ctrl-C wait for the end of a write: torch calls back into Python from C++, where exceptions get lost."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[tuple] = []
+    handler = signal.signal(signal.SIGINT, lambda *arguments: caught.append(arguments))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if caught and callable(handler):
+        handler(*caught[0])
