@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
-from imgbench.models.head import dense_layers, number_of_features, pool_features
+from imgbench.models.head import BodyAndHead
 from imgbench.models.layers import Dropout, init_keras
 
 POOLS = {"avg": nn.AvgPool2d, "max": nn.MaxPool2d}
 WIDTHS = (16, 32, 64)
 
 
-class CNN(nn.Module):
+class CNN(BodyAndHead):
     """Valid 3x3 convolutions 16, 32, 64, each pair pooled, then dense 128.
 
     Args:
@@ -34,24 +34,25 @@ class CNN(nn.Module):
         hidden: Sequence[int] | None = None,
         pool_size: int | None = None,
     ) -> None:
-        super().__init__()
         if image_size < 18:
             raise ValueError(f"image_size={image_size}, but three valid convolutions and two poolings need 18 or more")
         if pool2 not in POOLS:
             raise ValueError(f"pool2={pool2!r}, but it is one of {', '.join(POOLS)}")
         first, second, third = WIDTHS
-        self.features = nn.Sequential(
+        features = nn.Sequential(
             nn.Conv2d(in_chans, first, 3), nn.ReLU(), nn.AvgPool2d(2),
             nn.Conv2d(first, second, 3), nn.ReLU(), POOLS[pool2](2), Dropout(drop_rate if early_dropout else 0.0),
             nn.Conv2d(second, third, 3), nn.ReLU(), Dropout(drop_rate),
         )  # fmt: skip
-        self.avgpool = pool_features(pool_size)
-        width = third * pool_size**2 if pool_size else number_of_features(self.features, in_chans, image_size)
-        head = dense_layers(
-            width, num_classes, (128,) if hidden is None else hidden, None if hidden is None else drop_rate
+        super().__init__(
+            features,
+            third,
+            num_classes,
+            in_chans=in_chans,
+            image_size=image_size,
+            hidden=(128,) if hidden is None else hidden,
+            pool_size=pool_size,
+            drop_rate=None if hidden is None else drop_rate,
         )
-        self.classifier = nn.Sequential(nn.Flatten(), *head)
+        self.classifier.insert(0, nn.Flatten())  # without effect, but counted in the names of checkpoints' weights
         self.apply(init_keras)
-
-    def forward(self, images: Tensor) -> Tensor:  # (N, in_chans, image_size, image_size) -> (N, num_classes)
-        return self.classifier(self.avgpool(self.features(images)))

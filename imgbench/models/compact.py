@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
-from imgbench.models.head import dense_layers, number_of_features, pool_features
+from imgbench.models.head import BodyAndHead
 from imgbench.models.layers import init_kaiming
 
 
-class CompactCNN(nn.Module):
+class CompactCNN(BodyAndHead):
     """3x3 convolutions with batch normalisation, strided in place of pooling, and global average pooling.
 
     A plain chain, neither depthwise nor residual: fused with their normalisation and ReLU, dense convolutions are what
@@ -16,9 +16,7 @@ class CompactCNN(nn.Module):
 
     Args:
         widths: output channels of each stage's convolutions; the first of each stage halves the image.
-        hidden: widths of the dense layers before the last.
-        pool_size: the last feature map is averaged to this side; None leaves it as it is for images of `image_size`.
-        drop_rate: dropout after each hidden dense layer.
+        hidden, pool_size, drop_rate: the head, as in `BodyAndHead`.
     """
 
     def __init__(
@@ -31,7 +29,6 @@ class CompactCNN(nn.Module):
         pool_size: int | None = 1,
         drop_rate: float = 0.0,
     ) -> None:
-        super().__init__()
         layers: list[nn.Module] = []
         width = in_chans
         for stage in widths:
@@ -39,11 +36,14 @@ class CompactCNN(nn.Module):
                 convolution = nn.Conv2d(width, channels, 3, stride=1 if index else 2, padding=1, bias=False)
                 layers += [convolution, nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
                 width = channels
-        self.features = nn.Sequential(*layers)
-        self.avgpool = pool_features(pool_size)
-        width = width * pool_size**2 if pool_size else number_of_features(self.features, in_chans, image_size)
-        self.classifier = nn.Sequential(*dense_layers(width, num_classes, hidden, drop_rate))
+        super().__init__(
+            nn.Sequential(*layers),
+            width,
+            num_classes,
+            in_chans=in_chans,
+            image_size=image_size,
+            hidden=hidden,
+            pool_size=pool_size,
+            drop_rate=drop_rate,
+        )
         self.apply(init_kaiming)
-
-    def forward(self, images: Tensor) -> Tensor:  # (N, in_chans, H, W) -> (N, num_classes)
-        return self.classifier(self.avgpool(self.features(images)).flatten(1))

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imgbench.models.head import dense_layers, pool_features
+from imgbench.models.head import BodyAndHead
 
 
-class CompactResNet(nn.Module):
+class CompactResNet(BodyAndHead):
     """A stem that quarters the image's sides, stages of residual blocks, average pooling, a dense head.
 
     Blocks of two dense 3x3 convolutions (He et al. 2016, https://arxiv.org/abs/1512.03385), which CPUs compute faster
@@ -19,23 +19,21 @@ class CompactResNet(nn.Module):
         stem: output channels of the stem's two convolutions, both of stride 2.
         widths: channels of each stage; each but the first halves the sides.
         depths: blocks of each stage.
-        hidden: widths of the dense layers before the last.
-        pool_size: the last feature map is averaged to this side.
-        drop_rate: dropout after each hidden dense layer.
+        hidden, pool_size, drop_rate: the head, as in `BodyAndHead`.
     """
 
     def __init__(
         self,
         num_classes: int,
+        image_size: int = 224,
         in_chans: int = 3,
         stem: Sequence[int] = (24, 48),
         widths: Sequence[int] = (48, 96, 192),
         depths: Sequence[int] = (1, 2, 2),
         hidden: Sequence[int] = (),
-        pool_size: int = 1,
+        pool_size: int | None = 1,
         drop_rate: float = 0.0,
     ) -> None:
-        super().__init__()
         first, second = stem
         layers: list[nn.Module] = [*conv_norm(in_chans, first, 3, 2), nn.ReLU(inplace=True)]
         layers += [*conv_norm(first, second, 3, 2), nn.ReLU(inplace=True)]
@@ -44,12 +42,16 @@ class CompactResNet(nn.Module):
             for block in range(depth):
                 layers.append(ResidualBlock(width, channels, stride=2 if stage > 0 and block == 0 else 1))
                 width = channels
-        self.features = nn.Sequential(*layers)
-        self.avgpool = pool_features(pool_size)
-        self.classifier = nn.Sequential(*dense_layers(width * pool_size**2, num_classes, hidden, drop_rate))
-
-    def forward(self, images: Tensor) -> Tensor:  # (N, in_chans, H, W) -> (N, num_classes)
-        return self.classifier(self.avgpool(self.features(images)).flatten(1))
+        super().__init__(
+            nn.Sequential(*layers),
+            width,
+            num_classes,
+            in_chans=in_chans,
+            image_size=image_size,
+            hidden=hidden,
+            pool_size=pool_size,
+            drop_rate=drop_rate,
+        )
 
 
 class ResidualBlock(nn.Module):

@@ -2,25 +2,22 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
-from imgbench.models.head import dense_layers, number_of_features, pool_features
+from imgbench.models.head import BodyAndHead
 from imgbench.models.layers import DepthwiseSeparableConv2d, init_kaiming, init_keras
 
 VGG16_BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
-class VGG(nn.Module):
+class VGG(BodyAndHead):
     """Blocks of padded 3x3 convolutions, each block ended by a max pooling, and a dense head.
 
     Parameters are named and ordered as in `torchvision.models.vgg`, so that weights of the one load into the other.
 
     Args:
         blocks: output channels of each block's convolutions; an image needs 2**len(blocks) pixels.
-        hidden: widths of the dense layers before the last; none makes the head a single layer.
-        pool_size: the last feature map is averaged to this side, which makes the head fit every input size; None
-            leaves it as it is for images of `image_size`.
-        drop_rate: dropout after each hidden dense layer.
+        hidden, pool_size, drop_rate: the head, as in `BodyAndHead`.
         batch_norm: batch normalisation after each convolution.
         separable: convolutions are depthwise and pointwise pairs, as in https://arxiv.org/abs/1704.04861, but without
             a nonlinearity between the two.
@@ -40,7 +37,6 @@ class VGG(nn.Module):
         image_size: int = 224,
         init: str = "kaiming",
     ) -> None:
-        super().__init__()
         if init not in ("kaiming", "keras"):
             raise ValueError(f"init={init!r}, but it is kaiming or keras")
         layers: list[nn.Module] = []
@@ -54,11 +50,14 @@ class VGG(nn.Module):
                 layers.append(nn.ReLU(inplace=True))
                 width = channels
             layers.append(nn.MaxPool2d(2))
-        self.features = nn.Sequential(*layers)
-        self.avgpool = pool_features(pool_size)
-        width = width * pool_size**2 if pool_size else number_of_features(self.features, in_chans, image_size)
-        self.classifier = nn.Sequential(*dense_layers(width, num_classes, hidden, drop_rate))
+        super().__init__(
+            nn.Sequential(*layers),
+            width,
+            num_classes,
+            in_chans=in_chans,
+            image_size=image_size,
+            hidden=hidden,
+            pool_size=pool_size,
+            drop_rate=drop_rate,
+        )
         self.apply(init_keras if init == "keras" else init_kaiming)
-
-    def forward(self, images: Tensor) -> Tensor:  # (N, in_chans, H, W) -> (N, num_classes)
-        return self.classifier(self.avgpool(self.features(images)).flatten(1))
