@@ -12,11 +12,11 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.preprocessing import Preprocessing
 from imgbench.errors import ConfigError
+from imgbench.models.layers import normalises_batches
 from imgbench.training.checkpoint_io import AtomicCheckpointIO
 from imgbench.training.classifier import ImageClassifier, build_model
 from imgbench.training.device import FastSettings, supports_fused
@@ -86,13 +86,13 @@ def settle(config: DictConfig, images: int) -> None:
     if config.trainer.max_epochs is None:
         config.trainer.max_epochs = min(max(round(40_000 / images), 20), 80)
     if config.optimizer.lr is None:
-        large_steps = not config.model.get("pretrained") and _normalises_batches(plain(config.model))
+        large_steps = not config.model.get("pretrained") and _will_normalise_batches(plain(config.model))
         config.optimizer.lr = 3e-3 if large_steps else 3e-4
 
 
-def _normalises_batches(model: dict[str, Any]) -> bool:
+def _will_normalise_batches(model: dict[str, Any]) -> bool:
     with torch.device("meta"):  # without memory
-        return any(isinstance(module, nn.BatchNorm2d) for module in build_model(model).modules())
+        return normalises_batches(build_model(model))
 
 
 def check_monitor(monitor: str, mode: str, classifier: ImageClassifier) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from omegaconf import OmegaConf
-from torch import nn
 
 from imgbench.build import build_data
 from imgbench.compression.measure import multiply_adds, onnx_latency_ms, size_mb
@@ -15,6 +14,7 @@ from imgbench.data.scan import TEST, VAL
 from imgbench.errors import ConfigError
 from imgbench.evaluation.metrics import Number, describe, paired_difference, proportion
 from imgbench.evaluation.plots import draw_pareto
+from imgbench.models.layers import normalises_batches
 from imgbench.outcome import predict_split
 from imgbench.predictor import Predictor
 from imgbench.run import Run
@@ -70,7 +70,7 @@ def measure_rungs(runs: dict[str, Run], threads: int) -> list[Rung]:
             rungs[name] = Rung(
                 name,
                 model.preprocessing.image_size,
-                any(isinstance(module, nn.BatchNorm2d) for module in classifier.model.modules()),
+                normalises_batches(classifier.model),
                 sum(parameter.numel() for parameter in classifier.model.parameters()),
                 multiply_adds(classifier),
                 size_mb(file),

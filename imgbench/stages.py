@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from torch import nn
 
 from imgbench.build import build_data, plain
 from imgbench.command import override_config
@@ -31,6 +30,7 @@ from imgbench.compression.target import Target
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.scan import SPLITS
 from imgbench.errors import ConfigError
+from imgbench.models.layers import normalises_batches
 from imgbench.models.narrow import layer_widths
 from imgbench.outcome import write_outcome
 from imgbench.run import Run, sha256
@@ -142,16 +142,18 @@ def reuse(parent: Run, run: Run, options: Options, words: Sequence[str]) -> dict
     new. A parent with another body leaves nothing to start from, and the model is trained anew.
     """
     teacher = load_classifier(weights_file(parent))
-    normalised = any(isinstance(module, nn.BatchNorm2d) for module in teacher.modules())
     epochs = f"trainer.max_epochs={fewer_epochs(parent)}"
-    config = override_config(parent.config, [epochs, *words, f"model.batch_norm={normalised}"])
+    config = override_config(parent.config, [epochs, *words])
+    if "batch_norm" in config.model:
+        config.model.batch_norm = normalises_batches(teacher.model)
     same_images(config, parent)
     start = ImageClassifier(**{**teacher.hparams, "model": plain(config.model), "widths": None})
     known, own = teacher.state_dict(), start.state_dict()
     fitting = {name: known[name] for name in own if name in known and known[name].shape == own[name].shape}
     if not all(name in fitting for name in own if name.startswith("model.features.")):
         log.info("%s has another body: the model is trained anew", parent.shown)
-        return train_anew(parent, run, options, [*words, "model.batch_norm=true", "optimizer.lr=null"])
+        normalised = ["model.batch_norm=true"] if "batch_norm" in config.model else []
+        return train_anew(parent, run, options, [*words, *normalised, "optimizer.lr=null"])
     start.load_state_dict({**own, **fitting})
     train(config, run, start, announce=False)
     return {"words": list(words), "reused": sorted(fitting)}

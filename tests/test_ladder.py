@@ -86,6 +86,20 @@ def test_without_the_body_a_model_is_trained_anew(teacher, tmp_path, caplog):
     assert run.config["trainer"]["max_epochs"] == teacher.config["trainer"]["max_epochs"]
 
 
+def test_networks_whose_batch_normalisation_is_no_choice_are_reused(teacher, tmp_path):
+    run = Run(tmp_path / "dense")
+    compress("reuse", teacher, run, Options(), ["head=slim", "model.hidden=[8]", "optimizer.lr=0"])
+    before, after = load_classifier(teacher.best).state_dict(), load_classifier(run.best).state_dict()
+    assert torch.equal(before["model.features.0.weight"], after["model.features.0.weight"])
+    assert after["model.classifier.1.weight"].shape == (8, 64 * 7 * 7)
+
+
+def test_a_body_without_batch_normalisation_is_trained_anew(teacher, tmp_path):
+    run = Run(tmp_path / "cnn")
+    compress("reuse", teacher, run, Options(), ["model=cnn"])
+    assert run.info["status"] == "finished"
+
+
 def test_rungs_of_another_run_are_not_taken_for_its_own(teacher, tmp_path):
     rung = Run(tmp_path / "int8")
     rung.path.mkdir()

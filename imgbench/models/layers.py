@@ -47,6 +47,11 @@ class DepthwiseSeparableConv2d(nn.Sequential):
         )
 
 
+def normalises_batches(module: nn.Module) -> bool:
+    """Whether a batch normalisation is in it."""
+    return any(isinstance(layer, nn.BatchNorm2d) for layer in module.modules())
+
+
 def init_keras(module: nn.Module) -> None:
     """Keras' defaults for dense and convolution layers: Glorot uniform weights and zero biases.
 
