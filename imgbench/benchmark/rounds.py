@@ -2,14 +2,16 @@
 
 import multiprocessing
 import re
-import resource
 import statistics
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 # Waits for a word on the connection, works, and sends back the seconds of one unit of work; until the word is None.
 Variant = Callable[..., None]
@@ -43,6 +45,10 @@ def peak_memory() -> int:
     status = Path("/proc/self/status")
     if status.is_file():  # on Linux, getrusage counts what the parent held as well
         return 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0])
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    import resource  # Windows has none
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # on macOS in bytes
 
 

@@ -65,13 +65,14 @@ class ImageTable:
 
     def duplicates_across(self, part: int) -> int:
         """How many images of a split are, byte for byte, also in train."""
-        keys = self.digests.view("V16").ravel()
-        return int(np.isin(keys[self.splits == part], keys[self.splits == TRAIN]).sum())
+        return self._also_trained(self.digests.view("V16").ravel(), part)
 
     def groups_across(self, part: int) -> int:
         """How many images of a split belong to a group that is also in train: possible where the folders divide."""
-        trained = {group for group, split in zip(self.groups, self.splits, strict=True) if split == TRAIN and group}
-        return sum(group in trained for group, split in zip(self.groups, self.splits, strict=True) if split == part)
+        return self._also_trained(np.array(self.groups), part)
+
+    def _also_trained(self, keys: np.ndarray, part: int) -> int:
+        return int(np.isin(keys[self.splits == part], keys[self.splits == TRAIN]).sum())
 
 
 class ImageFolderDataModule(L.LightningDataModule):
@@ -169,7 +170,7 @@ class ImageFolderDataModule(L.LightningDataModule):
                     SPLITS[part],
                     remedy,
                 )
-            if number := self._table.groups_across(part):
+            if self.plan.group is not None and (number := self._table.groups_across(part)):
                 log.warning(
                     "%d of the %s images belong to groups of data.split.group=%r that are among the training images "
                     "too: they flatter it; move each group to one side.",
