@@ -42,6 +42,13 @@ def test_automatic_precision_is_bf16_only_where_the_cpu_multiplies_it(machine, i
     assert (settings.precision, device) == (precision, "cpu")
 
 
+def test_fused_optimizer_is_left_out_where_it_unscales_gradients_too_late_for_clipping(machine):
+    machine()
+    fused = {precision: fast.apply(FastSettings(precision, keep_heap=False), "cpu")[0].fused_optimizer
+             for precision in ("32-true", "bf16-mixed", "16-mixed")}  # fmt: skip
+    assert fused == {"32-true": True, "bf16-mixed": True, "16-mixed": False}
+
+
 @pytest.mark.parametrize(
     ("device", "capability", "native"),
     [("cuda", (8, 0), True), ("cuda", (7, 5), False), ("mps", (9, 0), False)],

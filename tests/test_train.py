@@ -20,6 +20,7 @@ from imgbench.errors import ConfigError
 from imgbench.run import Run
 from imgbench.train import train
 from imgbench.training.callbacks import COLUMNS
+from imgbench.training.classifier import load_classifier
 
 FILES = {"config.yaml", "run.json", "split.csv", "summary.txt", "metrics.csv", "metrics.json", "predictions.csv",
          "checkpoints", "samples.png", "curves.png", "confusion.png", "report.html"}  # fmt: skip
@@ -222,6 +223,18 @@ def test_best_monitored_value_is_returned(make_folder, tmp_path):
     config = compose(["data=folder", f"data.root={root}", "data.image_size=20", "trainer.max_epochs=4"])
     best = train(config, Run(tmp_path))
     assert best == pytest.approx(max(float(row["val/acc"]) for row in rows(tmp_path / "metrics.csv")))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_are_clipped_in_every_precision(precision, make_folder, tmp_path, train_run):
+    root = make_folder(tmp_path / "photos", {"a": 4, "b": 4})
+    words = ["optimizer=sgd", "optimizer.weight_decay=0", "trainer.gradient_clip_val=1e-9"]
+    words.append(f"fast.precision={precision}")
+    slow, quick = (
+        load_classifier(train_run(root, tmp_path / f"lr{lr}", *words, f"optimizer.lr={lr}").best) for lr in (0.001, 1)
+    )
+    for before, after in zip(slow.parameters(), quick.parameters(), strict=True):
+        assert torch.allclose(before, after, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize(

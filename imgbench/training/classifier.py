@@ -9,7 +9,10 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from hydra.utils import get_object, instantiate
+from lightning.pytorch.plugins.precision import Precision
+from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -167,6 +170,18 @@ class ImageClassifier(L.LightningModule):
             _convert_="all",
         )
         return {"optimizer": optimizer, "lr_scheduler": {**schedule, "monitor": self.hparams["monitor"]}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        # Lightning refuses to clip before a fused optimizer in mixed precision, since that unscales the gradients
+        # itself. In bf16 they are not scaled.
+        precision = self.trainer.precision_plugin
+        clip = Precision.clip_gradients if precision.precision == "bf16-mixed" else type(precision).clip_gradients
+        clip(precision, optimizer, gradient_clip_val or 0.0, GradClipAlgorithmType(gradient_clip_algorithm or "norm"))
 
     def on_train_epoch_end(self) -> None:
         # Lightning steps a plateau schedule after the checkpoint is written, so that a resumed run would miss an epoch.

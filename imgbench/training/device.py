@@ -71,7 +71,8 @@ def apply(settings: FastSettings, accelerator: str) -> tuple[FastSettings, str]:
         precision=precision,
         # MPS converts layouts itself; channels-last inputs have had wrong gradients there.
         channels_last=settings.channels_last if settings.channels_last is not None else device != "mps",
-        fused_optimizer=settings.fused_optimizer if settings.fused_optimizer is not None else True,
+        # fp16 gradients are scaled, and one that unscales them itself comes too late for clipping.
+        fused_optimizer=settings.fused_optimizer if settings.fused_optimizer is not None else precision != "16-mixed",
         keep_heap=heap,
         threads=torch.get_num_threads(),
         compile=settings.compile,
