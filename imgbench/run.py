@@ -91,7 +91,7 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         content = yaml.safe_load((self.path / "config.yaml").read_text("utf-8"))
-        return {key: value for key, value in content.items() if key not in ("defaults", "hydra")}
+        return {key: value for key, value in content.items() if key not in ("defaults", "hydra", "from_weights")}
 
     @property
     def info(self) -> dict[str, Any]:
@@ -104,12 +104,16 @@ class Run:
         absolute = self.path.resolve()
         return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
 
-    def write_config(self, config: dict[str, Any]) -> None:
-        """`config.yaml`: `config`, resolved, with what Hydra needs to run it again in a new directory."""
+    def write_config(self, config: dict[str, Any], from_weights: bool = False) -> None:
+        """`config.yaml`: `config`, resolved, with what Hydra needs to run it again in a new directory.
+
+        `from_weights` marks one that says only half, since training started from weights that it does not name.
+        """
         template = yaml.safe_load((CONF / "train.yaml").read_text("utf-8"))
         template["hydra"]["sweep"]["dir"] = template["hydra"]["run"]["dir"]  # no groups are chosen again
         defaults = ["_self_", *(entry for entry in template["defaults"] if "override" in str(entry))]
-        content = {"defaults": defaults, **config, "hydra": template["hydra"]}
+        mark = {"from_weights": True} if from_weights else {}
+        content = {"defaults": defaults, **mark, **config, "hydra": template["hydra"]}
         write_atomically(self.path / "config.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
     def write_split(self, lines: Iterable[str]) -> None:

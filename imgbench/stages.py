@@ -122,16 +122,14 @@ def distill(parent: Run, run: Run, options: Options, words: Sequence[str]) -> di
     own = [f"objective.{name}={value}" for name, value in settings.items() if value is not None]
     config = override_config(parent.config, ["objective=distill", *own, *words])
     config.objective.teacher = str(weights_file(parent).resolve())
-    same_images(config, parent)
-    train(config, run, announce=False)
+    train(config, run, same_images(config, parent), announce=False)
     return {name: config.objective[name] for name in ("teacher", "temperature", "alpha")}
 
 
 def train_anew(parent: Run, run: Run, options: Options, words: Sequence[str]) -> dict[str, Any]:
     """Trains the model that `words` choose on the parent's images, and else as the parent was trained."""
     config = override_config(parent.config, words)
-    same_images(config, parent)
-    train(config, run, announce=False)
+    train(config, run, same_images(config, parent), announce=False)
     return {"words": list(words)}
 
 
@@ -146,7 +144,7 @@ def reuse(parent: Run, run: Run, options: Options, words: Sequence[str]) -> dict
     config = override_config(parent.config, [epochs, *words])
     if "batch_norm" in config.model:
         config.model.batch_norm = normalises_batches(teacher.model)
-    same_images(config, parent)
+    data = same_images(config, parent)
     start = ImageClassifier(**{**teacher.hparams, "model": plain(config.model), "widths": None})
     known, own = teacher.state_dict(), start.state_dict()
     fitting = {name: known[name] for name in own if name in known and known[name].shape == own[name].shape}
@@ -155,7 +153,7 @@ def reuse(parent: Run, run: Run, options: Options, words: Sequence[str]) -> dict
         normalised = ["model.batch_norm=true"] if "batch_norm" in config.model else []
         return train_anew(parent, run, options, [*words, *normalised, "optimizer.lr=null"])
     start.load_state_dict({**own, **fitting})
-    train(config, run, start, announce=False)
+    train(config, run, data, start, announce=False)
     return {"words": list(words), "reused": sorted(fitting)}
 
 
@@ -199,7 +197,7 @@ def prune(parent: Run, run: Run, options: Options, words: Sequence[str]) -> dict
     classifier = load_classifier(parent.best)
     if options.unstructured:
         amount = 0.3 if options.amount is None else options.amount
-        train(config, run, zero_weights(classifier, amount), [KeepZeros()], announce=False)
+        train(config, run, data, zero_weights(classifier, amount), [KeepZeros()], announce=False)
         trained = load_classifier(run.best)
         return {
             "amount": amount,
@@ -232,7 +230,7 @@ def prune(parent: Run, run: Run, options: Options, words: Sequence[str]) -> dict
         step = Run(run.path / "steps" / str(len(taken) + 1))
         step.path.mkdir(parents=True)
         with step.recorded(seed=config.seed, amount=amount):
-            train(config.copy(), step, smaller, announce=False)
+            train(config.copy(), step, data, smaller, announce=False)
         current = load_classifier(step.best)
         accuracy = validation_accuracy(current, data, device)
         cost = measure(current, step.best)

@@ -16,12 +16,14 @@ from imgbench.run import Run
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
 
+    from imgbench.data.datamodule import ImageFolderDataModule
     from imgbench.training.classifier import ImageClassifier
 
 
 def train(
     config: DictConfig,
     run: Run,
+    data: "ImageFolderDataModule | None" = None,
     start: "ImageClassifier | None" = None,
     callbacks: "Sequence[Callback]" = (),
     announce: bool = True,
@@ -29,6 +31,7 @@ def train(
     """Trains as configured and leaves everything in the run's directory; returns the best monitored value.
 
     Args:
+        data: what `build_data` made of the configuration, where it is known already.
         start: a classifier of the configured model whose weights training starts from, narrowed as it is.
         callbacks: further ones than those of the configuration.
         announce: print how good the run is.
@@ -58,9 +61,9 @@ def train(
 
     L.seed_everything(config.seed, workers=True, verbose=False)
     settings, device = fast.apply(fast.FastSettings(**config.fast), config.trainer.accelerator)
-    data = build_data(config)
+    data = data or build_data(config)
     settle(config, len(data.rows(TRAIN)))
-    run.write_config(plain(config))
+    run.write_config(plain(config), from_weights=start is not None)
     run.write_split(data.table.csv_lines())
     run.note(device=device, precision=settings.precision, selected_on_test=data.plan.selects_on_test)
     source = {"data": config.data_name, "split_hash": data.table.hash, "selected_on_test": data.plan.selects_on_test}
@@ -103,9 +106,20 @@ def refuse_launching_from_a_sweep(config: DictConfig) -> None:
         )
 
 
+def refuse_forgetting_weights(config: DictConfig) -> None:
+    """The configuration of a pruned run names the whole network, and no weights to start from."""
+    if config.get("from_weights") and config.ckpt_path is None:
+        raise ConfigError(
+            "This configuration is of a run that imgbench.compress made from the weights of another; train would start "
+            "from nothing, and with all channels.\nThe command to repeat stands in the run.json beside it. "
+            "To train from nothing nevertheless, add: ~from_weights"
+        )
+
+
 @hydra_command("train")
 def main(config: DictConfig) -> float | None:
     refuse_launching_from_a_sweep(config)
+    refuse_forgetting_weights(config)
     run = Run(Path(HydraConfig.get().runtime.output_dir))
     with run.recorded(seed=config.seed):
         return train(config, run)

@@ -58,6 +58,7 @@ def test_distilled_run_is_a_run_like_any_other(run_compress, parent, monkeypatch
     assert run.config["model"]["image_size"] == 16
     assert (run.config["model_name"], run.config["optimizer"]["lr"]) == ("student_small", 0.01)
     assert "${" not in json.dumps(run.config)
+    assert "from_weights" not in (run.path / "config.yaml").read_text()
     assert run.info["cost"]["parameters"] < 300_000
     assert run.info["cost"]["size_mb"] == pytest.approx(run.best.stat().st_size / 1e6)
     assert run.info["cost"]["latency_ms"] > 0
@@ -85,6 +86,12 @@ def test_pruned_run_has_fewer_channels_and_says_what_was_done(run_compress, pare
     assert run.config["optimizer"]["lr"] == pytest.approx(parent.config["optimizer"]["lr"] / 10)
     verdict = imgbench.load(run.path).predict(Path(run.config["data"]["root"]) / "cat" / "0.png")[0]
     assert verdict.label in ("cat", "dog")
+    again = ["--config-dir", run.path, "--config-name", "config"]
+    done = subprocess.run(
+        [sys.executable, "-m", "imgbench.train", *again], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert "made from the weights of another" in done.stderr
 
 
 @pytest.mark.parametrize(("epochs", "finetuned"), [(1, 2), (20, 4), (-1, 2)])
