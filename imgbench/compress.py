@@ -144,14 +144,15 @@ def print_table(runs: list[Run]) -> None:
     costs = [cost_of(run) for run in runs]
     table = Table(title=f"One image at a time, on {costs[0].threads} thread(s) of the CPU")
     table.add_column("run", overflow="fold")
-    for name in ("parameters", "multiply-adds", "MB", "ms", "test accuracy"):
+    for name in ("parameters", "multiply-adds", "MB", "runtime", "ms", "test accuracy"):
         table.add_column(name, justify="right")
     for run, cost in zip(runs, costs, strict=True):
         if run is not runs[0]:
             run.note(cost=asdict(cost), parent_cost=asdict(costs[0]))
         accuracy = json.loads((run.path / "metrics.json").read_text("utf-8"))["test/acc"]
         millions = f"{cost.multiply_adds / 1e6:,.1f} million"
-        numbers = f"{cost.parameters:,}", millions, f"{cost.size_mb:.3g}", f"{cost.latency_ms:.3g}"
+        runtime = "PyTorch" if run.best.is_file() else "onnxruntime"
+        numbers = f"{cost.parameters:,}", millions, f"{cost.size_mb:.3g}", runtime, f"{cost.latency_ms:.3g}"
         table.add_row(str(run.shown), *numbers, describe(accuracy))
     console = Console()
     if not console.is_terminal:

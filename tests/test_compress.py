@@ -131,6 +131,20 @@ def test_methods_stack_in_the_order_given(run_compress, parent, tmp_path):
     assert last.config["model_name"] == "student_small"
 
 
+def test_quantised_run_is_one_onnx_file_and_its_milliseconds_name_their_runtime(
+    make_folder, train_run, tmp_path, monkeypatch, capsys
+):
+    parent = train_run(make_folder(tmp_path / "photos", {"a": 30, "b": 30}), tmp_path / "run")
+    monkeypatch.setattr(sys, "argv", ["compress", str(parent.path), "quantize", "--output", str(tmp_path / "small")])
+    assert compress.main() == 0
+    shown = capsys.readouterr().out
+    small = Run.open(tmp_path / "small")
+    assert small.model == tmp_path / "small" / "model.onnx"
+    assert small.info["cost"]["size_mb"] < parent.best.stat().st_size / 1e6
+    assert shown.index(" PyTorch ") < shown.index(" onnxruntime ")
+    assert [shown.count(f" {name} ") for name in ("PyTorch", "onnxruntime")] == [1, 1]
+
+
 def test_size_is_pruned_to_just_below_its_target(run_compress, parent):
     target = "size<=0.06MB,drop<=100pt"
     run_compress("prune", "--target", target, "trainer.max_epochs=1", "--steps", 1)
