@@ -68,8 +68,7 @@ def write_outcome(run: Run, data: ImageFolderDataModule, config: DictConfig, ann
 def predict_split(predictor: Predictor, data: ImageFolderDataModule, part: int) -> Predictions:
     """The predictor's probabilities for the images of a split, TEST or VAL."""
     loader = data.test_dataloader() if part == TEST else data.val_dataloader()
-    inside = data.preprocessing.center
-    batches = (images[:, :, inside, inside] for images, _ in _progress(loader, SPLITS[part]))
+    batches = (data.preprocessing.center_crop(images) for images, _ in _progress(loader, SPLITS[part]))
     probabilities = np.concatenate([predictor.model(images) for images in batches])
     rows = data.rows(part)
     paths = [data.table.paths[i] for i in rows]

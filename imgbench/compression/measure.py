@@ -101,7 +101,6 @@ def onnx_latency_ms(model: OnnxModel, batch: int = 1) -> float:
 def validation_accuracy(classifier: ImageClassifier, data: ImageFolderDataModule, device: str) -> float:
     """Share of the validation images that are classified correctly; of the test images in a run selected on them."""
     classifier.eval().to(device)
-    inside = data.preprocessing.center
-    batches = (images[:, :, inside, inside] for images, _ in data.val_dataloader())
+    batches = (data.preprocessing.center_crop(images) for images, _ in data.val_dataloader())
     predicted = class_probabilities(classifier, batches, device).argmax(1)
     return float((predicted == data.table.labels[data.rows(VAL)]).mean())

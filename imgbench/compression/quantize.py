@@ -108,8 +108,7 @@ def _accuracy(probabilities: np.ndarray, targets: np.ndarray) -> float:
 def _pixels(data: ImageFolderDataModule, part: int, indices: np.ndarray) -> np.ndarray:
     """(N, image_size, image_size, 3) uint8 of images of a split."""
     images, _ = data.dataset(part).__getitems__(indices.tolist())
-    inside = data.preprocessing.center
-    return np.ascontiguousarray(images[:, :, inside, inside].permute(0, 2, 3, 1).numpy())
+    return np.ascontiguousarray(data.preprocessing.center_crop(images).permute(0, 2, 3, 1).numpy())
 
 
 def _calibration_pixels(data: ImageFolderDataModule, number: int) -> np.ndarray:

@@ -187,10 +187,9 @@ class ImageFolderDataModule(L.LightningDataModule):
         train = self.dataset(TRAIN)
         # Streamed images are costly to decode; 2,048 of them, drawn from all classes, give three digits.
         order = np.random.default_rng(self.seed).permutation(len(train))
-        inside = self.preprocessing.center
         for start in range(0, len(order) if self._pixels is not None else min(len(order), 2048), 64):
             images, _ = train.__getitems__(np.sort(order[start : start + 64]).tolist())
-            values = images[:, :, inside, inside].double().div_(255)
+            values = self.preprocessing.center_crop(images).double().div_(255)
             total += values.sum((0, 2, 3)).numpy()
             squares += values.square().sum((0, 2, 3)).numpy()
             number += values[:, 0].numel()
@@ -239,8 +238,7 @@ class ImageFolderDataModule(L.LightningDataModule):
         images, targets = batch
         if self.trainer is not None and self.trainer.training:
             return self.augment_batch(images, targets)
-        inside = self.preprocessing.center
-        return images[:, :, inside, inside], targets
+        return self.preprocessing.center_crop(images), targets
 
     def augment_batch(self, images: Tensor, targets: Tensor) -> Batch:
         """Stored uint8 images and their targets, as a training step gets them."""

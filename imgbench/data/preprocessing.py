@@ -3,10 +3,13 @@
 import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageOps
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # A file whose header promises more pixels than this is taken for an attack or damage, not for a photograph.
 Image.MAX_IMAGE_PIXELS = 300_000_000
@@ -58,6 +61,10 @@ class Preprocessing:
         """Rows (and columns) of a stored square that the network sees when nothing is augmented."""
         margin = round((self.stored_size - self.image_size) / 2)
         return slice(margin, margin + self.image_size)
+
+    def center_crop(self, images: "Tensor") -> "Tensor":
+        """What the network sees of stored images (N, 3, stored_size, stored_size) when nothing is augmented."""
+        return images[:, :, self.center, self.center]
 
     def to_dict(self) -> dict[str, Any]:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
