@@ -1,6 +1,7 @@
 """Tiny image folders, and a cache of its own for each test."""
 
 import os
+import signal
 import zlib
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from imgbench.train import train
 # Tiny tensors gain nothing from threads, which on a busy machine wait for each other.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start
+
+# Ctrl-C is ignored by a shell's background jobs and all that they start; tests interrupt commands nevertheless.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 COLORS = [(200, 60, 60), (60, 200, 60), (60, 60, 200), (200, 200, 60), (60, 200, 200), (200, 60, 200)]
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"  # photographs that lie beside the repository, or do not

@@ -39,9 +39,7 @@ class InterruptedFile(io.FileIO):
         return super().write(data)
 
 
-def test_interruption_waits_until_the_file_is_whole(tmp_path, monkeypatch, request):
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+def test_interruption_waits_until_the_file_is_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "open", lambda path, mode: InterruptedFile(path, mode))
     with pytest.raises(KeyboardInterrupt):
         AtomicCheckpointIO().save_checkpoint({"big": torch.zeros(1000)}, tmp_path / "last.ckpt")
