@@ -189,7 +189,7 @@ def test_interrupted_run_keeps_checkpoints_and_curves_and_can_be_resumed(make_fo
         "optimizer=adam",
         "scheduler=constant",
     ]
-    line = [sys.executable, "-m", "imgbench.train", *words, "trainer.max_epochs=100000", "hydra.run.dir=run"]
+    line = [sys.executable, "-m", "imgbench.train", *words, "trainer.max_epochs=1000", "hydra.run.dir=run"]
     with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for text in process.stdout:
