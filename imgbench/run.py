@@ -107,7 +107,7 @@ class Run:
     def write_config(self, config: dict[str, Any], from_weights: bool = False) -> None:
         """`config.yaml`: `config`, resolved, with what Hydra needs to run it again in a new directory.
 
-        `from_weights` marks one that says only half, since training started from weights that it does not name.
+        `from_weights` marks one that says only half: the run started from weights that it does not name.
         """
         template = yaml.safe_load((CONF / "train.yaml").read_text("utf-8"))
         template["hydra"]["sweep"]["dir"] = template["hydra"]["run"]["dir"]  # no groups are chosen again

@@ -144,7 +144,6 @@ def reuse(parent: Run, run: Run, options: Options, words: Sequence[str]) -> dict
     config = override_config(parent.config, [epochs, *words])
     if "batch_norm" in config.model:
         config.model.batch_norm = normalises_batches(teacher.model)
-    data = same_images(config, parent)
     start = ImageClassifier(**{**teacher.hparams, "model": plain(config.model), "widths": None})
     known, own = teacher.state_dict(), start.state_dict()
     fitting = {name: known[name] for name in own if name in known and known[name].shape == own[name].shape}
@@ -153,7 +152,7 @@ def reuse(parent: Run, run: Run, options: Options, words: Sequence[str]) -> dict
         normalised = ["model.batch_norm=true"] if "batch_norm" in config.model else []
         return train_anew(parent, run, options, [*words, *normalised, "optimizer.lr=null"])
     start.load_state_dict({**own, **fitting})
-    train(config, run, data, start, announce=False)
+    train(config, run, same_images(config, parent), start, announce=False)
     return {"words": list(words), "reused": sorted(fitting)}
 
 
@@ -314,7 +313,7 @@ def quantize(parent: Run, run: Run, options: Options, words: Sequence[str]) -> d
     config = override_config(parent.config, words)
     data = same_images(config, parent)
     classifier = load_classifier(parent.best)
-    run.write_config(plain(config))
+    run.write_config(plain(config), from_weights=True)
     run.write_split(data.table.csv_lines())
     run.note(selected_on_test=data.plan.selects_on_test, provenance=classifier.hparams["provenance"])
     (run.path / "summary.txt").write_text(model_table(classifier), "utf-8")

@@ -140,6 +140,7 @@ def test_quantised_run_is_one_onnx_file_and_its_milliseconds_name_their_runtime(
     shown = capsys.readouterr().out
     small = Run.open(tmp_path / "small")
     assert small.model == tmp_path / "small" / "model.onnx"
+    assert "from_weights: true" in (small.path / "config.yaml").read_text()
     assert small.info["cost"]["size_mb"] < parent.best.stat().st_size / 1e6
     assert shown.index(" PyTorch ") < shown.index(" onnxruntime ")
     assert [shown.count(f" {name} ") for name in ("PyTorch", "onnxruntime")] == [1, 1]

@@ -179,9 +179,12 @@ class ImageClassifier(L.LightningModule):
     ) -> None:
         # Lightning refuses to clip before a fused optimizer in mixed precision, since that unscales the gradients
         # itself. In bf16 they are not scaled.
-        precision = self.trainer.precision_plugin
-        clip = Precision.clip_gradients if precision.precision == "bf16-mixed" else type(precision).clip_gradients
-        clip(precision, optimizer, gradient_clip_val or 0.0, GradClipAlgorithmType(gradient_clip_algorithm or "norm"))
+        plugin = self.trainer.precision_plugin
+        if plugin.precision != "bf16-mixed":
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            Precision.clip_gradients(plugin, optimizer, gradient_clip_val, algorithm)
 
     def on_train_epoch_end(self) -> None:
         # Lightning steps a plateau schedule after the checkpoint is written, so that a resumed run would miss an epoch.
