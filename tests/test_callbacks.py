@@ -55,6 +55,7 @@ def fit(make_folder, make_data, tmp_path):
     def run(name, *overrides, crash=None, ckpt_path=None):
         small = ["data.num_classes=3", "data.image_size=18", "trainer.accelerator=cpu", "trainer.max_epochs=4"]
         small += ["model=cnn", "optimizer=adam", "scheduler=cosine", "callbacks=early_stopping", "monitor=val/score"]
+        small += ["+callbacks.last.share=inf"]  # after each epoch, however short
         config = compose([*small, *overrides])
         data = make_data(folder, image_size=18, split={"val": 3, "test": 3})
         torch.manual_seed(0)
@@ -189,6 +190,20 @@ def test_interruption_in_the_first_epoch_leaves_a_checkpoint_to_resume_from(fit)
     assert load(crashed.last)["global_step"] == 2
     assert not crashed.best.exists()
     assert crashed.rows == []
+
+
+def test_last_checkpoint_is_written_no_more_often_than_its_share_of_time_allows(fit):
+    seldom = "callbacks.last.share=1e-9"
+    crashed = fit("crashed", seldom, crash=(3, 0))
+    assert load(crashed.last)["epoch"] == 0
+    resumed = fit("resumed", seldom, ckpt_path=crashed.last)
+    assert [row["epoch"] for row in resumed.rows] == ["1", "2", "3", "4"]
+    assert load(resumed.last)["epoch"] == 3  # the end of training is always kept
+
+
+def test_last_checkpoint_of_an_early_stopped_run_is_its_end(fit):
+    run = fit("run", "callbacks.last.share=1e-9", "callbacks.early_stopping.patience=1")
+    assert load(run.last)["epoch"] == len(run.rows) - 1 == 2
 
 
 def test_accumulation_and_clipping_are_the_trainers(fit):

@@ -127,6 +127,24 @@ def test_channels_last_computes_the_same(model):
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-5)
 
 
+def test_channels_last_gradients_are_the_same_and_keep_the_layout(model):
+    images, kept = torch.rand(4, 3, 32, 32), []
+
+    def gradients(layout):
+        model.zero_grad()
+        model.to(memory_format=layout)
+        watch = model.features.register_full_backward_pre_hook(
+            lambda module, outputs: kept.append(outputs[0].is_contiguous(memory_format=layout))
+        )
+        model(images.to(memory_format=layout)).square().sum().backward()
+        watch.remove()
+        return [parameter.grad.clone() for parameter in model.parameters()]
+
+    expected = gradients(torch.contiguous_format)
+    torch.testing.assert_close(gradients(torch.channels_last), expected, rtol=1e-4, atol=1e-5)
+    assert kept == [True, True]
+
+
 def test_bf16_computes_nearly_the_same(model):
     images = torch.rand(4, 3, 32, 32)
     with torch.no_grad():

@@ -40,9 +40,10 @@ class CNN(BodyAndHead):
             raise ValueError(f"pool2={pool2!r}, but it is one of {', '.join(POOLS)}")
         first, second, third = WIDTHS
         features = nn.Sequential(
-            nn.Conv2d(in_chans, first, 3), nn.ReLU(), nn.AvgPool2d(2),
-            nn.Conv2d(first, second, 3), nn.ReLU(), POOLS[pool2](2), Dropout(drop_rate if early_dropout else 0.0),
-            nn.Conv2d(second, third, 3), nn.ReLU(), Dropout(drop_rate),
+            nn.Conv2d(in_chans, first, 3), nn.ReLU(inplace=True), nn.AvgPool2d(2),
+            nn.Conv2d(first, second, 3), nn.ReLU(inplace=True), POOLS[pool2](2),
+            Dropout(drop_rate if early_dropout else 0.0),
+            nn.Conv2d(second, third, 3), nn.ReLU(inplace=True), Dropout(drop_rate),
         )  # fmt: skip
         super().__init__(
             features,

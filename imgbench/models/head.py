@@ -44,7 +44,11 @@ class BodyAndHead(nn.Module):
         self.classifier = nn.Sequential(*layers, nn.Linear(width, num_classes))
 
     def forward(self, images: Tensor) -> Tensor:  # (N, in_chans, H, W) -> (N, num_classes)
-        return self.classifier(self.avgpool(self.features(images)).flatten(1))
+        maps = self.avgpool(self.features(images))
+        if maps.requires_grad and maps.is_contiguous(memory_format=torch.channels_last):
+            # Flattened, the map loses its layout, and so does its gradient, which every layer before would then mix.
+            maps.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
+        return self.classifier(maps.flatten(1))
 
 
 def _number_of_features(body: nn.Module, in_chans: int, image_size: int) -> int:

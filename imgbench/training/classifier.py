@@ -111,12 +111,11 @@ class ImageClassifier(L.LightningModule):
         )
         self.train_acc = MulticlassAccuracy(len(class_names), average="micro", validate_args=False)
         self.val_acc = MulticlassAccuracy(len(class_names), average="micro", validate_args=False)
-        scale = 255 * torch.tensor(preprocessing["std"]).view(1, -1, 1, 1)
-        offset = 255 * torch.tensor(preprocessing["mean"]).view(1, -1, 1, 1)
-        self.scale: Tensor
+        mean, std = (torch.tensor(preprocessing[name]).view(1, -1, 1, 1) for name in ("mean", "std"))
         self.offset: Tensor
-        self.register_buffer("scale", scale, persistent=False)
-        self.register_buffer("offset", offset, persistent=False)
+        self.factor: Tensor
+        self.register_buffer("offset", -mean / std, persistent=False)
+        self.register_buffer("factor", 1 / (255 * std), persistent=False)
 
     @staticmethod
     def argument_names() -> list[str]:
@@ -125,8 +124,9 @@ class ImageClassifier(L.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8, or float in 0 to 1, (N, 3, image_size, image_size) -> logits (N, num_classes)."""
-        values = images.float() if images.dtype == torch.uint8 else images * 255
-        return self.model((values - self.offset) / self.scale)
+        whole = images.dtype == torch.uint8
+        factor = self.factor if whole else 255 * self.factor
+        return self.model(torch.addcmul(self.offset, images.float() if whole else images, factor))  # in one pass
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, targets = batch  # targets are (N, num_classes) probabilities where images were mixed
