@@ -77,48 +77,37 @@ class Augment(nn.Module):
         return floats, targets
 
     def _move(self, images: Tensor) -> Tensor:
-        number, side, device = len(images), images.shape[-1], images.device
-
-        def offsets() -> Tensor:
-            most = round(self.shift * side)
-            return torch.randint(-most, most + 1, (number, 1, 1), device=device)
-
-        def chosen(probability: float) -> Tensor:
-            return torch.rand((number, 1, 1), device=device) < probability
-
-        places = torch.arange(side, device=device)
-        rows, columns = places.view(1, -1, 1).expand(number, -1, side), places.expand(number, side, -1)
-        if self.flip:
-            columns = torch.where(chosen(self.flip), side - 1 - columns, columns)
-        if self.quarter_turns:  # by 90 degrees: transposed, and one axis reversed
-            turned = chosen(0.5)
-            rows, columns = torch.where(turned, columns, rows), torch.where(turned, side - 1 - rows, columns)
-            upside_down = chosen(0.5)
-            rows = torch.where(upside_down, side - 1 - rows, rows)
-            columns = torch.where(upside_down, side - 1 - columns, columns)
-        if self.shift:
-            rows, columns = _mirrored(rows + offsets(), side), _mirrored(columns + offsets(), side)
-        each = torch.arange(number, device=device).view(-1, 1, 1)
-        return images.permute(0, 2, 3, 1)[each, rows, columns].permute(0, 3, 1, 2)
+        number, side = len(images), images.shape[-1]
+        most = round(self.shift * side)
+        batch = _mirror_pad(images.permute(0, 2, 3, 1), most)
+        starts = torch.randint(2 * most + 1, (number, 2)).tolist()
+        flips = (torch.rand(number) < self.flip).tolist()
+        turns = torch.randint(4 if self.quarter_turns else 1, (number,)).tolist()
+        moved = []
+        # One image after the other: gathering pixels by their places in the whole batch takes ten times as long.
+        for image, (y, x), flip, quarters in zip(batch, starts, flips, turns, strict=True):
+            image = image[y : y + side, x : x + side]
+            image = image.flip(1) if flip else image
+            moved.append(image.rot90(quarters) if quarters else image)
+        return torch.stack(moved).permute(0, 3, 1, 2)
 
     def _crop(self, images: Tensor, image_size: int) -> Tensor:
         number, side = len(images), images.shape[-1]
+        margin = round((side - image_size) / 2)
+        whole = images[:, :, margin : margin + image_size, margin : margin + image_size]
         if self.scale == self.ratio == (1.0, 1.0):
-            margin = round((side - image_size) / 2)
-            return images[:, :, margin : margin + image_size, margin : margin + image_size]
-        area = self._uniform(images, *self.scale)
-        ratio = torch.exp(self._uniform(images, math.log(self.ratio[0]), math.log(self.ratio[1])))
-        width, height = (area * ratio).sqrt().clamp(max=1.0), (area / ratio).sqrt().clamp(max=1.0)
-        theta = torch.zeros(number, 2, 3, device=images.device)
-        theta[:, 0, 0], theta[:, 0, 2] = width, self._uniform(images, -1, 1) * (1 - width)
-        theta[:, 1, 1], theta[:, 1, 2] = height, self._uniform(images, -1, 1) * (1 - height)
-        if self.crop < 1:
-            part = image_size / side  # the centre, pixel by pixel
-            whole = torch.tensor([[part, 0.0, 0.0], [0.0, part, 0.0]], device=images.device)
-            chosen = torch.rand(number, 1, 1, device=images.device) < self.crop
-            theta = torch.where(chosen, theta, whole)
-        grid = F.affine_grid(theta, [number, 3, image_size, image_size], align_corners=False)
-        return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+            return whole
+        chosen = torch.nonzero(torch.rand(number) < self.crop).flatten().to(images.device)
+        area = self._uniform(chosen, *self.scale)
+        ratio = torch.exp(self._uniform(chosen, math.log(self.ratio[0]), math.log(self.ratio[1])))
+        size = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1).clamp(max=1.0)  # width and height, (n, 2)
+        centre = (1 - size) * (2 * torch.rand(len(chosen), 2, device=images.device) - 1)
+        # As `affine_grid` places them, but without a matrix product for each pixel.
+        places = (2 * torch.arange(image_size, device=images.device) + 1) / image_size - 1
+        columns, rows = (centre[:, i, None] + size[:, i, None] * places for i in (0, 1))
+        grid = torch.stack(torch.broadcast_tensors(columns[:, None, :], rows[:, :, None]), -1)
+        crops = F.grid_sample(images[chosen], grid, mode="bilinear", padding_mode="border", align_corners=False)
+        return crops if len(chosen) == number else whole.index_copy(0, chosen, crops)
 
     def _recolor(self, images: Tensor) -> Tensor:
         brightness, contrast, saturation = (
@@ -127,6 +116,7 @@ class Augment(nn.Module):
         return recolor(images, brightness, contrast, saturation)
 
     def _uniform(self, images: Tensor, low: float, high: float) -> Tensor:
+        """One number for each image."""
         return low + (high - low) * torch.rand(len(images), device=images.device)
 
 
@@ -145,7 +135,10 @@ def _gray(images: Tensor) -> Tensor:
     return 0.2989 * red + 0.587 * green + 0.114 * blue
 
 
-def _mirrored(indices: Tensor, side: int) -> Tensor:
-    """Indices outside 0 to side - 1, mirrored at the edge pixels as padding with `reflect` does."""
-    indices = indices.abs()
-    return torch.where(indices >= side, 2 * (side - 1) - indices, indices)
+def _mirror_pad(batch: Tensor, width: int) -> Tensor:
+    """(N, H, W, C) with a border of `width`, mirrored at the edge pixels; PyTorch's own padding takes no uint8."""
+    for axis in (1, 2) if width else ():
+        last = batch.shape[axis] - 1
+        before, after = batch.narrow(axis, 1, width), batch.narrow(axis, last - width, width)
+        batch = torch.cat([before.flip(axis), batch, after.flip(axis)], axis)
+    return batch
