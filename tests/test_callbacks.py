@@ -201,8 +201,9 @@ def test_last_checkpoint_is_written_no_more_often_than_its_share_of_time_allows(
     assert load(resumed.last)["epoch"] == 3  # the end of training is always kept
 
 
-def test_last_checkpoint_of_an_early_stopped_run_is_its_end(fit):
-    run = fit("run", "callbacks.last.share=1e-9", "callbacks.early_stopping.patience=1")
+@pytest.mark.parametrize("end", ["callbacks.early_stopping.patience=1", "+trainer.max_steps=9"])
+def test_last_checkpoint_is_of_the_end_wherever_training_ends(fit, end):
+    run = fit("run", "callbacks.last.share=1e-9", end)
     assert load(run.last)["epoch"] == len(run.rows) - 1 == 2
 
 

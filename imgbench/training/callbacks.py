@@ -149,9 +149,10 @@ class LastCheckpoint(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        ends = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        ends = trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
         start = time.monotonic()
-        if trainer.strategy.broadcast(ends or start >= self._due):  # processes must not disagree
+        # Processes must not disagree, and so the first decides.
+        if trainer.strategy.broadcast(ends or trainer.should_stop or start >= self._due):
             super().on_train_epoch_end(trainer, pl_module)
             end = time.monotonic()
             self._due = end + (end - start) / self.share
