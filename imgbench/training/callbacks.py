@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, WeightAveraging
 from rich.console import Console
 from torch import Tensor
 
@@ -165,6 +165,22 @@ class LastCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         pass  # the next epoch writes it anew
+
+
+class AveragedWeights(WeightAveraging):
+    """Validates and keeps an exponential moving average of the weights.
+
+    After n steps the average so far counts `(1 + n) / (10 + n)`, until that reaches `decay`, as in TensorFlow's
+    ExponentialMovingAverage with `num_updates`: in a short run, the random weights it began with would outweigh all else.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        super().__init__(avg_fn=self._average)
+        self.decay = decay
+
+    def _average(self, average: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
+        kept = min(self.decay, (1 + int(steps)) / (10 + int(steps)))
+        return kept * average + (1 - kept) * current
 
 
 def progress_bar() -> list[Callback]:
