@@ -171,7 +171,8 @@ class AveragedWeights(WeightAveraging):
     """Validates and keeps an exponential moving average of the weights.
 
     After n steps the average so far counts `(1 + n) / (10 + n)`, until that reaches `decay`, as in TensorFlow's
-    ExponentialMovingAverage with `num_updates`: in a short run, the random weights it began with would outweigh all else.
+    ExponentialMovingAverage with `num_updates`: in a short run, the random weights it began with would outweigh all
+    else.
     """
 
     def __init__(self, decay: float = 0.999) -> None:
