@@ -132,7 +132,7 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keeps everything a resume needs as `last.ckpt`: of the last epoch, and when interrupted in the first.
+    """Keeps everything a resume needs as `last.ckpt`: of recent epochs, of the last, and when interrupted in the first.
 
     Args:
         share: of the time that may be spent on writing. After an epoch it is written only if that is kept to, so that
@@ -179,8 +179,8 @@ class AveragedWeights(WeightAveraging):
         super().__init__(avg_fn=self._average)
         self.decay = decay
 
-    def _average(self, average: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
-        kept = min(self.decay, (1 + int(steps)) / (10 + int(steps)))
+    def _average(self, average: Tensor, current: Tensor, steps: Tensor) -> Tensor:
+        kept = ((1 + steps) / (10 + steps)).clamp(max=self.decay)  # on the device, which need not be waited for
         return kept * average + (1 - kept) * current
 
 
