@@ -44,8 +44,12 @@ def write_grid(data: ImageFolderDataModule, classifier: "ImageClassifier", run: 
 def write_outcome(run: Run, data: ImageFolderDataModule, config: DictConfig, announce: bool = True) -> None:
     """Draws the curves; writes how good the run's model is, and prints it. Before the first epoch's end, nothing."""
     title = f"{config.model_name} on {config.data_name}"
+    best_epoch = None
+    if run.best.exists():
+        best_epoch = torch.load(run.best, mmap=True, weights_only=True)["epoch"] + 1
+        run.note(best_epoch=best_epoch)
     if (run.path / "metrics.csv").exists():
-        draw_curves(run.path / "metrics.csv", run.path / "curves.png", title, config.monitor, config.mode)
+        draw_curves(run.path / "metrics.csv", run.path / "curves.png", title, best_epoch)
     if run.model is None:
         return
     predictor = Predictor.load(run.model)

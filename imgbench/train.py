@@ -28,7 +28,7 @@ def train(
     callbacks: "Sequence[Callback]" = (),
     announce: bool = True,
 ) -> float | None:
-    """Trains as configured and leaves everything in the run's directory; returns the best monitored value.
+    """Trains as configured and leaves everything in the run's directory; returns the monitored value of the epoch kept.
 
     Args:
         data: what `build_data` made of the configuration, where it is known already.

@@ -1,14 +1,17 @@
 import csv
+import math
 from types import SimpleNamespace
 
+import lightning as L
 import pytest
 import torch
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, EarlyStopping
+from torch.utils.data import DataLoader
 
 from imgbench.build import build_classifier
 from imgbench.command import compose
-from imgbench.training.callbacks import COLUMNS, BestCheckpoint
+from imgbench.training.callbacks import COLUMNS, BestCheckpoint, LastCheckpoint
 from imgbench.training.classifier import ImageClassifier
 from imgbench.training.device import FastSettings
 
@@ -37,6 +40,36 @@ class Witness(Callback):
 
     def on_train_epoch_end(self, trainer, pl_module):
         self.epochs.append(weights(pl_module.state_dict()))
+
+
+class Scripted(L.LightningModule):
+    """Has the accuracies it is given, epoch by epoch, on any data."""
+
+    def __init__(self, accuracies):
+        super().__init__()
+        self.accuracies, self.weight = accuracies, torch.nn.Parameter(torch.ones(()))
+
+    def training_step(self, batch, batch_idx):
+        return self.weight.square()
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/acc", self.accuracies[self.current_epoch])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit_scripted(path, number, accuracies, standard_errors=1, ckpt_path=None):
+    """Trains for as many epochs as there are accuracies, on `number` validation images."""
+    checkpoint = BestCheckpoint("val/acc", "max", standard_errors)
+    trainer = L.Trainer(
+        accelerator="cpu", default_root_dir=path, callbacks=[checkpoint, LastCheckpoint(share=math.inf)], logger=False,
+        max_epochs=len(accuracies), enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        log_every_n_steps=1,
+    )  # fmt: skip
+    train, val = DataLoader(range(1)), DataLoader(range(number), batch_size=number)
+    trainer.fit(Scripted(accuracies), train, val, ckpt_path=ckpt_path and str(ckpt_path), weights_only=True)
+    return checkpoint, path / "checkpoints"
 
 
 def weights(state):
@@ -183,6 +216,33 @@ def test_early_stopping_is_off_unless_chosen(fit):
 def test_of_equally_good_epochs_the_later_is_kept(fit):
     run = fit("run", "monitor=val/acc", "optimizer.lr=0")  # nothing changes from epoch to epoch
     assert load(run.best)["epoch"] == 3
+
+
+@pytest.mark.parametrize(
+    ("number", "accuracies", "standard_errors", "best"),
+    [
+        (100, [0.5, 0.8, 0.77, 0.75], 1, 2),  # a standard error of 0.8 is four of the hundred images
+        (100, [0.5, 0.8, 0.77, 0.75], 2, 3),
+        (100, [0.5, 0.8, 0.77, 0.75], 0, 1),
+        (10000, [0.5, 0.8, 0.77, 0.75], 1, 1),
+        (100, [0.5, 1.0, 0.99, 0.98], 1, 2),  # one image, although 1.0 has no standard error
+        (100, [0.5, 1.0, 0.99, 1.0], 0, 3),
+        (100, [0.8, 0.77, 0.81, 0.76], 1, 2),  # the highest is 0.81 by then
+        (100, [float("nan"), 0.5, 0.4, float("nan")], 1, 1),
+    ],
+)
+def test_best_checkpoint_is_the_last_that_validation_cannot_tell_from_the_best(
+    number, accuracies, standard_errors, best, tmp_path
+):
+    checkpoint, path = fit_scripted(tmp_path, number, accuracies, standard_errors)
+    assert load(path / "best.ckpt")["epoch"] == best
+    assert checkpoint.best_model_score == pytest.approx(accuracies[best])
+
+
+def test_resumed_run_knows_the_highest_accuracy_and_not_only_that_of_the_checkpoint(tmp_path):
+    _, crashed = fit_scripted(tmp_path / "crashed", 100, [0.5, 0.8, 0.77])
+    _, resumed = fit_scripted(tmp_path / "resumed", 100, [0.5, 0.8, 0.77, 0.75], ckpt_path=crashed / "last.ckpt")
+    assert load(resumed / "best.ckpt")["epoch"] == 2
 
 
 def test_interruption_in_the_first_epoch_leaves_a_checkpoint_to_resume_from(fit):

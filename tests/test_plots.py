@@ -67,7 +67,7 @@ def best_epochs(figure):
 
 
 def test_curves_are_the_columns_of_metrics_csv(four_epochs, tmp_path):
-    figure = draw_curves(four_epochs, tmp_path / "curves.png", "cnn on digits")
+    figure = draw_curves(four_epochs, tmp_path / "curves.png", "cnn on digits", 3)
     assert figure is not None
     drawn = {line.get_label(): np.transpose(line.get_xydata()).tolist() for axes in figure.axes for line in axes.lines}
     assert drawn["train/loss"] == [[1, 2, 3, 4], [2, 1, 0.5, 0.2]]
@@ -77,25 +77,18 @@ def test_curves_are_the_columns_of_metrics_csv(four_epochs, tmp_path):
     assert pixels_of(tmp_path / "curves.png").shape == (480, 1560, 3)
 
 
-@pytest.mark.parametrize(("monitor", "mode", "epoch"), [("val/acc", "max", 3), ("val/loss", "min", 2)])
-def test_curves_mark_the_best_epoch_of_the_monitored_metric(four_epochs, monitor, mode, epoch):
-    figure = draw_curves(four_epochs, None, "", monitor, mode)
-    assert best_epochs(figure) == [(epoch, f"best epoch ({epoch})")] * 3
+def test_curves_mark_the_best_epoch_in_every_panel(four_epochs):
+    assert best_epochs(draw_curves(four_epochs, None, "", 3)) == [(3, "best epoch (3)")] * 3
 
 
-def test_curves_mark_the_first_of_equally_good_epochs_and_skip_missing_values(write_metrics):
-    rows = [(1, 1, 0.5, "nan", "nan", 1), (2, 1, 0.5, 1, 0.9, 1), (3, 1, 0.5, 1, 0.9, 1), (4, 1, 0.5, "", "", 1)]
-    path = write_metrics(*rows)
-    assert best_epochs(draw_curves(path, None, ""))[0][0] == 2
-
-
-def test_curves_of_an_unknown_monitor_mark_nothing(four_epochs):
-    assert best_epochs(draw_curves(four_epochs, None, "", "val/f1")) == []
+def test_curves_without_a_best_epoch_mark_nothing_and_skip_missing_values(write_metrics):
+    path = write_metrics((1, 1, 0.5, "nan", "nan", 1), (2, 1, 0.5, 1, 0.9, 1), (3, 1, 0.5, "", "", 1))
+    assert best_epochs(draw_curves(path, None, "", None)) == []
 
 
 @pytest.mark.parametrize("rate", [1e-3, 0.0])
 def test_learning_rate_axis_starts_at_zero(write_metrics, rate):
-    figure = draw_curves(write_metrics((1, 1, 0.5, 1, 0.5, rate), (2, 1, 0.5, 1, 0.5, rate)), None, "")
+    figure = draw_curves(write_metrics((1, 1, 0.5, 1, 0.5, rate), (2, 1, 0.5, 1, 0.5, rate)), None, "", None)
     assert figure is not None
     low, high = figure.axes[-1].get_ylim()
     assert low == 0
@@ -103,7 +96,7 @@ def test_learning_rate_axis_starts_at_zero(write_metrics, rate):
 
 
 def test_curves_of_one_epoch_show_a_point(write_metrics, tmp_path):
-    figure = draw_curves(write_metrics((1, 1.0, 0.5, 1.1, 0.6, 1e-3)), tmp_path / "curves.png", "short")
+    figure = draw_curves(write_metrics((1, 1.0, 0.5, 1.1, 0.6, 1e-3)), tmp_path / "curves.png", "short", 1)
     assert figure is not None
     assert figure.axes[0].lines[0].get_marker() == "o"
     assert best_epochs(figure)[0][0] == 1
@@ -111,7 +104,7 @@ def test_curves_of_one_epoch_show_a_point(write_metrics, tmp_path):
 
 
 def test_no_epoch_draws_no_curves(write_metrics, tmp_path):
-    assert draw_curves(write_metrics(), tmp_path / "curves.png", "") is None
+    assert draw_curves(write_metrics(), tmp_path / "curves.png", "", None) is None
     assert not (tmp_path / "curves.png").exists()
 
 

@@ -219,11 +219,12 @@ def test_sweep_ends_with_its_runs_best_first_and_goes_on_past_a_failure(make_fol
     assert any(path.name.startswith("0_") and "=" not in path.name for path in tmp_path.glob("outputs/folder/cnn/*/*"))
 
 
-def test_best_monitored_value_is_returned(make_folder, tmp_path):
+def test_the_monitored_value_of_the_best_epoch_is_returned(make_folder, tmp_path):
     root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
     config = compose(["data=folder", f"data.root={root}", "data.image_size=20", "trainer.max_epochs=4"])
-    best = train(config, Run(tmp_path))
-    assert best == pytest.approx(max(float(row["val/acc"]) for row in rows(tmp_path / "metrics.csv")))
+    run = Run(tmp_path)
+    score = train(config, run)
+    assert score == pytest.approx(float(rows(tmp_path / "metrics.csv")[run.info["best_epoch"] - 1]["val/acc"]))
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

@@ -81,10 +81,11 @@ def _wrapped(text: str, inches: float, fontsize: float) -> str:
 
 
 @_names_as_they_are()
-def draw_curves(
-    metrics_csv: Path, output: Path | None, title: str, monitor: str = "val/acc", mode: str = "max"
-) -> Figure | None:
-    """Loss, accuracy and learning rate by epoch, the best epoch marked; None before the first epoch's end."""
+def draw_curves(metrics_csv: Path, output: Path | None, title: str, best_epoch: int | None) -> Figure | None:
+    """Loss, accuracy and learning rate by epoch, the best, whose weights were kept, marked.
+
+    None before the first epoch's end.
+    """
     with metrics_csv.open(newline="") as file:
         rows = list(csv.DictReader(file))
     if not rows:
@@ -94,18 +95,14 @@ def draw_curves(
     def column(name: str) -> list[float]:
         return [float(row.get(name) or "nan") for row in rows]
 
-    values = column(monitor)
-    best = None
-    if not np.isnan(values).all():
-        best = epochs[int(np.nanargmax(values) if mode == "max" else np.nanargmin(values))]
     figure = Figure(figsize=(13, 4), layout="constrained")
     figure.suptitle(title, fontsize=11)
     panels = (("loss", ("train/loss", "val/loss")), ("accuracy", ("train/acc", "val/acc")), ("learning rate", ("lr",)))
     for axes, (label, names) in zip(figure.subplots(1, 3), panels, strict=True):
         for name, color in zip(names, (BLUE, ORANGE), strict=False):
             axes.plot(epochs, column(name), color=color, marker="o", markersize=3, label=name)
-        if best is not None:
-            axes.axvline(best, color=GREY, linestyle=":", label=f"best epoch ({best})")
+        if best_epoch is not None:
+            axes.axvline(best_epoch, color=GREY, linestyle=":", label=f"best epoch ({best_epoch})")
         axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)

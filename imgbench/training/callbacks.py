@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import math
 import shutil
 import time
 from pathlib import Path
@@ -87,11 +88,21 @@ def run_of_checkpoint(ckpt_path: str | Path) -> Path:
 class BestCheckpoint(ModelCheckpoint):
     """Keeps the weights of the best epoch as `best.ckpt`; a resume in a new run directory carries it over.
 
-    Lightning forgets the best score when the directory changes, so that a worse epoch would pass for the best.
+    The best by chance is not the best: of many epochs on few validation images, one has luck. So of all epochs whose
+    accuracy these images cannot tell from the highest, the last is kept, whose learning rate has come down furthest:
+    the one-standard-error rule (Breiman et al. 1984, Classification and Regression Trees, sec. 3.4.3) with the latest
+    epoch in the place of the simplest tree. Lightning forgets the best score when the directory changes, so that a
+    worse epoch would pass for the best.
+
+    Args:
+        standard_errors: of the highest validation accuracy, by which a later epoch may miss it, but at least as many
+            images; 0 keeps the highest. Other metrics have no known error, and of equals the last is kept.
     """
 
-    def __init__(self, monitor: str, mode: str) -> None:
+    def __init__(self, monitor: str, mode: str, standard_errors: float = 1.0) -> None:
         super().__init__(None, "best", monitor, mode=mode, save_weights_only=True, enable_version_counter=False)
+        self.standard_errors = standard_errors
+        self._peak: float | None = None
         self._resumed_from: Path | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -99,10 +110,23 @@ class BestCheckpoint(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
 
     def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:
-        # Of equally good epochs the later, whose learning rate has come down further.
-        return super().check_monitor_top_k(trainer, current) or (
-            current is not None and bool(current == self.kth_value)
-        )
+        if current is None or math.isnan(value := float(current)):
+            return super().check_monitor_top_k(trainer, current)
+        better = max if self.mode == "max" else min
+        self._peak = value if self._peak is None else better(value, self._peak)
+        miss = abs(value - self._peak)
+        return trainer.strategy.reduce_boolean_decision(miss <= self._tolerance(trainer, self._peak))
+
+    def _tolerance(self, trainer: L.Trainer, accuracy: float) -> float:
+        if self.monitor != "val/acc":
+            return 0.0
+        loaders: Any = trainer.val_dataloaders
+        number = len(loaders.dataset)
+        error = math.sqrt(number * accuracy * (1 - accuracy))  # images
+        return self.standard_errors * max(1.0, error) / number + 1e-6  # accuracies come in float32
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "peak": self._peak}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         assert trainer.ckpt_path is not None  # it was None in `setup`
@@ -118,6 +142,7 @@ class BestCheckpoint(ModelCheckpoint):
             new.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(old, new)
         score = state_dict["best_model_score"]
+        self._peak = state_dict.get("peak", float(score))
         super().load_state_dict(
             {
                 **state_dict,
