@@ -85,7 +85,7 @@ def settle(config: DictConfig, images: int) -> None:
     Large steps need the activations to be normalised, and spoil what a pretrained network knows.
     """
     if config.trainer.max_epochs is None:
-        config.trainer.max_epochs = min(max(round(1000 / math.sqrt(images)), 20), 200)
+        config.trainer.max_epochs = min(max(round(1000 / math.sqrt(images)), 40), 200)
     if config.optimizer.lr is None:
         large_steps = not config.model.get("pretrained") and _will_normalise_batches(plain(config.model))
         config.optimizer.lr = 3e-3 if large_steps else 3e-4

@@ -145,7 +145,7 @@ def test_file_that_is_no_checkpoint_is_refused_and_runs_nothing(tmp_path):
     assert not (tmp_path / "marker").exists()
 
 
-@pytest.mark.parametrize(("images", "epochs"), [(12, 200), (100, 100), (474, 46), (1722, 24), (50_000, 20)])
+@pytest.mark.parametrize(("images", "epochs"), [(12, 200), (100, 100), (474, 46), (1722, 40), (50_000, 40)])
 def test_epochs_follow_from_the_number_of_training_images(images, epochs):
     config = compose([*SMALL, "data.num_classes=2"])
     settle(config, images)

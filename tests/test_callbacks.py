@@ -42,6 +42,19 @@ class Witness(Callback):
         self.epochs.append(weights(pl_module.state_dict()))
 
 
+class Validated(L.LightningDataModule):
+    """As much of an `ImageFolderDataModule` as counts here."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.num_independent_val = number
+
+    def train_dataloader(self):
+        return DataLoader(range(1))
+
+    val_dataloader = train_dataloader
+
+
 class Scripted(L.LightningModule):
     """Has the accuracies it is given, epoch by epoch, on any data."""
 
@@ -60,15 +73,14 @@ class Scripted(L.LightningModule):
 
 
 def fit_scripted(path, number, accuracies, standard_errors=1, ckpt_path=None):
-    """Trains for as many epochs as there are accuracies, on `number` validation images."""
+    """Trains for as many epochs as there are accuracies, validated on `number` independent images."""
     checkpoint = BestCheckpoint("val/acc", "max", standard_errors)
     trainer = L.Trainer(
         accelerator="cpu", default_root_dir=path, callbacks=[checkpoint, LastCheckpoint(share=math.inf)], logger=False,
         max_epochs=len(accuracies), enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
         log_every_n_steps=1,
     )  # fmt: skip
-    train, val = DataLoader(range(1)), DataLoader(range(number), batch_size=number)
-    trainer.fit(Scripted(accuracies), train, val, ckpt_path=ckpt_path and str(ckpt_path), weights_only=True)
+    trainer.fit(Scripted(accuracies), Validated(number), ckpt_path=ckpt_path and str(ckpt_path), weights_only=True)
     return checkpoint, path / "checkpoints"
 
 

@@ -209,6 +209,17 @@ def test_groups_keep_copies_on_one_side(tmp_path, make_folder, make_data, caplog
     assert caplog.text == ""
 
 
+def test_validation_images_of_one_group_count_once(tmp_path, make_folder, make_data):
+    make_folder(tmp_path, {"cat": 6, "dog": 6})
+    for path in sorted(tmp_path.rglob("*.png")):
+        shutil.copy(path, path.with_name(f"{path.stem}_copy.png"))
+    alone = make_data(tmp_path, split={"val": 8, "test": 4})
+    assert alone.num_independent_val == 8
+    grouped = make_data(tmp_path, split={"val": 8, "test": 4, "group": r"^\d+"})
+    assert len(grouped.rows(VAL)) == 8
+    assert grouped.num_independent_val == 2  # the same number in both classes, each with its copy
+
+
 class Recorder(L.LightningModule):
     """Keeps the batches it is given and trains nothing."""
 

@@ -201,6 +201,12 @@ class ImageFolderDataModule(L.LightningDataModule):
         """Rows of `table` in a split (an index into SPLITS); for VAL those of TEST if the model is selected on it."""
         return np.flatnonzero(self.table.splits == (TEST if part == VAL and self.plan.selects_on_test else part))
 
+    @property
+    def num_independent_val(self) -> int:
+        """How many validation images are independent of each other: those of one group stand or fall together."""
+        rows = self.rows(VAL)
+        return len(rows) if self.plan.group is None else len({self.table.groups[i] for i in rows})
+
     def class_counts(self) -> np.ndarray:
         """(num_classes,) training images of each class."""
         return np.bincount(self.table.labels[self.rows(TRAIN)], minlength=len(self.class_names))

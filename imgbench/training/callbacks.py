@@ -96,7 +96,8 @@ class BestCheckpoint(ModelCheckpoint):
 
     Args:
         standard_errors: of the highest validation accuracy, by which a later epoch may miss it, but at least as many
-            images; 0 keeps the highest. Other metrics have no known error, and of equals the last is kept.
+            images; 0 keeps the highest. Images of one group count once. Other metrics have no known error, and of
+            equals the last is kept.
     """
 
     def __init__(self, monitor: str, mode: str, standard_errors: float = 1.0) -> None:
@@ -120,9 +121,9 @@ class BestCheckpoint(ModelCheckpoint):
     def _tolerance(self, trainer: L.Trainer, accuracy: float) -> float:
         if self.monitor != "val/acc":
             return 0.0
-        loaders: Any = trainer.val_dataloaders
-        number = len(loaders.dataset)
-        error = math.sqrt(number * accuracy * (1 - accuracy))  # images
+        data: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        number = data.num_independent_val
+        error = math.sqrt(number * accuracy * (1 - accuracy))  # in images
         return self.standard_errors * max(1.0, error) / number + 1e-6  # accuracies come in float32
 
     def state_dict(self) -> dict[str, Any]:
