@@ -7,7 +7,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, EarlyStopping
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from imgbench.build import build_classifier
 from imgbench.command import compose
@@ -50,7 +50,7 @@ class Validated(L.LightningDataModule):
         self.num_independent_val = number
 
     def train_dataloader(self):
-        return DataLoader(range(1))
+        return DataLoader(TensorDataset(torch.zeros(1)))
 
     val_dataloader = train_dataloader
 
