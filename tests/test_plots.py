@@ -60,9 +60,9 @@ def four_epochs(write_metrics):
     )
 
 
-def best_epochs(figure):
-    """What each panel marks as the best epoch."""
-    lines = [[line for line in axes.lines if str(line.get_label()).startswith("best")] for axes in figure.axes]
+def kept_epochs(figure):
+    """What each panel marks as the epoch kept."""
+    lines = [[line for line in axes.lines if str(line.get_label()).startswith("kept")] for axes in figure.axes]
     return [(line.get_xdata()[0], line.get_label()) for panel in lines for line in panel]
 
 
@@ -77,13 +77,13 @@ def test_curves_are_the_columns_of_metrics_csv(four_epochs, tmp_path):
     assert pixels_of(tmp_path / "curves.png").shape == (480, 1560, 3)
 
 
-def test_curves_mark_the_best_epoch_in_every_panel(four_epochs):
-    assert best_epochs(draw_curves(four_epochs, None, "", 3)) == [(3, "best epoch (3)")] * 3
+def test_curves_mark_the_epoch_kept_in_every_panel(four_epochs):
+    assert kept_epochs(draw_curves(four_epochs, None, "", 3)) == [(3, "kept: epoch 3")] * 3
 
 
 def test_curves_without_a_best_epoch_mark_nothing_and_skip_missing_values(write_metrics):
     path = write_metrics((1, 1, 0.5, "nan", "nan", 1), (2, 1, 0.5, 1, 0.9, 1), (3, 1, 0.5, "", "", 1))
-    assert best_epochs(draw_curves(path, None, "", None)) == []
+    assert kept_epochs(draw_curves(path, None, "", None)) == []
 
 
 @pytest.mark.parametrize("rate", [1e-3, 0.0])
@@ -99,7 +99,7 @@ def test_curves_of_one_epoch_show_a_point(write_metrics, tmp_path):
     figure = draw_curves(write_metrics((1, 1.0, 0.5, 1.1, 0.6, 1e-3)), tmp_path / "curves.png", "short", 1)
     assert figure is not None
     assert figure.axes[0].lines[0].get_marker() == "o"
-    assert best_epochs(figure)[0][0] == 1
+    assert kept_epochs(figure)[0][0] == 1
     pixels_of(tmp_path / "curves.png")
 
 

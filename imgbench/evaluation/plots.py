@@ -102,7 +102,7 @@ def draw_curves(metrics_csv: Path, output: Path | None, title: str, best_epoch: 
         for name, color in zip(names, (BLUE, ORANGE), strict=False):
             axes.plot(epochs, column(name), color=color, marker="o", markersize=3, label=name)
         if best_epoch is not None:
-            axes.axvline(best_epoch, color=GREY, linestyle=":", label=f"best epoch ({best_epoch})")
+            axes.axvline(best_epoch, color=GREY, linestyle=":", label=f"kept: epoch {best_epoch}")
         axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
