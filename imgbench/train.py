@@ -30,6 +30,8 @@ def train(
 ) -> float | None:
     """Trains as configured and leaves everything in the run's directory; returns the monitored value of the epoch kept.
 
+    Not the highest of all epochs: a sweep would choose by luck.
+
     Args:
         data: what `build_data` made of the configuration, where it is known already.
         start: a classifier of the configured model whose weights training starts from, narrowed as it is.
