@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from imgbench.predictor import Predictor
+    from imgbench.inference.predictor import Predictor
 
 __version__ = "0.1.0"
 
@@ -14,7 +14,8 @@ logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)
 
 
 def load(path: str | Path) -> "Predictor":
-    """The trained classifier of a run directory, a checkpoint or an ONNX file; see `imgbench.predictor.Predictor`."""
-    from imgbench.predictor import Predictor  # torch takes seconds to import, and `--help` does not need it
+    """The trained classifier of a run directory, a checkpoint or an ONNX file: `inference.predictor.Predictor`."""
+    # Imported here, since torch takes seconds to import and `--help` does not need it.
+    from imgbench.inference.predictor import Predictor
 
     return Predictor.load(path)

@@ -9,8 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imgbench.command import guarded_main, run_parser
-from imgbench.errors import ConfigError
+from imgbench.cli import guarded_main, run_parser
+from imgbench.errors import UserError
 from imgbench.run import Run
 
 if TYPE_CHECKING:
@@ -69,23 +69,23 @@ def check(args: "argparse.Namespace") -> tuple[list[str], list[str]]:
     """The methods and the `key=value` words of a command line.
 
     Raises:
-        ConfigError: they make no sense together.
+        UserError: they make no sense together.
     """
     methods = [word for word in args.words if "=" not in word]
     unknown = [method for method in methods if method not in METHODS]
     if unknown or not methods:
-        raise ConfigError(f"METHOD {' '.join(unknown) or 'is missing'}: it is any of {', '.join(METHODS)}.")
+        raise UserError(f"METHOD {' '.join(unknown) or 'is missing'}: it is any of {', '.join(METHODS)}.")
     if "quantize" in methods[:-1]:
-        raise ConfigError(f"{' '.join(methods)}: what is quantised cannot be compressed further. quantize comes last.")
+        raise UserError(f"{' '.join(methods)}: what is quantised cannot be compressed further. quantize comes last.")
     for option, method in METHOD_OF.items():
         if getattr(args, option) is not None and method not in methods:
-            raise ConfigError(f"--{option.replace('_', '-')} is an option of {method}, which is not asked for.")
+            raise UserError(f"--{option.replace('_', '-')} is an option of {method}, which is not asked for.")
     if args.unstructured and (args.target or args.steps):
-        raise ConfigError("--unstructured takes --amount; --target and --steps are for channels.")
+        raise UserError("--unstructured takes --amount; --target and --steps are for channels.")
     if args.target and args.amount is not None:
-        raise ConfigError("--target finds the amount by itself: leave out --amount or --target.")
+        raise UserError("--target finds the amount by itself: leave out --amount or --target.")
     if args.steps is not None and args.steps < 1:
-        raise ConfigError(f"--steps {args.steps}, but it is 1 or more.")
+        raise UserError(f"--steps {args.steps}, but it is 1 or more.")
     return methods, [word for word in args.words if "=" in word]
 
 
@@ -93,11 +93,11 @@ def new_directory(run: Run, methods: list[str], output: Path | None) -> Path:
     """Where the result goes: `output`, or a new name beside the run.
 
     Raises:
-        ConfigError: `output` holds something.
+        UserError: `output` holds something.
     """
     if output is not None:
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            raise ConfigError(f"--output {output} exists. Nothing is overwritten: name a new directory.")
+            raise UserError(f"--output {output} exists. Nothing is overwritten: name a new directory.")
         return output
     name, number = f"{run.path.resolve()}_{'_'.join(methods)}", 1
     path = Path(name)
@@ -115,7 +115,7 @@ def main() -> int:
         from imgbench.compression.target import Target
 
         Target.parse(args.target)
-    from imgbench.stages import Options, compress, weights_file
+    from imgbench.compression.methods import Options, compress, weights_file
 
     weights_file(parent)
     output = new_directory(parent, methods, args.output)
@@ -138,8 +138,8 @@ def print_table(runs: list[Run]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from imgbench.compression.methods import cost_of
     from imgbench.evaluation.metrics import describe
-    from imgbench.stages import cost_of
 
     costs = [cost_of(run) for run in runs]
     table = Table(title=f"One image at a time, on {costs[0].threads} thread(s) of the CPU")

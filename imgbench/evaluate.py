@@ -4,12 +4,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imgbench.command import guarded_main, run_parser
-from imgbench.errors import ConfigError
+from imgbench.cli import guarded_main, run_parser
+from imgbench.errors import UserError
 from imgbench.run import Run
 
 if TYPE_CHECKING:
-    from imgbench.predictor import Predictor
+    from imgbench.inference.predictor import Predictor
 
 EXAMPLES = """examples:
   python -m imgbench.evaluate outputs/digits/cnn/2026-01-31_12-00-00
@@ -29,7 +29,7 @@ def labelled_files(
     split = "test" if args.split == "val" and run.info.get("selected_on_test") else args.split
     rows = run.split_rows(split)
     if not root.is_dir():
-        raise ConfigError(f"The images of {run.shown} are no longer in {root}. Name their folder: --data DIR")
+        raise UserError(f"The images of {run.shown} are no longer in {root}. Name their folder: --data DIR")
     hashes = {row["path"]: row["hash"] for row in rows}
     return root, list(hashes), [class_names.index(row["class"]) for row in rows], hashes
 
@@ -41,13 +41,13 @@ def folder_files(folder: str, split: str, class_names: list[str]) -> tuple[Path,
     found = scan(folder, option="--data", min_classes=1)
     unknown = [name for name in found.class_names if name not in class_names]
     if unknown:
-        raise ConfigError(
+        raise UserError(
             f"--data {folder} has classes the model does not know: {unknown}.\nIt knows {class_names}; "
             "rename or remove the folders."
         )
     rows = [i for i in range(len(found.paths)) if found.splits[i] in (-1, SPLITS.index(split))]
     if not rows:
-        raise ConfigError(f"--data {folder} has no split {split!r}.")
+        raise UserError(f"--data {folder} has no split {split!r}.")
     indices = [class_names.index(found.class_names[found.labels[i]]) for i in rows]
     return found.root, [found.paths[i] for i in rows], indices
 
@@ -65,7 +65,7 @@ def evaluate(predictor: "Predictor", args: argparse.Namespace) -> int:
     probabilities, errors = predictor.probabilities([root / path for path in paths])
     good = [i for i in range(len(paths)) if i not in errors]
     if not good:
-        raise ConfigError(f"None of the {len(paths)} images in {root} can be decoded.")
+        raise UserError(f"None of the {len(paths)} images in {root} can be decoded.")
     for i, reason in errors.items():
         print(f"Left out: {root / paths[i]} ({reason})")
     changed = [
@@ -119,7 +119,7 @@ def main() -> int:
     parser.add_argument("--data", metavar="DIR", help="another folder with a folder for each class, matched by name")
     parser.add_argument("--output", metavar="DIR", help="write predictions, metrics and the confusion matrix there")
     args = parser.parse_args()
-    from imgbench.predictor import Predictor
+    from imgbench.inference.predictor import Predictor
 
     return evaluate(Predictor.load(args.run), args)
 

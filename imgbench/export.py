@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imgbench.command import guarded_main, run_parser
-from imgbench.errors import ConfigError
+from imgbench.cli import guarded_main, run_parser
+from imgbench.errors import UserError
 from imgbench.run import Run, write_atomically
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def decode(path: Path, preprocessing: dict[str, Any]) -> tuple["np.ndarray", boo
     import numpy as np
     from PIL import Image, ImageOps
 
-    from imgbench.data.preprocessing import open_image
+    from imgbench.preprocessing import open_image
 
     with Image.open(path) as file:
         plain = file.mode in ("1", "L", "P", "RGB", "CMYK", "YCbCr") and "transparency" not in file.info
@@ -51,14 +51,14 @@ def photographs(run: Run, number: int) -> list[Path]:
     """At most `number` images of the run's test split, evenly from the whole list, so of all classes.
 
     Raises:
-        ConfigError: they are no longer there.
+        UserError: they are no longer there.
     """
     root = Path(run.config["data"]["root"])
     rows = run.split_rows("test")
     chosen = [rows[i * len(rows) // min(number, len(rows))] for i in range(min(number, len(rows)))]
     missing = [row["path"] for row in chosen if not (root / row["path"]).is_file()]
     if missing:
-        raise ConfigError(
+        raise UserError(
             f"{len(missing)} test images of {run.shown} are no longer in {root}, for example {missing[0]}.\n"
             "Put them back, or export without comparing: --images 0"
         )
@@ -74,12 +74,12 @@ def compare(
     """
     import numpy as np
 
-    from imgbench.predictor import Predictor
+    from imgbench.inference.predictor import Predictor
 
     expected, errors = Predictor.load(checkpoint).probabilities(paths)
     if errors:
         index, reason = next(iter(errors.items()))
-        raise ConfigError(f"{paths[index]} cannot be decoded ({reason}), so that nothing can be compared on it.")
+        raise UserError(f"{paths[index]} cannot be decoded ({reason}), so that nothing can be compared on it.")
     decoded = [decode(path, preprocessing) for path in paths]
     pixels = np.concatenate([image for image, _ in decoded])
     single = np.concatenate([exported(pixels[i : i + 1]) for i in range(min(len(pixels), BATCH))])
@@ -95,18 +95,18 @@ def compare(
 
 def export(args: argparse.Namespace) -> int:
     """Writes the file beside its place and compares it there; only one that agrees is put in place. The exit code."""
-    from imgbench.compression.onnx_file import OnnxModel, write_onnx
     from imgbench.compression.torch_export import load_torch_export, write_torch_export
-    from imgbench.predictor import load_classifier
+    from imgbench.inference.onnx_file import OnnxModel, write_onnx
+    from imgbench.inference.predictor import load_classifier
 
     run = Run.open(args.run)
     checkpoint = Path(args.run) if Path(args.run).suffix == ".ckpt" else run.best
     if not checkpoint.is_file():
         found = "its model is an ONNX file already" if run.model else "it was not trained to the end of an epoch"
-        raise ConfigError(f"{run.shown} has no checkpoints/best.ckpt to export: {found}.")
+        raise UserError(f"{run.shown} has no checkpoints/best.ckpt to export: {found}.")
     output = Path(args.output or run.path / f"model{ENDINGS[args.format]}")
     if output.suffix != ENDINGS[args.format]:
-        raise ConfigError(f"--output {output} should end in {ENDINGS[args.format]}, as --format {args.format} does.")
+        raise UserError(f"--output {output} should end in {ENDINGS[args.format]}, as --format {args.format} does.")
     paths = photographs(run, args.images) if args.images else []
     classifier = load_classifier(checkpoint)
     unfinished = output.with_name(f".{os.getpid()}-{output.name}")
@@ -133,7 +133,7 @@ def export(args: argparse.Namespace) -> int:
         facts["bytes"] = unfinished.stat().st_size
         unfinished.replace(output)
     except OSError as error:
-        raise ConfigError(f"--output {output} cannot be written: {error.strerror}.") from error
+        raise UserError(f"--output {output} cannot be written: {error.strerror}.") from error
     finally:
         unfinished.unlink(missing_ok=True)
     write_atomically(run.path / "export.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
@@ -150,7 +150,7 @@ def describe(facts: dict[str, Any]) -> str:
     if facts["decoded_by_imgbench"]:
         lines.append(
             f"Note: {facts['decoded_by_imgbench']} of them have transparency or more than 8 bits; "
-            "decode such files as imgbench.data.preprocessing.to_rgb does."
+            "decode such files as imgbench.preprocessing.to_rgb does."
         )
     return "\n".join(lines)
 

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from filelock import FileLock, Timeout
 
-from imgbench.command import guarded_main, run_parser
-from imgbench.errors import ConfigError
+from imgbench.cli import guarded_main, run_parser
+from imgbench.errors import UserError
 from imgbench.run import CONF, Run, sha256, write_atomically
 
 if TYPE_CHECKING:
-    from imgbench.rungs import Rung
+    from imgbench.compression.ladder import Rung
 
 EXAMPLES = """examples:
   python -m imgbench.ladder outputs/potato/vgg16/2026-01-31_12-00-00
@@ -36,12 +36,12 @@ def load_plan(names: str | None) -> dict[str, dict[str, Any]]:
     """The rungs to make, each after its parent: all, or those of a comma-separated list and what they need.
 
     Raises:
-        ConfigError: there is no such rung.
+        UserError: there is no such rung.
     """
     known: dict[str, dict[str, Any]] = yaml.safe_load((CONF / "ladder.yaml").read_text("utf-8"))
     wanted = set(known) if names is None else set(names.split(","))
     if unknown := wanted - set(known):
-        raise ConfigError(f"--rungs {','.join(sorted(unknown))}: there are {', '.join(known)}.")
+        raise UserError(f"--rungs {','.join(sorted(unknown))}: there are {', '.join(known)}.")
     for name in reversed(known):
         if name in wanted and "parent" in known[name]:
             wanted.add(known[name]["parent"])
@@ -50,7 +50,7 @@ def load_plan(names: str | None) -> dict[str, dict[str, Any]]:
 
 def make(plan: dict[str, dict[str, Any]], teacher: Run, folder: Path, words: list[str]) -> dict[str, Run]:
     """The runs of all rungs, made where they are not finished yet; several processes may work on one ladder."""
-    from imgbench.stages import Options, compress
+    from imgbench.compression.methods import Options, compress
 
     runs: dict[str, Run] = {}
     for number, (name, spec) in enumerate(plan.items(), 1):
@@ -88,7 +88,7 @@ def _alone_at(run: Run, step: str) -> Iterator[None]:
 def _check_origin(run: Run, parent: Run) -> None:
     """Whether a finished rung was made of the parent as it is now, wherever both have been moved to."""
     if run.info.get("compressed_from", {}).get("sha256") != sha256(parent.best):
-        raise ConfigError(
+        raise UserError(
             f"{run.shown} was not made of {parent.shown} as it is now. Name another directory for its ladder, "
             f"--output DIR, or remove {run.shown} to have it made again."
         )
@@ -99,7 +99,7 @@ def _clear(run: Run) -> None:
     if not run.path.exists():
         return
     if not (run.path / "run.json").is_file() and (not run.path.is_dir() or any(run.path.iterdir())):
-        raise ConfigError(f"{run.path} is no run, and is not overwritten. Name another directory: --output DIR")
+        raise UserError(f"{run.path} is no run, and is not overwritten. Name another directory: --output DIR")
     shutil.rmtree(run.path)
 
 
@@ -107,7 +107,7 @@ def best_rung(rungs: "list[Rung]", target: str) -> "Rung":
     """The rung that is most accurate on the validation images among those that meet the target; of equals the smallest.
 
     Raises:
-        ConfigError: none does.
+        UserError: none does.
     """
     from imgbench.compression.target import Target
 
@@ -116,7 +116,7 @@ def best_rung(rungs: "list[Rung]", target: str) -> "Rung":
     meeting = [rung for rung in rungs if not reasons[rung.name]]
     if not meeting:
         lines = "\n".join(f"  {name}: {'; '.join(unmet)}" for name, unmet in reasons.items())
-        raise ConfigError(f'--target "{bounds}": no rung meets it.\n{lines}')
+        raise UserError(f'--target "{bounds}": no rung meets it.\n{lines}')
     return min(meeting, key=lambda rung: (rung.val_drop, rung.size_mb))
 
 
@@ -141,12 +141,12 @@ def main() -> int:
 def climb(args: argparse.Namespace) -> int:
     plan = load_plan(args.rungs)
     if wrong := [word for word in args.words if "=" not in word]:
-        raise ConfigError(f"{' '.join(wrong)}: expected key=value. Rungs are chosen by --rungs.")
+        raise UserError(f"{' '.join(wrong)}: expected key=value. Rungs are chosen by --rungs.")
     teacher = Run.open(args.run)
     reference = Run.open(args.reference) if args.reference else None
+    from imgbench.compression.ladder import TEACHER, draw_ladder, measure_rungs, table_lines
+    from imgbench.compression.methods import weights_file
     from imgbench.compression.target import Target
-    from imgbench.rungs import TEACHER, draw_ladder, measure_rungs, table_lines
-    from imgbench.stages import weights_file
 
     if args.target:
         Target.parse(args.target)

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from imgbench.command import guarded_main, run_parser
-from imgbench.errors import ConfigError
+from imgbench.cli import guarded_main, run_parser
+from imgbench.errors import UserError
 
 EXAMPLES = """examples:
   python -m imgbench.predict outputs/potato/vgg16/2026-01-31_12-00-00 "leaf 1 (108).jpg"
@@ -20,7 +20,7 @@ def find_images(words: list[str]) -> list[Path]:
     """The files that the words name: files as they are, all images below folders, and patterns.
 
     Raises:
-        ConfigError: a word names nothing.
+        UserError: a word names nothing.
     """
     from imgbench.data.scan import images_below
 
@@ -30,14 +30,14 @@ def find_images(words: list[str]) -> list[Path]:
         if path.is_dir():
             found = images_below(path)
             if not found:
-                raise ConfigError(f"{path} is a folder without images.")
+                raise UserError(f"{path} is a folder without images.")
             paths += found
         elif path.exists():  # before patterns are tried: a name such as "1 [2].jpg" is one too
             paths.append(path)
         elif matches := sorted(glob.glob(word, recursive=True)):  # noqa: PTH207 Path.glob takes no absolute pattern
             paths += [Path(match) for match in matches if Path(match).is_file()]
         else:
-            raise ConfigError(f"{word} does not exist, and matches nothing as a pattern.")
+            raise UserError(f"{word} does not exist, and matches nothing as a pattern.")
     return paths
 
 
@@ -45,7 +45,7 @@ def write_table(path: Path, rows: list[dict[str, Any]], class_names: list[str]) 
     """JSON if the file ends so, else CSV.
 
     Raises:
-        ConfigError: the file cannot be written.
+        UserError: the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def write_table(path: Path, rows: list[dict[str, Any]], class_names: list[str]) 
                     values = [row["probability"], *(row["probabilities"][name] for name in class_names)]
                     writer.writerow([row["path"], row["predicted"], *(f"{value:.6g}" for value in values)])
     except OSError as error:
-        raise ConfigError(f"--output {path} cannot be written: {error.strerror}.") from error
+        raise UserError(f"--output {path} cannot be written: {error.strerror}.") from error
 
 
 def main() -> int:
@@ -76,9 +76,9 @@ def main() -> int:
     if args.top_k < 1:
         parser.error(f"--top-k {args.top_k}, but it should be 1 or more")
     if args.output and args.output.suffix.lower() not in (".csv", ".json"):
-        raise ConfigError(f"--output {args.output} should end in .csv or .json.")
+        raise UserError(f"--output {args.output} should end in .csv or .json.")
     paths = find_images(args.images)
-    from imgbench.predictor import Predictor
+    from imgbench.inference.predictor import Predictor
 
     predictor = Predictor.load(args.run)
     probabilities, errors = predictor.probabilities(paths)
@@ -111,14 +111,14 @@ def save_verdict(path: Path, folder: Path, index: int, text: str) -> None:
     """Draws the image under its verdict; the index keeps images of the same name apart."""
     import numpy as np
 
-    from imgbench.data.preprocessing import open_image
     from imgbench.evaluation.plots import draw_verdict
+    from imgbench.preprocessing import open_image
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         draw_verdict(np.asarray(open_image(path)), text, folder / f"{index + 1:04d}_{path.stem}.png")
     except OSError as error:
-        raise ConfigError(f"--save-images {folder} cannot be written: {error.strerror}.") from error
+        raise UserError(f"--save-images {folder} cannot be written: {error.strerror}.") from error
 
 
 if __name__ == "__main__":

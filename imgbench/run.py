@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 
 # In a wheel conf lies inside the package, in a checkout beside it.
 CONF = next(path for path in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf") if path.is_dir())
@@ -61,7 +61,7 @@ class Run:
         """An existing run: `path` is its directory, or a checkpoint or model.onnx in it.
 
         Raises:
-            ConfigError: there is no run.
+            UserError: there is no run.
         """
         path = Path(path)
         if path.is_file() and path.parent.name == "checkpoints":
@@ -70,7 +70,7 @@ class Run:
             path = path.parent
         if not (path / "config.yaml").is_file():
             there = "does not exist" if not path.exists() else "has no config.yaml, which every run directory has"
-            raise ConfigError(
+            raise UserError(
                 f"{path} {there}.\nExpected a run directory such as outputs/digits/cnn/<timestamp>{_latest_runs(path)}"
             )
         return cls(path)

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from imgbench.command import hydra_command
-from imgbench.errors import ConfigError
+from imgbench.cli import hydra_command
+from imgbench.errors import UserError
 
 if TYPE_CHECKING:
     from imgbench.training.classifier import ImageClassifier
@@ -23,15 +23,15 @@ def model_table(classifier: "ImageClassifier", batch_size: int = 1) -> str:
 
 @hydra_command("summary")
 def main(config: DictConfig) -> None:
-    from imgbench.build import build_classifier, build_data
-    from imgbench.data.preprocessing import Preprocessing
-    from imgbench.training.device import FastSettings
+    from imgbench.experiment.build import build_classifier, build_data
+    from imgbench.preprocessing import Preprocessing
+    from imgbench.training.fast import FastSettings
 
     if config.data.num_classes is None:
         try:
             build_data(config)
-        except ConfigError as error:
-            raise ConfigError(f"{error}\nOr state data.num_classes=N, and no data is needed.") from error
+        except UserError as error:
+            raise UserError(f"{error}\nOr state data.num_classes=N, and no data is needed.") from error
     names = [str(i) for i in range(int(config.data.num_classes or 0))]
     preprocessing = Preprocessing(config.data.image_size, config.data.short_side)
     print(model_table(build_classifier(config, names, preprocessing, FastSettings(), class_weights=None)))

@@ -9,8 +9,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from imgbench.command import hydra_command
-from imgbench.errors import ConfigError
+from imgbench.cli import hydra_command
+from imgbench.errors import UserError
 from imgbench.run import Run
 
 if TYPE_CHECKING:
@@ -39,13 +39,14 @@ def train(
         announce: print how good the run is.
 
     Raises:
-        ConfigError: the data or the configuration cannot be used.
+        UserError: the data or the configuration cannot be used.
         KeyboardInterrupt: training was interrupted; the run is complete up to there.
     """
     # Imported here, because torch and lightning take seconds and `--help` needs neither.
     import lightning as L
 
-    from imgbench.build import (
+    from imgbench.data.scan import TRAIN
+    from imgbench.experiment.build import (
         build_classifier,
         build_data,
         build_trainer,
@@ -55,10 +56,9 @@ def train(
         plain,
         settle,
     )
-    from imgbench.data.scan import TRAIN
-    from imgbench.outcome import write_grid, write_outcome
+    from imgbench.experiment.outcome import write_grid, write_outcome
     from imgbench.summary import model_table
-    from imgbench.training import device as fast
+    from imgbench.training import fast
     from imgbench.training.callbacks import progress_bar
 
     L.seed_everything(config.seed, workers=True, verbose=False)
@@ -102,7 +102,7 @@ def refuse_launching_from_a_sweep(config: DictConfig) -> None:
     """Lightning starts further processes by repeating the command line, which in a sweep is the whole sweep."""
     sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
     if sweeping and config.trainer.devices != 1 and "spawn" not in str(config.trainer.get("strategy")):
-        raise ConfigError(
+        raise UserError(
             f"trainer.devices={config.trainer.devices} in a sweep would start the sweep once per device. "
             "Use trainer.devices=1, or +trainer.strategy=ddp_spawn."
         )
@@ -111,7 +111,7 @@ def refuse_launching_from_a_sweep(config: DictConfig) -> None:
 def refuse_forgetting_weights(config: DictConfig) -> None:
     """The configuration of a pruned run names the whole network, and no weights to start from."""
     if config.get("from_weights") and config.ckpt_path is None:
-        raise ConfigError(
+        raise UserError(
             "This configuration is of a run that imgbench.compress made from the weights of another; train would start "
             "from nothing, and with all channels.\nThe command to repeat stands in the run.json beside it. "
             "To train from nothing nevertheless, add: ~from_weights"

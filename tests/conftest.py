@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from imgbench.command import compose
+from imgbench.cli import compose
 from imgbench.data.augment import Augment
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.run import Run

@@ -8,7 +8,7 @@ from torchvision.transforms import v2
 
 from imgbench.data.augment import Augment, recolor
 from imgbench.data.loading import as_images
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -167,7 +167,7 @@ def test_everything_together_gives_images_of_the_size_asked_for_in_0_to_1(stored
 
 
 def test_an_unknown_policy_is_an_error_naming_the_choices():
-    with pytest.raises(ConfigError, match=r"augment\.policy='auto', but it is one of randaugment, trivialaugment"):
+    with pytest.raises(UserError, match=r"augment\.policy='auto', but it is one of randaugment, trivialaugment"):
         Augment(policy="auto")
 
 
@@ -211,7 +211,7 @@ def test_colours_change_as_torchvision_changes_them():
 
 @pytest.mark.parametrize("wrong", [{"shift": 0.6}, {"shift": -0.1}, {"color": 1.5}])
 def test_an_impossible_strength_is_an_error_that_names_it(wrong):
-    with pytest.raises(ConfigError, match=f"augment.{next(iter(wrong))}="):
+    with pytest.raises(UserError, match=f"augment.{next(iter(wrong))}="):
         Augment(**wrong)
 
 

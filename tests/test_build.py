@@ -4,11 +4,19 @@ import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from imgbench.build import build_classifier, build_data, build_logger, check_resume, class_weights, plain, settle
-from imgbench.command import compose
-from imgbench.data.preprocessing import Preprocessing
-from imgbench.errors import ConfigError
-from imgbench.training.device import FastSettings
+from imgbench.cli import compose
+from imgbench.errors import UserError
+from imgbench.experiment.build import (
+    build_classifier,
+    build_data,
+    build_logger,
+    check_resume,
+    class_weights,
+    plain,
+    settle,
+)
+from imgbench.preprocessing import Preprocessing
+from imgbench.training.fast import FastSettings
 
 SMALL = ["data=folder", "model=cnn", "data.image_size=18", "data.batch_size=4"]
 
@@ -31,7 +39,7 @@ def test_data_is_discovered_and_written_into_the_configuration(make_folder, tmp_
 
 
 def test_data_without_a_root_says_how_to_set_it():
-    with pytest.raises(ConfigError, match=r"data.root is not set.*data=folder data.root="):
+    with pytest.raises(UserError, match=r"data.root is not set.*data=folder data.root="):
         build_data(compose(SMALL))
 
 
@@ -62,14 +70,14 @@ def test_balanced_class_weights_are_inverse_to_the_training_images(make_folder, 
     assert (counts * weights).sum() / counts.sum() == pytest.approx(1)  # the mean over images
     torch.testing.assert_close(classifier(names="abc", class_weights=weights).loss.weight, torch.tensor(weights))
     assert class_weights("none", data) is None
-    with pytest.raises(ConfigError, match=r"objective.class_weights='inverse', but it is none or balanced"):
+    with pytest.raises(UserError, match=r"objective.class_weights='inverse', but it is none or balanced"):
         class_weights("inverse", data)
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb"])
 def test_logger_that_is_not_installed_says_how_to_install_it(monkeypatch, name):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match=f"logger={name}: .*pip install {name}"):
+    with pytest.raises(UserError, match=f"logger={name}: .*pip install {name}"):
         build_logger(compose([f"logger={name}"]))
 
 
@@ -126,7 +134,7 @@ def test_checkpoint_of_a_pretrained_model_is_resumed(checkpoint):
     ],
 )
 def test_checkpoint_that_does_not_fit_is_refused(checkpoint, saved, overrides, names, message):
-    with pytest.raises(ConfigError, match=f"(?s)ckpt_path=.*last.ckpt.*{message}"):
+    with pytest.raises(UserError, match=f"(?s)ckpt_path=.*last.ckpt.*{message}"):
         check_resume(checkpoint(**saved), classifier(*overrides, names=names), 3)
 
 
@@ -135,12 +143,12 @@ def test_file_that_is_no_checkpoint_is_refused_and_runs_nothing(tmp_path):
         def __reduce__(self):
             return (tmp_path / "marker").touch, ()
 
-    with pytest.raises(ConfigError, match=r"nowhere.ckpt does not exist.*last.ckpt"):
+    with pytest.raises(UserError, match=r"nowhere.ckpt does not exist.*last.ckpt"):
         check_resume(str(tmp_path / "nowhere.ckpt"), classifier(), 3)
     path = tmp_path / "file.ckpt"
     for content in ("text", {"state_dict": {}}, {"hyper_parameters": Evil()}):
         path.write_text(content) if isinstance(content, str) else torch.save(content, path)
-        with pytest.raises(ConfigError, match="is no checkpoint of imgbench"):
+        with pytest.raises(UserError, match="is no checkpoint of imgbench"):
             check_resume(str(path), classifier(), 3)
     assert not (tmp_path / "marker").exists()
 

@@ -12,9 +12,9 @@ from PIL import Image
 
 from imgbench.data import cache
 from imgbench.data.cache import digest, entry_name, survey
-from imgbench.data.preprocessing import Preprocessing, open_image
 from imgbench.data.scan import scan
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
+from imgbench.preprocessing import Preprocessing, open_image
 
 SMALL = Preprocessing(16)
 
@@ -80,7 +80,7 @@ def test_memory_disk_and_off_agree(folder, cache_home):
 
 
 def test_an_unknown_mode_is_an_error_naming_the_modes(folder):
-    with pytest.raises(ConfigError, match=r"data\.cache='ram', but it is one of auto, memory, disk, off"):
+    with pytest.raises(UserError, match=r"data\.cache='ram', but it is one of auto, memory, disk, off"):
         survey(scan(folder), SMALL, "ram")
 
 
@@ -163,7 +163,7 @@ def test_an_unreadable_file_is_an_error_and_not_remembered_as_damage(folder, cac
     found = scan(folder)
     content = (folder / "cat" / "0.png").read_bytes()
     (folder / "cat" / "0.png").unlink()
-    with pytest.raises(ConfigError, match=r"cat/0.png cannot be read \(No such file or directory\)"):
+    with pytest.raises(UserError, match=r"cat/0.png cannot be read \(No such file or directory\)"):
         survey(found, SMALL)
     (folder / "cat" / "0.png").write_bytes(content)
     assert survey(found, SMALL).errors == {}
@@ -267,7 +267,7 @@ def test_surveys_started_at_the_same_time_in_one_process_agree(folder, cache_hom
 def test_surveys_started_at_the_same_time_in_two_processes_agree(folder, cache_home):
     code = (
         "import sys; from imgbench.data.cache import survey, digest; from imgbench.data.scan import scan\n"
-        "from imgbench.data.preprocessing import Preprocessing\n"
+        "from imgbench.preprocessing import Preprocessing\n"
         "result = survey(scan(sys.argv[1]), Preprocessing(16))\n"
         "print(digest(result.pixels.tobytes() + result.digests.tobytes()).hex())"
     )

@@ -9,11 +9,11 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch.utils.data import DataLoader, TensorDataset
 
-from imgbench.build import build_classifier
-from imgbench.command import compose
+from imgbench.cli import compose
+from imgbench.experiment.build import build_classifier
 from imgbench.training.callbacks import COLUMNS, BestCheckpoint, LastCheckpoint
 from imgbench.training.classifier import ImageClassifier
-from imgbench.training.device import FastSettings
+from imgbench.training.fast import FastSettings
 
 SCORES = [0.2, 0.9, 0.5, 0.4, 0.8, 0.7]  # the second epoch is the best
 TIMES = {"epoch_seconds", "images_per_second"}

@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms.v2.functional import normalize
 
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 from imgbench.training.classifier import ImageClassifier, build_model
 
 NAMES = ["a", "b", "c"]
@@ -137,7 +137,7 @@ def test_a_checkpoint_that_names_anything_but_a_model_is_refused_and_nothing_run
     content["hyper_parameters"]["model"] = touch(tmp_path / "marker")[kind]
     torch.save(content, tmp_path / "evil.ckpt")
     with pytest.raises(
-        ConfigError, match="names a _target_ of its own" if "nested" in kind else "_target_|cannot be built"
+        UserError, match="names a _target_ of its own" if "nested" in kind else "_target_|cannot be built"
     ):
         ImageClassifier.load_from_checkpoint(tmp_path / "evil.ckpt", weights_only=True)
     assert [path.name for path in tmp_path.iterdir()] == ["evil.ckpt"]
@@ -158,7 +158,7 @@ def test_any_module_class_is_a_model():
     ],
 )
 def test_a_model_that_cannot_be_built_says_why(change, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         build_model({**CNN, **change})
 
 

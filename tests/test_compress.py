@@ -10,12 +10,12 @@ import pytest
 
 import imgbench
 from imgbench import compress, evaluate
-from imgbench.command import override_config
+from imgbench.cli import override_config
+from imgbench.compression.methods import finetuning
 from imgbench.compression.prune import zero_share
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 from imgbench.models.narrow import layer_widths
 from imgbench.run import Run
-from imgbench.stages import finetuning
 from imgbench.training.classifier import load_classifier
 
 FILES = {"config.yaml", "run.json", "split.csv", "summary.txt", "metrics.csv", "metrics.json", "predictions.csv",
@@ -157,7 +157,7 @@ def test_size_is_pruned_to_just_below_its_target(run_compress, parent):
 
 def test_accuracy_bound_alone_is_pruned_to_its_end(run_compress, parent, monkeypatch):
     accuracies = iter([0.9, 0.89, 0.7])
-    monkeypatch.setattr("imgbench.stages.validation_accuracy", lambda *_: next(accuracies))
+    monkeypatch.setattr("imgbench.compression.methods.validation_accuracy", lambda *_: next(accuracies))
     run_compress("prune", "--target", "drop<=1pt", "trainer.max_epochs=1")
     run = Run.open(f"{parent.path}_prune")
     assert [round(step["drop"], 6) for step in run.info["facts"]["steps"]] == [1, 20]
@@ -165,20 +165,20 @@ def test_accuracy_bound_alone_is_pruned_to_its_end(run_compress, parent, monkeyp
 
 
 def test_size_that_nothing_reaches_is_refused_before_training(run_compress, parent):
-    with pytest.raises(ConfigError, match=r'"size<=0.001MB" cannot be met: without 95% .*size .* MB, not 0.001 MB'):
+    with pytest.raises(UserError, match=r'"size<=0.001MB" cannot be met: without 95% .*size .* MB, not 0.001 MB'):
         run_compress("prune", "--target", "size<=0.001MB")
     assert Run(Path(f"{parent.path}_prune")).info["status"] == "failed"
 
 
 def test_target_that_the_parent_meets_is_refused(run_compress):
-    with pytest.raises(ConfigError, match=r'"size<=1MB": .* meets it already'):
+    with pytest.raises(UserError, match=r'"size<=1MB": .* meets it already'):
         run_compress("prune", "--target", "size<=1MB")
 
 
 def test_best_step_stays_where_accuracy_falls_below_the_target(run_compress, parent, monkeypatch):
     accuracies = iter([0.9, 0.9, 0.5])
-    monkeypatch.setattr("imgbench.stages.validation_accuracy", lambda *_: next(accuracies))
-    with pytest.raises(ConfigError, match=r"cannot be met: drop 40 pt, not 1 pt. The best run so far is .*steps/1"):
+    monkeypatch.setattr("imgbench.compression.methods.validation_accuracy", lambda *_: next(accuracies))
+    with pytest.raises(UserError, match=r"cannot be met: drop 40 pt, not 1 pt. The best run so far is .*steps/1"):
         run_compress("prune", "--target", "size<=0.03MB,drop<=1pt", "trainer.max_epochs=1")
     kept = Path(f"{parent.path}_prune") / "steps" / "1"
     assert Run.open(kept).info["status"] == "finished"
@@ -190,16 +190,16 @@ def test_changed_images_are_refused(run_compress, parent, make_folder, tmp_path)
     shutil.copytree(parent.config["data"]["root"], root)
     shutil.copy(root / "cat" / "1.png", root / "cat" / "0.png")
     (root / "dog" / "0.png").unlink()
-    with pytest.raises(ConfigError, match=r"(?s)photos are not those of .*split.csv: 1 are missing, 0 are new"):
+    with pytest.raises(UserError, match=r"(?s)photos are not those of .*split.csv: 1 are missing, 0 are new"):
         run_compress("prune", f"data.root={root}")
-    with pytest.raises(ConfigError, match="in another split"):
+    with pytest.raises(UserError, match="in another split"):
         run_compress("distill", "data.split.seed=7")
 
 
 def test_nothing_is_overwritten(run_compress, parent, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    with pytest.raises(ConfigError, match=r"--output .*full exists"):
+    with pytest.raises(UserError, match=r"--output .*full exists"):
         run_compress("prune", "--output", tmp_path / "full")
     Path(f"{parent.path}_prune").mkdir()
     assert compress.new_directory(parent, ["prune"], None) == Path(f"{parent.path}_prune_2")
@@ -209,7 +209,7 @@ def test_nothing_is_overwritten(run_compress, parent, tmp_path):
 def test_quantised_run_is_refused_by_every_method(run_compress, parent, method):
     shutil.rmtree(parent.path / "checkpoints")
     (parent.path / "model.onnx").touch()
-    with pytest.raises(ConfigError, match=r"is quantised.*Start from the run it was made of"):
+    with pytest.raises(UserError, match=r"is quantised.*Start from the run it was made of"):
         run_compress(method)
 
 
@@ -240,13 +240,13 @@ def test_quantised_run_is_refused_by_every_method(run_compress, parent, method):
     ],
 )
 def test_bad_command_line_is_refused(run_compress, words, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         run_compress(*words)
 
 
 def test_run_without_weights_is_refused(run_compress, parent):
     parent.best.unlink()
-    with pytest.raises(ConfigError, match=r"no checkpoints/best.ckpt; its status is 'finished'"):
+    with pytest.raises(UserError, match=r"no checkpoints/best.ckpt; its status is 'finished'"):
         run_compress("prune")
 
 

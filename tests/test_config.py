@@ -10,7 +10,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from imgbench.__main__ import COMMANDS
-from imgbench.command import compose, quote_path, slug
+from imgbench.cli import compose, quote_path, slug
 from imgbench.run import CONF
 
 LEARNING = ["augment", "objective", "optimizer", "scheduler", "callbacks", "trainer", "logger"]

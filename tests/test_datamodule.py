@@ -11,9 +11,9 @@ from PIL import Image
 
 from imgbench.data.augment import Augment
 from imgbench.data.cache import digest
-from imgbench.data.preprocessing import STATISTICS, open_image
 from imgbench.data.scan import SPLITS, TEST, TRAIN, VAL
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
+from imgbench.preprocessing import STATISTICS, open_image
 
 
 @pytest.fixture
@@ -106,13 +106,13 @@ def test_pixels_belong_to_their_paths_also_after_damaged_files(folder, make_data
 def test_a_class_of_damaged_files_only_is_an_error_naming_it(folder, make_data):
     for path in (folder / "cat").iterdir():
         path.write_text("no image")
-    with pytest.raises(ConfigError, match="class 'cat' has 0 images"):
+    with pytest.raises(UserError, match="class 'cat' has 0 images"):
         make_data(folder).setup()
 
 
 def test_stated_num_classes_must_agree_with_the_folder(folder, make_data):
     assert make_data(folder, num_classes=2).class_names == ["cat", "dog"]
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         make_data(folder, num_classes=3).setup()
     assert f"data.num_classes=3, but {folder} has 2 class folders: ['cat', 'dog']" in str(error.value)
     assert "Set data.num_classes=2, or null" in str(error.value)
@@ -128,7 +128,7 @@ def test_stated_num_classes_must_agree_with_the_folder(folder, make_data):
     ],
 )
 def test_an_impossible_option_is_an_error_naming_it(folder, make_data, options, message):
-    with pytest.raises(ConfigError, match=re.escape(message)):
+    with pytest.raises(UserError, match=re.escape(message)):
         make_data(folder, **options).setup()
 
 

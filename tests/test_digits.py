@@ -4,7 +4,7 @@ from PIL import Image
 
 from imgbench.data.augment import Augment
 from imgbench.data.digits import DigitsDataModule, write_digits
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,6 @@ def test_the_data_module_needs_nothing_but_the_cache_directory(cache_home):
 def test_a_cache_directory_that_cannot_be_written_is_an_error_naming_what_moves_it(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("IMGBENCH_CACHE", str(tmp_path / "file"))
-    with pytest.raises(ConfigError, match=r"data\.root: .* cannot be written to .*file/digits \(") as error:
+    with pytest.raises(UserError, match=r"data\.root: .* cannot be written to .*file/digits \(") as error:
         DigitsDataModule(augment=Augment())
     assert "IMGBENCH_CACHE=DIR" in str(error.value)

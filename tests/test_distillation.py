@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 
 import imgbench
-from imgbench.command import compose, quote_path
+from imgbench.cli import compose, quote_path
 from imgbench.data.augment import Augment
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 from imgbench.training.classifier import load_classifier
 from imgbench.training.distillation import DistilledClassifier, Teacher, load_teacher, soft_loss
 
@@ -142,17 +142,17 @@ def test_student_is_an_ordinary_classifier_without_its_teacher(tiny_run, train_r
     ],
 )
 def test_what_cannot_be_learned_is_refused(tiny_run, options, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         student(tiny_run.best, **options)
 
 
 @pytest.mark.parametrize("path", ["nowhere", "photos"])
 def test_missing_teacher_is_named(path, tmp_path):
-    with pytest.raises(ConfigError, match=path):
+    with pytest.raises(UserError, match=path):
         load_teacher(tmp_path / path)
 
 
 def test_unset_teacher_says_how_to_set_it(tiny_run, train_run, tmp_path):
     assert compose(["objective=distill"]).objective.teacher is None
-    with pytest.raises(ConfigError, match=r"objective\.teacher=RUN"):
+    with pytest.raises(UserError, match=r"objective\.teacher=RUN"):
         train_run(tiny_run.config["data"]["root"], tmp_path / "run", "objective=distill")

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 import imgbench
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 from imgbench.evaluate import evaluate
 from imgbench.evaluation.predictions import Predictions
 
@@ -46,7 +46,7 @@ def test_bare_checkpoint_is_evaluated_on_a_folder(tiny_run, make_folder, tmp_pat
 
 
 def test_unknown_class_is_named(tiny_run, make_folder, tmp_path):
-    with pytest.raises(ConfigError, match="horse"):
+    with pytest.raises(UserError, match="horse"):
         run_evaluate(tiny_run.path, make_folder(tmp_path / "photos", {"cat": 2, "horse": 2}))
 
 
@@ -66,5 +66,5 @@ def test_vanished_images_name_the_option_that_helps(tmp_path, make_folder, train
     root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
     run = train_run(root, tmp_path / "run")
     shutil.rmtree(root)
-    with pytest.raises(ConfigError, match="--data DIR"):
+    with pytest.raises(UserError, match="--data DIR"):
         run_evaluate(run.path)

@@ -15,10 +15,10 @@ from PIL import Image
 
 import imgbench
 from imgbench import export
-from imgbench.compression.onnx_file import OnnxModel, write_onnx
 from imgbench.compression.torch_export import load_torch_export
-from imgbench.data.preprocessing import Preprocessing, open_image
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
+from imgbench.inference.onnx_file import OnnxModel, write_onnx
+from imgbench.preprocessing import Preprocessing, open_image
 from imgbench.run import Run
 from imgbench.training.classifier import ImageClassifier
 
@@ -93,7 +93,7 @@ def test_vanished_images_name_the_option_that_does_without(copied, monkeypatch, 
     config = copied.config
     config["data"]["root"] = str(make_folder(tmp_path / "others", {"cat": 1}))
     copied.write_config(config)
-    with pytest.raises(ConfigError, match="--images 0"):
+    with pytest.raises(UserError, match="--images 0"):
         run_export(monkeypatch, copied.path)
     assert run_export(monkeypatch, copied.path, "--images", 0, "--output", tmp_path / "new folder" / "a=b.onnx") == 0
     assert imgbench.load(tmp_path / "new folder" / "a=b.onnx").class_names == ["cat", "dog"]
@@ -111,16 +111,16 @@ def test_exported_program_agrees_and_carries_the_metadata(copied, exported, monk
 
 
 def test_ending_of_another_format_is_refused(tiny_run, monkeypatch):
-    with pytest.raises(ConfigError, match=r"should end in \.onnx"):
+    with pytest.raises(UserError, match=r"should end in \.onnx"):
         run_export(monkeypatch, tiny_run.path, "--output", "model.pt2")
 
 
 def test_run_without_a_checkpoint_says_why_it_has_nothing_to_export(exported, tmp_path, monkeypatch):
     shutil.copytree(exported.path, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
-    with pytest.raises(ConfigError, match="its model is an ONNX file already"):
+    with pytest.raises(UserError, match="its model is an ONNX file already"):
         run_export(monkeypatch, tmp_path / "run")
     (tmp_path / "run" / "model.onnx").unlink()
-    with pytest.raises(ConfigError, match="not trained to the end of an epoch"):
+    with pytest.raises(UserError, match="not trained to the end of an epoch"):
         run_export(monkeypatch, tmp_path / "run")
 
 

@@ -12,11 +12,11 @@ import torch
 from filelock import FileLock
 
 from imgbench import ladder
-from imgbench.errors import ConfigError
+from imgbench.compression.ladder import Rung, table_lines
+from imgbench.compression.methods import Options, compress
+from imgbench.errors import UserError
 from imgbench.evaluation.metrics import paired_difference, proportion
 from imgbench.run import Run, sha256
-from imgbench.rungs import Rung, table_lines
-from imgbench.stages import Options, compress
 from imgbench.training.classifier import load_classifier
 
 RUNGS = "distilled,distilled_int8"
@@ -105,7 +105,7 @@ def test_rungs_of_another_run_are_not_taken_for_its_own(teacher, tmp_path):
     rung.path.mkdir()
     with rung.recorded(seed=0, compressed_from={"path": "elsewhere", "sha256": "0" * 64}):
         pass
-    with pytest.raises(ConfigError, match=r"int8 was not made of .*/run as it is now"):
+    with pytest.raises(UserError, match=r"int8 was not made of .*/run as it is now"):
         ladder.make({"int8": {"method": "quantize"}}, teacher, tmp_path, [])
 
 
@@ -138,7 +138,7 @@ def test_parents_stand_before_their_rungs():
 
 
 def test_unknown_rung_is_an_error_that_lists_them():
-    with pytest.raises(ConfigError, match=r"--rungs tiny: there are slim, gap"):
+    with pytest.raises(UserError, match=r"--rungs tiny: there are slim, gap"):
         ladder.load_plan("tiny")
 
 
@@ -152,7 +152,7 @@ def test_best_rung_is_the_most_accurate_on_validation_images_then_the_smallest()
     assert ladder.best_rung(rungs, "drop<=1pt").name == "large"
     assert ladder.best_rung(rungs, "size<=10MB").name == "small"
     assert ladder.best_rung(rungs, "size<=0.5MB").name == "tiny"
-    with pytest.raises(ConfigError, match="no rung meets it"):
+    with pytest.raises(UserError, match="no rung meets it"):
         ladder.best_rung(rungs, "size<=0.5MB,drop<=1pt")
 
 
@@ -184,6 +184,6 @@ def test_folder_that_is_no_run_is_not_overwritten(tmp_path):
     photo = tmp_path / "slim" / "photo.jpg"
     photo.parent.mkdir()
     photo.write_bytes(b"precious")
-    with pytest.raises(ConfigError, match=r"slim is no run, and is not overwritten"):
+    with pytest.raises(UserError, match=r"slim is no run, and is not overwritten"):
         ladder.make({"slim": {"method": "train"}}, Run(tmp_path), tmp_path, [])
     assert photo.read_bytes() == b"precious"

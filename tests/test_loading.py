@@ -4,8 +4,8 @@ import torch
 from PIL import Image
 
 from imgbench.data.loading import EpochSampler, EvenBatches, ImageDataset, as_images, decode_batches, keep_batch
-from imgbench.data.preprocessing import Preprocessing, open_image
 from imgbench.data.scan import TEST, TRAIN, VAL, scan
+from imgbench.preprocessing import Preprocessing, open_image
 
 SMALL = Preprocessing(16)
 

@@ -6,9 +6,9 @@ import torch
 import torchvision
 from torch import nn
 
-from imgbench.build import plain
-from imgbench.command import compose
-from imgbench.errors import ConfigError
+from imgbench.cli import compose
+from imgbench.errors import UserError
+from imgbench.experiment.build import plain
 from imgbench.models.cnn import CNN
 from imgbench.models.layers import Dropout
 from imgbench.models.pretrained import torchvision_classifier
@@ -89,7 +89,7 @@ def test_any_head_goes_with_any_body(name, head):
 
 
 def test_model_that_keeps_its_head_says_so():
-    with pytest.raises(ConfigError, match=r"torchvision_classifier keeps the head it has.*hidden or pool_size"):
+    with pytest.raises(UserError, match=r"torchvision_classifier keeps the head it has.*hidden or pool_size"):
         build_model(model_config("model=torchvision", "head=slim"))
 
 
@@ -215,7 +215,7 @@ def test_inception_transforms_its_input_with_and_without_pretrained_weights(name
 
 
 def test_unknown_torchvision_name_lists_the_choices():
-    with pytest.raises(ConfigError, match=r"model.name='resnet19' .*resnet18, resnet34"):
+    with pytest.raises(UserError, match=r"model.name='resnet19' .*resnet18, resnet34"):
         torchvision_classifier("resnet19", 2)
 
 
@@ -232,7 +232,7 @@ def offline(monkeypatch, tmp_path):
 
 
 def test_pretrained_weights_that_cannot_be_had_are_a_clear_error(offline):
-    with pytest.raises(ConfigError, match=r"(?s)model.pretrained=true: .*squeezenet1_1.*unreachable.*TORCH_HOME"):
+    with pytest.raises(UserError, match=r"(?s)model.pretrained=true: .*squeezenet1_1.*unreachable.*TORCH_HOME"):
         torchvision_classifier("squeezenet1_1", 2, pretrained=True)
 
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
-from imgbench.build import plain
-from imgbench.command import compose
-from imgbench.compression import onnx_file
-from imgbench.compression.onnx_file import METADATA_KEY, OnnxModel, write_onnx
-from imgbench.errors import ConfigError
+from imgbench.cli import compose
+from imgbench.errors import UserError
+from imgbench.experiment.build import plain
+from imgbench.inference import onnx_file
+from imgbench.inference.onnx_file import METADATA_KEY, OnnxModel, write_onnx
 from imgbench.run import CONF
 from imgbench.training.classifier import ImageClassifier, build_model
 
@@ -134,12 +134,12 @@ def test_writing_prints_nothing_even_where_info_is_logged(classifier, tmp_path, 
 def test_truncated_file_is_an_error(part, written, tmp_path):
     whole = written.read_bytes()
     (tmp_path / "half.onnx").write_bytes(whole[: int(part * len(whole))])
-    with pytest.raises(ConfigError, match=r"half\.onnx (is no ONNX file|has no metadata)"):
+    with pytest.raises(UserError, match=r"half\.onnx (is no ONNX file|has no metadata)"):
         OnnxModel(tmp_path / "half.onnx")
 
 
 def test_missing_file_is_an_error(tmp_path):
-    with pytest.raises(ConfigError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         OnnxModel(tmp_path / "nowhere.onnx")
 
 
@@ -162,11 +162,11 @@ def with_metadata(written, path, metadata: str | None):
     ],
 )
 def test_metadata_that_cannot_be_used_are_an_error(metadata, message, written, tmp_path):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         OnnxModel(with_metadata(written, tmp_path / "other.onnx", metadata))
 
 
 def test_missing_package_names_the_command_that_installs_it(written, monkeypatch):
     monkeypatch.setattr(onnx_file.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=re.escape('pip install "imgbench[onnx]"')):
+    with pytest.raises(UserError, match=re.escape('pip install "imgbench[onnx]"')):
         OnnxModel(written)

@@ -14,8 +14,8 @@ from PIL import Image
 
 import imgbench
 from imgbench import predict
-from imgbench.data.preprocessing import DecodeError
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
+from imgbench.preprocessing import DecodeError
 
 
 @pytest.fixture
@@ -89,12 +89,12 @@ def test_file_that_is_no_image_is_named_and_skipped_and_the_exit_code_says_so(ru
 def test_images_that_are_not_there_are_an_error(word, message, run_predict, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         run_predict(word)
 
 
 def test_output_with_another_ending_is_refused_before_work_is_done(run_predict, photo):
-    with pytest.raises(ConfigError, match=r"\.csv or \.json"):
+    with pytest.raises(UserError, match=r"\.csv or \.json"):
         run_predict(photo, "--output", "out.xlsx")
 
 
@@ -110,9 +110,9 @@ def test_checkpoint_with_pickled_code_is_refused_and_nothing_runs(tiny_run, tmp_
     content = torch.load(tiny_run.best, weights_only=True)
     torch.save({**content, "callbacks": Payload(tmp_path / "ran")}, tmp_path / "evil.ckpt")
     (tmp_path / "plain.ckpt").write_bytes(pickle.dumps(Payload(tmp_path / "ran")))
-    with pytest.raises(ConfigError, match="pickled code, which was not executed"):
+    with pytest.raises(UserError, match="pickled code, which was not executed"):
         imgbench.load(tmp_path / "evil.ckpt")
-    with pytest.raises(ConfigError, match="no checkpoint"):
+    with pytest.raises(UserError, match="no checkpoint"):
         imgbench.load(tmp_path / "plain.ckpt")
     assert not (tmp_path / "ran").exists()
 
@@ -120,25 +120,25 @@ def test_checkpoint_with_pickled_code_is_refused_and_nothing_runs(tiny_run, tmp_
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 half a zip"])
 def test_file_that_is_no_checkpoint_is_an_error(content, tmp_path):
     (tmp_path / "model.ckpt").write_bytes(content)
-    with pytest.raises(ConfigError, match=r"model\.ckpt is no checkpoint"):
+    with pytest.raises(UserError, match=r"model\.ckpt is no checkpoint"):
         imgbench.load(tmp_path / "model.ckpt")
 
 
 def test_truncated_checkpoint_is_an_error(tiny_run, tmp_path):
     whole = tiny_run.best.read_bytes()
     (tmp_path / "half.ckpt").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ConfigError, match="is no checkpoint"):
+    with pytest.raises(UserError, match="is no checkpoint"):
         imgbench.load(tmp_path / "half.ckpt")
 
 
 def test_weights_of_another_program_are_an_error(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
-    with pytest.raises(ConfigError, match="no checkpoint of imgbench"):
+    with pytest.raises(UserError, match="no checkpoint of imgbench"):
         imgbench.load(tmp_path / "other.ckpt")
 
 
 def test_directory_that_is_no_run_is_an_error(tmp_path):
-    with pytest.raises(ConfigError, match=r"no config\.yaml"):
+    with pytest.raises(UserError, match=r"no config\.yaml"):
         imgbench.load(tmp_path)
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import imgbench
-from imgbench.compression import onnx_file
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 from imgbench.evaluate import main as evaluate
-from imgbench.predictor import load_classifier
+from imgbench.inference import onnx_file
+from imgbench.inference.predictor import load_classifier
 from imgbench.run import Run
 
 
@@ -64,11 +64,11 @@ def test_damaged_onnx_file_of_a_run_is_an_error(onnx_run, tmp_path):
     shutil.copytree(onnx_run.path, tmp_path / "run")
     whole = (onnx_run.path / "model.onnx").read_bytes()
     (tmp_path / "run" / "model.onnx").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ConfigError, match=r"model\.onnx is no ONNX file, or a damaged one"):
+    with pytest.raises(UserError, match=r"model\.onnx is no ONNX file, or a damaged one"):
         imgbench.load(tmp_path / "run")
 
 
 def test_run_without_a_model_says_which_files_it_lacks(onnx_run, tmp_path):
     shutil.copytree(onnx_run.path, tmp_path / "run", ignore=shutil.ignore_patterns("model.onnx"))
-    with pytest.raises(ConfigError, match=r"neither checkpoints/best\.ckpt nor model\.onnx"):
+    with pytest.raises(UserError, match=r"neither checkpoints/best\.ckpt nor model\.onnx"):
         imgbench.load(tmp_path / "run")

@@ -9,7 +9,7 @@ from PIL import Image
 from PIL.Image import Transpose
 from torchvision.transforms import v2
 
-from imgbench.data.preprocessing import DecodeError, Preprocessing, open_image, to_rgb
+from imgbench.preprocessing import DecodeError, Preprocessing, open_image, to_rgb
 
 
 def noise(width, height, channels=3, seed=0):

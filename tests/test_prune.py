@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from imgbench.compression.prune import KeepZeros, kept_channels, remove_channels, zero_share, zero_weights
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 from imgbench.models.compact import CompactCNN
 from imgbench.models.narrow import layer_widths, narrow
 from imgbench.training.classifier import ImageClassifier, load_classifier
@@ -91,7 +91,7 @@ def test_model_that_cannot_lose_channels_is_refused():
     )
     try:
         pruned = remove_channels(module, 0.5)
-    except ConfigError as error:
+    except UserError as error:
         assert "--unstructured" in str(error)
     else:  # a torch-pruning that can
         assert sum(p.numel() for p in pruned.parameters()) < sum(p.numel() for p in module.parameters())
@@ -99,7 +99,7 @@ def test_model_that_cannot_lose_channels_is_refused():
 
 @pytest.mark.parametrize("amount", [0.0, -0.1, 0.96, 1.0])
 def test_amounts_that_leave_nothing_or_change_nothing_are_refused(amount):
-    with pytest.raises(ConfigError, match=f"--amount {amount}"):
+    with pytest.raises(UserError, match=f"--amount {amount}"):
         remove_channels(classifier("vgg"), amount)
 
 
@@ -109,7 +109,7 @@ def test_amounts_that_leave_nothing_or_change_nothing_are_refused(amount):
      ({"features.0": [8]}, r"shape \[8\]"), ({"features.2": [8]}, "ReLU is not narrowed")],
 )  # fmt: skip
 def test_widths_that_do_not_fit_are_refused(widths, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         narrow(CompactCNN(2, widths=[[16]]), widths)
 
 
@@ -130,5 +130,5 @@ def test_single_weights_are_set_to_zero_and_stay_zero_while_training():
         keep.on_train_batch_end(None, pruned, None, None, index)  # pyright: ignore[reportArgumentType]
     after = [layer.weight == 0 for layer in pruned.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     assert all(bool((new | ~old).all()) for old, new in zip(before, after, strict=True))
-    with pytest.raises(ConfigError, match="--amount 1"):
+    with pytest.raises(UserError, match="--amount 1"):
         zero_weights(module, 1.0)

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from imgbench.compression import quantize as module
-from imgbench.compression.onnx_file import OnnxModel, write_onnx
 from imgbench.compression.quantize import quantize
 from imgbench.data.scan import VAL
-from imgbench.errors import ConfigError
-from imgbench.predictor import Predictor
+from imgbench.errors import UserError
+from imgbench.inference.onnx_file import OnnxModel, write_onnx
+from imgbench.inference.predictor import Predictor
 from imgbench.training.classifier import ImageClassifier
 
 VGG = {"_target_": "imgbench.models.vgg.VGG", "num_classes": 3, "blocks": [[8, 8], [16]], "hidden": [16],
@@ -99,7 +99,7 @@ def test_quantised_model_is_near_its_float_model(trained, data, tmp_path):
 def test_too_few_images_to_calibrate_are_an_error(number, options, message, trained, photos, make_data, tmp_path):
     data = make_data(photos, **options)
     data.setup()
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         quantize(trained, data, tmp_path / "int8.onnx", calibration_images=number)
     assert list(tmp_path.iterdir()) == []
 
@@ -143,5 +143,5 @@ def test_products_overflow_on_x86_without_vnni(machine, vnni, avx_vnni, overflow
 
 
 def test_drop_below_zero_is_refused(trained, data, tmp_path):
-    with pytest.raises(ConfigError, match="max_drop=-1"):
+    with pytest.raises(UserError, match="max_drop=-1"):
         quantize(trained, data, tmp_path / "int8.onnx", max_drop=-1)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 from imgbench.run import Run, write_atomically
 
 
@@ -15,7 +15,7 @@ def test_status_follows_the_work(tmp_path):
     assert "torch" in run.info["versions"]
 
 
-@pytest.mark.parametrize(("error", "status"), [(ConfigError("x"), "failed"), (KeyboardInterrupt(), "interrupted")])
+@pytest.mark.parametrize(("error", "status"), [(UserError("x"), "failed"), (KeyboardInterrupt(), "interrupted")])
 def test_status_tells_how_the_work_ended(error, status, tmp_path):
     with pytest.raises(type(error)), Run(tmp_path).recorded():
         raise error
@@ -30,7 +30,7 @@ def test_missing_run_names_the_latest_ones(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "outputs" / "digits" / "cnn" / "now").mkdir(parents=True)
     Run(tmp_path / "outputs" / "digits" / "cnn" / "now").note(status="finished")
-    with pytest.raises(ConfigError, match="outputs/digits/cnn/now"):
+    with pytest.raises(UserError, match="outputs/digits/cnn/now"):
         Run.open("outputs/digits/cnn/then")
 
 

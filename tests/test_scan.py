@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from imgbench.data.scan import TEST, TRAIN, VAL, describe_skipped, natural_sort, scan
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 
 FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"]
 
@@ -119,7 +119,7 @@ def test_chinese_names_of_classes_and_files(tmp_path, make_folder):
 def test_a_class_name_in_a_legacy_encoding_is_an_error_naming_what_converts_it(tmp_path, make_folder):
     make_folder(tmp_path, {"cat": 1, "dog": 1})
     (tmp_path / "dog").rename(os.fsdecode(os.fsencode(tmp_path) + "/健康".encode("gbk")))
-    with pytest.raises(ConfigError, match="name is not UTF-8") as error:
+    with pytest.raises(UserError, match="name is not UTF-8") as error:
         scan(tmp_path)
     assert "convmv" in str(error.value)
 
@@ -154,7 +154,7 @@ def test_a_root_of_another_shape_is_an_error_that_shows_both_shapes(tmp_path, ma
     make, expected = WRONG[kind]
     root = tmp_path / "root"
     make(root, make_folder)
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         scan(root)
     for part in ["data.root", "Expected one of", *expected]:
         assert part.format(root=root) in str(error.value)
@@ -166,7 +166,7 @@ def test_one_class_is_enough_where_nothing_is_trained(tmp_path, make_folder):
 
 
 def test_the_error_names_the_option_that_mends_it(tmp_path):
-    with pytest.raises(ConfigError, match=r"Point audit\.root at the folder"):
+    with pytest.raises(UserError, match=r"Point audit\.root at the folder"):
         scan(tmp_path / "missing", option="audit.root")
 
 
@@ -183,7 +183,7 @@ def test_class_sets_that_differ_between_splits_are_an_error_naming_folder_and_cl
 ):
     make_folder(tmp_path / "train", {"cat": 1, "dog": 1})
     make_folder(tmp_path / folder, classes)
-    with pytest.raises(ConfigError, match=re.escape(expected)) as error:
+    with pytest.raises(UserError, match=re.escape(expected)) as error:
         scan(tmp_path)
     assert f"the classes of {tmp_path / folder} differ" in str(error.value)
     assert "rename, add or remove" in str(error.value)
@@ -192,7 +192,7 @@ def test_class_sets_that_differ_between_splits_are_an_error_naming_folder_and_cl
 def test_two_folders_for_one_split_are_an_error(tmp_path, make_folder):
     for split in ("train", "val", "validation"):
         make_folder(tmp_path / split, {"cat": 1, "dog": 1})
-    with pytest.raises(ConfigError, match="two folders for the split 'val'"):
+    with pytest.raises(UserError, match="two folders for the split 'val'"):
         scan(tmp_path)
 
 
@@ -205,7 +205,7 @@ def test_a_class_folder_without_images_is_an_error_naming_it_and_what_was_left_o
     for image in (place / "dog").glob("*.png"):
         image.unlink()
     (place / "dog" / "notes.txt").write_text("no image")
-    with pytest.raises(ConfigError, match=re.escape(f"'dog'] of {place} (left out: 1 other files)")):
+    with pytest.raises(UserError, match=re.escape(f"'dog'] of {place} (left out: 1 other files)")):
         scan(tmp_path)
 
 
@@ -213,5 +213,5 @@ def test_a_class_folder_without_images_is_an_error_naming_it_and_what_was_left_o
 def test_class_name_that_is_not_utf8_is_an_error_that_says_how_to_convert_it(make_folder, tmp_path):
     root = make_folder(tmp_path / "photos", {"cat": 1, "dog": 1})
     (root / "dog").rename(root / os.fsdecode(b"\xb9\xb7"))
-    with pytest.raises(ConfigError, match="convmv"):
+    with pytest.raises(UserError, match="convmv"):
         scan(root)

@@ -7,12 +7,12 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
-from imgbench.build import build_classifier, plain
-from imgbench.command import compose
+from imgbench.cli import compose
+from imgbench.experiment.build import build_classifier, plain
 from imgbench.run import CONF
 from imgbench.training import schedules
 from imgbench.training.callbacks import EpochTable, LastCheckpoint
-from imgbench.training.device import FastSettings
+from imgbench.training.fast import FastSettings
 
 SCHEDULERS = sorted(path.stem for path in (CONF / "scheduler").glob("*.yaml"))
 

@@ -3,7 +3,7 @@ import pytest
 
 from imgbench.data.scan import TEST, TRAIN, VAL, Scan, scan
 from imgbench.data.split import SplitPlan, assign_splits, group_names
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 
 
 @pytest.fixture
@@ -114,14 +114,14 @@ def test_a_group_is_the_first_parenthesis_or_the_whole_match_in_the_file_name(pa
 
 @pytest.mark.parametrize("pattern", [r"^(N?M\d+)_", r"(patient)?\.", r"^a+"])
 def test_a_group_expression_that_does_not_match_is_an_error_naming_it_and_the_file(pattern):
-    with pytest.raises(ConfigError, match=r"does not match 'picture\.jpg'") as error:
+    with pytest.raises(UserError, match=r"does not match 'picture\.jpg'") as error:
         group_names(["cat/picture.jpg"], pattern)
     assert f"data.split.group={pattern!r}" in str(error.value)
     assert "widen the expression" in str(error.value)
 
 
 def test_a_group_that_is_no_regular_expression_is_an_error():
-    with pytest.raises(ConfigError, match=r"data.split.group='\(M' is not a regular expression: missing \)"):
+    with pytest.raises(UserError, match=r"data.split.group='\(M' is not a regular expression: missing \)"):
         group_names(["cat/picture.jpg"], "(M")
 
 
@@ -160,18 +160,18 @@ def test_splits_found_in_folders_reach_the_plan(tmp_path, make_folder):
 @pytest.mark.parametrize("name", ["val", "test"])
 @pytest.mark.parametrize("share", [0, 0.0, -0.1, -3, True, None, "half", "0.2"])
 def test_a_share_that_is_none_is_an_error_naming_it(make_scan, name, share):
-    with pytest.raises(ConfigError, match=f"data.split.{name}={share!r}, but it takes a fraction"):
+    with pytest.raises(UserError, match=f"data.split.{name}={share!r}, but it takes a fraction"):
         divide(make_scan(10, 10), **{name: share})
 
 
 def test_only_val_can_be_test(make_scan):
-    with pytest.raises(ConfigError, match=r"data\.split\.test='test'"):
+    with pytest.raises(UserError, match=r"data\.split\.test='test'"):
         divide(make_scan(10, 10), test="test")
 
 
 @pytest.mark.parametrize(("val", "test"), [(0.5, 0.5), (0.9, 0.3), (1.5, 0.1), (0.1, 1.0)])
 def test_shares_that_leave_nothing_to_train_on_are_an_error(make_scan, val, test):
-    with pytest.raises(ConfigError, match=f"data.split.val={val} and data.split.test={test} leave nothing"):
+    with pytest.raises(UserError, match=f"data.split.val={val} and data.split.test={test} leave nothing"):
         divide(make_scan(10, 10), val=val, test=test)
 
 
@@ -179,17 +179,17 @@ def test_shares_that_leave_nothing_to_train_on_are_an_error(make_scan, val, test
 @pytest.mark.parametrize("plan", [{}, {"group": "x"}])
 def test_a_class_with_fewer_images_than_splits_is_an_error_naming_it(make_scan, number, plan):
     found = make_scan(20, number)
-    with pytest.raises(ConfigError, match=f"class 'class1' has {number} images") as error:
+    with pytest.raises(UserError, match=f"class 'class1' has {number} images") as error:
         divide(found, found.paths, **plan)
     assert "Each class needs at least one image for each of train, val and test" in str(error.value)
 
 
 def test_a_class_of_one_group_is_an_error(make_scan):
     found = make_scan(20, 20)
-    with pytest.raises(ConfigError, match="class 'class1' has 20 images in groups, and none of them came into 'val'"):
+    with pytest.raises(UserError, match="class 'class1' has 20 images in groups, and none of them came into 'val'"):
         divide(found, [*found.paths[:20], *["one patient"] * 20], group="x")
 
 
 def test_more_images_asked_for_than_there_are_is_an_error(make_scan):
-    with pytest.raises(ConfigError, match="none of them came into 'train'"):
+    with pytest.raises(UserError, match="none of them came into 'train'"):
         divide(make_scan(10, 10), val=100)

@@ -3,7 +3,7 @@
 import pytest
 
 from imgbench.compression.target import Target
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_targets_are_read(text, target):
     ],
 )
 def test_what_is_no_target_is_refused_with_examples(text):
-    with pytest.raises(ConfigError, match=r'(?s)--target .*Expected "size<=2MB", "latency<=10ms", "drop<=1pt"'):
+    with pytest.raises(UserError, match=r'(?s)--target .*Expected "size<=2MB", "latency<=10ms", "drop<=1pt"'):
         Target.parse(text)
 
 

@@ -14,9 +14,9 @@ import yaml
 from hydra.errors import InstantiationException
 
 import imgbench
-from imgbench.command import compose
+from imgbench.cli import compose
 from imgbench.data.cache import digest
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 from imgbench.run import Run
 from imgbench.train import train
 from imgbench.training.callbacks import COLUMNS
@@ -144,7 +144,7 @@ def test_truncated_and_mislabelled_files_are_left_out_and_counted(make_folder, t
 )
 def test_wrong_option_is_named(words, named, make_folder, tmp_path, train_run):
     root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
-    with pytest.raises((ConfigError, InstantiationException), match=named):
+    with pytest.raises((UserError, InstantiationException), match=named):
         train_run(root, tmp_path / "run", *words)
     assert Run(tmp_path / "run").info["status"] == "failed"
 

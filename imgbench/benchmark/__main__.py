@@ -9,8 +9,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from imgbench.command import hydra_command
-from imgbench.errors import ConfigError
+from imgbench.cli import hydra_command
+from imgbench.errors import UserError
 from imgbench.run import Run, write_atomically
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ UNITS = {"step": "ms per step", "data": "images/s", "epoch": "seconds per epoch"
 def main(config: DictConfig) -> None:
     unknown = set(config.what) - set(UNITS)
     if unknown:
-        raise ConfigError(f"what={list(config.what)}, but it takes any of {list(UNITS)}.")
-    from imgbench.build import build_data, plain
+        raise UserError(f"what={list(config.what)}, but it takes any of {list(UNITS)}.")
     from imgbench.evaluation.plots import draw_bars
+    from imgbench.experiment.build import build_data, plain
 
     if config.data.num_classes is None:
         build_data(config)  # writes it there
@@ -44,7 +44,7 @@ def main(config: DictConfig) -> None:
 def measure(kind: str, settings: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Value, ratio to imgbench, peak of memory and all rounds of each variant."""
     from imgbench.benchmark.step import matmul_rate, measure_step, step_operations
-    from imgbench.training import device as fast
+    from imgbench.training import fast
 
     if kind == "growth":
         from imgbench.benchmark.growth import measure_growth

@@ -14,10 +14,10 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from imgbench.benchmark.rounds import Timing, alternate, serve
-from imgbench.build import build_data
 from imgbench.data.datamodule import ImageFolderDataModule
-from imgbench.data.preprocessing import STATISTICS
 from imgbench.data.scan import SPLITS, TRAIN
+from imgbench.experiment.build import build_data
+from imgbench.preprocessing import STATISTICS
 
 Pixels = torch.Tensor
 

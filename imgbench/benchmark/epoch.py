@@ -16,9 +16,9 @@ from torch.nn.functional import cross_entropy
 from imgbench.benchmark.data import image_folder_loader
 from imgbench.benchmark.rounds import Timing, alternate, serve
 from imgbench.benchmark.step import plain_model, plain_step
-from imgbench.build import build_classifier, build_data, build_trainer, settle
 from imgbench.data.scan import TRAIN, VAL
-from imgbench.training import device as fast
+from imgbench.experiment.build import build_classifier, build_data, build_trainer, settle
+from imgbench.training import fast
 
 
 def measure_epoch(config: dict[str, Any], rounds: int) -> dict[str, Timing]:

@@ -13,10 +13,10 @@ from torch.nn.functional import cross_entropy
 from torchinfo import summary
 
 from imgbench.benchmark.rounds import Timing, alternate, serve
-from imgbench.build import build_classifier, settle
 from imgbench.data.loading import Batch
-from imgbench.data.preprocessing import Preprocessing
-from imgbench.training import device as fast
+from imgbench.experiment.build import build_classifier, settle
+from imgbench.preprocessing import Preprocessing
+from imgbench.training import fast
 from imgbench.training.classifier import ImageClassifier
 
 

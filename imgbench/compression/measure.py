@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torchinfo import summary
 
-from imgbench.compression.onnx_file import OnnxModel
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.scan import VAL
 from imgbench.evaluation.predictions import class_probabilities
+from imgbench.inference.onnx_file import OnnxModel
 from imgbench.training.classifier import ImageClassifier
 
 MB = 10**6

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 from imgbench.models.narrow import layer_widths
 from imgbench.training.classifier import ImageClassifier
 
@@ -37,14 +37,14 @@ def remove_channels(
         original: `layer_widths` of the network that `amount` refers to, if this one has been pruned before.
 
     Raises:
-        ConfigError: torch-pruning is not installed, or it cannot follow how this model's layers depend on each other.
+        UserError: torch-pruning is not installed, or it cannot follow how this model's layers depend on each other.
     """
     if importlib.util.find_spec("torch_pruning") is None:
-        raise ConfigError(
+        raise UserError(
             'prune: the package torch-pruning is not installed. Mend it with: pip install "imgbench[prune]"'
         )
     if not 0 < amount <= MOST:
-        raise ConfigError(f"--amount {amount}, but channels are pruned by a share above 0 and at most {MOST}.")
+        raise UserError(f"--amount {amount}, but channels are pruned by a share above 0 and at most {MOST}.")
     pruned = copy.deepcopy(classifier).cpu().eval()
     before = layer_widths(pruned.model)
     pruned.model.requires_grad_(True)  # the dependencies are read off the graph of gradients
@@ -67,9 +67,9 @@ def remove_channels(
     return rebuilt
 
 
-def _not_possible(classifier: ImageClassifier, error: Exception) -> ConfigError:
+def _not_possible(classifier: ImageClassifier, error: Exception) -> UserError:
     model = classifier.hparams["model"]
-    return ConfigError(
+    return UserError(
         f"Channels of {model['_target_']} {model.get('name', '')} cannot be removed: {error}\n"
         "--unstructured prunes single weights of any model."
     )
@@ -104,10 +104,10 @@ def zero_weights(classifier: ImageClassifier, amount: float) -> ImageClassifier:
     The tensors keep their shapes: nothing gets faster, and the file shrinks only when it is compressed.
 
     Raises:
-        ConfigError: `amount` is no share.
+        UserError: `amount` is no share.
     """
     if not 0 < amount < 1:
-        raise ConfigError(f"--amount {amount}, but weights are pruned by a share between 0 and 1.")
+        raise UserError(f"--amount {amount}, but weights are pruned by a share between 0 and 1.")
     pruned = copy.deepcopy(classifier).cpu()
     for layer in pruned.model.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from imgbench.compression.onnx_file import OnnxModel, metadata_of, require, save_model, silenced, write_onnx
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.scan import TRAIN, VAL
 from imgbench.data.split import draw_stratified
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
+from imgbench.inference.onnx_file import OnnxModel, metadata_of, require, save_model, silenced, write_onnx
 
 if TYPE_CHECKING:
     from imgbench.training.classifier import ImageClassifier
@@ -55,11 +55,11 @@ def quantize(
         reduce_range: weights of seven bits; None: where the processor's products of eight bits would overflow.
 
     Raises:
-        ConfigError: too few images to calibrate, or a package is not installed.
+        UserError: too few images to calibrate, or a package is not installed.
     """
     require("onnx", "onnxruntime", "onnxscript")
     if max_drop is not None and not max_drop >= 0:
-        raise ConfigError(f"max_drop={max_drop}, but it is a number of percentage points, 0 or more.")
+        raise UserError(f"max_drop={max_drop}, but it is a number of percentage points, 0 or more.")
     pixels = _calibration_pixels(data, calibration_images)
     images, targets = _pixels(data, VAL, np.arange(len(data.rows(VAL)))), data.table.labels[data.rows(VAL)]
     reduced = products_overflow() if reduce_range is None else reduce_range
@@ -116,7 +116,7 @@ def _calibration_pixels(data: ImageFolderDataModule, number: int) -> np.ndarray:
     fewest = max(FEWEST, len(data.class_names))
     if min(number, len(labels)) < fewest:
         found = f"calibration_images={number}" if number < fewest else f"the training split has {len(labels)} images"
-        raise ConfigError(
+        raise UserError(
             f"{found}, but calibration needs at least {fewest}, and one of each of the {len(data.class_names)} "
             "classes: with fewer, the activations' ranges are an accident. Add images, or ask for more of them."
         )

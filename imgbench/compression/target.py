@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 
 UNITS = {"size": "MB", "latency": "ms", "drop": "pt"}
 
@@ -25,14 +25,14 @@ class Target:
         """Reads `size<=2MB`, `latency<=10ms`, `drop<=1pt`, or several of them joined by commas.
 
         Raises:
-            ConfigError: something else.
+            UserError: something else.
         """
         bounds: dict[str, float] = {}
         for part in text.split(","):
             match = re.fullmatch(r"\s*(size|latency|drop)\s*<=\s*(\d+\.?\d*|\.\d+)\s*(MB|ms|pt)?\s*", part)
             name = match[1] if match else ""
             if match is None or match[3] not in (None, UNITS[name]) or name in bounds:
-                raise ConfigError(
+                raise UserError(
                     f'--target {text!r}: {part.strip()!r} is not understood. Expected "size<=2MB", "latency<=10ms", '
                     '"drop<=1pt" (points of validation accuracy), each at most once, joined by commas.'
                 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from imgbench.compression.onnx_file import METADATA_KEY, Deployed, in_evaluation, metadata_of, silenced
+from imgbench.inference.onnx_file import METADATA_KEY, Deployed, in_evaluation, metadata_of, silenced
 
 if TYPE_CHECKING:
     from imgbench.training.classifier import ImageClassifier

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 
 POLICIES = {"randaugment": v2.RandAugment, "trivialaugment": v2.TrivialAugmentWide}
 
@@ -45,11 +45,11 @@ class Augment(nn.Module):
     ) -> None:
         super().__init__()
         if policy not in (None, *POLICIES):
-            raise ConfigError(f"augment.policy={policy!r}, but it is one of {', '.join(POLICIES)}, or null.")
+            raise UserError(f"augment.policy={policy!r}, but it is one of {', '.join(POLICIES)}, or null.")
         if not 0 <= shift <= 0.5:
-            raise ConfigError(f"augment.shift={shift}, but it is a share of the side between 0 and 0.5.")
+            raise UserError(f"augment.shift={shift}, but it is a share of the side between 0 and 0.5.")
         if not 0 <= color <= 1:
-            raise ConfigError(f"augment.color={color}, but it lies between 0 and 1.")
+            raise UserError(f"augment.color={color}, but it lies between 0 and 1.")
         self.flip, self.quarter_turns, self.shift, self.crop = flip, quarter_turns, shift, crop
         self.scale, self.ratio, self.color, self.mix = tuple(scale), tuple(ratio), color, mix
         self.policy = POLICIES[policy]() if policy else None

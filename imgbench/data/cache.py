@@ -24,9 +24,9 @@ import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from imgbench.data.preprocessing import DecodeError, Preprocessing, open_image
 from imgbench.data.scan import Scan
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
+from imgbench.preprocessing import DecodeError, Preprocessing, open_image
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +61,10 @@ def survey(scan: Scan, preprocessing: Preprocessing, mode: str = "auto") -> Surv
     would take more than half of the free space. Where the disk cannot be written or is full, memory serves instead.
 
     Raises:
-        ConfigError: there is no such mode, or a file cannot be read.
+        UserError: there is no such mode, or a file cannot be read.
     """
     if mode not in MODES:
-        raise ConfigError(f"data.cache={mode!r}, but it is one of {', '.join(MODES)}.")
+        raise UserError(f"data.cache={mode!r}, but it is one of {', '.join(MODES)}.")
     in_memory = partial(np.empty, dtype=np.uint8)
     if mode == "memory":
         return _decode_all(scan, preprocessing, in_memory)
@@ -166,7 +166,7 @@ def _decode_all(
             try:
                 data = path.read_bytes()
             except OSError as error:  # not remembered as damage: once it is mended, the same file can be read
-                raise ConfigError(f"{path} cannot be read ({error.strerror}). Mend that or remove the file.") from error
+                raise UserError(f"{path} cannot be read ({error.strerror}). Mend that or remove the file.") from error
             result.digests[row] = np.frombuffer(digest(data), np.uint8)
             try:
                 image = open_image(data)

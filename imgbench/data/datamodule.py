@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader
 
 from imgbench.data.cache import survey
 from imgbench.data.loading import Batch, EpochSampler, EvenBatches, ImageDataset, StreamingLoader, keep_batch
-from imgbench.data.preprocessing import STATISTICS, Preprocessing
 from imgbench.data.scan import SPLITS, TEST, TRAIN, VAL, describe_skipped, scan
 from imgbench.data.split import SplitPlan, assign_splits, group_names
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
+from imgbench.preprocessing import STATISTICS, Preprocessing
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class ImageFolderDataModule(L.LightningDataModule):
         cache: see `imgbench.data.cache.survey`.
 
     Raises:
-        ConfigError: by `setup`, when the folder cannot be used as it is.
+        UserError: by `setup`, when the folder cannot be used as it is.
     """
 
     def __init__(
@@ -107,9 +107,9 @@ class ImageFolderDataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         if normalize not in (*STATISTICS, "train"):
-            raise ConfigError(f"data.normalize={normalize!r}, but it is one of {', '.join([*STATISTICS, 'train'])}.")
+            raise UserError(f"data.normalize={normalize!r}, but it is one of {', '.join([*STATISTICS, 'train'])}.")
         if short_side is not None and short_side < image_size:
-            raise ConfigError(f"data.short_side={short_side} is smaller than data.image_size={image_size}.")
+            raise UserError(f"data.short_side={short_side} is smaller than data.image_size={image_size}.")
         self.root, self.augment, self.normalize, self.cache = root, augment, normalize, cache
         self.plan, self.batch_size, self.seed = SplitPlan(**split or {}), batch_size, seed
         self.stated_classes = num_classes
@@ -132,7 +132,7 @@ class ImageFolderDataModule(L.LightningDataModule):
             return
         found = scan(self.root)
         if self.stated_classes not in (None, len(found.class_names)):
-            raise ConfigError(
+            raise UserError(
                 f"data.num_classes={self.stated_classes}, but {found.root} has {len(found.class_names)} class folders: "
                 f"{found.class_names}.\nSet data.num_classes={len(found.class_names)}, or null to take what is there."
             )

@@ -10,7 +10,7 @@ from PIL import Image
 
 from imgbench.data.cache import cache_dir
 from imgbench.data.datamodule import ImageFolderDataModule
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 
 
 def write_digits(root: Path) -> None:
@@ -46,7 +46,7 @@ class DigitsDataModule(ImageFolderDataModule):
         try:
             write_digits(folder)
         except OSError as error:
-            raise ConfigError(
+            raise UserError(
                 f"data.root: the digits cannot be written to {folder} ({error.strerror}).\n"
                 "Name a folder that can be written: data.root=DIR, or IMGBENCH_CACHE=DIR for all that is cached."
             ) from error

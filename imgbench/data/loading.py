@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
-from imgbench.data.preprocessing import DecodeError, Preprocessing, open_image, to_rgb
+from imgbench.preprocessing import DecodeError, Preprocessing, open_image, to_rgb
 
 Batch = tuple[Tensor, Tensor]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 
 SPLITS = ("train", "val", "test")
 TRAIN, VAL, TEST = range(3)
@@ -119,7 +119,7 @@ def scan(root: str | Path, option: str = "data.root", min_classes: int = 2) -> S
     """Lists the images of a data set in one of the two layouts of `LAYOUTS`.
 
     Raises:
-        ConfigError: the folder is missing, has another shape, one class only, or splits with different classes;
+        UserError: the folder is missing, has another shape, one class only, or splits with different classes;
             `option` is how the message names the setting that mends it.
     """
     root = Path(root).expanduser()
@@ -129,7 +129,7 @@ def scan(root: str | Path, option: str = "data.root", min_classes: int = 2) -> S
         mend += "\n(the named data sets lie below data_dir, which the environment variable IMGBENCH_DATA sets)"
     if not root.is_dir():
         found = "a file" if root.exists() else "nothing"
-        raise ConfigError(f"{option}: {root} should be a folder of images, but there is {found}.\n{expected}\n{mend}")
+        raise UserError(f"{option}: {root} should be a folder of images, but there is {found}.\n{expected}\n{mend}")
     folders = class_folders(root)
     split_folders = [name for name in folders if name.lower() in SPLIT_FOLDERS]
     if split_folders and "train" not in [name.lower() for name in split_folders]:
@@ -141,7 +141,7 @@ def scan(root: str | Path, option: str = "data.root", min_classes: int = 2) -> S
         for name in split_folders:
             split = SPLIT_FOLDERS[name.lower()]
             if split in folder_of:
-                raise ConfigError(f"{option}: {root} has two folders for the split {split!r}: {split_folders}.")
+                raise UserError(f"{option}: {root} has two folders for the split {split!r}: {split_folders}.")
             folder_of[split] = name
         train = root / folder_of["train"]
         result.class_names = class_folders(train)
@@ -150,7 +150,7 @@ def scan(root: str | Path, option: str = "data.root", min_classes: int = 2) -> S
             if set(names) != set(result.class_names):
                 missing = sorted(set(result.class_names) - set(names))
                 unknown = sorted(set(names) - set(result.class_names))
-                raise ConfigError(
+                raise UserError(
                     f"{option}: the classes of {root / name} differ from those of {train}: "
                     f"missing {missing or 'none'}, additional {unknown or 'none'}.\n"
                     "Every split needs the same class folders; rename, add or remove them."
@@ -162,19 +162,19 @@ def scan(root: str | Path, option: str = "data.root", min_classes: int = 2) -> S
         places = [(-1, "")]
     for name in result.class_names:
         if any("\udc80" <= character <= "\udcff" for character in name):  # how Python shows bytes that are no UTF-8
-            raise ConfigError(
+            raise UserError(
                 f"{option}: {root} has a class folder whose name is not UTF-8: {name!r}.\nRename it; a whole folder "
                 "with names in a legacy encoding is converted by, for example, convmv -f gbk -t utf8 -r --notest DIR."
             )
     if len(result.class_names) < min_classes:
-        raise ConfigError(
+        raise UserError(
             f"{option}: {root} has {len(result.class_names)} class folder(s), but at least {min_classes} are needed.\n"
             f"{expected}\nFound\n{describe_tree(root)}\n{mend}"
         )
     try:
         _collect(result, places)
     except PermissionError as error:
-        raise ConfigError(f"{option}: {error.filename} cannot be read: {error.strerror}.") from error
+        raise UserError(f"{option}: {error.filename} cannot be read: {error.strerror}.") from error
     _require_images(result, places, option)
     return result
 
@@ -200,7 +200,7 @@ def _require_images(result: Scan, places: list[tuple[int, str]], option: str) ->
         counts = np.bincount(result.labels[result.splits == split], minlength=len(result.class_names))
         empty = [name for name, count in zip(result.class_names, counts, strict=True) if count == 0]
         if empty:
-            raise ConfigError(
+            raise UserError(
                 f"{option}: no images in the class folder(s) {empty} of {result.root / folder} "
                 f"(left out: {describe_skipped(result.skipped)}).\nAdd images to them or remove the folder(s)."
             )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from imgbench.data.scan import SPLITS, TEST, TRAIN, VAL, Scan
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -34,21 +34,21 @@ def group_names(paths: list[str], pattern: str | None) -> list[str]:
     """The group of each path; without a pattern, none.
 
     Raises:
-        ConfigError: the pattern is no regular expression, or does not match a file's name.
+        UserError: the pattern is no regular expression, or does not match a file's name.
     """
     if pattern is None:
         return [""] * len(paths)
     try:
         regex = re.compile(pattern)
     except re.error as error:
-        raise ConfigError(f"data.split.group={pattern!r} is not a regular expression: {error}.") from error
+        raise UserError(f"data.split.group={pattern!r} is not a regular expression: {error}.") from error
     names = []
     for path in paths:
         name = path.rsplit("/", 1)[-1]
         match = regex.search(name)
         group = match and match[1 if regex.groups else 0]
         if group is None:
-            raise ConfigError(
+            raise UserError(
                 f"data.split.group={pattern!r} does not match {name!r}; "
                 "every file needs a group, so widen the expression or rename the file."
             )
@@ -60,7 +60,7 @@ def assign_splits(scan: Scan, plan: SplitPlan, groups: list[str]) -> np.ndarray:
     """(N,) int8 of indices into SPLITS; what the folders already say is kept, what is missing is carved out of train.
 
     Raises:
-        ConfigError: a class or the whole has too few images for the parts asked for.
+        UserError: a class or the whole has too few images for the parts asked for.
     """
     splits = np.where(scan.splits < 0, TRAIN, scan.splits).astype(np.int8)
     rng = np.random.default_rng(plan.seed)
@@ -90,10 +90,10 @@ def _check_shares(plan: SplitPlan) -> None:
             continue
         if not isinstance(share, int | float) or isinstance(share, bool) or share <= 0:
             allowed = "a fraction between 0 and 1 or a number of images" + (', or "test"' if name == "val" else "")
-            raise ConfigError(f"data.split.{name}={share!r}, but it takes {allowed}.")
+            raise UserError(f"data.split.{name}={share!r}, but it takes {allowed}.")
     fractions = [share for share in (plan.val, plan.test) if isinstance(share, float)]
     if sum(fractions) >= 1:
-        raise ConfigError(
+        raise UserError(
             f"data.split.val={plan.val} and data.split.test={plan.test} leave nothing to train on; "
             "lower them, for example data.split.val=0.15 data.split.test=0.15."
         )
@@ -146,7 +146,7 @@ def _require_every_class(scan: Scan, splits: np.ndarray, plan: SplitPlan) -> Non
             if count == 0:
                 total = int((scan.labels == scan.class_names.index(class_name)).sum())
                 unit = "images" if plan.group is None else "images in groups"
-                raise ConfigError(
+                raise UserError(
                     f"data.split: class {class_name!r} has {total} {unit}, and none of them came into {name!r}.\n"
                     "Each class needs at least one image for each of train, val and test: add images, remove the class "
                     "folder, change data.split.seed, or use data.split.stratify=true."

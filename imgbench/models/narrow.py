@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 
 Layer = nn.Conv2d | nn.Linear | _BatchNorm
 
@@ -25,24 +25,22 @@ def narrow(model: nn.Module, widths: Mapping[str, Sequence[int]]) -> None:
     Which channels are kept does not matter where a checkpoint's weights follow.
 
     Raises:
-        ConfigError: there is no such layer, or none of such a shape can be cut out of it.
+        UserError: there is no such layer, or none of such a shape can be cut out of it.
     """
     for name, shape in widths.items():
         try:
             layer = model.get_submodule(name)
         except AttributeError as error:
-            raise ConfigError(f"widths names the layer {name!r}, which the model does not have.") from error
+            raise UserError(f"widths names the layer {name!r}, which the model does not have.") from error
         if not isinstance(layer, Layer):
-            raise ConfigError(f"widths names the layer {name!r}, but a {type(layer).__name__} is not narrowed.")
+            raise UserError(f"widths names the layer {name!r}, but a {type(layer).__name__} is not narrowed.")
         _cut(layer, name, list(shape))
 
 
 def _cut(layer: Layer, name: str, shape: list[int]) -> None:
     old = layer.weight.shape
     if len(shape) != len(old) or any(not 0 < new <= known for new, known in zip(shape, old, strict=True)):
-        raise ConfigError(
-            f"widths gives the layer {name!r} weights of shape {shape}, but they are cut from {list(old)}."
-        )
+        raise UserError(f"widths gives the layer {name!r} weights of shape {shape}, but they are cut from {list(old)}.")
 
     def kept(name: str, value: Tensor) -> Tensor:
         return value.data[tuple(slice(size) for size in (shape if name == "weight" else shape[:1]))].clone()

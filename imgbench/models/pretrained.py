@@ -6,7 +6,7 @@ from urllib.error import URLError
 import torchvision
 from torch import nn
 
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 
 
 def torchvision_classifier(
@@ -20,11 +20,11 @@ def torchvision_classifier(
         freeze_backbone: train the new last layer only.
 
     Raises:
-        ConfigError: torchvision has no such classifier, or the weights cannot be had.
+        UserError: torchvision has no such classifier, or the weights cannot be had.
     """
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
-        raise ConfigError(f"model.name={name!r} is no classifier of torchvision; there are: {', '.join(known)}.")
+        raise UserError(f"model.name={name!r} is no classifier of torchvision; there are: {', '.join(known)}.")
     # Built for ImageNet's classes even without weights: not every builder takes num_classes as it is meant here.
     options: dict[str, Any] = {"weights": "DEFAULT" if pretrained else None}
     if name in ("googlenet", "inception_v3"):
@@ -37,7 +37,7 @@ def torchvision_classifier(
     try:
         model = torchvision.models.get_model(name, **options)
     except (URLError, OSError) as error:
-        raise ConfigError(
+        raise UserError(
             f"model.pretrained=true: the ImageNet weights of {name} are not in torch's cache and could not be "
             f"downloaded ({error}).\nConnect to the network once, copy them into $TORCH_HOME/hub/checkpoints from a "
             "machine that has them, or train from scratch with model.pretrained=false."

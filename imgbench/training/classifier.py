@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics.classification import MulticlassAccuracy
 
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 from imgbench.models.narrow import narrow
 
 
@@ -28,7 +28,7 @@ def build_model(config: dict[str, Any]) -> nn.Module:
     follow interpolations and nested targets.
 
     Raises:
-        ConfigError: the target is missing or no model, or it rejects its arguments.
+        UserError: the target is missing or no model, or it rejects its arguments.
     """
     arguments = {name: value for name, value in config.items() if name != "_target_"}
     _refuse_nested_targets(arguments)
@@ -36,31 +36,29 @@ def build_model(config: dict[str, Any]) -> nn.Module:
     try:
         found = get_object(target)
     except Exception as error:
-        raise ConfigError(f"model._target_={target!r} cannot be imported: {error}") from error
+        raise UserError(f"model._target_={target!r} cannot be imported: {error}") from error
     # By where it is defined: as `imgbench.models.layers.torch.os.system`, anything can be reached.
     is_builder = isfunction(found) and found.__module__.startswith("imgbench.models.")
     if not (is_builder or (isclass(found) and issubclass(found, nn.Module))):
-        raise ConfigError(f"model._target_={target!r} is no nn.Module class, and nothing else is called as a model.")
+        raise UserError(f"model._target_={target!r} is no nn.Module class, and nothing else is called as a model.")
     head = [name for name in ("hidden", "pool_size") if name in arguments and name not in signature(found).parameters]
     if head:
-        raise ConfigError(
+        raise UserError(
             f"The model {target} keeps the head it has: it takes no {' or '.join(head)}. head=... is for models built "
             "here, such as model=vgg16, cnn or student."
         )
     try:
         return found(**arguments)
-    except ConfigError:
+    except UserError:
         raise
     except Exception as error:
-        raise ConfigError(f"The model {target} cannot be built: {error}") from error
+        raise UserError(f"The model {target} cannot be built: {error}") from error
 
 
 def _refuse_nested_targets(value: Any) -> None:
     if isinstance(value, dict):
         if "_target_" in value:
-            raise ConfigError(
-                f"A model's argument names a _target_ of its own: {value['_target_']!r}. It is not called."
-            )
+            raise UserError(f"A model's argument names a _target_ of its own: {value['_target_']!r}. It is not called.")
         value = list(value.values())
     if isinstance(value, list | tuple):
         for item in value:
@@ -76,7 +74,7 @@ class ImageClassifier(L.LightningModule):
     Args:
         model: configuration with a `_target_`.
         class_names: in the order of the model's outputs.
-        preprocessing: see `imgbench.data.preprocessing.Preprocessing`.
+        preprocessing: see `imgbench.preprocessing.Preprocessing`.
         optimizer: configuration of a torch optimizer; None for a classifier that is only used.
         scheduler: configuration of a function of `imgbench.training.schedules`.
         class_weights: weight of each class in the loss.
@@ -213,7 +211,7 @@ def load_classifier(path: Path) -> ImageClassifier:
     """The classifier in a checkpoint, on the CPU.
 
     Raises:
-        ConfigError: the file is none of imgbench's checkpoints.
+        UserError: the file is none of imgbench's checkpoints.
     """
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -221,10 +219,10 @@ def load_classifier(path: Path) -> ImageClassifier:
         classifier.load_state_dict(content["state_dict"])
         return classifier
     except FileNotFoundError as error:
-        raise ConfigError(f"{path} does not exist.") from error
+        raise UserError(f"{path} does not exist.") from error
     except pickle.UnpicklingError as error:
-        raise ConfigError(
+        raise UserError(
             f"{path} is no checkpoint of imgbench: it is damaged, or it holds pickled code, which was not executed."
         ) from error
     except (RuntimeError, KeyError, TypeError, EOFError, OSError, ValueError) as error:
-        raise ConfigError(f"{path} is no checkpoint of imgbench, or a damaged one ({type(error).__name__}).") from error
+        raise UserError(f"{path} is no checkpoint of imgbench, or a damaged one ({type(error).__name__}).") from error

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 from imgbench.run import Run, sha256
 from imgbench.training.classifier import ImageClassifier, load_classifier
 
@@ -43,7 +43,7 @@ def load_teacher(path: str | Path) -> Teacher:
     """The teacher of a run directory (its best checkpoint) or a checkpoint file.
 
     Raises:
-        ConfigError: there is none.
+        UserError: there is none.
     """
     path = Path(path)
     checkpoint = path if path.is_file() else Run.open(path).best
@@ -69,7 +69,7 @@ class DistilledClassifier(ImageClassifier):
         arguments: those of ImageClassifier.
 
     Raises:
-        ConfigError: no teacher, one of other classes, or a weight or temperature out of range.
+        UserError: no teacher, one of other classes, or a weight or temperature out of range.
     """
 
     def __init__(
@@ -84,17 +84,15 @@ class DistilledClassifier(ImageClassifier):
         for name in ("teacher", "temperature", "alpha"):
             self.hparams.pop(name, None)
         if teacher is None:
-            raise ConfigError("objective.teacher is not set. Name a run to learn from: objective.teacher=RUN")
+            raise UserError("objective.teacher is not set. Name a run to learn from: objective.teacher=RUN")
         if not 0 <= alpha <= 1:
-            raise ConfigError(
-                f"objective.alpha={alpha}, but a weight lies between 0 (labels only) and 1 (teacher only)."
-            )
+            raise UserError(f"objective.alpha={alpha}, but a weight lies between 0 (labels only) and 1 (teacher only).")
         if temperature <= 0:
-            raise ConfigError(f"objective.temperature={temperature}, but it is above 0.")
+            raise UserError(f"objective.temperature={temperature}, but it is above 0.")
         self.temperature, self.alpha = temperature, alpha
         self.teacher = load_teacher(teacher)
         if self.teacher.class_names != class_names:
-            raise ConfigError(
+            raise UserError(
                 f"objective.teacher={teacher} knows the classes {self.teacher.class_names}, but the data has "
                 f"{class_names}. A teacher needs the same classes in the same order."
             )

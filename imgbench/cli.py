@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 from imgbench.run import CONF
 
 TEXT_OPTIONS = (
@@ -54,7 +54,7 @@ def override_config(config: dict[str, Any], words: Sequence[str]) -> DictConfig:
     """A run's resolved configuration with `key=value` words put in place; choices of a group are composed from `conf`.
 
     Raises:
-        ConfigError: a word is not understood, or names a choice or an entry that there is not.
+        UserError: a word is not understood, or names a choice or an entry that there is not.
     """
     result = OmegaConf.create({**config, "ckpt_path": None})  # what is trained from it begins anew
     for key, source in LINKS.items():  # follow again what they were resolved from
@@ -71,16 +71,16 @@ def override_config(config: dict[str, Any], words: Sequence[str]) -> DictConfig:
         OmegaConf.set_struct(result, True)
         for word in parsed:
             if word.is_sweep_override():
-                raise ConfigError(f"{word.input_line}: a sweep over several values is for imgbench.train -m.")
+                raise UserError(f"{word.input_line}: a sweep over several values is for imgbench.train -m.")
             if word.is_delete():
-                raise ConfigError(f"{word.input_line}: nothing is deleted here. Set it to null.")
+                raise UserError(f"{word.input_line}: nothing is deleted here. Set it to null.")
             if word not in chosen:
                 key, value = word.key_or_group, word.value()
                 OmegaConf.update(result, key, value, merge=True, force_add=word.is_add() or word.is_force_add())
     except OverrideParseException as error:
-        raise ConfigError(f"{error.override!r} is not understood: {error}") from error
+        raise UserError(f"{error.override!r} is not understood: {error}") from error
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"{' '.join(words)}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{' '.join(words)}: {str(error).splitlines()[0]}") from error
     OmegaConf.set_struct(result, False)
     return result
 
@@ -92,7 +92,7 @@ def _is_group(word: Override) -> bool:
 def _choose(config: DictConfig, group: str, choice: Any) -> None:
     """Puts a choice of a group, its interpolations unresolved, in place of the run's."""
     if group == "experiment":
-        raise ConfigError(
+        raise UserError(
             f"experiment={choice} is a whole recipe: train it with imgbench.train. Here, name single choices."
         )
     composed = compose([f"{group}={'null' if choice is None else choice}"])
@@ -143,7 +143,7 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], C
         def task(config: DictConfig) -> Any:
             try:
                 return function(config)
-            except (ConfigError, HydraException, OmegaConfBaseException) as error:
+            except (UserError, HydraException, OmegaConfBaseException) as error:
                 if HydraConfig.get().mode != RunMode.MULTIRUN:
                     raise
                 print(f"\nError: {error}\nThe sweep goes on without this run.", file=sys.stderr)
@@ -163,7 +163,7 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], C
                     f"{error.override!r} is not understood: {error}\n"
                     "A value with = , blanks or brackets needs double quotes inside single ones: 'key=\"a value\"'"
                 )
-            except (ConfigError, HydraException, OmegaConfBaseException) as error:
+            except (UserError, HydraException, OmegaConfBaseException) as error:
                 fail(error)
             except OSError as error:
                 if error.filename is None:
@@ -195,7 +195,7 @@ def guarded_main(function: Callable[[], int | None]) -> None:
     _end_quietly_on_broken_pipe()
     try:
         sys.exit(function() or 0)
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+    except (UserError, HydraException, OmegaConfBaseException) as error:
         fail(error)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from imgbench.data.preprocessing import Preprocessing
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
+from imgbench.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from imgbench.training.classifier import ImageClassifier
@@ -52,11 +52,11 @@ def require(*packages: str) -> None:
     """Makes sure that the optional packages are there.
 
     Raises:
-        ConfigError: one is not installed.
+        UserError: one is not installed.
     """
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
-        raise ConfigError(
+        raise UserError(
             f'ONNX files need {" and ".join(missing)}, not installed here. Mend it with: pip install "imgbench[onnx]"'
         )
 
@@ -128,7 +128,7 @@ def write_onnx(classifier: "ImageClassifier", path: str | Path) -> None:
     """Writes the classifier as one file, beside `path` first, so that a failure leaves what was there.
 
     Raises:
-        ConfigError: a package is not installed, or the model is too large or has operations that ONNX cannot express.
+        UserError: a package is not installed, or the model is too large or has operations that ONNX cannot express.
     """
     require("onnx", "onnxscript", "onnxruntime")
     module = Deployed(classifier)
@@ -150,7 +150,7 @@ def write_onnx(classifier: "ImageClassifier", path: str | Path) -> None:
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            raise ConfigError(f"The model cannot be expressed in ONNX: {error}") from error
+            raise UserError(f"The model cannot be expressed in ONNX: {error}") from error
     assert program is not None  # only without dynamo
     save_model(program.model_proto, Path(path), metadata_of(classifier))
 
@@ -159,7 +159,7 @@ def save_model(model: Any, path: Path, metadata: dict[str, Any]) -> None:
     """Writes an onnx.ModelProto with this metadata, checked, as one file.
 
     Raises:
-        ConfigError: it is larger than an ONNX file can be.
+        UserError: it is larger than an ONNX file can be.
     """
     import onnx
 
@@ -167,7 +167,7 @@ def save_model(model: Any, path: Path, metadata: dict[str, Any]) -> None:
     onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata, ensure_ascii=False)})
     model.producer_name, model.producer_version = "imgbench", ""
     if model.ByteSize() > onnx.checker.MAXIMUM_PROTOBUF:
-        raise ConfigError(f"The model has {model.ByteSize() / 1e9:.1f} GB, but one ONNX file holds 2 GB at most.")
+        raise UserError(f"The model has {model.ByteSize() / 1e9:.1f} GB, but one ONNX file holds 2 GB at most.")
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -185,7 +185,7 @@ class OnnxModel:
         threads: of one image's computation; None: as many as the machine has cores.
 
     Raises:
-        ConfigError: the file is missing, damaged, or not of this imgbench, or onnxruntime is not installed.
+        UserError: the file is missing, damaged, or not of this imgbench, or onnxruntime is not installed.
     """
 
     def __init__(self, path: str | Path, threads: int | None = None) -> None:
@@ -193,14 +193,14 @@ class OnnxModel:
         import onnxruntime
 
         if not Path(path).is_file():
-            raise ConfigError(f"{path} does not exist.")
+            raise UserError(f"{path} does not exist.")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors
         options.intra_op_num_threads = threads or 0
         try:
             self.session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own classes have nothing in common but this
-            raise ConfigError(
+            raise UserError(
                 f"{path} is no ONNX file, or a damaged one ({type(error).__name__}). "
                 "Write it anew: python -m imgbench.export RUN"
             ) from error
@@ -224,7 +224,7 @@ class OnnxModel:
 
 def _read_metadata(path: str | Path, properties: dict[str, str]) -> dict[str, Any]:
     if METADATA_KEY not in properties:
-        raise ConfigError(
+        raise UserError(
             f"{path} has no metadata of imgbench, so that its classes and preprocessing are unknown. "
             "Write it with: python -m imgbench.export RUN"
         )
@@ -233,12 +233,12 @@ def _read_metadata(path: str | Path, properties: dict[str, str]) -> dict[str, An
         found = metadata["format"]
         missing = {"class_names", "preprocessing", "provenance"} - set(metadata)
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} has damaged metadata. Write it anew: python -m imgbench.export RUN") from error
+        raise UserError(f"{path} has damaged metadata. Write it anew: python -m imgbench.export RUN") from error
     if found != FORMAT:
-        raise ConfigError(
+        raise UserError(
             f"{path} is of format {found}, but this imgbench reads format {FORMAT}. "
             "Update imgbench, or write the file anew: python -m imgbench.export RUN"
         )
     if missing:
-        raise ConfigError(f"{path} has metadata without {', '.join(sorted(missing))}. Write it anew.")
+        raise UserError(f"{path} has metadata without {', '.join(sorted(missing))}. Write it anew.")
     return metadata

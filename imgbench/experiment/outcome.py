@@ -16,7 +16,7 @@ from imgbench.evaluation.metrics import describe
 from imgbench.evaluation.plots import draw_curves, draw_grid
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.results import SELECTED_ON_TEST, write_report, write_results
-from imgbench.predictor import Predictor
+from imgbench.inference.predictor import Predictor
 from imgbench.run import Run
 
 if TYPE_CHECKING:

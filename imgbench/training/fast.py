@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import lightning as L
 import torch
 
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def device_name(accelerator: str) -> str:
         return "mps"
     if accelerator in ("auto", "cpu"):
         return "cpu"
-    raise ConfigError(f"trainer.accelerator={accelerator}, but this machine has none; use auto or cpu.")
+    raise UserError(f"trainer.accelerator={accelerator}, but this machine has none; use auto or cpu.")
 
 
 def multiplies_bf16(device: str) -> bool:
@@ -58,7 +58,7 @@ def apply(settings: FastSettings, accelerator: str) -> tuple[FastSettings, str]:
     device = device_name(accelerator)
     precision = settings.precision
     if precision not in PRECISIONS:
-        raise ConfigError(f"fast.precision={precision!r}, but it is one of {', '.join(PRECISIONS)}.")
+        raise UserError(f"fast.precision={precision!r}, but it is one of {', '.join(PRECISIONS)}.")
     if precision == "auto":
         precision = "bf16-mixed" if multiplies_bf16(device) else "32-true"
     heap = settings.keep_heap and device == "cpu" and _keep_heap()

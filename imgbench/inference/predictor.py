@@ -9,14 +9,14 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from imgbench.compression.onnx_file import OnnxModel
 from imgbench.data.loading import decode_batches
-from imgbench.data.preprocessing import DecodeError, Preprocessing
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 from imgbench.evaluation.predictions import class_probabilities
+from imgbench.inference.onnx_file import OnnxModel
+from imgbench.preprocessing import DecodeError, Preprocessing
 from imgbench.run import Run
 from imgbench.training.classifier import ImageClassifier, load_classifier
-from imgbench.training.device import device_name
+from imgbench.training.fast import device_name
 
 Source = str | Path | Image.Image | np.ndarray
 
@@ -71,14 +71,14 @@ class Predictor:
         """From a run directory (its best checkpoint, else its model.onnx), a checkpoint or an ONNX file.
 
         Raises:
-            ConfigError: there is none, it is damaged, it holds pickled code, which is never executed, or it is an ONNX
+            UserError: there is none, it is damaged, it holds pickled code, which is never executed, or it is an ONNX
                 file and onnxruntime is not installed.
         """
         path = Path(path)
         file = path if path.is_file() else Run.open(path).model
         if file is None:
             status = Run.open(path).info.get("status")
-            raise ConfigError(
+            raise UserError(
                 f"{path} has neither checkpoints/best.ckpt nor model.onnx; its status is {status!r}. "
                 "Train it to the end of an epoch."
             )

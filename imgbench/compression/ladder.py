@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 from omegaconf import OmegaConf
 
-from imgbench.build import build_data
 from imgbench.compression.measure import multiply_adds, onnx_latency_ms, size_mb
-from imgbench.compression.onnx_file import OnnxModel, write_onnx
 from imgbench.data.scan import TEST, VAL
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 from imgbench.evaluation.metrics import Number, describe, paired_difference, proportion
 from imgbench.evaluation.plots import draw_pareto
+from imgbench.experiment.build import build_data
+from imgbench.experiment.outcome import predict_split
+from imgbench.inference.onnx_file import OnnxModel, write_onnx
+from imgbench.inference.predictor import Predictor
 from imgbench.models.layers import normalises_batches
-from imgbench.outcome import predict_split
-from imgbench.predictor import Predictor
 from imgbench.run import Run
 from imgbench.training.classifier import load_classifier
 
@@ -44,7 +44,7 @@ def measure_rungs(runs: dict[str, Run], threads: int) -> list[Rung]:
     """One Rung for each run, compared with the run named `teacher`.
 
     Raises:
-        ConfigError: a run was tested on other images than the teacher.
+        UserError: a run was tested on other images than the teacher.
     """
     rungs: dict[str, Rung] = {}
     tested: list[str] = []
@@ -64,7 +64,7 @@ def measure_rungs(runs: dict[str, Run], threads: int) -> list[Rung]:
             paths = predictions[TEST].paths
             tested = tested or paths
             if paths != tested:
-                raise ConfigError(f"{run.shown} was tested on other images than {runs[TEACHER].shown}.")
+                raise UserError(f"{run.shown} was tested on other images than {runs[TEACHER].shown}.")
             hits = {part: p.predicted == p.targets for part, p in predictions.items()}
             teacher = teacher or hits
             rungs[name] = Rung(

@@ -15,12 +15,12 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from imgbench.data.datamodule import ImageFolderDataModule
-from imgbench.data.preprocessing import Preprocessing
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
 from imgbench.models.layers import normalises_batches
-from imgbench.training.checkpoint_io import AtomicCheckpointIO
+from imgbench.preprocessing import Preprocessing
+from imgbench.training.checkpoint import AtomicCheckpointIO
 from imgbench.training.classifier import ImageClassifier, build_model
-from imgbench.training.device import FastSettings, supports_fused
+from imgbench.training.fast import FastSettings, supports_fused
 
 
 def plain(config: Any) -> Any:
@@ -32,22 +32,22 @@ def create(config: Any, **arguments: Any) -> Any:
     """Hydra's `instantiate`, which hands on what a constructor says to the user.
 
     Raises:
-        ConfigError: from the constructor.
+        UserError: from the constructor.
     """
     try:
         return instantiate(config, **arguments, _convert_="all")
     except InstantiationException as error:
-        raise (error.__cause__ if isinstance(error.__cause__, ConfigError) else error) from None
+        raise (error.__cause__ if isinstance(error.__cause__, UserError) else error) from None
 
 
 def build_data(config: DictConfig) -> ImageFolderDataModule:
     """The data module, set up; the facts it discovered are written into `config.data`.
 
     Raises:
-        ConfigError: no data, or data of another shape than the configuration states.
+        UserError: no data, or data of another shape than the configuration states.
     """
     if OmegaConf.is_missing(config.data, "root"):
-        raise ConfigError("data.root is not set. Point it at your photographs: data=folder data.root=/my/photos")
+        raise UserError("data.root is not set. Point it at your photographs: data=folder data.root=/my/photos")
     data: ImageFolderDataModule = create(config.data, augment=create(config.augment), seed=config.seed)
     data.setup()
     config.data.num_classes = len(data.class_names)
@@ -100,13 +100,13 @@ def check_monitor(monitor: str, mode: str, classifier: ImageClassifier) -> None:
     """Finds out before training, not after its first epoch, that the monitored metric does not exist.
 
     Raises:
-        ConfigError: there is no such metric, or the mode would prefer high losses or low accuracies.
+        UserError: there is no such metric, or the mode would prefer high losses or low accuracies.
     """
     if monitor not in classifier.METRICS:
-        raise ConfigError(f"monitor={monitor}, but what is measured is {', '.join(classifier.METRICS)}.")
+        raise UserError(f"monitor={monitor}, but what is measured is {', '.join(classifier.METRICS)}.")
     better = "min" if monitor.endswith("loss") else "max"
     if mode != better:
-        raise ConfigError(f"monitor={monitor} with mode={mode} would keep the worst epoch. Use mode={better}.")
+        raise UserError(f"monitor={monitor} with mode={mode} would keep the worst epoch. Use mode={better}.")
 
 
 def class_weights(kind: str, data: ImageFolderDataModule) -> list[float] | None:
@@ -114,12 +114,12 @@ def class_weights(kind: str, data: ImageFolderDataModule) -> list[float] | None:
     on average 1 per image.
 
     Raises:
-        ConfigError: `kind` is neither `none` nor `balanced`.
+        UserError: `kind` is neither `none` nor `balanced`.
     """
     if kind == "none":
         return None
     if kind != "balanced":
-        raise ConfigError(f"objective.class_weights={kind!r}, but it is none or balanced.")
+        raise UserError(f"objective.class_weights={kind!r}, but it is none or balanced.")
     counts = data.class_counts()
     return (counts.sum() / (len(counts) * counts)).tolist()
 
@@ -128,13 +128,13 @@ def build_logger(config: DictConfig) -> Logger | bool:
     """The experiment tracker of `config.logger`; False for none.
 
     Raises:
-        ConfigError: its package is not installed.
+        UserError: its package is not installed.
     """
     if not config.get("logger"):
         return False
     name = str(config.logger["_target_"]).rsplit(".", 1)[-1].removesuffix("Logger").lower()
     if importlib.util.find_spec(name) is None:
-        raise ConfigError(f"logger={name}: the package is not installed. Mend it with: pip install {name}")
+        raise UserError(f"logger={name}: the package is not installed. Mend it with: pip install {name}")
     return create(config.logger)
 
 
@@ -160,34 +160,34 @@ def check_resume(ckpt_path: str | None, classifier: ImageClassifier, max_epochs:
     """Refuses a checkpoint that the configuration does not fit, before Lightning stumbles over a tensor's shape.
 
     Raises:
-        ConfigError: no such file, no checkpoint to resume from, one of another model, optimizer or other classes, or
+        UserError: no such file, no checkpoint to resume from, one of another model, optimizer or other classes, or
             one that has `max_epochs` behind it.
     """
     if ckpt_path is None:
         return
     path = Path(ckpt_path)
     if not path.is_file():
-        raise ConfigError(f"ckpt_path={path} does not exist. Resume from a run's checkpoints/last.ckpt.")
+        raise UserError(f"ckpt_path={path} does not exist. Resume from a run's checkpoints/last.ckpt.")
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         known = _what_must_agree(saved["hyper_parameters"])
         done = saved["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     except Exception as error:
-        raise ConfigError(
+        raise UserError(
             f"ckpt_path={path} is no checkpoint of imgbench, or a damaged one; no code in it was run."
         ) from error
     if "optimizer_states" not in saved:
-        raise ConfigError(
+        raise UserError(
             f"ckpt_path={path} holds weights only. Resume from last.ckpt, which holds the optimizer as well."
         )
     for name, own in _what_must_agree(classifier.hparams).items():
         if own != known[name]:
-            raise ConfigError(
+            raise UserError(
                 f"ckpt_path={path} was trained with {name} {known[name]}, but the configuration has {own}.\n"
                 "Resume with the run's: python -m imgbench.train --config-dir RUN --config-name config ckpt_path=..."
             )
     if max_epochs is not None and 0 <= max_epochs <= done:
-        raise ConfigError(
+        raise UserError(
             f"ckpt_path={path} has trained {done} epochs, but trainer.max_epochs={max_epochs}. Raise it to train on."
         )
 

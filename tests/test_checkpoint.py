@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from imgbench.training.checkpoint_io import AtomicCheckpointIO
+from imgbench.training.checkpoint import AtomicCheckpointIO
 
 
 class Unwritable:

@@ -4,15 +4,15 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from imgbench.build import plain
-from imgbench.command import compose
-from imgbench.errors import ConfigError
+from imgbench.cli import compose
+from imgbench.errors import UserError
+from imgbench.experiment.build import plain
 from imgbench.models.cnn import CNN
 from imgbench.models.vgg import VGG
 from imgbench.run import CONF
-from imgbench.training import device as fast
+from imgbench.training import fast
 from imgbench.training.classifier import ImageClassifier
-from imgbench.training.device import FastSettings
+from imgbench.training.fast import FastSettings
 
 AUTO = FastSettings(keep_heap=False)  # how the process allocates concerns all tests
 VGG_CONFIG = {"_target_": "imgbench.models.vgg.VGG", "num_classes": 2, "blocks": [[8], [8]], "hidden": [8]}
@@ -70,7 +70,7 @@ def test_device_is_the_best_that_is_there_unless_another_is_asked_for(machine, a
 @pytest.mark.parametrize("accelerator", ["tpu", "gpu", "cuda", "mps"])
 def test_an_accelerator_that_is_not_there_is_refused(machine, accelerator):
     machine()
-    with pytest.raises(ConfigError, match=f"trainer.accelerator={accelerator}.*use auto or cpu"):
+    with pytest.raises(UserError, match=f"trainer.accelerator={accelerator}.*use auto or cpu"):
         fast.apply(AUTO, accelerator)
 
 
@@ -86,7 +86,7 @@ def test_stated_settings_are_kept(machine):
 
 
 def test_an_unknown_precision_is_refused_with_the_choices():
-    with pytest.raises(ConfigError, match=r"fast.precision='bf17'.*auto, 32-true, bf16-mixed"):
+    with pytest.raises(UserError, match=r"fast.precision='bf17'.*auto, 32-true, bf16-mixed"):
         fast.apply(FastSettings("bf17", keep_heap=False), "cpu")
 
 

@@ -10,8 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from imgbench.build import build_data, plain
-from imgbench.command import override_config
+from imgbench.cli import override_config
 from imgbench.compression.measure import (
     Cost,
     gzip_mb,
@@ -23,21 +22,22 @@ from imgbench.compression.measure import (
     validation_accuracy,
     weights_mb,
 )
-from imgbench.compression.onnx_file import OnnxModel
 from imgbench.compression.prune import MOST, KeepZeros, remove_channels, zero_share, zero_weights
 from imgbench.compression.quantize import quantize as quantize_to_int8
 from imgbench.compression.target import Target
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.scan import SPLITS
-from imgbench.errors import ConfigError
+from imgbench.errors import UserError
+from imgbench.experiment.build import build_data, plain
+from imgbench.experiment.outcome import write_outcome
+from imgbench.inference.onnx_file import OnnxModel
 from imgbench.models.layers import normalises_batches
 from imgbench.models.narrow import layer_widths
-from imgbench.outcome import write_outcome
 from imgbench.run import Run, sha256
 from imgbench.summary import model_table
 from imgbench.train import train
 from imgbench.training.classifier import ImageClassifier, load_classifier
-from imgbench.training.device import device_name
+from imgbench.training.fast import device_name
 
 log = logging.getLogger(__name__)
 
@@ -62,16 +62,16 @@ def weights_file(run: Run) -> Path:
     """The checkpoint that a method starts from.
 
     Raises:
-        ConfigError: the run has none, or is quantised.
+        UserError: the run has none, or is quantised.
     """
     if run.best.is_file():
         return run.best
     if (run.path / "model.onnx").is_file():
-        raise ConfigError(
+        raise UserError(
             f"{run.shown} is quantised: it has a model.onnx, and no checkpoint whose weights could be compressed "
             f"further. Start from the run it was made of: {run.info.get('compressed_from', {}).get('path', '?')}"
         )
-    raise ConfigError(
+    raise UserError(
         f"{run.shown} has no checkpoints/best.ckpt; its status is {run.info.get('status')!r}. "
         "Train it to the end of an epoch."
     )
@@ -84,7 +84,7 @@ def compress(method: str, parent: Run, run: Run, options: Options, words: Sequen
         words: `key=value` words that override the parent's configuration.
 
     Raises:
-        ConfigError: the method cannot be applied, or a target cannot be met.
+        UserError: the method cannot be applied, or a target cannot be met.
     """
     file = weights_file(parent)
     source = {"path": str(parent.path.resolve()), "sha256": sha256(file)}
@@ -97,7 +97,7 @@ def same_images(config: DictConfig, parent: Run) -> ImageFolderDataModule:
     """The data of a configuration, once it is sure that these are the parent's images in the parent's splits.
 
     Raises:
-        ConfigError: images were added, removed or changed, or are divided otherwise.
+        UserError: images were added, removed or changed, or are divided otherwise.
     """
     data = build_data(config)
     table = data.table
@@ -108,7 +108,7 @@ def same_images(config: DictConfig, parent: Run) -> ImageFolderDataModule:
         return data
     missing, new = then.keys() - now.keys(), now.keys() - then.keys()
     changed = {path for path in then.keys() & now.keys() if then[path] != now[path]}
-    raise ConfigError(
+    raise UserError(
         f"The images in {table.root} are not those of {parent.shown}/split.csv: {len(missing)} are missing, {len(new)} "
         f"are new, {len(changed)} are changed or in another split, for example {min(missing | new | changed)}.\n"
         "A compressed model is trained and tested on the images of its parent, or the two could not be compared. "
@@ -177,12 +177,12 @@ def finetuning_as_it_is(parent: Run, words: Sequence[str]) -> DictConfig:
     """As `finetuning`, of the parent's own model on the images as it knows them.
 
     Raises:
-        ConfigError: the words ask for another model, or other images for it to see.
+        UserError: the words ask for another model, or other images for it to see.
     """
     before, config = override_config(parent.config, []), finetuning(parent, words)
     changed = [key for key in ("image_size", "short_side", "normalize") if config.data.get(key) != before.data.get(key)]
     if changed or plain(config.model) != plain(before.model):
-        raise ConfigError(
+        raise UserError(
             f"{' '.join(words)}: pruning keeps the model and {', '.join(changed) or 'its head'} of {parent.shown}. "
             "Another model is for distill: compress RUN distill prune model=student_small"
         )
@@ -213,7 +213,7 @@ def prune(parent: Run, run: Run, options: Options, words: Sequence[str]) -> dict
     only_drop = target.size is None and target.latency is None
     cost = measure(classifier, parent.best)
     if not only_drop and not target.unmet(cost.size_mb, cost.latency_ms):
-        raise ConfigError(
+        raise UserError(
             f'--target "{target}": {parent.shown} meets it already, with {cost.size_mb:.4g} MB and '
             f"{cost.latency_ms:.4g} ms."
         )
@@ -245,7 +245,7 @@ def prune(parent: Run, run: Run, options: Options, words: Sequence[str]) -> dict
         if not unmet and not only_drop:
             break
     if best is None and not taken:
-        raise ConfigError(
+        raise UserError(
             f"--amount {options.amount}: no layer of {parent.shown} is wide enough to lose a channel by it."
         )
     if best is None or (unmet and not only_drop):
@@ -255,9 +255,9 @@ def prune(parent: Run, run: Run, options: Options, words: Sequence[str]) -> dict
     return {"amount": amount, "target": options.target, "parent_val_acc": before, "steps": taken}
 
 
-def _cannot(target: Target, reason: str, best: Run | None) -> ConfigError:
+def _cannot(target: Target, reason: str, best: Run | None) -> UserError:
     so_far = f"The best run so far is {best.shown}." if best else "No step met it."
-    return ConfigError(f'--target "{target}" cannot be met: {reason}. {so_far}')
+    return UserError(f'--target "{target}" cannot be met: {reason}. {so_far}')
 
 
 def _amounts(classifier: ImageClassifier, options: Options, target: Target, overhead: float) -> Iterator[float]:
@@ -281,7 +281,7 @@ def _enough(classifier: ImageClassifier, target: Target, overhead: float) -> flo
     """The least share of channels whose removal meets the bounds of size and latency: neither depends on training.
 
     Raises:
-        ConfigError: not even the most that can be removed does.
+        UserError: not even the most that can be removed does.
     """
 
     def unmet(amount: float) -> list[str]:

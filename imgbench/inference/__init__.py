@@ -1,0 +1,1 @@
+"""A finished run -> a function of images."""
