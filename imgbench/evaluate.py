@@ -77,6 +77,7 @@ def evaluate(predictor: "Predictor", args: argparse.Namespace) -> int:
         print(f"Note: {len(changed)} image(s) have changed since training, for example {changed[0]}")
     predictions = Predictions(
         [paths[i] for i in good],
+        [""] * len(good),
         np.array([targets[i] for i in good], np.int64),
         probabilities[good],
         predictor.class_names,

@@ -22,7 +22,8 @@ def predictions_of(targets, predicted, k):
     probabilities = np.full((len(targets), k), 0.1, np.float32)
     probabilities[np.arange(len(targets)), predicted] = 0.9
     names = [f"class {i}" for i in range(k)]
-    return Predictions([f"{i}.png" for i in range(len(targets))], np.asarray(targets, np.int64), probabilities, names)
+    n = len(targets)
+    return Predictions([f"{i}.png" for i in range(n)], [""] * n, np.asarray(targets, np.int64), probabilities, names)
 
 
 def confusion_of(targets, predicted, k):

@@ -14,9 +14,9 @@ import yaml
 from hydra.errors import InstantiationException
 
 import imgbench
-from imgbench.cli import compose
 from imgbench.data.cache import digest
 from imgbench.errors import UserError
+from imgbench.experiment.compose import compose
 from imgbench.run import Run
 from imgbench.train import train
 from imgbench.training.callbacks import COLUMNS

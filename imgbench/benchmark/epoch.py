@@ -17,7 +17,7 @@ from imgbench.benchmark.data import image_folder_loader
 from imgbench.benchmark.rounds import Timing, alternate, serve
 from imgbench.benchmark.step import plain_model, plain_step
 from imgbench.data.scan import TRAIN, VAL
-from imgbench.experiment.build import build_classifier, build_data, build_trainer, settle
+from imgbench.experiment.build import apply_defaults, build_classifier, build_data, build_trainer
 from imgbench.training import fast
 
 
@@ -46,7 +46,7 @@ def _imgbench(connection: Connection, config: dict[str, Any]) -> None:
     composed.callbacks.early_stopping = None
     settings, _ = fast.apply(fast.FastSettings(**config["fast"]), config["trainer"]["accelerator"])
     data = build_data(composed)
-    settle(composed, len(data.rows(TRAIN)))
+    apply_defaults(composed, len(data.rows(TRAIN)))
     composed.trainer.max_epochs = 1000  # a schedule needs an end; the gate comes before it
     classifier = build_classifier(composed, data.class_names, data.preprocessing, settings, class_weights=None)
     fast.prepare(classifier, settings)

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 from omegaconf import OmegaConf
 
-from imgbench.compression.measure import multiply_adds, onnx_latency_ms, size_mb
-from imgbench.data.scan import TEST, VAL
+from imgbench.compression.measure import onnx_latency_ms, size_mb
+from imgbench.data.scan import SPLITS, TEST, VAL
 from imgbench.errors import UserError
 from imgbench.evaluation.metrics import Number, describe, paired_difference, proportion
 from imgbench.evaluation.plots import draw_pareto
 from imgbench.experiment.build import build_data
-from imgbench.experiment.outcome import predict_split
 from imgbench.inference.onnx_file import OnnxModel, write_onnx
-from imgbench.inference.predictor import Predictor
+from imgbench.inference.predict_split import predict_split
 from imgbench.models.layers import normalises_batches
+from imgbench.models.summary import multiply_adds
 from imgbench.run import Run
 from imgbench.training.classifier import load_classifier
 
@@ -59,8 +59,8 @@ def measure_rungs(runs: dict[str, Run], threads: int) -> list[Rung]:
                 file = Path(folder) / "model.onnx"
                 write_onnx(classifier, file)
             model = OnnxModel(file, threads=threads)
-            predictor = Predictor(OnnxModel(file))  # with all threads: only latency depends on their number
-            predictions = {part: predict_split(predictor, data, part) for part in (TEST, VAL)}
+            unbound = OnnxModel(file)  # with all threads: only latency depends on their number
+            predictions = {part: predict_split(unbound, data, SPLITS[part]) for part in (TEST, VAL)}
             paths = predictions[TEST].paths
             tested = tested or paths
             if paths != tested:
@@ -72,7 +72,7 @@ def measure_rungs(runs: dict[str, Run], threads: int) -> list[Rung]:
                 model.preprocessing.image_size,
                 normalises_batches(classifier.model),
                 sum(parameter.numel() for parameter in classifier.model.parameters()),
-                multiply_adds(classifier),
+                multiply_adds(classifier.model, model.preprocessing.image_size),
                 size_mb(file),
                 onnx_latency_ms(model),
                 onnx_latency_ms(model, batch=32),

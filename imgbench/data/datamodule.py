@@ -197,8 +197,9 @@ class ImageFolderDataModule(L.LightningDataModule):
         std = np.sqrt(np.maximum(squares / number - mean**2, 1e-6))  # a constant channel must not divide by zero
         return {"mean": tuple(mean.round(4).tolist()), "std": tuple(std.round(4).tolist())}
 
-    def rows(self, part: int) -> np.ndarray:
+    def rows(self, part: int | str) -> np.ndarray:
         """Rows of `table` in a split (an index into SPLITS); for VAL those of TEST if the model is selected on it."""
+        part = SPLITS.index(part) if isinstance(part, str) else part
         return np.flatnonzero(self.table.splits == (TEST if part == VAL and self.plan.selects_on_test else part))
 
     @property
@@ -211,7 +212,7 @@ class ImageFolderDataModule(L.LightningDataModule):
         """(num_classes,) training images of each class."""
         return np.bincount(self.table.labels[self.rows(TRAIN)], minlength=len(self.class_names))
 
-    def dataset(self, part: int) -> ImageDataset:
+    def dataset(self, part: int | str) -> ImageDataset:
         """The images of a split as they are stored."""
         table, rows = self.table, self.rows(part)
         paths = [table.paths[i] for i in rows]
@@ -219,11 +220,11 @@ class ImageFolderDataModule(L.LightningDataModule):
             table.root, paths, table.labels[rows], self.preprocessing, self._pixels, self._pixel_rows[rows]
         )
 
-    def _loader(self, part: int) -> DataLoader[Batch]:
+    def loader(self, part: int | str, shuffle: bool = False) -> DataLoader[Batch]:
         dataset = self.dataset(part)
         # Reading from the cache takes a millisecond a batch, less than handing it from another thread.
         loader = DataLoader if self._pixels is not None else StreamingLoader
-        sampler = EpochSampler(len(dataset), self.seed) if part == TRAIN else range(len(dataset))
+        sampler = EpochSampler(len(dataset), self.seed) if shuffle else range(len(dataset))
         return loader(
             dataset,
             batch_sampler=EvenBatches(sampler, self.batch_size, drop_last=False),
@@ -232,13 +233,13 @@ class ImageFolderDataModule(L.LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return self._loader(TRAIN)
+        return self.loader(TRAIN, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return self._loader(VAL)
+        return self.loader(VAL)
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        return self._loader(TEST)
+        return self.loader(TEST)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         images, targets = batch

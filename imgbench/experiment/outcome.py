@@ -1,34 +1,24 @@
-"""What a trained run shows: the images it saw, and how good its model is."""
+"""What a run shows before it is trained, the images it sees, and after it: how good its model is."""
 
 import shlex
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
-from rich.console import Console
-from rich.progress import track
+from omegaconf import OmegaConf
 
 from imgbench.data.datamodule import ImageFolderDataModule
-from imgbench.data.scan import SPLITS, TEST, TRAIN, VAL
 from imgbench.evaluation.metrics import describe
 from imgbench.evaluation.plots import draw_curves, draw_grid
-from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.results import SELECTED_ON_TEST, write_report, write_results
+from imgbench.experiment.build import build_data
+from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Predictor
 from imgbench.run import Run
 
-if TYPE_CHECKING:
-    from imgbench.training.classifier import ImageClassifier
 
-
-T = TypeVar("T")
-
-
-def write_grid(data: ImageFolderDataModule, classifier: "ImageClassifier", run: Run, number: int = 20) -> None:
+def write_grid(data: ImageFolderDataModule, run: Run, number: int = 20) -> None:
     """`samples.png`: training images as the network sees them, augmented, but before normalisation."""
-    train = data.dataset(TRAIN)
+    train = data.dataset("train")
     order = np.random.default_rng(data.seed).permutation(len(train))[:number]
     with torch.random.fork_rng():  # drawing a picture must not change what is trained
         images, targets = data.augment_batch(*train.__getitems__(order.tolist()))
@@ -41,9 +31,16 @@ def write_grid(data: ImageFolderDataModule, classifier: "ImageClassifier", run: 
     draw_grid(images.permute(0, 2, 3, 1).numpy(), names, run.path / "samples.png", title)
 
 
-def write_outcome(run: Run, data: ImageFolderDataModule, config: DictConfig, announce: bool = True) -> None:
-    """Draws the curves; writes how good the run's model is, and prints it. Before the first epoch's end, nothing."""
-    title = f"{config.model_name} on {config.data_name}"
+def conclude(run: Run, data: ImageFolderDataModule | None = None, announce: bool = True) -> None:
+    """Evaluates the run's model, draws, reports and prints; nothing where no epoch has ended.
+
+    It needs the run directory only, and can be done again: for a run that was killed after its last epoch.
+
+    Args:
+        data: what `build_data` made of the run's configuration, where it is known already.
+    """
+    config = run.config
+    title = f"{config['model_name']} on {config['data_name']}"
     best_epoch = None
     if run.best.exists():
         best_epoch = torch.load(run.best, mmap=True, weights_only=True)["epoch"] + 1
@@ -52,11 +49,11 @@ def write_outcome(run: Run, data: ImageFolderDataModule, config: DictConfig, ann
         draw_curves(run.path / "metrics.csv", run.path / "curves.png", title, best_epoch)
     if run.model is None:
         return
-    predictor = Predictor.load(run.model)
+    data = data or build_data(OmegaConf.create(config))
+    model = Predictor.load(run.model).model
     selected_on_test = data.plan.selects_on_test
-    results = {}
-    for part in (TEST,) if selected_on_test else (TEST, VAL):
-        results[SPLITS[part]] = predict_split(predictor, data, part)
+    splits = ("test",) if selected_on_test else ("test", "val")
+    results = {split: predict_split(model, data, split) for split in splits}
     metrics = write_results(run.path, title, results, selected_on_test)
     write_report(run.path, title, metrics, selected_on_test)
     if not announce:
@@ -67,17 +64,3 @@ def write_outcome(run: Run, data: ImageFolderDataModule, config: DictConfig, ann
     place = shlex.quote(str(run.shown))
     print(f"Next           python -m imgbench.evaluate {place}")
     print(f"               python -m imgbench.predict {place} IMAGE...")
-
-
-def predict_split(predictor: Predictor, data: ImageFolderDataModule, part: int) -> Predictions:
-    """The predictor's probabilities for the images of a split, TEST or VAL."""
-    loader = data.test_dataloader() if part == TEST else data.val_dataloader()
-    batches = (data.preprocessing.center_crop(images) for images, _ in _progress(loader, SPLITS[part]))
-    probabilities = np.concatenate([predictor.model(images) for images in batches])
-    rows = data.rows(part)
-    paths = [data.table.paths[i] for i in rows]
-    return Predictions(paths, data.table.labels[rows].astype(np.int64), probabilities, data.class_names)
-
-
-def _progress(batches: Iterable[T], split: str) -> Iterable[T]:
-    return track(batches, f"Evaluating {split}", transient=True) if Console().is_terminal else batches

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from imgbench.data.loading import decode_batches
 from imgbench.errors import UserError
-from imgbench.evaluation.predictions import class_probabilities
 from imgbench.inference.onnx_file import OnnxModel
 from imgbench.preprocessing import DecodeError, Preprocessing
 from imgbench.run import Run
@@ -53,8 +53,9 @@ class TorchModel:
         self.preprocessing = Preprocessing.from_dict(classifier.hparams["preprocessing"])
         self.provenance: dict[str, Any] = classifier.hparams["provenance"] or {}
 
+    @torch.inference_mode()
     def __call__(self, images: Tensor) -> np.ndarray:
-        return class_probabilities(self.classifier, [images], self.device)
+        return self.classifier(images.to(self.device)).float().softmax(1).cpu().numpy()
 
 
 class Predictor:
