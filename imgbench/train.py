@@ -45,7 +45,6 @@ def train(
     # Imported here, because torch and lightning take seconds and `--help` needs neither.
     import lightning as L
 
-    from imgbench.data.scan import TRAIN
     from imgbench.experiment.build import (
         build_classifier,
         build_data,
@@ -64,7 +63,7 @@ def train(
     L.seed_everything(config.seed, workers=True, verbose=False)
     settings, device = fast.apply(fast.FastSettings(**config.fast), config.trainer.accelerator)
     data = data or build_data(config)
-    settle(config, len(data.rows(TRAIN)))
+    settle(config, len(data.rows("train")))
     run.write_config(plain(config), from_weights=start is not None)
     run.write_split(data.table.csv_lines())
     run.note(device=device, precision=settings.precision, selected_on_test=data.plan.selects_on_test)

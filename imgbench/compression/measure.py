@@ -12,7 +12,6 @@ import torch
 from torchinfo import summary
 
 from imgbench.data.datamodule import ImageFolderDataModule
-from imgbench.data.scan import VAL
 from imgbench.evaluation.predictions import class_probabilities
 from imgbench.inference.onnx_file import OnnxModel
 from imgbench.training.classifier import ImageClassifier
@@ -103,4 +102,4 @@ def validation_accuracy(classifier: ImageClassifier, data: ImageFolderDataModule
     classifier.eval().to(device)
     batches = (data.preprocessing.center_crop(images) for images, _ in data.val_dataloader())
     predicted = class_probabilities(classifier, batches, device).argmax(1)
-    return float((predicted == data.table.labels[data.rows(VAL)]).mean())
+    return float((predicted == data.table.labels[data.rows("val")]).mean())

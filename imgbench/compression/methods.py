@@ -1,5 +1,6 @@
 """The methods of compression, each from a run to a smaller run; shared by the commands that compress."""
 
+import csv
 import logging
 import math
 import shutil
@@ -101,8 +102,8 @@ def same_images(config: DictConfig, parent: Run) -> ImageFolderDataModule:
     """
     data = build_data(config)
     table = data.table
-    own = zip(table.paths, (SPLITS[part] for part in table.splits), table.digests, strict=True)
-    now = {path: (split, digest.tobytes().hex()) for path, split, digest in own}
+    own = csv.DictReader(table.csv_lines())
+    now = {row["path"]: (row["split"], row["hash"]) for row in own}
     then = {row["path"]: (row["split"], row["hash"]) for split in SPLITS for row in parent.split_rows(split)}
     if now == then:
         return data

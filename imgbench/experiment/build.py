@@ -1,6 +1,7 @@
 """From a composed configuration to the objects of a run; shared by the commands that speak Hydra."""
 
 import importlib.util
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,11 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
+from imgbench.inspection.leaks import find_leaks
 from imgbench.models.layers import normalises_batches
 from imgbench.preprocessing import Preprocessing
 from imgbench.training.checkpoint import AtomicCheckpointIO
 from imgbench.training.classifier import ImageClassifier, build_model
 from imgbench.training.fast import FastSettings, supports_fused
+
+log = logging.getLogger(__name__)
 
 
 def plain(config: Any) -> Any:
@@ -50,6 +54,8 @@ def build_data(config: DictConfig) -> ImageFolderDataModule:
         raise UserError("data.root is not set. Point it at your photographs: data=folder data.root=/my/photos")
     data: ImageFolderDataModule = create(config.data, augment=create(config.augment), seed=config.seed)
     data.setup()
+    for message in find_leaks(data.table):
+        log.warning("%s", message)
     config.data.num_classes = len(data.class_names)
     config.data.root = str(data.table.root.resolve())
     return data

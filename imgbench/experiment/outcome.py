@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.progress import track
 
 from imgbench.data.datamodule import ImageFolderDataModule
-from imgbench.data.scan import SPLITS, TEST, TRAIN, VAL
 from imgbench.evaluation.metrics import describe
 from imgbench.evaluation.plots import draw_curves, draw_grid
 from imgbench.evaluation.predictions import Predictions
@@ -28,7 +27,7 @@ T = TypeVar("T")
 
 def write_grid(data: ImageFolderDataModule, classifier: "ImageClassifier", run: Run, number: int = 20) -> None:
     """`samples.png`: training images as the network sees them, augmented, but before normalisation."""
-    train = data.dataset(TRAIN)
+    train = data.dataset("train")
     order = np.random.default_rng(data.seed).permutation(len(train))[:number]
     with torch.random.fork_rng():  # drawing a picture must not change what is trained
         images, targets = data.augment_batch(*train.__getitems__(order.tolist()))
@@ -55,8 +54,8 @@ def write_outcome(run: Run, data: ImageFolderDataModule, config: DictConfig, ann
     predictor = Predictor.load(run.model)
     selected_on_test = data.plan.selects_on_test
     results = {}
-    for part in (TEST,) if selected_on_test else (TEST, VAL):
-        results[SPLITS[part]] = predict_split(predictor, data, part)
+    for split in ("test",) if selected_on_test else ("test", "val"):
+        results[split] = predict_split(predictor, data, split)
     metrics = write_results(run.path, title, results, selected_on_test)
     write_report(run.path, title, metrics, selected_on_test)
     if not announce:
@@ -69,12 +68,11 @@ def write_outcome(run: Run, data: ImageFolderDataModule, config: DictConfig, ann
     print(f"               python -m imgbench.predict {place} IMAGE...")
 
 
-def predict_split(predictor: Predictor, data: ImageFolderDataModule, part: int) -> Predictions:
-    """The predictor's probabilities for the images of a split, TEST or VAL."""
-    loader = data.test_dataloader() if part == TEST else data.val_dataloader()
-    batches = (data.preprocessing.center_crop(images) for images, _ in _progress(loader, SPLITS[part]))
+def predict_split(predictor: Predictor, data: ImageFolderDataModule, split: str) -> Predictions:
+    """The predictor's probabilities for the images of a split."""
+    batches = (data.preprocessing.center_crop(images) for images, _ in _progress(data.loader(split), split))
     probabilities = np.concatenate([predictor.model(images) for images in batches])
-    rows = data.rows(part)
+    rows = data.rows(split)
     paths = [data.table.paths[i] for i in rows]
     return Predictions(paths, data.table.labels[rows].astype(np.int64), probabilities, data.class_names)
 
