@@ -8,7 +8,6 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from imgbench.compression.measure import onnx_latency_ms, size_mb
-from imgbench.data.scan import SPLITS, TEST, VAL
 from imgbench.errors import UserError
 from imgbench.evaluation.metrics import Number, describe, paired_difference, proportion
 from imgbench.evaluation.plots import draw_pareto
@@ -48,7 +47,7 @@ def measure_rungs(runs: dict[str, Run], threads: int) -> list[Rung]:
     """
     rungs: dict[str, Rung] = {}
     tested: list[str] = []
-    teacher: dict[int, np.ndarray] = {}  # which images of each split it has right
+    teacher: dict[str, np.ndarray] = {}  # which images of each split it has right
     for name in sorted(runs, key=lambda name: name != TEACHER):
         run = runs[name]
         data = build_data(OmegaConf.create(run.config))
@@ -60,12 +59,12 @@ def measure_rungs(runs: dict[str, Run], threads: int) -> list[Rung]:
                 write_onnx(classifier, file)
             model = OnnxModel(file, threads=threads)
             unbound = OnnxModel(file)  # with all threads: only latency depends on their number
-            predictions = {part: predict_split(unbound, data, SPLITS[part]) for part in (TEST, VAL)}
-            paths = predictions[TEST].paths
+            predictions = {split: predict_split(unbound, data, split) for split in ("test", "val")}
+            paths = predictions["test"].paths
             tested = tested or paths
             if paths != tested:
                 raise UserError(f"{run.shown} was tested on other images than {runs[TEACHER].shown}.")
-            hits = {part: p.predicted == p.targets for part, p in predictions.items()}
+            hits = {split: p.predicted == p.targets for split, p in predictions.items()}
             teacher = teacher or hits
             rungs[name] = Rung(
                 name,
@@ -76,9 +75,9 @@ def measure_rungs(runs: dict[str, Run], threads: int) -> list[Rung]:
                 size_mb(file),
                 onnx_latency_ms(model),
                 onnx_latency_ms(model, batch=32),
-                proportion(int(hits[TEST].sum()), len(paths)),
-                paired_difference(hits[TEST], teacher[TEST]),
-                round(100 * float(teacher[VAL].mean() - hits[VAL].mean()), 6),
+                proportion(int(hits["test"].sum()), len(paths)),
+                paired_difference(hits["test"], teacher["test"]),
+                round(100 * float(teacher["val"].mean() - hits["val"].mean()), 6),
             )
     return [rungs[name] for name in runs]
 

@@ -1,5 +1,6 @@
 """The methods of compression, each from a run to a smaller run; shared by the commands that compress."""
 
+import csv
 import logging
 import math
 import shutil
@@ -30,7 +31,7 @@ from imgbench.data.scan import SPLITS
 from imgbench.errors import UserError
 from imgbench.experiment.build import build_data, plain
 from imgbench.experiment.compose import override, storable
-from imgbench.experiment.fit import run_experiment
+from imgbench.experiment.fit import run_experiment, write_table
 from imgbench.experiment.outcome import conclude
 from imgbench.inference.onnx_file import OnnxModel
 from imgbench.models.layers import normalises_batches
@@ -103,8 +104,8 @@ def same_images(config: DictConfig, parent: Run) -> ImageFolderDataModule:
     """
     data = build_data(config)
     table = data.table
-    own = zip(table.paths, (SPLITS[part] for part in table.splits), table.digests, strict=True)
-    now = {path: (split, digest.tobytes().hex()) for path, split, digest in own}
+    own = csv.DictReader(table.csv_lines())
+    now = {row["path"]: (row["split"], row["hash"]) for row in own}
     then = {row["path"]: (row["split"], row["hash"]) for split in SPLITS for row in parent.split_rows(split)}
     if now == then:
         return data
@@ -330,7 +331,7 @@ def quantize(parent: Run, run: Run, options: Options, words: Sequence[str]) -> d
     data = same_images(config, parent)
     classifier = load_classifier(parent.best)
     run.write_config({**storable(config), "quantized": True})
-    write_atomically(run.path / "split.csv", data.table.csv_lines(), errors="surrogateescape")
+    write_table(run, data)
     run.note(selected_on_test=data.plan.selects_on_test, provenance=classifier.hparams["provenance"])
     write_atomically(run.path / "summary.txt", model_table(classifier.model, data.preprocessing.image_size))
     chosen = {"max_drop": options.max_drop, "calibration_images": options.calibration}
