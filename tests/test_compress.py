@@ -86,8 +86,8 @@ def test_pruned_run_has_fewer_channels_and_says_what_was_done(run_compress, pare
     assert run.info["cost"]["multiply_adds"] < run.info["parent_cost"]["multiply_adds"]
     assert run.config["scheduler"]["_target_"].endswith("cosine")
     assert run.config["optimizer"]["lr"] == pytest.approx(parent.config["optimizer"]["lr"] / 10)
-    verdict = imgbench.load(run.path).predict(Path(run.config["data"]["root"]) / "cat" / "0.png")[0]
-    assert verdict.label in ("cat", "dog")
+    prediction = imgbench.load(run.path).predict(Path(run.config["data"]["root"]) / "cat" / "0.png")[0]
+    assert prediction.label in ("cat", "dog")
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_onnx_file_predicts_what_the_checkpoint_predicts(place, onnx_run, tiny_r
     assert ours.preprocessing == known.preprocessing
     assert ours.provenance == known.provenance
     found, expected = ours.predict(photos), known.predict(photos)
-    assert [verdict.label for verdict in found] == [verdict.label for verdict in expected]
+    assert [prediction.label for prediction in found] == [prediction.label for prediction in expected]
     assert np.allclose([v.probability for v in found], [v.probability for v in expected], atol=1e-5)
 
 

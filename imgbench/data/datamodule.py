@@ -57,6 +57,13 @@ class ImageFolderDataModule(L.LightningDataModule):
         self.preprocessing = Preprocessing(image_size, short_side)
         self._table: ImageTable | None = None
 
+    @classmethod
+    def of_table(cls, table: ImageTable, preprocessing: Preprocessing) -> "ImageFolderDataModule":
+        """Images that are only evaluated, by the preprocessing of a trained model."""
+        data = cls(str(table.root), nn.Identity(), preprocessing.image_size, preprocessing.short_side)
+        data.plan, data.preprocessing, data._table = table.plan, preprocessing, table
+        return data
+
     @property
     def table(self) -> ImageTable:
         self.setup()

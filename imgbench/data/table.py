@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from imgbench.data.cache import survey
 from imgbench.data.scan import NO_SPLIT, SPLITS, Scan, scan
@@ -138,6 +139,28 @@ def read_table(
     )
     _describe(table, found.notes)
     return table
+
+
+def labelled_table(found: Scan, preprocessing: Preprocessing, groups: list[str] | None = None) -> ImageTable:
+    """Images whose classes and splits are known, to be evaluated: nothing is divided or left in the cache."""
+    size = preprocessing.stored_size
+    fits = len(found.paths) * size * size * 3 < psutil.virtual_memory().available / 4
+    decoded = survey(found, preprocessing, "memory" if fits else "off")
+    splits = found.splits.copy()
+    splits[list(decoded.errors)] = NO_SPLIT
+    return ImageTable(
+        found.root,
+        found.class_names,
+        SplitPlan(),
+        [],
+        found.paths,
+        found.labels,
+        groups or [""] * len(found.paths),
+        splits,
+        decoded.digests,
+        decoded.pixels,
+        decoded.errors,
+    )
 
 
 def _require_decodable(found: Scan, errors: dict[int, str]) -> None:

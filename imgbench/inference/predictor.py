@@ -23,7 +23,7 @@ Source = str | Path | Image.Image | np.ndarray
 
 @dataclass(frozen=True)
 class Prediction:
-    """The verdict on one image."""
+    """The prediction on one image."""
 
     label: str
     probability: float
@@ -97,7 +97,7 @@ class Predictor:
             index, reason = next(iter(errors.items()))
             name = sources[index] if isinstance(sources[index], str | Path) else f"image {index}"
             raise DecodeError(f"{name}: {reason}")
-        return [self.verdict(row) for row in probabilities]
+        return [self.prediction(row) for row in probabilities]
 
     def probabilities(self, sources: Sequence[Source], batch_size: int = 32) -> tuple[np.ndarray, dict[int, str]]:
         """(N, num_classes), with rows of NaN for images that cannot be decoded, and why those cannot."""
@@ -109,7 +109,7 @@ class Predictor:
                 result[indices] = self.model(images)
         return result, errors
 
-    def verdict(self, probabilities: np.ndarray) -> Prediction:
+    def prediction(self, probabilities: np.ndarray) -> Prediction:
         """The Prediction that a row of probabilities (num_classes,) amounts to."""
         order = np.argsort(-probabilities, kind="stable")
         ranked = {self.class_names[i]: float(probabilities[i]) for i in order}
