@@ -36,18 +36,23 @@ def labelled_files(
 
 def folder_files(folder: str, split: str, class_names: list[str]) -> tuple[Path, list[str], list[int]]:
     """All images of a folder of class folders; of one with splits, those of `split`. Classes are matched by name."""
-    from imgbench.data.scan import SPLITS, scan
+    from imgbench.data.layout import folder_that_would_do, setting
+    from imgbench.data.scan import SPLIT_FOLDERS, SPLITS, scan
 
     found = scan(folder, option="--data", min_classes=1)
     unknown = [name for name in found.class_names if name not in class_names]
     if unknown:
+        split_folder = next((found.root / name for name in unknown if name.lower() in SPLIT_FOLDERS), None)
+        inner = split_folder or folder_that_would_do(found.root)
+        mend = "rename or remove the folders" + (
+            f", or name the one inside: {setting('--data', inner)}" if inner else ""
+        )
         raise UserError(
-            f"--data {folder} has classes the model does not know: {unknown}.\nIt knows {class_names}; "
-            "rename or remove the folders."
+            f"--data {folder} has classes the model does not know: {unknown}.\nIt knows {class_names}; {mend}."
         )
     rows = [i for i in range(len(found.paths)) if found.splits[i] in (-1, SPLITS.index(split))]
     if not rows:
-        raise UserError(f"--data {folder} has no split {split!r}.")
+        raise UserError("\n".join([f"--data {folder} has no images for --split {split}.", *found.notes]))
     indices = [class_names.index(found.class_names[found.labels[i]]) for i in rows]
     return found.root, [found.paths[i] for i in rows], indices
 
@@ -98,7 +103,7 @@ def evaluate(predictor: "Predictor", args: argparse.Namespace) -> int:
 
 def metrics_table(metrics: dict[str, dict[str, Any]], split: str, class_names: list[str]) -> str:
     """Accuracy, macro F1, and a line per class, each with its interval."""
-    from imgbench.evaluation.metrics import describe
+    from imgbench.evaluation.metrics import describe, unmeasured_classes
 
     width = max(len(name) for name in [*class_names, "macro F1"])
     lines = [
@@ -108,6 +113,10 @@ def metrics_table(metrics: dict[str, dict[str, Any]], split: str, class_names: l
     for kind in ("precision", "recall"):
         lines.append(f"\n{kind}")
         lines += [f"  {name:<{width}}  {describe(metrics[f'{split}/{kind}/{name}'])}" for name in class_names]
+    if missing := unmeasured_classes(metrics, split):
+        lines.append(
+            f"\nNot measured, for want of images: {', '.join(missing)}. Macro F1 is that of the other classes."
+        )
     return "\n".join(lines)
 
 
