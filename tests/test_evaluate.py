@@ -50,6 +50,18 @@ def test_unknown_class_is_named(tiny_run, make_folder, tmp_path):
         run_evaluate(tiny_run.path, make_folder(tmp_path / "photos", {"cat": 2, "horse": 2}))
 
 
+def test_a_folder_of_some_classes_says_which_were_not_measured(tiny_run, make_folder, tmp_path, capsys):
+    assert run_evaluate(tiny_run.path, make_folder(tmp_path / "photos", {"dog": 2})) == 0
+    assert "Not measured, for want of images: cat" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("inner", ["photos", "test"])
+def test_a_folder_too_deep_is_named(tiny_run, make_folder, tmp_path, inner):
+    make_folder(tmp_path / inner, {"cat": 2, "dog": 2})
+    with pytest.raises(UserError, match=f"--data {tmp_path}/{inner}"):
+        run_evaluate(tiny_run.path, tmp_path)
+
+
 def test_damaged_and_changed_images_are_told(tiny_run, tmp_path, make_folder, train_run, capsys):
     root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
     run = train_run(root, tmp_path / "run", "data.split.test=8", "data.split.val=4")
