@@ -57,6 +57,18 @@ def test_unknown_class_is_named(tiny_run, make_folder, tmp_path, run_evaluate):
         run_evaluate(tiny_run.path, make_folder(tmp_path / "photos", {"cat": 2, "horse": 2}))
 
 
+def test_a_folder_of_some_classes_says_which_were_not_measured(tiny_run, make_folder, tmp_path, capsys, run_evaluate):
+    assert run_evaluate(tiny_run.path, make_folder(tmp_path / "photos", {"dog": 2})) == 0
+    assert "Not measured, for want of images: cat" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("inner", ["photos", "test"])
+def test_a_folder_too_deep_is_named(tiny_run, make_folder, tmp_path, inner, run_evaluate):
+    make_folder(tmp_path / inner, {"cat": 2, "dog": 2})
+    with pytest.raises(UserError, match=f"--data {tmp_path}/{inner}"):
+        run_evaluate(tiny_run.path, tmp_path)
+
+
 def test_damaged_and_changed_images_are_told(tiny_run, tmp_path, make_folder, train_run, capsys, run_evaluate):
     root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
     run = train_run(root, tmp_path / "run", "data.split.test=8", "data.split.val=4")
@@ -82,12 +94,6 @@ def test_python_gets_the_numbers_of_the_command(tiny_run):
     known = json.loads((tiny_run.path / "metrics.json").read_text())
     assert found.metrics == {name: number for name, number in known.items() if name.startswith("val/")}
     assert f"on the val images in {tiny_run.config['data']['root']}" in found.table()
-
-
-def test_class_without_images_is_named_as_not_measured(tiny_run, make_folder, tmp_path):
-    found = evaluate(tiny_run.path, data=make_folder(tmp_path / "photos", {"dog": 3}))
-    assert "Note: there are no images of cat, so that these classes are not measured." in found.table()
-    assert found.metrics["test/recall/cat"]["value"] is None
 
 
 def test_images_gone_since_training_are_told(tmp_path, make_folder, train_run):

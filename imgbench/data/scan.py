@@ -1,6 +1,7 @@
 """Finds the images of a data set: which files, which class, and which split if the folders say so."""
 
 import os
+import shlex
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -128,18 +129,16 @@ def _places(walk: Walk, root: Path, option: str, notes: list[str]) -> Iterator[_
         if split == TRAIN:
             known = class_names
         elif not class_names:
-            notes.append(
-                f"{folder} has {unlabelled} images and no class folders: without classes they are left out, and the "
-                f"{name} images are taken from train."
-            )
+            note = f"{folder} has {unlabelled or 'no'} images and no class folders: it counts as if it were not there."
             if unlabelled:
-                notes[-1] += f" To classify them, once trained: python -m imgbench.predict RUN {folder}"
+                note += f" To classify them, once trained: python -m imgbench.predict RUN {shlex.quote(str(folder))}"
+            notes.append(note)
             continue
         elif unknown := natural_sort(set(class_names) - set(known)):
             raise UserError(
                 f"{option}: {folder} has class folders that {folder_of['train']} lacks: {unknown}.\nIt has {known}; "
                 "rename the folders, remove them, or add them to train. Images without a class are for "
-                f"python -m imgbench.predict RUN {folder}"
+                f"python -m imgbench.predict RUN {shlex.quote(str(folder))}"
             )
         yield _Place(split, folder, class_names)
 

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
-from imgbench.evaluation.metrics import Number, classification_metrics, describe
+from imgbench.evaluation.metrics import Number, classification_metrics, describe, unmeasured_classes
 from imgbench.evaluation.plots import draw_curves, draw_grid
 from imgbench.evaluation.results import SELECTED_ON_TEST, write_report, write_results
 from imgbench.experiment.build import build_data
@@ -96,6 +96,10 @@ class Evaluation:
                 f"  {name:<{width}}  {describe(self.metrics[f'{self.split}/{kind}/{name}'])}"
                 for name in self.class_names
             ]
+        if missing := unmeasured_classes(self.metrics, self.split):
+            lines.append(
+                f"\nNot measured, for want of images: {', '.join(missing)}. Macro F1 is that of the other classes."
+            )
         return "\n".join(lines)
 
 
@@ -115,8 +119,6 @@ def evaluate(path: Path, split: str, folder: Path | None = None, output: Path | 
     if selected_on_test:
         notes.append(SELECTED_ON_TEST)
     table = data.table
-    if missing := table.missing_classes(split):
-        notes.append(f"there are no images of {', '.join(missing)}, so that these classes are not measured")
     left_out = [f"{table.root / path} ({reason})" for path, reason in table.left_out]
     if not len(data.rows(split)):
         raise UserError(f"None of the {len(table.paths)} images in {table.root} can be decoded.")

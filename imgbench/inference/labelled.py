@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from imgbench.data.datamodule import ImageFolderDataModule
-from imgbench.data.scan import NO_SPLIT, SPLITS, Scan, scan
+from imgbench.data.layout import folder_that_would_do, setting
+from imgbench.data.scan import NO_SPLIT, SPLIT_FOLDERS, SPLITS, Scan, scan
 from imgbench.data.table import labelled_table
 from imgbench.errors import UserError
 from imgbench.inference.predictor import Model
@@ -60,13 +61,17 @@ def images_of_folder(folder: str | Path, split: str, model: Model) -> ImageFolde
     found = scan(folder, option="--data", min_classes=1)
     unknown = [name for name in found.class_names if name not in model.class_names]
     if unknown:
+        split_folder = next((found.root / name for name in unknown if name.lower() in SPLIT_FOLDERS), None)
+        inner = split_folder or folder_that_would_do(found.root)
+        mend = "rename or remove the folders" + (
+            f", or name the one inside: {setting('--data', inner)}" if inner else ""
+        )
         raise UserError(
-            f"--data {folder} has classes the model does not know: {unknown}.\nIt knows {model.class_names}; "
-            "rename or remove the folders."
+            f"--data {folder} has classes the model does not know: {unknown}.\nIt knows {model.class_names}; {mend}."
         )
     rows = np.flatnonzero(np.isin(found.splits, [NO_SPLIT, SPLITS.index(split)]))
     if not len(rows):
-        raise UserError(f"--data {folder} has no split {split!r}.")
+        raise UserError("\n".join([f"--data {folder} has no images for --split {split}.", *found.notes]))
     of_model = np.array([model.class_names.index(name) for name in found.class_names], np.int32)
     chosen = replace(
         found,
