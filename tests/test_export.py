@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from imgbench.compression.torch_export import load_torch_export
 from PIL import Image
 
 import imgbench
 from imgbench import export
-from imgbench.compression.torch_export import load_torch_export
 from imgbench.errors import UserError
 from imgbench.inference.onnx_file import OnnxModel, write_onnx
 from imgbench.preprocessing import Preprocessing, open_image

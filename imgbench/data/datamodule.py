@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from imgbench.data.cache import survey
+from imgbench.data.cache import decode_images
 from imgbench.data.loading import Batch, EpochSampler, EvenBatches, ImageDataset, StreamingLoader, keep_batch
 from imgbench.data.scan import SPLITS, TEST, TRAIN, VAL, describe_skipped, scan
 from imgbench.data.split import SplitPlan, assign_splits, group_names
@@ -86,7 +86,7 @@ class ImageFolderDataModule(L.LightningDataModule):
         short_side: resize the short side to this and crop the centre, instead of stretching; None stretches.
         normalize: `unit` (0 to 1), `imagenet`, or `train` (statistics of the training images).
         num_classes: stated, it must agree with what is found.
-        cache: see `imgbench.data.cache.survey`.
+        cache: see `imgbench.data.cache.decode_images`.
 
     Raises:
         UserError: by `setup`, when the folder cannot be used as it is.
@@ -136,7 +136,7 @@ class ImageFolderDataModule(L.LightningDataModule):
                 f"data.num_classes={self.stated_classes}, but {found.root} has {len(found.class_names)} class folders: "
                 f"{found.class_names}.\nSet data.num_classes={len(found.class_names)}, or null to take what is there."
             )
-        read = survey(found, self.preprocessing, self.cache)
+        read = decode_images(found, self.preprocessing, self.cache)
         found.skipped["damaged"] += len(read.errors)
         for row, reason in list(read.errors.items())[:10]:
             log.warning("Left out, cannot be decoded: %s (%s)", found.root / found.paths[row], reason)
@@ -149,6 +149,7 @@ class ImageFolderDataModule(L.LightningDataModule):
             found.root, usable.paths, usable.labels, groups, splits, read.digests[good], found.class_names
         )
         self._pixels, self._pixel_rows = read.pixels, good
+        self.preprocessing = replace(self.preprocessing, intensity=read.intensity)
         self.preprocessing = replace(self.preprocessing, **self._statistics())
         counts = ", ".join(f"{(splits == part).sum()} {name}" for part, name in enumerate(SPLITS) if part in splits)
         log.info(

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from imgbench.errors import UserError
+from imgbench.preprocessing import IMAGE_ENDINGS, image_format
 
 SPLITS = ("train", "val", "test")
 TRAIN, VAL, TEST = range(3)
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 LAYOUTS = """Expected one of
   {root}/<class>/*.jpg
   {root}/{{train,val,test}}/<class>/*.jpg      (val and test may be missing; valid and validation mean val)"""
@@ -57,13 +57,6 @@ def natural_sort(names: Iterable[str]) -> list[str]:
     return sorted(sorted(names), key=natural_key)
 
 
-def looks_like_image(head: bytes) -> bool:
-    """Whether the first 12 bytes are those of a JPEG, PNG, GIF, BMP, TIFF or WebP file."""
-    return head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")) or (
-        head[:4] == b"RIFF" and head[8:12] == b"WEBP"
-    )
-
-
 def _image_files(folder: str, skipped: Counter[str]) -> Iterator[tuple[str, int, int]]:
     """Yields (path, size, mtime_ns) of every image below `folder`, in an order that does not depend on the disk."""
     subfolders: list[str] = []
@@ -95,7 +88,7 @@ def _is_image(entry: "os.DirEntry[str]") -> bool:
     if os.path.splitext(entry.name)[1].lower() in IMAGE_ENDINGS:  # noqa: PTH122 a Path per file costs memory and time
         return True
     with open(entry.path, "rb") as file:  # noqa: PTH123
-        return looks_like_image(file.read(12))
+        return image_format(file.read(12)) is not None
 
 
 def class_folders(folder: Path) -> list[str]:
