@@ -43,6 +43,9 @@ BYTES_PER_PIXEL = 8  # Pillow keeps four for each RGB pixel; turning a picture u
 # needed. At 3, resized photographs of 12 megapixels differ from fully decoded ones by at most one grey level in all but
 # one value of 100,000; at 2, by up to three levels.
 REDUCED = 3
+# Smaller pictures are decoded fast enough as they are, and they are sharper than what comes from a camera, so that they
+# would differ more.
+SMALLEST_REDUCED = 1500  # pixels of the short side
 HEIC_NEEDS = 'HEIC, which needs: pip install "imgbench[heic]"'
 
 # The values of black and white in files of more than 8 bits: of the whole data set, or, where it had no such files,
@@ -294,8 +297,9 @@ def _opened(data: bytes) -> Image.Image:
 
 
 def _reduce(image: JpegImagePlugin.JpegImageFile, size: int) -> None:
-    """Has a JPEG decoded at a reduced size, which must divide both sides: a remainder would shift the picture."""
+    """Has a large JPEG decoded at a reduced size, which must divide both sides: a remainder would shift the picture."""
     for scale in (8, 4, 2):
-        if image.width % scale == image.height % scale == 0 and min(image.size) >= scale * REDUCED * size:
+        enough = min(image.size) >= max(scale * REDUCED * size, SMALLEST_REDUCED)
+        if enough and image.width % scale == image.height % scale == 0:
             image.draft(None, (image.width // scale, image.height // scale))
             return

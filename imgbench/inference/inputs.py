@@ -36,7 +36,7 @@ def single_images(images: Source | Iterable[Source]) -> list[Source]:
     for number, image in enumerate(images):
         if not isinstance(image, Source):
             raise UserError(f"image {number} of predict is a {type(image).__name__}; expected {EXPECTED}.")
-        sources += image if isinstance(image, np.ndarray | Tensor) and image.ndim == 4 else [image]
+        sources.extend(image if isinstance(image, np.ndarray | Tensor) and image.ndim == 4 else [image])
     return sources
 
 
