@@ -18,7 +18,7 @@ from imgbench.inference.onnx_file import OnnxModel, write_onnx
 from imgbench.inference.predictor import Predictor
 from imgbench.models.layers import normalises_batches
 from imgbench.run import Run
-from imgbench.training.classifier import load_classifier
+from imgbench.training.checkpoint import load_classifier
 
 TEACHER = "teacher"
 

@@ -36,7 +36,8 @@ from imgbench.models.narrow import layer_widths
 from imgbench.run import Run, sha256
 from imgbench.summary import model_table
 from imgbench.train import train
-from imgbench.training.classifier import ImageClassifier, load_classifier
+from imgbench.training.checkpoint import load_classifier
+from imgbench.training.classifier import ImageClassifier
 from imgbench.training.fast import device_name
 
 log = logging.getLogger(__name__)
@@ -184,7 +185,7 @@ def finetuning_as_it_is(parent: Run, words: Sequence[str]) -> DictConfig:
     if changed or plain(config.model) != plain(before.model):
         raise UserError(
             f"{' '.join(words)}: pruning keeps the model and {', '.join(changed) or 'its head'} of {parent.shown}. "
-            "Another model is for distill: compress RUN distill prune model=student_small"
+            "Another model is for distill: compress RUN distill prune model=compact"
         )
     return config
 

@@ -15,7 +15,8 @@ from imgbench.evaluation.predictions import class_probabilities
 from imgbench.inference.onnx_file import OnnxModel
 from imgbench.preprocessing import DecodeError, Preprocessing
 from imgbench.run import Run
-from imgbench.training.classifier import ImageClassifier, load_classifier
+from imgbench.training.checkpoint import load_classifier
+from imgbench.training.classifier import ImageClassifier
 from imgbench.training.fast import device_name
 
 Source = str | Path | Image.Image | np.ndarray
