@@ -20,9 +20,9 @@ METHODS = ("reuse", "distill", "prune", "quantize")
 METHOD_OF = {"amount": "prune", "target": "prune", "steps": "prune", "unstructured": "prune", "max_drop": "quantize",
              "calibration": "quantize", "temperature": "distill", "alpha": "distill"}  # fmt: skip
 EXAMPLES = """methods:
-  reuse     puts another head, such as model=vgg16_gap, on the body that RUN trained, and trains both on: a fifth of
+  reuse     puts another head, such as head=gap, on the body that RUN trained, and trains both on: a fifth of
             RUN's epochs, at its learning rate.
-  distill   trains another model, the student, to answer as RUN does: choose it with model=student_small. Its epochs
+  distill   trains another model, the student, to answer as RUN does: choose it with model=compact. Its epochs
             and its learning rate are RUN's.
   prune     removes channels in steps and fine-tunes after each: a fifth of RUN's epochs, a tenth of its learning rate,
             falling to zero. --unstructured sets single weights to zero instead, which makes nothing faster.
@@ -32,11 +32,11 @@ key=value words override the configuration that RUN was trained with; a choice s
 Of several methods, they are for reuse or distill, else for the first; the next derive their own from its result.
 
 examples:
-  python -m imgbench.compress RUN reuse model=vgg16_gap
-  python -m imgbench.compress RUN distill model=student_small data.image_size=112
+  python -m imgbench.compress RUN reuse head=gap
+  python -m imgbench.compress RUN distill model=compact data.image_size=112
   python -m imgbench.compress RUN prune --amount 0.5 trainer.max_epochs=5
   python -m imgbench.compress RUN prune --target "size<=2MB,drop<=1pt"
-  python -m imgbench.compress RUN distill prune quantize model=student_small --output outputs/light
+  python -m imgbench.compress RUN distill prune quantize model=compact --output outputs/light
 """
 
 

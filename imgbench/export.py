@@ -70,7 +70,7 @@ def compare(exported: Callable[["np.ndarray"], "np.ndarray"], checkpoint: Path, 
 def export(args: argparse.Namespace) -> int:
     """Writes the file beside its place and compares it there; only one that agrees is put in place. The exit code."""
     from imgbench.inference.onnx_file import OnnxModel, write_onnx
-    from imgbench.inference.predictor import load_classifier
+    from imgbench.training.checkpoint import load_classifier
 
     run = Run.open(args.run)
     checkpoint = Path(args.run) if Path(args.run).suffix == ".ckpt" else run.best

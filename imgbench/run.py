@@ -6,6 +6,7 @@ The files are listed in the README. Everything here reads or writes plain YAML, 
 import csv
 import errno
 import hashlib
+import importlib.util
 import json
 import os
 import platform
@@ -299,5 +300,46 @@ def _git_commit() -> str | None:
     return commit.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
 
 
+TRUSTED = ("imgbench", "torch.nn", "torch.optim", "torchvision", "timm")
+_own_targets: set[str] = set()
+
+
+def trust_target(target: Any) -> None:
+    """Lets `check_target` pass what the user's own configuration names, for as long as this process lasts."""
+    _own_targets.add(str(target))
+
+
+def is_trusted_by_user(target: Any) -> bool:
+    """Whether the user's own configuration names `target`, or the environment variable `IMGBENCH_TRUST` its module."""
+    names = filter(None, re.split(r"[\s,]+", os.environ.get("IMGBENCH_TRUST", "")))
+    return target in _own_targets or str(target).startswith(tuple(f"{name}." for name in names))
+
+
 def check_target(target: Any, option: str) -> None:
-    """stub"""
+    """Refuses the `_target_` of a checkpoint or of another's run before anything is imported by its name.
+
+    Importing a module executes it, and whoever sends a checkpoint can send a module along.
+
+    Raises:
+        UserError: it lies in no module that is trusted; `option` says where it stands.
+    """
+    if not (isinstance(target, str) and re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", target)):
+        raise UserError(f"{option}={target!r}, but a _target_ is the dotted name of a class, such as torch.nn.Linear.")
+    if is_trusted_by_user(target):
+        return
+    package = target.split(".")[0]
+    if not target.startswith(tuple(f"{name}." for name in TRUSTED)) or _lies_in_working_directory(package):
+        raise UserError(
+            f"{option}={target} is not imported: a file of unknown origin could name any code, so only what is "
+            f"installed of {', '.join(TRUSTED)} is trusted.\nIf {package} is your own, say so in the environment: "
+            f"IMGBENCH_TRUST={package}"
+        )
+
+
+def _lies_in_working_directory(package: str) -> bool:
+    """Whether an import of `package` would take what happens to lie there in place of what is installed."""
+    if package in sys.modules:
+        return False
+    spec = importlib.util.find_spec(package)
+    places = (spec.submodule_search_locations or [spec.origin or ""]) if spec else []
+    return any(Path(place).resolve().parent == Path.cwd() for place in places)

@@ -18,7 +18,7 @@ from imgbench.errors import UserError
 from imgbench.experiment.compose import override
 from imgbench.models.narrow import layer_widths
 from imgbench.run import Run
-from imgbench.training.classifier import load_classifier
+from imgbench.training.checkpoint import load_classifier
 
 FILES = {"config.yaml", "run.json", "split.csv", "summary.txt", "metrics.csv", "metrics.json", "predictions.csv",
          "checkpoints", "samples.png", "curves.png", "confusion.png", "report.html"}  # fmt: skip
@@ -46,7 +46,7 @@ def accuracy(run: Run) -> float:
 
 
 def test_distilled_run_is_a_run_like_any_other(run_compress, parent, monkeypatch, capsys):
-    run_compress("distill", "model=student_small", "--alpha", 0.5, "data.image_size=16", "optimizer.lr=0.01")
+    run_compress("distill", "model=compact", "--alpha", 0.5, "data.image_size=16", "optimizer.lr=0.01")
     shown = capsys.readouterr().out
     run = Run.open(f"{parent.path}_distill")
     assert {path.name for path in run.path.iterdir()} == FILES
@@ -58,7 +58,7 @@ def test_distilled_run_is_a_run_like_any_other(run_compress, parent, monkeypatch
     assert run.info["facts"]["alpha"] == run.config["objective"]["alpha"] == 0.5
     assert run.info["facts"]["temperature"] == 4
     assert run.config["model"]["image_size"] == 16
-    assert (run.config["model_name"], run.config["optimizer"]["lr"]) == ("student_small", 0.01)
+    assert (run.config["model_name"], run.config["optimizer"]["lr"]) == ("compact", 0.01)
     assert "${" not in json.dumps(run.config)
     assert run.config["init_from"] is None
     assert run.info["cost"]["parameters"] < 300_000
@@ -147,13 +147,13 @@ def test_unstructured_zeros_survive_finetuning_and_save_nothing_but_when_zipped(
 
 def test_methods_stack_in_the_order_given(run_compress, parent, tmp_path):
     run_compress(
-        "distill", "prune", "model=student_small", "trainer.max_epochs=1", "--steps", 1, "--output", tmp_path / "x y"
+        "distill", "prune", "model=compact", "trainer.max_epochs=1", "--steps", 1, "--output", tmp_path / "x y"
     )
     last, first = Run.open(tmp_path / "x y"), Run.open(tmp_path / "x y" / "stages" / "1_distill")
     assert first.info["compressed_from"]["path"] == str(parent.path)
     assert last.info["compressed_from"]["path"] == str(first.path)
     assert first.info["cost"]["parameters"] > last.info["cost"]["parameters"]
-    assert last.config["model_name"] == "student_small"
+    assert last.config["model_name"] == "compact"
 
 
 def test_quantised_run_is_one_onnx_file_and_its_milliseconds_name_their_runtime(

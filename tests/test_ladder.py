@@ -17,7 +17,7 @@ from imgbench.compression.methods import Options, compress
 from imgbench.errors import UserError
 from imgbench.evaluation.metrics import paired_difference, proportion
 from imgbench.run import Run, sha256
-from imgbench.training.classifier import load_classifier
+from imgbench.training.checkpoint import load_classifier
 
 RUNGS = "distilled,distilled_int8"
 
@@ -80,7 +80,7 @@ def test_another_head_starts_on_the_body_it_is_given(tmp_path, make_folder, trai
 def test_without_the_body_a_model_is_trained_anew(teacher, tmp_path, caplog):
     caplog.set_level("INFO")
     run = Run(tmp_path / "vgg")
-    compress("reuse", teacher, run, Options(), ["model=vgg16_gap", "+model.blocks=[[4],[8]]"])
+    compress("reuse", teacher, run, Options(), ["model=vgg16", "head=gap", "+model.blocks=[[4],[8]]"])
     assert "has another body: the model is trained anew" in caplog.text
     assert run.config["optimizer"]["lr"] == 3e-3  # suits batch normalisation
     assert run.config["trainer"]["max_epochs"] == teacher.config["trainer"]["max_epochs"]

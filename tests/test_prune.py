@@ -8,7 +8,8 @@ from imgbench.compression.prune import KeepZeros, kept_channels, remove_channels
 from imgbench.errors import UserError
 from imgbench.models.compact import CompactCNN
 from imgbench.models.narrow import layer_widths, narrow
-from imgbench.training.classifier import ImageClassifier, load_classifier
+from imgbench.training.checkpoint import load_classifier
+from imgbench.training.classifier import ImageClassifier
 
 VGG = {"_target_": "imgbench.models.vgg.VGG", "blocks": [[16, 16], [32]], "hidden": [32, 16], "pool_size": 2}
 MODELS = {

@@ -17,7 +17,7 @@ from imgbench.inference.predict_split import predict_split
 from imgbench.models.layers import normalises_batches
 from imgbench.models.summary import multiply_adds
 from imgbench.run import Run
-from imgbench.training.classifier import load_classifier
+from imgbench.training.checkpoint import load_classifier
 
 TEACHER = "teacher"
 

@@ -38,8 +38,8 @@ from imgbench.models.layers import normalises_batches
 from imgbench.models.narrow import layer_widths
 from imgbench.models.summary import model_table
 from imgbench.run import Run, sha256, write_atomically
-from imgbench.training.checkpoint import AtomicCheckpointIO
-from imgbench.training.classifier import ImageClassifier, load_classifier
+from imgbench.training.checkpoint import AtomicCheckpointIO, load_classifier
+from imgbench.training.classifier import ImageClassifier
 from imgbench.training.fast import device_name
 
 log = logging.getLogger(__name__)
@@ -189,7 +189,7 @@ def finetuning_as_it_is(parent: Run, words: Sequence[str]) -> DictConfig:
     if changed or plain(config.model) != plain(before.model):
         raise UserError(
             f"{' '.join(words)}: pruning keeps the model and {', '.join(changed) or 'its head'} of {parent.shown}. "
-            "Another model is for distill: compress RUN distill prune model=student_small"
+            "Another model is for distill: compress RUN distill prune model=compact"
         )
     return config
 

@@ -21,7 +21,8 @@ from imgbench.inspection.leaks import find_leaks
 from imgbench.models.layers import normalises_batches
 from imgbench.models.summary import model_table
 from imgbench.preprocessing import Preprocessing
-from imgbench.training.checkpoint import AtomicCheckpointIO
+from imgbench.run import trust_target
+from imgbench.training.checkpoint import AtomicCheckpointIO, upgrade
 from imgbench.training.classifier import ImageClassifier, build_model
 from imgbench.training.fast import FastSettings, supports_fused
 
@@ -73,6 +74,7 @@ def build_classifier(
     if settings.fused_optimizer and supports_fused(optimizer["_target_"]):
         optimizer["fused"] = True
     objective = {**plain(config.objective), **facts}
+    trust_target(config.model["_target_"])
     return create(
         objective,
         model=plain(config.model),
@@ -109,6 +111,7 @@ def apply_defaults(config: DictConfig, images: int) -> None:
 
 def _will_normalise(config: DictConfig) -> bool:
     model = plain(config.model)
+    trust_target(model["_target_"])
     with torch.device("meta"):  # shapes without memory, and without weights that would have to be fetched
         return normalises_batches(build_model({**model, "pretrained": False} if "pretrained" in model else model))
 
@@ -187,9 +190,10 @@ def check_resume(ckpt_path: str | None, classifier: ImageClassifier, max_epochs:
     if not path.is_file():
         raise UserError(f"ckpt_path={path} does not exist. Resume from a run's checkpoints/last.ckpt.")
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        saved = upgrade(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
         known = _what_must_agree(saved["hyper_parameters"])
         done = saved["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        groups = [len(state["param_groups"]) for state in saved.get("optimizer_states", [])]
     except Exception as error:
         raise UserError(
             f"ckpt_path={path} is no checkpoint of imgbench, or a damaged one; no code in it was run."
@@ -204,6 +208,17 @@ def check_resume(ckpt_path: str | None, classifier: ImageClassifier, max_epochs:
                 f"ckpt_path={path} was trained with {name} {known[name]}, but the configuration has {own}.\n"
                 "Resume with the run's: python -m imgbench.train --config-dir RUN --config-name config ckpt_path=..."
             )
+    if groups != [len(classifier.parameter_groups())]:
+        then, now = (
+            hparams["optimizer"].get("weight_decay") for hparams in (saved["hyper_parameters"], classifier.hparams)
+        )
+        raise UserError(
+            f"ckpt_path={path} is of an earlier version of imgbench, which let norms and biases decay as well: its "
+            "optimizer cannot go on in this one. Train anew."
+            if bool(then) == bool(now)
+            else f"ckpt_path={path} was trained with optimizer.weight_decay={then}, but the configuration has {now}: a "
+            "resumed run can change how much decays, but not whether anything does."
+        )
     if max_epochs is not None and 0 <= max_epochs <= done:
         raise UserError(
             f"ckpt_path={path} has trained {done} epochs, but trainer.max_epochs={max_epochs}. Raise it to train on."

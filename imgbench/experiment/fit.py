@@ -30,7 +30,8 @@ from imgbench.models.summary import model_table
 from imgbench.run import Run, first_process, write_atomically
 from imgbench.training import fast
 from imgbench.training.callbacks import progress_bar
-from imgbench.training.classifier import ImageClassifier, load_classifier
+from imgbench.training.checkpoint import load_classifier
+from imgbench.training.classifier import ImageClassifier
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ from imgbench.inference.inputs import Source, decode_batches, single_images
 from imgbench.inference.onnx_file import OnnxModel
 from imgbench.preprocessing import DecodeError, Preprocessing
 from imgbench.run import Run
-from imgbench.training.classifier import ImageClassifier, load_classifier
+from imgbench.training.checkpoint import load_classifier
+from imgbench.training.classifier import ImageClassifier
 from imgbench.training.fast import device_name
 
 
