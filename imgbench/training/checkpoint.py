@@ -237,17 +237,24 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Raises OSError, with `path` as its file name, where it cannot be written: what was there before still is."""
         assert storage_options is None
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")
         with _interruption_waits():
             try:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 with unfinished.open("wb") as file:
                     torch.save(checkpoint, file)
                     file.flush()
                     os.fsync(file.fileno())
                 unfinished.replace(path)
+            except (OSError, RuntimeError) as error:
+                # PyTorch's writer, closed after a failed write, raises an error of its own over the disk's.
+                reason = error if isinstance(error, OSError) else error.__context__
+                if not isinstance(reason, OSError):
+                    raise
+                raise type(reason)(reason.errno, reason.strerror, str(path)) from error
             finally:
                 unfinished.unlink(missing_ok=True)
 
