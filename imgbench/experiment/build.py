@@ -58,7 +58,8 @@ def check_values(config: DictConfig) -> None:
     """
     for name in NODES:
         if not isinstance(config.get(name), DictConfig):
-            raise UserError(
+            expected = ' or '.join(choices(name)) or 'its entries'
+            raise UserError(f"{name}={config.get(name)}, but it should be {expected}.")
                 f"{name}={config.get(name)}, but it should be {' or '.join(choices(name)) or 'its entries'}."
             )
         _check_arguments(name, config[name], get_type_hints(FastSettings) if name == "fast" else None)
