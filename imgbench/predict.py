@@ -22,7 +22,7 @@ def find_images(words: list[str]) -> list[Path]:
     Raises:
         UserError: a word names nothing.
     """
-    from imgbench.data.scan import images_below
+    from imgbench.data.walk import images_below
 
     paths: list[Path] = []
     for word in words:

@@ -18,7 +18,7 @@ FEWEST_CALIBRATION = 32  # images; with fewer, the range of an activation is an 
 
 
 class Method(Protocol):
-    """How a smaller run is made of a run; a dataclass whose fields are options, with their help texts as metadata."""
+    """How a smaller run is made of a run; its fields are its options, made by `option`."""
 
     def apply(self, parent: Run, run: Run, words: Sequence[str]) -> dict[str, Any]:
         """Leaves a complete run in the directory `run`; returns what was done, for the `facts` of `run.json`.
@@ -30,6 +30,11 @@ class Method(Protocol):
             UserError: the method cannot be applied to this parent, or a target cannot be met.
         """
         ...
+
+
+def option(text: str, default: Any = None) -> Any:
+    """A field that is an option of the command line as well: its help text stands in the field's metadata."""
+    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
@@ -60,10 +65,8 @@ class Distill:
     """Trains another model, the student, to answer as RUN does: choose it with model=compact. Its
     epochs and its learning rate are RUN's."""
 
-    temperature: float | None = field(default=None, metadata={"help": "softens teacher and student (default: 4)"})
-    alpha: float | None = field(
-        default=None, metadata={"help": "weight of the teacher, the labels have the rest (default: 0.9)"}
-    )
+    temperature: float | None = option("softens teacher and student (default: 4)")
+    alpha: float | None = option("weight of the teacher, the labels have the rest (default: 0.9)")
 
     def __post_init__(self) -> None:
         if self.temperature is not None and not self.temperature > 0:
@@ -87,23 +90,15 @@ class Prune:
     learning rate, falling to zero. --unstructured sets single weights to zero instead, which makes
     nothing faster."""
 
-    amount: float | None = field(
-        default=None,
-        metadata={
-            "help": "share of each layer's channels to remove (default: 0.5), or with --unstructured of its weights (default: 0.3)"
-        },
+    amount: float | None = option(
+        "share of each layer's channels to remove (default: 0.5), or with --unstructured of its weights (default: 0.3)"
     )
-    target: Target | None = field(
-        default=None,
-        metadata={
-            "help": '"size<=2MB", "latency<=10ms" (one image on this machine), "drop<=1pt" (points of validation accuracy), or '
-            "several joined by commas"
-        },
+    target: Target | None = option(  # noqa: RUF009 a field, as the others
+        '"size<=2MB", "latency<=10ms" (one image on this machine), "drop<=1pt" (points of '
+        "validation accuracy), or several joined by commas"
     )
-    steps: int | None = field(
-        default=None, metadata={"help": "removals, each with fine-tuning (default: 2, with a target 3 or more)"}
-    )
-    unstructured: bool = field(default=False, metadata={"help": "single weights instead of channels"})
+    steps: int | None = option("removals, each with fine-tuning (default: 2, with a target 3 or more)")
+    unstructured: bool = option("single weights instead of channels", default=False)
 
     def __post_init__(self) -> None:
         if self.unstructured and (self.target is not None or self.steps is not None):
@@ -131,13 +126,10 @@ class Prune:
 class Quantize:
     """Writes int8 for onnxruntime: model.onnx, calibrated on RUN's training images. It comes last."""
 
-    max_drop: float | None = field(
-        default=None,
-        metadata={
-            "help": "points of validation accuracy that may be lost; layers that lose more stay in float (default: no bound)"
-        },
+    max_drop: float | None = option(
+        "points of validation accuracy that may be lost; layers that lose more stay in float (default: no bound)"
     )
-    calibration: int = field(default=200, metadata={"help": "training images to calibrate on (default: 200)"})
+    calibration: int = option("training images to calibrate on (default: 200)", default=200)
 
     def __post_init__(self) -> None:
         if self.max_drop is not None and not self.max_drop >= 0:

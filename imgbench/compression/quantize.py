@@ -22,6 +22,7 @@ from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.split import draw_stratified
 from imgbench.errors import UserError
 from imgbench.experiment.compose import override, storable
+from imgbench.experiment.fit import write_table
 from imgbench.experiment.outcome import conclude
 from imgbench.inference.onnx_file import OnnxModel, metadata_of, require, save_model, silenced, write_onnx
 from imgbench.models.summary import model_table
@@ -49,7 +50,7 @@ def quantize_run(method: Quantize, parent: Run, run: Run, words: Sequence[str]) 
     data = same_images(config, parent)
     classifier = load_classifier(parent.best)
     run.write_config({**storable(config), "quantized": True})
-    write_atomically(run.path / "split.csv", data.table.csv_lines(), errors="surrogateescape")
+    write_table(run, data)
     run.note(selected_on_test=data.plan.selects_on_test, provenance=classifier.hparams["provenance"])
     write_atomically(run.path / "summary.txt", model_table(classifier.model, data.preprocessing.image_size))
     facts = quantize(classifier, data, run.path / "model.onnx", method.max_drop, method.calibration)

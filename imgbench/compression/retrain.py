@@ -1,5 +1,6 @@
 """Training another model as a run was trained: on the same images, with a configuration that follows from the run's."""
 
+import csv
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -29,8 +30,8 @@ def same_images(config: DictConfig, parent: Run) -> ImageFolderDataModule:
     """
     data = build_data(config)
     table = data.table
-    own = zip(table.paths, (SPLITS[part] for part in table.splits), table.digests, strict=True)
-    now = {path: (split, digest.tobytes().hex()) for path, split, digest in own}
+    own = csv.DictReader(table.csv_lines())
+    now = {row["path"]: (row["split"], row["hash"]) for row in own}
     then = {row["path"]: (row["split"], row["hash"]) for split in SPLITS for row in parent.split_rows(split)}
     if now == then:
         return data

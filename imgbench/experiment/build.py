@@ -1,6 +1,7 @@
 """From a composed configuration to the objects of a run."""
 
 import importlib.util
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,15 @@ from omegaconf import DictConfig, OmegaConf
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
 from imgbench.experiment.defaults import default_epochs, default_learning_rate
+from imgbench.inspection.leaks import find_leaks
 from imgbench.models.layers import normalises_batches
 from imgbench.models.summary import model_table
 from imgbench.preprocessing import Preprocessing
 from imgbench.training.checkpoint import AtomicCheckpointIO
 from imgbench.training.classifier import ImageClassifier, build_model
 from imgbench.training.fast import FastSettings, supports_fused
+
+log = logging.getLogger(__name__)
 
 
 def plain(config: Any) -> Any:
@@ -51,6 +55,8 @@ def build_data(config: DictConfig) -> ImageFolderDataModule:
         raise UserError("data.root is not set. Point it at your photographs: data=folder data.root=/my/photos")
     data: ImageFolderDataModule = create(config.data, augment=create(config.augment), seed=config.seed)
     data.setup()
+    for message in find_leaks(data.table):
+        log.warning("%s", message)
     config.data.num_classes = len(data.class_names)
     config.data.root = str(data.table.root.resolve())
     return data

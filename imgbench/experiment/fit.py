@@ -122,7 +122,7 @@ def begin(run: Run, experiment: Experiment) -> ImageClassifier:
     check_resume(config.ckpt_path, classifier, config.trainer.max_epochs)
     if first_process():
         run.write_config(storable(config))
-        write_atomically(run.path / "split.csv", data.table.csv_lines(), errors="surrogateescape")
+        write_table(run, data)
         run.note(
             device=experiment.device,
             precision=settings.precision,
@@ -134,6 +134,13 @@ def begin(run: Run, experiment: Experiment) -> ImageClassifier:
         write_grid(data, run)
     fast.prepare(classifier, settings)
     return classifier
+
+
+def write_table(run: Run, data: ImageFolderDataModule) -> None:
+    """`split.csv`, and `left_out.csv` where a file of the data's folder is no image of the table."""
+    write_atomically(run.path / "split.csv", data.table.csv_lines(), errors="surrogateescape")
+    if any(True for _ in data.table.left_out):
+        write_atomically(run.path / "left_out.csv", data.table.left_out_lines(), errors="surrogateescape")
 
 
 def kept_widths(config: DictConfig, start: ImageClassifier | None) -> dict[str, list[int]] | None:
