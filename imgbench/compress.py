@@ -13,7 +13,6 @@ from typing import Any, get_args
 
 from imgbench.cli import guarded_main, output_directory, run_parser
 from imgbench.compression.methods import METHODS, Distill, Method, Quantize, Reuse, make_run, name_of, weights_file
-from imgbench.compression.target import Target
 from imgbench.errors import UserError
 from imgbench.run import Run
 
@@ -88,9 +87,11 @@ def command_line() -> argparse.ArgumentParser:
         group = parser.add_argument_group(name, inspect.getdoc(method))
         for field in fields(method):
             kind = next(iter(get_args(field.type)), field.type)  # of `float | None` float
-            reader = {"action": "store_true"} if kind is bool else {"type": Target.parse if kind is Target else kind}
-            text = field.metadata["help"]
-            group.add_argument(f"--{field.name.replace('_', '-')}", default=argparse.SUPPRESS, help=text, **reader)
+            reader: dict[str, Any] = {"type": getattr(kind, "parse", kind)}
+            if kind is bool:
+                reader = {"action": "store_true"}
+            flag, text = f"--{field.name.replace('_', '-')}", field.metadata["help"]
+            group.add_argument(flag, default=argparse.SUPPRESS, help=text, **reader)
     return parser
 
 
