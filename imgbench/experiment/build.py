@@ -58,10 +58,8 @@ def check_values(config: DictConfig) -> None:
     """
     for name in NODES:
         if not isinstance(config.get(name), DictConfig):
-            expected = ' or '.join(choices(name)) or 'its entries'
+            expected = " or ".join(choices(name)) or "its entries"
             raise UserError(f"{name}={config.get(name)}, but it should be {expected}.")
-                f"{name}={config.get(name)}, but it should be {' or '.join(choices(name)) or 'its entries'}."
-            )
         _check_arguments(name, config[name], get_type_hints(FastSettings) if name == "fast" else None)
     if type(config.seed) is not int:
         raise UserError(f"seed={config.seed!r}, but it should be int.")
