@@ -120,8 +120,8 @@ def test_truncated_and_mislabelled_files_are_left_out_and_counted(make_folder, t
     (root / "b" / "empty.jpg").touch()
     with caplog.at_level("INFO"):
         run = train_run(root, tmp_path / "run")
-    assert "1 empty files" in caplog.text
-    assert "2 damaged" in caplog.text
+    assert "1 empty file" in caplog.text
+    assert "2 damaged images" in caplog.text
     assert len(rows(run.path / "split.csv")) == 15
 
 
