@@ -71,7 +71,8 @@ class TorchvisionClassifier(nn.Module):
         for name in self._body:
             x = self.get_submodule(name)(x)
             if name == "conv_proj":  # of a vision transformer, whose encoder takes tokens, that of the class first
-                x = torch.cat([self.class_token.expand(x.shape[0], -1, -1), x.flatten(2).transpose(1, 2)], 1)
+                class_token = self.get_parameter("class_token").expand(x.shape[0], -1, -1)
+                x = torch.cat([class_token, x.flatten(2).transpose(1, 2)], 1)
         return x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:

@@ -6,6 +6,7 @@ import pickle
 import re
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,7 +57,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         UserError: the file is none of imgbench's checkpoints.
     """
     try:
-        return upgrade(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of tensors that no checkpoint of imgbench has
+            return upgrade(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist.") from error
     except pickle.UnpicklingError as error:
@@ -216,7 +219,7 @@ def _check_weights(outline: ImageClassifier, weights: dict[str, Any]) -> None:
         found = weights[name]
         is_dense = isinstance(found, Tensor) and found.layout == torch.strided and found.device.type == "cpu"
         if not is_dense or found.is_floating_point() != value.is_floating_point() or found.shape != value.shape:
-            kind = f"{found.dtype} {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            kind = f"{found.dtype} {list(found.shape)}" if is_dense else "no ordinary tensor"
             raise UserError(f"its weights {name} are {kind}, but its network has {value.dtype} {list(value.shape)}.")
     device = next((value.device for value in expected.values()), torch.device("cpu"))
     if device.type != "meta" or is_trusted_by_user(outline.hparams["model"]["_target_"]):

@@ -40,17 +40,17 @@ def build_model(config: dict[str, Any]) -> nn.Module:
     assert isinstance(target, str)
     module, _, name = target.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
+        found: Any = getattr(importlib.import_module(module), name)
     except Exception as error:
         raise UserError(f"model._target_={target!r} cannot be imported: {error}") from error
+    classes = found.__mro__ if isclass(found) else ()
     is_builder = isfunction(found) and found.__module__.startswith("imgbench.models.")
-    is_class = isclass(found) and issubclass(found, nn.Module)
-    if not (is_builder or is_class):
+    if not (is_builder or nn.Module in classes):
         raise UserError(f"model._target_={target!r} is no nn.Module class, and nothing else is called as a model.")
     if not is_trusted_by_user(target):  # by where it is defined: modules have much in them that they import
         check_target(f"{found.__module__}.{name}", "model._target_")
     takes = set(signature(found).parameters)
-    if is_class and issubclass(found, BodyAndHead):
+    if BodyAndHead in classes:
         takes |= {field.name for field in fields(Head)}
     head = [name for name in ("hidden", "pool_size") if name in arguments and name not in takes]
     if head:
@@ -59,11 +59,14 @@ def build_model(config: dict[str, Any]) -> nn.Module:
             "here, such as model=vgg16, cnn or student."
         )
     try:
-        return found(**arguments)
+        model = found(**arguments)
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"The model {target} cannot be built: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model._target_={target} gives no nn.Module, but a {type(model).__name__}.")
+    return model
 
 
 def _refuse_nested_targets(value: Any) -> None:
