@@ -1,6 +1,5 @@
 """imgbench: from a folder of photographs to an image classifier whose accuracy can be trusted."""
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,9 +7,6 @@ if TYPE_CHECKING:
     from imgbench.inference.predictor import Predictor
 
 __version__ = "0.1.0"
-
-# Imported for the first time, by torchmetrics too, matplotlib reports that it "generated new fontManager".
-logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)
 
 
 def load(path: str | Path) -> "Predictor":

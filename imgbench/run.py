@@ -4,40 +4,56 @@ The files are listed in the README. Everything here reads or writes plain YAML, 
 """
 
 import csv
+import errno
 import hashlib
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from imgbench.errors import UserError
 
 # In a wheel conf lies inside the package, in a checkout beside it.
 CONF = next(path for path in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf") if path.is_dir())
+NO_PLACE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT)  # nowhere to write
+SPLIT_COLUMNS = ["path", "class", "group", "split", "hash"]
+REFERENCE = r"\$\{[\w.]+\}"  # to another entry of the configuration
+HARMLESS_RESOLVERS = r"\$\{(now|hydra|imgbench\.slug):[^${}]*\}"  # those of conf, which tell nothing of the machine
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes beside `path` and renames, so that a crash leaves the old file or the new one."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+def write_atomically(path: Path, text: str | Iterable[str], errors: str = "strict") -> None:
+    """Writes a text, or its lines, beside `path` and renames: a crash leaves the old file or the new one.
+
+    Raises:
+        OSError: with `path` as its file name; what was there before is still there.
+    """
+    name = None
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        with os.fdopen(handle, "w", encoding="utf-8", errors=errors, newline="") as file:
+            file.writelines([text] if isinstance(text, str) else text)
         Path(name).chmod(0o644)
         Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink()
+    except BaseException as error:
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise type(error)(error.errno, error.strerror, str(path)) from error
         raise
 
 
@@ -89,14 +105,45 @@ class Run:
         return next((path for path in (self.best, self.path / "model.onnx") if path.is_file()), None)
 
     @property
+    def stored_config(self) -> dict[str, Any]:
+        """The content of `config.yaml`, references such as `${data.num_classes}` as they stand there.
+
+        Raises:
+            UserError: it is damaged, or names what a run of unknown origin must not get called or looked up.
+        """
+        path = self.path / "config.yaml"
+        with _damage_named(path):
+            content = yaml.safe_load(path.read_text("utf-8"))
+            if not isinstance(content, dict) or not isinstance(content.get("data"), dict):
+                raise ValueError("it holds no configuration of a run")
+        _check_values(content, path)
+        return {key: value for key, value in content.items() if key not in ("defaults", "hydra")}
+
+    @property
     def config(self) -> dict[str, Any]:
-        content = yaml.safe_load((self.path / "config.yaml").read_text("utf-8"))
-        return {key: value for key, value in content.items() if key not in ("defaults", "hydra", "from_weights")}
+        """The resolved configuration.
+
+        Raises:
+            UserError: as of `stored_config`.
+        """
+        with _damage_named(self.path / "config.yaml"):
+            resolved = OmegaConf.to_container(OmegaConf.create(self.stored_config), resolve=True)
+        assert isinstance(resolved, dict)
+        return {str(key): value for key, value in resolved.items()}
 
     @property
     def info(self) -> dict[str, Any]:
-        """The content of `run.json`."""
-        return json.loads((self.path / "run.json").read_text("utf-8"))
+        """The content of `run.json`.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        path = self.path / "run.json"
+        with _damage_named(path):
+            content = json.loads(path.read_text("utf-8"))
+            if not isinstance(content, dict):
+                raise ValueError("it holds no object")
+        return content
 
     @property
     def shown(self) -> Path:
@@ -104,21 +151,13 @@ class Run:
         absolute = self.path.resolve()
         return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
 
-    def write_config(self, config: dict[str, Any], from_weights: bool = False) -> None:
-        """`config.yaml`: `config`, resolved, with what Hydra needs to run it again in a new directory.
-
-        `from_weights` marks one that says only half: the run started from weights that it does not name.
-        """
+    def write_config(self, config: dict[str, Any]) -> None:
+        """`config.yaml`: `config` with what Hydra needs to run it again in a new directory."""
         template = yaml.safe_load((CONF / "train.yaml").read_text("utf-8"))
         template["hydra"]["sweep"]["dir"] = template["hydra"]["run"]["dir"]  # no groups are chosen again
         defaults = ["_self_", *(entry for entry in template["defaults"] if "override" in str(entry))]
-        mark = {"from_weights": True} if from_weights else {}
-        content = {"defaults": defaults, **mark, **config, "hydra": template["hydra"]}
+        content = {"defaults": defaults, **config, "hydra": template["hydra"]}
         write_atomically(self.path / "config.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-
-    def write_split(self, lines: Iterable[str]) -> None:
-        with (self.path / "split.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            file.writelines(lines)
 
     def note(self, **facts: Any) -> None:
         """Adds to `run.json`."""
@@ -128,7 +167,14 @@ class Run:
 
     @contextmanager
     def recorded(self, **facts: Any) -> Iterator[None]:
-        """Keeps `status` and `seconds` of the work inside in `run.json`."""
+        """Keeps `status` and `seconds` of the work inside in `run.json`; the first process of several does.
+
+        Raises:
+            UserError: in place of an OSError, naming what is kept, if the run directory cannot be written.
+        """
+        if not first_process():
+            yield
+            return
         start = time.time()
         started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         self.note(status="running", command=_command(), started=started, **provenance(), **facts)
@@ -137,16 +183,84 @@ class Run:
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             reason = {} if interrupted else {"error": f"{type(error).__name__}: {error}"}
-            self.note(
-                status="interrupted" if interrupted else "failed", seconds=round(time.time() - start, 1), **reason
-            )
+            status = "interrupted" if interrupted else "failed"
+            with suppress(OSError):  # of a full disk, which is why it failed
+                self.note(status=status, seconds=round(time.time() - start, 1), **reason)
+            if isinstance(error, OSError) and error.errno in NO_PLACE:
+                raise UserError(f"{error.filename or self.shown}: {error.strerror}.\n{self._kept()}") from error
             raise
         self.note(status="finished", seconds=round(time.time() - start, 1))
 
+    def _kept(self) -> str:
+        if not self.last.is_file():
+            return "Nothing of the training was finished. hydra.run.dir=DIR, or --output DIR, puts the run elsewhere."
+        return (
+            f"Kept: {self.last.parent}. Make room, or let the run go on elsewhere: "
+            f"python -m imgbench.train --config-dir {shlex.quote(str(self.shown))} --config-name config "
+            f"ckpt_path={shlex.quote(str(self.last))} hydra.run.dir=DIR"
+        )
+
     def split_rows(self, split: str) -> list[dict[str, str]]:
-        """The rows of `split.csv` (path, class, group, split, hash) of one split."""
-        with (self.path / "split.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            return [row for row in csv.DictReader(file) if row["split"] == split]
+        """The rows of `split.csv` (path, class, group, split, hash) of one split.
+
+        Raises:
+            UserError: it is damaged, or names a file outside the data's folder.
+        """
+        path = self.path / "split.csv"
+        with _damage_named(path), path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            reader = csv.DictReader(file, strict=True)
+            if reader.fieldnames != SPLIT_COLUMNS:
+                raise ValueError(f"its columns are {reader.fieldnames}, not {SPLIT_COLUMNS}")
+            rows = [row for row in reader if row["split"] == split]
+            for row in rows:
+                if None in row or None in row.values() or not _stays_below(row["path"]):
+                    raise ValueError(f"a row is {list(row.values())}")
+        return rows
+
+
+def _stays_below(path: str) -> bool:
+    """Whether a path of `split.csv`, of unknown origin, names a file below the root that it is joined to."""
+    places = [PurePosixPath(path), PureWindowsPath(path)]
+    return all(not place.is_absolute() and not place.drive and ".." not in place.parts for place in places)
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist, but every run directory has it.") from error
+    except (ValueError, KeyError, TypeError, csv.Error, yaml.YAMLError, OmegaConfBaseException) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} is damaged: {reason}.\nRestore it from a copy, or train again.") from error
+
+
+def _check_values(value: Any, path: Path) -> None:
+    """Refuses in a configuration that may come from anywhere what would look something up or call it.
+
+    Raises:
+        UserError: a resolver other than those in `conf`, such as `oc.env`, or a `_target_` outside the allowlist.
+    """
+    if isinstance(value, dict):
+        if "_target_" in value:
+            check_target(value["_target_"], f"{path}: _target_")
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            _check_values(item, path)
+    elif isinstance(value, str) and "${" in value:
+        unknown = re.sub(HARMLESS_RESOLVERS, "", re.sub(REFERENCE, "", value))
+        if "${" in unknown:
+            raise UserError(
+                f"{path} holds {value!r}: a run's configuration looks nothing up, and it is not followed. "
+                "Write the value itself there, if you trust the file."
+            )
+
+
+def first_process() -> bool:
+    """Whether this process writes the files of its run: of several that train one model, the first does."""
+    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"))
+    return int(next((rank for rank in ranks if rank), 0)) == 0
 
 
 def _latest_runs(near: Path) -> str:
@@ -183,3 +297,7 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
+
+
+def check_target(target: Any, option: str) -> None:
+    """stub"""

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from imgbench.cli import compose
 from imgbench.data.augment import Augment
 from imgbench.data.datamodule import ImageFolderDataModule
+from imgbench.experiment.compose import compose
 from imgbench.run import Run
 from imgbench.train import train
 
@@ -81,10 +81,8 @@ def train_run():
         small += ["augment=none", "optimizer=adam", "scheduler=constant"]
         config = compose([*small, *words])
         config.data.root = str(root)
-        folder.mkdir(parents=True, exist_ok=True)
         result = Run(folder)
-        with result.recorded(seed=config.seed):
-            train(config, result)
+        train(config, result)
         return result
 
     return run

@@ -4,17 +4,17 @@ import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from imgbench.cli import compose
 from imgbench.errors import UserError
 from imgbench.experiment.build import (
+    apply_defaults,
     build_classifier,
     build_data,
     build_logger,
     check_resume,
     class_weights,
     plain,
-    settle,
 )
+from imgbench.experiment.compose import compose
 from imgbench.preprocessing import Preprocessing
 from imgbench.training.fast import FastSettings
 
@@ -156,7 +156,7 @@ def test_file_that_is_no_checkpoint_is_refused_and_runs_nothing(tmp_path):
 @pytest.mark.parametrize(("images", "epochs"), [(12, 200), (100, 100), (474, 46), (1722, 40), (50_000, 40)])
 def test_epochs_follow_from_the_number_of_training_images(images, epochs):
     config = compose([*SMALL, "data.num_classes=2"])
-    settle(config, images)
+    apply_defaults(config, images)
     assert config.trainer.max_epochs == epochs
 
 
@@ -172,5 +172,5 @@ def test_epochs_follow_from_the_number_of_training_images(images, epochs):
 )
 def test_learning_rate_suits_the_network_unless_stated(words, lr):
     config = compose([*SMALL, "data.num_classes=2", *words])
-    settle(config, 100)
+    apply_defaults(config, 100)
     assert config.optimizer.lr == lr

@@ -9,8 +9,8 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch.utils.data import DataLoader, TensorDataset
 
-from imgbench.cli import compose
 from imgbench.experiment.build import build_classifier
+from imgbench.experiment.compose import compose
 from imgbench.training.callbacks import COLUMNS, BestCheckpoint, LastCheckpoint
 from imgbench.training.classifier import ImageClassifier
 from imgbench.training.fast import FastSettings

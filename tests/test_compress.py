@@ -7,13 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from omegaconf import OmegaConf
 
 import imgbench
 from imgbench import compress, evaluate
-from imgbench.cli import override_config
 from imgbench.compression.methods import finetuning
 from imgbench.compression.prune import zero_share
 from imgbench.errors import UserError
+from imgbench.experiment.compose import override
 from imgbench.models.narrow import layer_widths
 from imgbench.run import Run
 from imgbench.training.classifier import load_classifier
@@ -58,7 +60,7 @@ def test_distilled_run_is_a_run_like_any_other(run_compress, parent, monkeypatch
     assert run.config["model"]["image_size"] == 16
     assert (run.config["model_name"], run.config["optimizer"]["lr"]) == ("student_small", 0.01)
     assert "${" not in json.dumps(run.config)
-    assert "from_weights" not in (run.path / "config.yaml").read_text()
+    assert run.config["init_from"] is None
     assert run.info["cost"]["parameters"] < 300_000
     assert run.info["cost"]["size_mb"] == pytest.approx(run.best.stat().st_size / 1e6)
     assert run.info["cost"]["latency_ms"] > 0
@@ -84,14 +86,37 @@ def test_pruned_run_has_fewer_channels_and_says_what_was_done(run_compress, pare
     assert run.info["cost"]["multiply_adds"] < run.info["parent_cost"]["multiply_adds"]
     assert run.config["scheduler"]["_target_"].endswith("cosine")
     assert run.config["optimizer"]["lr"] == pytest.approx(parent.config["optimizer"]["lr"] / 10)
-    verdict = imgbench.load(run.path).predict(Path(run.config["data"]["root"]) / "cat" / "0.png")[0]
-    assert verdict.label in ("cat", "dog")
-    again = ["--config-dir", run.path, "--config-name", "config"]
-    done = subprocess.run(
-        [sys.executable, "-m", "imgbench.train", *again], capture_output=True, text=True, cwd=tmp_path
-    )
+    prediction = imgbench.load(run.path).predict(Path(run.config["data"]["root"]) / "cat" / "0.png")[0]
+    assert prediction.label in ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["prune", "--amount", "0.5"],
+        ["prune", "--unstructured"],
+        ["reuse", "+model.hidden=[16]"],
+        ["distill", "model=compact"],
+    ],
+)
+def test_configuration_of_a_compressed_run_gives_the_same_run_again(run_compress, parent, tmp_path, words):
+    run_compress(*words, "--output", tmp_path / "small", "trainer.max_epochs=2")
+    small, again = Run(tmp_path / "small"), Run(tmp_path / "again")
+    line = ["--config-dir", small.path, "--config-name", "config", f"hydra.run.dir={again.path}"]
+    done = subprocess.run([sys.executable, "-m", "imgbench.train", *line], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (again.path / "predictions.csv").read_text() == (small.path / "predictions.csv").read_text()
+    assert again.config == small.config
+    weights = [torch.load(run.best, weights_only=True)["state_dict"] for run in (small, again)]
+    assert all(torch.equal(weights[0][name], value) for name, value in weights[1].items())
+
+
+def test_configuration_of_a_quantised_run_is_not_trained(parent, tmp_path):
+    parent.write_config({**parent.config, "quantized": True})
+    line = ["--config-dir", parent.path, "--config-name", "config"]
+    done = subprocess.run([sys.executable, "-m", "imgbench.train", *line], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
-    assert "made from the weights of another" in done.stderr
+    assert "imgbench.compress quantised" in done.stderr
 
 
 @pytest.mark.parametrize(("epochs", "finetuned"), [(1, 2), (20, 4), (-1, 2)])
@@ -140,7 +165,7 @@ def test_quantised_run_is_one_onnx_file_and_its_milliseconds_name_their_runtime(
     shown = capsys.readouterr().out
     small = Run.open(tmp_path / "small")
     assert small.model == tmp_path / "small" / "model.onnx"
-    assert "from_weights: true" in (small.path / "config.yaml").read_text()
+    assert small.config["quantized"] is True
     assert small.info["cost"]["size_mb"] < parent.best.stat().st_size / 1e6
     assert shown.index(" PyTorch ") < shown.index(" onnxruntime ")
     assert [shown.count(f" {name} ") for name in ("PyTorch", "onnxruntime")] == [1, 1]
@@ -254,7 +279,7 @@ def test_words_replace_choices_and_values_of_the_runs_configuration(tiny_run):
     words = ["model=vgg16", "head=gap", "augment=light", "optimizer=sgd", "optimizer.lr=0.5", "data.image_size=64",
              "monitor=val/loss", "mode=min", "callbacks.early_stopping=null",
              "+trainer.limit_train_batches=2"]  # fmt: skip
-    config = override_config(tiny_run.config, words)
+    config = override(tiny_run, words)
     assert (config.model.pool_size, config.model.hidden, config.model.image_size) == (1, [], 64)
     assert config.model.num_classes == 2
     assert "pool2" not in config.model
@@ -268,9 +293,7 @@ def test_words_replace_choices_and_values_of_the_runs_configuration(tiny_run):
 
 
 def test_without_words_the_configuration_stays(tiny_run):
-    from omegaconf import OmegaConf
-
-    assert OmegaConf.to_container(override_config(tiny_run.config, []), resolve=True) == tiny_run.config
+    assert OmegaConf.to_container(override(tiny_run), resolve=True) == tiny_run.config
 
 
 def test_help_needs_no_torch():

@@ -160,9 +160,9 @@ def test_script_of_the_readme_predicts_without_torch_what_imgbench_predicts(crop
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = [line.split("  ") for line in done.stdout.splitlines()]
-    for number, verdict in enumerate(imgbench.load(path).predict(photos)):
+    for number, prediction in enumerate(imgbench.load(path).predict(photos)):
         printed = {name: float(probability) for name, probability in lines[2 * number : 2 * number + 2]}
-        assert printed == pytest.approx(verdict.probabilities, abs=2e-6)
+        assert printed == pytest.approx(prediction.probabilities, abs=2e-6)
 
 
 def test_script_of_the_readme_is_short():

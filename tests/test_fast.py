@@ -4,9 +4,9 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from imgbench.cli import compose
 from imgbench.errors import UserError
 from imgbench.experiment.build import plain
+from imgbench.experiment.compose import compose
 from imgbench.models.cnn import CNN
 from imgbench.models.vgg import VGG
 from imgbench.run import CONF

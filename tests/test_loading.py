@@ -4,14 +4,14 @@ import torch
 from PIL import Image
 
 from imgbench.data.loading import EpochSampler, EvenBatches, ImageDataset, as_images, decode_batches, keep_batch
-from imgbench.data.scan import TEST, TRAIN, VAL, scan
+from imgbench.data.scan import scan
 from imgbench.preprocessing import Preprocessing, open_image
 
 SMALL = Preprocessing(16)
 
 
-def evaluation_batches(data, part=TEST):
-    loader = {TRAIN: data.train_dataloader, VAL: data.val_dataloader, TEST: data.test_dataloader}[part]()
+def evaluation_batches(data, split="test"):
+    loader = data.loader(split)
     return [data.on_after_batch_transfer(batch, 0) for batch in loader]
 
 
@@ -83,11 +83,11 @@ def test_a_batch_passes_the_collate_function_as_it_is(two_datasets):
     assert keep_batch(batch) is batch
 
 
-@pytest.mark.parametrize("part", [TRAIN, VAL, TEST])
-def test_loaders_stream_the_same_batches(tmp_path, make_folder, make_data, part):
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_loaders_stream_the_same_batches(tmp_path, make_folder, make_data, split):
     make_folder(tmp_path, {"cat": 12, "dog": 12}, size=(31, 22))
-    cached, streamed = (evaluation_batches(make_data(tmp_path, cache=cache), part) for cache in ("disk", "off"))
-    assert len(cached) == len(streamed) == (4 if part == TRAIN else 1)
+    cached, streamed = (evaluation_batches(make_data(tmp_path, cache=cache), split) for cache in ("disk", "off"))
+    assert len(cached) == len(streamed) == (4 if split == "train" else 1)
     for (images, targets), (other_images, other_targets) in zip(cached, streamed, strict=True):
         assert torch.equal(images, other_images)
         assert torch.equal(targets, other_targets)
@@ -105,7 +105,7 @@ def test_batches_are_even_and_hold_every_image_once(number, size, sizes):
 def test_streaming_reports_a_file_that_vanished(tmp_path, make_folder, make_data):
     make_folder(tmp_path, {"cat": 12, "dog": 12})
     data = make_data(tmp_path, cache="off")
-    (tmp_path / data.table.paths[data.rows(TRAIN)[0]]).unlink()
+    (tmp_path / data.table.paths[data.rows("train")[0]]).unlink()
     with pytest.raises(FileNotFoundError, match=str(tmp_path)):
         list(data.train_dataloader())
 
@@ -115,7 +115,7 @@ def test_decode_batches_agrees_with_the_evaluation_batches_bit_for_bit(tmp_path,
     make_folder(tmp_path, {"cat": 20, "dog": 20}, size=(31, 22), ending=".jpg")
     data = make_data(tmp_path, short_side=short_side)
     expected = torch.cat([images for images, _ in evaluation_batches(data)])
-    paths = [tmp_path / data.table.paths[row] for row in data.rows(TEST)]
+    paths = [tmp_path / data.table.paths[row] for row in data.rows("test")]
     opened = [Image.open(path) for path in paths]
     arrays = [np.asarray(image) for image in opened]
     for sources in (paths, [str(path) for path in paths], opened, arrays):

@@ -6,9 +6,9 @@ import torch
 import torchvision
 from torch import nn
 
-from imgbench.cli import compose
 from imgbench.errors import UserError
 from imgbench.experiment.build import plain
+from imgbench.experiment.compose import compose
 from imgbench.models.cnn import CNN
 from imgbench.models.layers import Dropout
 from imgbench.models.pretrained import torchvision_classifier

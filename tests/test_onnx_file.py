@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
-from imgbench.cli import compose
 from imgbench.errors import UserError
 from imgbench.experiment.build import plain
+from imgbench.experiment.compose import compose
 from imgbench.inference import onnx_file
 from imgbench.inference.onnx_file import METADATA_KEY, OnnxModel, write_onnx
 from imgbench.run import CONF

@@ -9,7 +9,6 @@ import torch
 
 from imgbench.compression import quantize as module
 from imgbench.compression.quantize import quantize
-from imgbench.data.scan import VAL
 from imgbench.errors import UserError
 from imgbench.inference.onnx_file import OnnxModel, write_onnx
 from imgbench.inference.predictor import Predictor
@@ -62,7 +61,7 @@ def spoilt(trained):
 
 
 def probabilities_of(path, data):
-    images, targets = data.dataset(VAL).__getitems__(list(range(len(data.rows(VAL)))))
+    images, targets = data.dataset("val").__getitems__(list(range(len(data.rows("val")))))
     return Predictor.load(path).model(images), targets.numpy()
 
 
@@ -114,7 +113,7 @@ def test_layer_that_costs_accuracy_is_named_and_left_in_float(spoilt, data, tmp_
     assert OnnxModel(tmp_path / "mended.onnx").metadata["float_layers"] == ["classifier.3"]
     found, _ = probabilities_of(tmp_path / "mended.onnx", data)
     with torch.inference_mode():
-        images, _ = data.dataset(VAL).__getitems__(list(range(len(data.rows(VAL)))))
+        images, _ = data.dataset("val").__getitems__(list(range(len(data.rows("val")))))
         expected = spoilt(images).softmax(1).numpy()
     assert np.abs(found - expected).mean() < 0.02
 

@@ -19,7 +19,9 @@ NAMES = ["猫", "<b>bold</b>", 'dog & "cat"']
 def predictions_of(seed, names=NAMES, n=30):
     rng = np.random.default_rng(seed)
     probabilities = rng.dirichlet(np.ones(len(names)), n).astype(np.float32)
-    return Predictions([f"{i}.png" for i in range(n)], rng.integers(0, len(names), n), probabilities, list(names))
+    return Predictions(
+        [f"{i}.png" for i in range(n)], [""] * n, rng.integers(0, len(names), n), probabilities, list(names)
+    )
 
 
 @pytest.fixture

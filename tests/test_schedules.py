@@ -7,8 +7,8 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
-from imgbench.cli import compose
 from imgbench.experiment.build import build_classifier, plain
+from imgbench.experiment.compose import compose
 from imgbench.run import CONF
 from imgbench.training import schedules
 from imgbench.training.callbacks import EpochTable, LastCheckpoint

@@ -14,9 +14,9 @@ import yaml
 from hydra.errors import InstantiationException
 
 import imgbench
-from imgbench.cli import compose
 from imgbench.data.cache import digest
 from imgbench.errors import UserError
+from imgbench.experiment.compose import compose
 from imgbench.run import Run
 from imgbench.train import train
 from imgbench.training.callbacks import COLUMNS
@@ -77,9 +77,9 @@ def test_predictions_of_the_loaded_run_are_those_of_its_evaluation(tiny_run):
     predictor = imgbench.load(tiny_run.path)
     root = Path(tiny_run.config["data"]["root"])
     for row in rows(tiny_run.path / "predictions.csv"):
-        verdict = predictor.predict(root / row["path"])[0]
-        assert verdict.label == row["predicted"]
-        assert verdict.probabilities["cat"] == pytest.approx(float(row["cat"]), abs=1e-5)
+        prediction = predictor.predict(root / row["path"])[0]
+        assert prediction.label == row["predicted"]
+        assert prediction.probabilities["cat"] == pytest.approx(float(row["cat"]), abs=1e-5)
 
 
 def test_run_again_from_its_configuration_gives_the_same_run(tiny_run, tmp_path):

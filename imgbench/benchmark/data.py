@@ -15,7 +15,6 @@ from torchvision.datasets import ImageFolder
 
 from imgbench.benchmark.rounds import Timing, alternate, serve
 from imgbench.data.datamodule import ImageFolderDataModule
-from imgbench.data.scan import SPLITS, TRAIN
 from imgbench.experiment.build import build_data
 from imgbench.preprocessing import STATISTICS
 
@@ -69,7 +68,7 @@ def _cold(connection: Connection, config: dict[str, Any]) -> None:
 
 
 def _image_folder(connection: Connection, config: dict[str, Any]) -> None:
-    loader = image_folder_loader(build_data(OmegaConf.create(config)), TRAIN)
+    loader = image_folder_loader(build_data(OmegaConf.create(config)), "train")
 
     def work() -> float:
         start = time.perf_counter()
@@ -79,14 +78,12 @@ def _image_folder(connection: Connection, config: dict[str, Any]) -> None:
     serve(connection, work)
 
 
-def image_folder_loader(data: ImageFolderDataModule, part: int) -> DataLoader[Any]:
+def image_folder_loader(data: ImageFolderDataModule, split: str) -> DataLoader[Any]:
     """The images of a split as the posts' scripts load them: normalised floats, decoded anew in every epoch."""
     size = data.preprocessing.image_size
     steps = [transforms.Resize((size, size)), transforms.ToTensor(), transforms.Normalize(*STATISTICS["imagenet"])]
-    root, folder_split = data.table.root, SPLITS[part]
-    folder = ImageFolder(
-        str(root / folder_split if (root / folder_split).is_dir() else root), transforms.Compose(steps)
-    )
-    wanted = {Path(root / data.table.paths[i]) for i in data.rows(part)}
+    root = data.table.root
+    folder = ImageFolder(str(root / split if (root / split).is_dir() else root), transforms.Compose(steps))
+    wanted = {Path(root / data.table.paths[i]) for i in data.rows(split)}
     rows = [i for i, (path, _) in enumerate(folder.samples) if Path(path) in wanted]
-    return DataLoader(Subset(folder, rows), data.batch_size, shuffle=part == TRAIN, num_workers=1)
+    return DataLoader(Subset(folder, rows), data.batch_size, shuffle=split == "train", num_workers=1)

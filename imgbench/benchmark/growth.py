@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from imgbench.benchmark.rounds import ENDED_EARLY, Variant, peak_memory, start
-from imgbench.cli import compose
 from imgbench.experiment.build import build_data
+from imgbench.experiment.compose import compose
 
 CLASSES, FILES = 10, 200
 

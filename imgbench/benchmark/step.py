@@ -10,11 +10,11 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torchinfo import summary
 
 from imgbench.benchmark.rounds import Timing, alternate, serve
 from imgbench.data.loading import Batch
-from imgbench.experiment.build import build_classifier, settle
+from imgbench.experiment.build import apply_defaults, build_classifier
+from imgbench.models.summary import multiply_adds
 from imgbench.preprocessing import Preprocessing
 from imgbench.training import fast
 from imgbench.training.classifier import ImageClassifier
@@ -28,7 +28,7 @@ def measure_step(config: dict[str, Any], steps: int, rounds: int) -> dict[str, T
 
 def _prepare(config: dict[str, Any], settings: fast.FastSettings) -> tuple[ImageClassifier, Batch]:
     composed = OmegaConf.create(config)
-    settle(composed, images=1000)
+    apply_defaults(composed, images=1000)
     classes, size = int(composed.data.num_classes), int(composed.data.image_size)
     names = [str(i) for i in range(classes)]
     classifier = build_classifier(composed, names, Preprocessing(size), settings, class_weights=None)
@@ -136,8 +136,7 @@ def _timed(step: Any, steps: int, device: str) -> float:
 def step_operations(config: dict[str, Any]) -> float:
     """Floating-point operations of a training step: three forward passes of two operations per multiply-add."""
     classifier, (images, _) = _prepare(config, fast.FastSettings())
-    table = summary(classifier.model, (1, *images.shape[1:]), verbose=0, device="cpu")
-    return 3 * 2 * table.total_mult_adds * len(images)
+    return 3 * 2 * multiply_adds(classifier.model, images.shape[-1]) * len(images)
 
 
 def matmul_rate(device: str, precision: str, size: int = 2048, seconds: float = 1.0) -> float:

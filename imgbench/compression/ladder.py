@@ -7,16 +7,15 @@ from pathlib import Path
 import numpy as np
 from omegaconf import OmegaConf
 
-from imgbench.compression.measure import multiply_adds, onnx_latency_ms, size_mb
-from imgbench.data.scan import TEST, VAL
+from imgbench.compression.measure import onnx_latency_ms, size_mb
 from imgbench.errors import UserError
 from imgbench.evaluation.metrics import Number, describe, paired_difference, proportion
 from imgbench.evaluation.plots import draw_pareto
 from imgbench.experiment.build import build_data
-from imgbench.experiment.outcome import predict_split
 from imgbench.inference.onnx_file import OnnxModel, write_onnx
-from imgbench.inference.predictor import Predictor
+from imgbench.inference.predict_split import predict_split
 from imgbench.models.layers import normalises_batches
+from imgbench.models.summary import multiply_adds
 from imgbench.run import Run
 from imgbench.training.classifier import load_classifier
 
@@ -48,7 +47,7 @@ def measure_rungs(runs: dict[str, Run], threads: int) -> list[Rung]:
     """
     rungs: dict[str, Rung] = {}
     tested: list[str] = []
-    teacher: dict[int, np.ndarray] = {}  # which images of each split it has right
+    teacher: dict[str, np.ndarray] = {}  # which images of each split it has right
     for name in sorted(runs, key=lambda name: name != TEACHER):
         run = runs[name]
         data = build_data(OmegaConf.create(run.config))
@@ -59,26 +58,26 @@ def measure_rungs(runs: dict[str, Run], threads: int) -> list[Rung]:
                 file = Path(folder) / "model.onnx"
                 write_onnx(classifier, file)
             model = OnnxModel(file, threads=threads)
-            predictor = Predictor(OnnxModel(file))  # with all threads: only latency depends on their number
-            predictions = {part: predict_split(predictor, data, part) for part in (TEST, VAL)}
-            paths = predictions[TEST].paths
+            unbound = OnnxModel(file)  # with all threads: only latency depends on their number
+            predictions = {split: predict_split(unbound, data, split) for split in ("test", "val")}
+            paths = predictions["test"].paths
             tested = tested or paths
             if paths != tested:
                 raise UserError(f"{run.shown} was tested on other images than {runs[TEACHER].shown}.")
-            hits = {part: p.predicted == p.targets for part, p in predictions.items()}
+            hits = {split: p.predicted == p.targets for split, p in predictions.items()}
             teacher = teacher or hits
             rungs[name] = Rung(
                 name,
                 model.preprocessing.image_size,
                 normalises_batches(classifier.model),
                 sum(parameter.numel() for parameter in classifier.model.parameters()),
-                multiply_adds(classifier),
+                multiply_adds(classifier.model, model.preprocessing.image_size),
                 size_mb(file),
                 onnx_latency_ms(model),
                 onnx_latency_ms(model, batch=32),
-                proportion(int(hits[TEST].sum()), len(paths)),
-                paired_difference(hits[TEST], teacher[TEST]),
-                round(100 * float(teacher[VAL].mean() - hits[VAL].mean()), 6),
+                proportion(int(hits["test"].sum()), len(paths)),
+                paired_difference(hits["test"], teacher["test"]),
+                round(100 * float(teacher["val"].mean() - hits["val"].mean()), 6),
             )
     return [rungs[name] for name in runs]
 

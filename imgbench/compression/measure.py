@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torchinfo import summary
 
 from imgbench.data.datamodule import ImageFolderDataModule
-from imgbench.data.scan import VAL
-from imgbench.evaluation.predictions import class_probabilities
 from imgbench.inference.onnx_file import OnnxModel
+from imgbench.inference.predict_split import predict_split
+from imgbench.inference.predictor import TorchModel
+from imgbench.models.summary import multiply_adds
 from imgbench.training.classifier import ImageClassifier
 
 MB = 10**6
@@ -36,7 +36,7 @@ def measure(classifier: ImageClassifier, file: Path) -> Cost:
     classifier.cpu().eval()
     return Cost(
         parameters=sum(parameter.numel() for parameter in classifier.model.parameters()),
-        multiply_adds=multiply_adds(classifier),
+        multiply_adds=multiply_adds(classifier.model, int(classifier.hparams["preprocessing"]["image_size"])),
         size_mb=size_mb(file),
         latency_ms=latency_ms(one_image(classifier)),
         threads=torch.get_num_threads(),
@@ -59,12 +59,6 @@ def gzip_mb(file: Path) -> float:
 def weights_mb(classifier: ImageClassifier) -> float:
     """Size of all tensors in a checkpoint, which the file exceeds by the names and hyper-parameters."""
     return sum(tensor.numel() * tensor.element_size() for tensor in classifier.state_dict().values()) / MB
-
-
-def multiply_adds(classifier: ImageClassifier) -> int:
-    """Of one image."""
-    size = int(classifier.hparams["preprocessing"]["image_size"])
-    return int(summary(classifier.model, (1, 3, size, size), verbose=0, device="cpu").total_mult_adds)
 
 
 def one_image(classifier: ImageClassifier) -> Callable[[], object]:
@@ -100,7 +94,5 @@ def onnx_latency_ms(model: OnnxModel, batch: int = 1) -> float:
 
 def validation_accuracy(classifier: ImageClassifier, data: ImageFolderDataModule, device: str) -> float:
     """Share of the validation images that are classified correctly; of the test images in a run selected on them."""
-    classifier.eval().to(device)
-    batches = (data.preprocessing.center_crop(images) for images, _ in data.val_dataloader())
-    predicted = class_probabilities(classifier, batches, device).argmax(1)
-    return float((predicted == data.table.labels[data.rows(VAL)]).mean())
+    predictions = predict_split(TorchModel(classifier, device), data, "val")
+    return float((predictions.predicted == predictions.targets).mean())

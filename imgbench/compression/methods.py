@@ -1,5 +1,6 @@
 """The methods of compression, each from a run to a smaller run; shared by the commands that compress."""
 
+import csv
 import logging
 import math
 import shutil
@@ -8,9 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 
-from imgbench.cli import override_config
 from imgbench.compression.measure import (
     Cost,
     gzip_mb,
@@ -22,20 +23,22 @@ from imgbench.compression.measure import (
     validation_accuracy,
     weights_mb,
 )
-from imgbench.compression.prune import MOST, KeepZeros, remove_channels, zero_share, zero_weights
+from imgbench.compression.prune import MOST, remove_channels, zero_share, zero_weights
 from imgbench.compression.quantize import quantize as quantize_to_int8
 from imgbench.compression.target import Target
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.scan import SPLITS
 from imgbench.errors import UserError
 from imgbench.experiment.build import build_data, plain
-from imgbench.experiment.outcome import write_outcome
+from imgbench.experiment.compose import override, storable
+from imgbench.experiment.fit import run_experiment, write_table
+from imgbench.experiment.outcome import conclude
 from imgbench.inference.onnx_file import OnnxModel
 from imgbench.models.layers import normalises_batches
 from imgbench.models.narrow import layer_widths
-from imgbench.run import Run, sha256
-from imgbench.summary import model_table
-from imgbench.train import train
+from imgbench.models.summary import model_table
+from imgbench.run import Run, sha256, write_atomically
+from imgbench.training.checkpoint import AtomicCheckpointIO
 from imgbench.training.classifier import ImageClassifier, load_classifier
 from imgbench.training.fast import device_name
 
@@ -101,8 +104,8 @@ def same_images(config: DictConfig, parent: Run) -> ImageFolderDataModule:
     """
     data = build_data(config)
     table = data.table
-    own = zip(table.paths, (SPLITS[part] for part in table.splits), table.digests, strict=True)
-    now = {path: (split, digest.tobytes().hex()) for path, split, digest in own}
+    own = csv.DictReader(table.csv_lines())
+    now = {row["path"]: (row["split"], row["hash"]) for row in own}
     then = {row["path"]: (row["split"], row["hash"]) for split in SPLITS for row in parent.split_rows(split)}
     if now == then:
         return data
@@ -120,16 +123,16 @@ def distill(parent: Run, run: Run, options: Options, words: Sequence[str]) -> di
     """Trains the model that `words` choose with the parent as its teacher, and else as the parent was trained."""
     settings = {"temperature": options.temperature, "alpha": options.alpha}
     own = [f"objective.{name}={value}" for name, value in settings.items() if value is not None]
-    config = override_config(parent.config, ["objective=distill", *own, *words])
+    config = override(parent, ["objective=distill", *own, *words])
     config.objective.teacher = str(weights_file(parent).resolve())
-    train(config, run, same_images(config, parent), announce=False)
+    run_experiment(config, run, same_images(config, parent), announce=False)
     return {name: config.objective[name] for name in ("teacher", "temperature", "alpha")}
 
 
 def train_anew(parent: Run, run: Run, options: Options, words: Sequence[str]) -> dict[str, Any]:
     """Trains the model that `words` choose on the parent's images, and else as the parent was trained."""
-    config = override_config(parent.config, words)
-    train(config, run, same_images(config, parent), announce=False)
+    config = override(parent, words)
+    run_experiment(config, run, same_images(config, parent), announce=False)
     return {"words": list(words)}
 
 
@@ -139,21 +142,23 @@ def reuse(parent: Run, run: Run, options: Options, words: Sequence[str]) -> dict
     With the whole body in place, a fifth of the parent's epochs is enough, at its own learning rate since the head is
     new. A parent with another body leaves nothing to start from, and the model is trained anew.
     """
-    teacher = load_classifier(weights_file(parent))
+    file = weights_file(parent)
+    teacher = load_classifier(file)
     epochs = f"trainer.max_epochs={fewer_epochs(parent)}"
-    config = override_config(parent.config, [epochs, *words])
+    config = override(parent, [epochs, *words])
     if "batch_norm" in config.model:
         config.model.batch_norm = normalises_batches(teacher.model)
-    start = ImageClassifier(**{**teacher.hparams, "model": plain(config.model), "widths": None})
-    known, own = teacher.state_dict(), start.state_dict()
-    fitting = {name: known[name] for name in own if name in known and known[name].shape == own[name].shape}
-    if not all(name in fitting for name in own if name.startswith("model.features.")):
+    with torch.device("meta"):  # shapes without memory
+        own = ImageClassifier(**{**teacher.hparams, "model": plain(config.model), "widths": None}).state_dict()
+    known = teacher.state_dict()
+    body = [name for name in own if name.startswith("model.features.")]
+    if not all(name in known and known[name].shape == own[name].shape for name in body):
         log.info("%s has another body: the model is trained anew", parent.shown)
         normalised = ["model.batch_norm=true"] if "batch_norm" in config.model else []
         return train_anew(parent, run, options, [*words, *normalised, "optimizer.lr=null"])
-    start.load_state_dict({**own, **fitting})
-    train(config, run, same_images(config, parent), start, announce=False)
-    return {"words": list(words), "reused": sorted(fitting)}
+    config.init_from = str(file)
+    run_experiment(config, run, same_images(config, parent), announce=False)
+    return {"words": list(words)}
 
 
 def fewer_epochs(parent: Run) -> int:
@@ -166,11 +171,11 @@ def finetuning(parent: Run, words: Sequence[str]) -> DictConfig:
 
     A parent that was pruned itself has been fine-tuned last: its settings are kept.
     """
-    base = parent.config
+    config = parent.config
+    fewer = []
     if parent.info.get("method") != "prune":
-        base["optimizer"]["lr"] /= 10
-        base["trainer"]["max_epochs"] = fewer_epochs(parent)
-    return override_config(base, ["scheduler=cosine", *words])
+        fewer = [f"optimizer.lr={config['optimizer']['lr'] / 10}", f"trainer.max_epochs={fewer_epochs(parent)}"]
+    return override(parent, ["scheduler=cosine", *fewer, *words])
 
 
 def finetuning_as_it_is(parent: Run, words: Sequence[str]) -> DictConfig:
@@ -179,7 +184,7 @@ def finetuning_as_it_is(parent: Run, words: Sequence[str]) -> DictConfig:
     Raises:
         UserError: the words ask for another model, or other images for it to see.
     """
-    before, config = override_config(parent.config, []), finetuning(parent, words)
+    before, config = override(parent), finetuning(parent, words)
     changed = [key for key in ("image_size", "short_side", "normalize") if config.data.get(key) != before.data.get(key)]
     if changed or plain(config.model) != plain(before.model):
         raise UserError(
@@ -196,7 +201,9 @@ def prune(parent: Run, run: Run, options: Options, words: Sequence[str]) -> dict
     classifier = load_classifier(parent.best)
     if options.unstructured:
         amount = 0.3 if options.amount is None else options.amount
-        train(config, run, data, zero_weights(classifier, amount), [KeepZeros()], announce=False)
+        config.init_from = write_start(zero_weights(classifier, amount), run)
+        config.callbacks.keep_zeros = {"_target_": "imgbench.compression.prune.KeepZeros"}
+        run_experiment(config, run, data, announce=False)
         trained = load_classifier(run.best)
         return {
             "amount": amount,
@@ -229,7 +236,8 @@ def prune(parent: Run, run: Run, options: Options, words: Sequence[str]) -> dict
         step = Run(run.path / "steps" / str(len(taken) + 1))
         step.path.mkdir(parents=True)
         with step.recorded(seed=config.seed, amount=amount):
-            train(config.copy(), step, data, smaller, announce=False)
+            config.init_from = write_start(smaller, step)
+            run_experiment(config, step, data, announce=False)
         current = load_classifier(step.best)
         accuracy = validation_accuracy(current, data, device)
         cost = measure(current, step.best)
@@ -253,6 +261,14 @@ def prune(parent: Run, run: Run, options: Options, words: Sequence[str]) -> dict
     _adopt(best, run)
     amount = taken[int(best.path.name) - 1]["amount"]
     return {"amount": amount, "target": options.target, "parent_val_acc": before, "steps": taken}
+
+
+def write_start(classifier: ImageClassifier, run: Run) -> str:
+    """Writes the weights that training starts from as `checkpoints/init.ckpt`, for the run to be repeated; its path."""
+    path = run.path / "checkpoints" / "init.ckpt"
+    hparams = {name: classifier.hparams[name] for name in ImageClassifier.argument_names()}
+    AtomicCheckpointIO().save_checkpoint({"hyper_parameters": hparams, "state_dict": classifier.state_dict()}, path)
+    return str(path.resolve())
 
 
 def _cannot(target: Target, reason: str, best: Run | None) -> UserError:
@@ -306,22 +322,23 @@ def _adopt(step: Run, run: Run) -> None:
             shutil.move(entry, run.path / entry.name)
     run.note(**{name: value for name, value in facts.items() if name not in run.info})
     shutil.rmtree(run.path / "steps")
+    run.write_config({**run.stored_config, "init_from": str((run.path / "checkpoints" / "init.ckpt").resolve())})
 
 
 def quantize(parent: Run, run: Run, options: Options, words: Sequence[str]) -> dict[str, Any]:
     """int8 weights and activations as `model.onnx`, calibrated on the parent's training images."""
-    config = override_config(parent.config, words)
+    config = override(parent, words)
     data = same_images(config, parent)
     classifier = load_classifier(parent.best)
-    run.write_config(plain(config), from_weights=True)
-    run.write_split(data.table.csv_lines())
+    run.write_config({**storable(config), "quantized": True})
+    write_table(run, data)
     run.note(selected_on_test=data.plan.selects_on_test, provenance=classifier.hparams["provenance"])
-    (run.path / "summary.txt").write_text(model_table(classifier), "utf-8")
+    write_atomically(run.path / "summary.txt", model_table(classifier.model, data.preprocessing.image_size))
     chosen = {"max_drop": options.max_drop, "calibration_images": options.calibration}
     facts = quantize_to_int8(
         classifier, data, run.path / "model.onnx", **{k: v for k, v in chosen.items() if v is not None}
     )
-    write_outcome(run, data, config, announce=False)
+    conclude(run, data, announce=False)
     return facts
 
 

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from imgbench.data.datamodule import ImageFolderDataModule
-from imgbench.data.scan import TRAIN, VAL
 from imgbench.data.split import draw_stratified
 from imgbench.errors import UserError
 from imgbench.inference.onnx_file import OnnxModel, metadata_of, require, save_model, silenced, write_onnx
@@ -61,7 +60,7 @@ def quantize(
     if max_drop is not None and not max_drop >= 0:
         raise UserError(f"max_drop={max_drop}, but it is a number of percentage points, 0 or more.")
     pixels = _calibration_pixels(data, calibration_images)
-    images, targets = _pixels(data, VAL, np.arange(len(data.rows(VAL)))), data.table.labels[data.rows(VAL)]
+    images, targets = _pixels(data, "val", np.arange(len(data.rows("val")))), data.table.labels[data.rows("val")]
     reduced = products_overflow() if reduce_range is None else reduce_range
     with tempfile.TemporaryDirectory() as folder:
         network = _Network(classifier, Path(folder), pixels, reduced)
@@ -105,14 +104,14 @@ def _accuracy(probabilities: np.ndarray, targets: np.ndarray) -> float:
     return float((probabilities.argmax(1) == targets).mean())
 
 
-def _pixels(data: ImageFolderDataModule, part: int, indices: np.ndarray) -> np.ndarray:
+def _pixels(data: ImageFolderDataModule, split: str, indices: np.ndarray) -> np.ndarray:
     """(N, image_size, image_size, 3) uint8 of images of a split."""
-    images, _ = data.dataset(part).__getitems__(indices.tolist())
+    images, _ = data.dataset(split).__getitems__(indices.tolist())
     return np.ascontiguousarray(data.preprocessing.center_crop(images).permute(0, 2, 3, 1).numpy())
 
 
 def _calibration_pixels(data: ImageFolderDataModule, number: int) -> np.ndarray:
-    labels = data.table.labels[data.rows(TRAIN)]
+    labels = data.table.labels[data.rows("train")]
     fewest = max(FEWEST, len(data.class_names))
     if min(number, len(labels)) < fewest:
         found = f"calibration_images={number}" if number < fewest else f"the training split has {len(labels)} images"
@@ -122,7 +121,7 @@ def _calibration_pixels(data: ImageFolderDataModule, number: int) -> np.ndarray:
         )
     rng = np.random.default_rng(data.seed)
     chosen = draw_stratified(np.arange(len(labels)), labels, min(number, len(labels)), rng)
-    return _pixels(data, TRAIN, np.sort(chosen))
+    return _pixels(data, "train", np.sort(chosen))
 
 
 class _Batches:

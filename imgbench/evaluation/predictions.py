@@ -2,14 +2,11 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -17,6 +14,7 @@ class Predictions:
     """Row i of each array belongs to `paths[i]`."""
 
     paths: list[str]
+    groups: list[str]  # of images that are not independent of each other; "" for none
     targets: np.ndarray  # (N,) int64, indices into class_names
     probabilities: np.ndarray  # (N, num_classes) float32
     class_names: list[str]
@@ -27,28 +25,24 @@ class Predictions:
         return self.probabilities.argmax(1)
 
     def to_csv(self) -> str:
-        """path, target, predicted and a column of probabilities per class: the content of `predictions.csv`."""
+        """path, group, target, predicted and a column of probabilities per class: what `predictions.csv` holds."""
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["path", "target", "predicted", *self.class_names])
+        writer.writerow(["path", "group", "target", "predicted", *self.class_names])
         for i, path in enumerate(self.paths):
             names = [self.class_names[self.targets[i]], self.class_names[self.predicted[i]]]
             # Nine digits give back the same float32, so that near ties fall as they fell.
-            writer.writerow([path, *names, *(f"{p:.9g}" for p in self.probabilities[i])])
+            writer.writerow([path, self.groups[i], *names, *(f"{p:.9g}" for p in self.probabilities[i])])
         return file.getvalue()
 
     @classmethod
     def read_csv(cls, path: Path) -> "Predictions":
+        """Reads `predictions.csv`; that of an earlier imgbench has no groups."""
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             header, *rows = csv.reader(file)
-        names = header[3:]
-        targets = np.array([names.index(row[1]) for row in rows], np.int64)
-        probabilities = np.array([row[3:] for row in rows], np.float32).reshape(len(rows), len(names))
-        return cls([row[0] for row in rows], targets, probabilities, names)
-
-
-@torch.inference_mode()
-def class_probabilities(model: Callable[[Tensor], Tensor], batches: Iterable[Tensor], device: str) -> np.ndarray:
-    """(N, num_classes) softmax in fp32 of the logits that `model` gives for batches of images."""
-    parts = [model(images.to(device)).float().softmax(1).cpu().numpy() for images in batches]
-    return np.concatenate(parts)
+        if header[1] != "group":
+            header, rows = [header[0], "group", *header[1:]], [[row[0], "", *row[1:]] for row in rows]
+        names = header[4:]
+        targets = np.array([names.index(row[2]) for row in rows], np.int64)
+        probabilities = np.array([row[4:] for row in rows], np.float32).reshape(len(rows), len(names))
+        return cls([row[0] for row in rows], [row[1] for row in rows], targets, probabilities, names)

@@ -1,7 +1,7 @@
-"""From a composed configuration to the objects of a run; shared by the commands that speak Hydra."""
+"""From a composed configuration to the objects of a run."""
 
 import importlib.util
-import math
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
+from imgbench.experiment.defaults import default_epochs, default_learning_rate
+from imgbench.inspection.leaks import find_leaks
 from imgbench.models.layers import normalises_batches
+from imgbench.models.summary import model_table
 from imgbench.preprocessing import Preprocessing
 from imgbench.training.checkpoint import AtomicCheckpointIO
 from imgbench.training.classifier import ImageClassifier, build_model
 from imgbench.training.fast import FastSettings, supports_fused
+
+log = logging.getLogger(__name__)
 
 
 def plain(config: Any) -> Any:
@@ -50,6 +55,8 @@ def build_data(config: DictConfig) -> ImageFolderDataModule:
         raise UserError("data.root is not set. Point it at your photographs: data=folder data.root=/my/photos")
     data: ImageFolderDataModule = create(config.data, augment=create(config.augment), seed=config.seed)
     data.setup()
+    for message in find_leaks(data.table):
+        log.warning("%s", message)
     config.data.num_classes = len(data.class_names)
     config.data.root = str(data.table.root.resolve())
     return data
@@ -79,23 +86,6 @@ def build_classifier(
     )
 
 
-def settle(config: DictConfig, images: int) -> None:
-    """Decides what the configuration leaves open: epochs by the number of training images, learning rate by the model.
-
-    Large steps need the activations to be normalised, and spoil what a pretrained network knows.
-    """
-    if config.trainer.max_epochs is None:
-        config.trainer.max_epochs = min(max(round(1000 / math.sqrt(images)), 40), 200)
-    if config.optimizer.lr is None:
-        large_steps = not config.model.get("pretrained") and _will_normalise_batches(plain(config.model))
-        config.optimizer.lr = 3e-3 if large_steps else 3e-4
-
-
-def _will_normalise_batches(model: dict[str, Any]) -> bool:
-    with torch.device("meta"):  # without memory
-        return normalises_batches(build_model(model))
-
-
 def check_monitor(monitor: str, mode: str, classifier: ImageClassifier) -> None:
     """Finds out before training, not after its first epoch, that the monitored metric does not exist.
 
@@ -107,6 +97,34 @@ def check_monitor(monitor: str, mode: str, classifier: ImageClassifier) -> None:
     better = "min" if monitor.endswith("loss") else "max"
     if mode != better:
         raise UserError(f"monitor={monitor} with mode={mode} would keep the worst epoch. Use mode={better}.")
+
+
+def apply_defaults(config: DictConfig, images: int) -> None:
+    """Fills in what the configuration leaves open, knowing the number of training images and the network."""
+    if config.trainer.max_epochs is None:
+        config.trainer.max_epochs = default_epochs(images)
+    if config.optimizer.lr is None:
+        config.optimizer.lr = default_learning_rate(_will_normalise(config), bool(config.model.get("pretrained")))
+
+
+def _will_normalise(config: DictConfig) -> bool:
+    model = plain(config.model)
+    with torch.device("meta"):  # shapes without memory, and without weights that would have to be fetched
+        return normalises_batches(build_model({**model, "pretrained": False} if "pretrained" in model else model))
+
+
+def model_summary(config: DictConfig) -> str:
+    """The torchinfo table of the configured model; images are needed only where they tell the number of classes.
+
+    Raises:
+        UserError: the number of classes is unknown, or the model cannot be built.
+    """
+    if config.data.num_classes is None:
+        try:
+            build_data(config)
+        except UserError as error:
+            raise UserError(f"{error}\nOr state data.num_classes=N, and no data is needed.") from error
+    return model_table(build_model(plain(config.model)), int(config.data.image_size))
 
 
 def class_weights(kind: str, data: ImageFolderDataModule) -> list[float] | None:

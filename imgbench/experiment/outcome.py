@@ -1,34 +1,28 @@
-"""What a trained run shows: the images it saw, and how good its model is."""
+"""What a run shows before it is trained, the images it sees, and after it: how good its model is."""
 
 import shlex
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
-from rich.console import Console
-from rich.progress import track
+from omegaconf import OmegaConf
 
 from imgbench.data.datamodule import ImageFolderDataModule
-from imgbench.data.scan import SPLITS, TEST, TRAIN, VAL
-from imgbench.evaluation.metrics import describe
+from imgbench.errors import UserError
+from imgbench.evaluation.metrics import Number, classification_metrics, describe, unmeasured_classes
 from imgbench.evaluation.plots import draw_curves, draw_grid
-from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.results import SELECTED_ON_TEST, write_report, write_results
+from imgbench.experiment.build import build_data
+from imgbench.inference.labelled import images_of_folder, images_of_run
+from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Predictor
 from imgbench.run import Run
 
-if TYPE_CHECKING:
-    from imgbench.training.classifier import ImageClassifier
 
-
-T = TypeVar("T")
-
-
-def write_grid(data: ImageFolderDataModule, classifier: "ImageClassifier", run: Run, number: int = 20) -> None:
+def write_grid(data: ImageFolderDataModule, run: Run, number: int = 20) -> None:
     """`samples.png`: training images as the network sees them, augmented, but before normalisation."""
-    train = data.dataset(TRAIN)
+    train = data.dataset("train")
     order = np.random.default_rng(data.seed).permutation(len(train))[:number]
     with torch.random.fork_rng():  # drawing a picture must not change what is trained
         images, targets = data.augment_batch(*train.__getitems__(order.tolist()))
@@ -41,9 +35,16 @@ def write_grid(data: ImageFolderDataModule, classifier: "ImageClassifier", run: 
     draw_grid(images.permute(0, 2, 3, 1).numpy(), names, run.path / "samples.png", title)
 
 
-def write_outcome(run: Run, data: ImageFolderDataModule, config: DictConfig, announce: bool = True) -> None:
-    """Draws the curves; writes how good the run's model is, and prints it. Before the first epoch's end, nothing."""
-    title = f"{config.model_name} on {config.data_name}"
+def conclude(run: Run, data: ImageFolderDataModule | None = None, announce: bool = True) -> None:
+    """Evaluates the run's model, draws, reports and prints; nothing where no epoch has ended.
+
+    It needs the run directory only, and can be done again: for a run that was killed after its last epoch.
+
+    Args:
+        data: what `build_data` made of the run's configuration, where it is known already.
+    """
+    config = run.config
+    title = f"{config['model_name']} on {config['data_name']}"
     best_epoch = None
     if run.best.exists():
         best_epoch = torch.load(run.best, mmap=True, weights_only=True)["epoch"] + 1
@@ -52,11 +53,11 @@ def write_outcome(run: Run, data: ImageFolderDataModule, config: DictConfig, ann
         draw_curves(run.path / "metrics.csv", run.path / "curves.png", title, best_epoch)
     if run.model is None:
         return
-    predictor = Predictor.load(run.model)
+    data = data or build_data(OmegaConf.create(config))
+    model = Predictor.load(run.model).model
     selected_on_test = data.plan.selects_on_test
-    results = {}
-    for part in (TEST,) if selected_on_test else (TEST, VAL):
-        results[SPLITS[part]] = predict_split(predictor, data, part)
+    splits = ("test",) if selected_on_test else ("test", "val")
+    results = {split: predict_split(model, data, split) for split in splits}
     metrics = write_results(run.path, title, results, selected_on_test)
     write_report(run.path, title, metrics, selected_on_test)
     if not announce:
@@ -69,15 +70,63 @@ def write_outcome(run: Run, data: ImageFolderDataModule, config: DictConfig, ann
     print(f"               python -m imgbench.predict {place} IMAGE...")
 
 
-def predict_split(predictor: Predictor, data: ImageFolderDataModule, part: int) -> Predictions:
-    """The predictor's probabilities for the images of a split, TEST or VAL."""
-    loader = data.test_dataloader() if part == TEST else data.val_dataloader()
-    batches = (data.preprocessing.center_crop(images) for images, _ in _progress(loader, SPLITS[part]))
-    probabilities = np.concatenate([predictor.model(images) for images in batches])
-    rows = data.rows(part)
-    paths = [data.table.paths[i] for i in rows]
-    return Predictions(paths, data.table.labels[rows].astype(np.int64), probabilities, data.class_names)
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model is worth on a split, and what a reader must know of it."""
+
+    split: str
+    title: str  # of which model, on which images
+    class_names: list[str]
+    metrics: dict[str, Number]
+    left_out: list[str]
+    notes: list[str]
+
+    def table(self) -> str:
+        """Accuracy, macro F1, and a line per class, each with its interval."""
+        width = max(len(name) for name in [*self.class_names, "macro F1"])
+        lines = [*(f"Left out: {line}" for line in self.left_out), *(f"Note: {note}." for note in self.notes)]
+        lines += [
+            self.title,
+            f"{self.split} accuracy  {describe(self.metrics[f'{self.split}/acc'])}",
+            f"{self.split} macro F1  {describe(self.metrics[f'{self.split}/macro_f1'])}",
+        ]
+        for kind in ("precision", "recall"):
+            lines.append(f"\n{kind}")
+            lines += [
+                f"  {name:<{width}}  {describe(self.metrics[f'{self.split}/{kind}/{name}'])}"
+                for name in self.class_names
+            ]
+        if missing := unmeasured_classes(self.metrics, self.split):
+            lines.append(
+                f"\nNot measured, for want of images: {', '.join(missing)}. Macro F1 is that of the other classes."
+            )
+        return "\n".join(lines)
 
 
-def _progress(batches: Iterable[T], split: str) -> Iterable[T]:
-    return track(batches, f"Evaluating {split}", transient=True) if Console().is_terminal else batches
+def evaluate(path: Path, split: str, folder: Path | None = None, output: Path | None = None) -> Evaluation:
+    """Measures a run directory, a checkpoint or an ONNX file on a split of its own, or of another folder.
+
+    Raises:
+        UserError: no model or no images, or a class that the model does not know.
+    """
+    model = Predictor.load(path).model
+    selected_on_test = folder is None and bool(model.provenance.get("selected_on_test"))
+    if folder is not None:
+        data, notes = images_of_folder(folder, split, model), []
+    else:
+        split = "test" if selected_on_test and split == "val" else split  # which is all that it was selected on
+        data, notes = images_of_run(Run.open(path), split, model)
+    if selected_on_test:
+        notes.append(SELECTED_ON_TEST)
+    table = data.table
+    left_out = [f"{table.root / path} ({reason})" for path, reason in table.left_out]
+    if not len(data.rows(split)):
+        raise UserError(f"None of the {len(table.paths)} images in {table.root} can be decoded.")
+    predictions = predict_split(model, data, split)
+    title = f"{path} on the {split} images in {table.root}"
+    if output is None:
+        metrics = classification_metrics(predictions, split)
+    else:
+        output.mkdir(parents=True, exist_ok=True)
+        metrics = write_results(output, title, {split: predictions}, selected_on_test)
+    return Evaluation(split, title, model.class_names, metrics, left_out, notes)

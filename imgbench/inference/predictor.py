@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from imgbench.data.loading import decode_batches
 from imgbench.errors import UserError
-from imgbench.evaluation.predictions import class_probabilities
 from imgbench.inference.onnx_file import OnnxModel
 from imgbench.preprocessing import DecodeError, Preprocessing
 from imgbench.run import Run
@@ -23,7 +23,7 @@ Source = str | Path | Image.Image | np.ndarray
 
 @dataclass(frozen=True)
 class Prediction:
-    """The verdict on one image."""
+    """The prediction on one image."""
 
     label: str
     probability: float
@@ -53,8 +53,9 @@ class TorchModel:
         self.preprocessing = Preprocessing.from_dict(classifier.hparams["preprocessing"])
         self.provenance: dict[str, Any] = classifier.hparams["provenance"] or {}
 
+    @torch.inference_mode()
     def __call__(self, images: Tensor) -> np.ndarray:
-        return class_probabilities(self.classifier, [images], self.device)
+        return self.classifier(images.to(self.device)).float().softmax(1).cpu().numpy()
 
 
 class Predictor:
@@ -96,7 +97,7 @@ class Predictor:
             index, reason = next(iter(errors.items()))
             name = sources[index] if isinstance(sources[index], str | Path) else f"image {index}"
             raise DecodeError(f"{name}: {reason}")
-        return [self.verdict(row) for row in probabilities]
+        return [self.prediction(row) for row in probabilities]
 
     def probabilities(self, sources: Sequence[Source], batch_size: int = 32) -> tuple[np.ndarray, dict[int, str]]:
         """(N, num_classes), with rows of NaN for images that cannot be decoded, and why those cannot."""
@@ -108,7 +109,7 @@ class Predictor:
                 result[indices] = self.model(images)
         return result, errors
 
-    def verdict(self, probabilities: np.ndarray) -> Prediction:
+    def prediction(self, probabilities: np.ndarray) -> Prediction:
         """The Prediction that a row of probabilities (num_classes,) amounts to."""
         order = np.argsort(-probabilities, kind="stable")
         ranked = {self.class_names[i]: float(probabilities[i]) for i in order}

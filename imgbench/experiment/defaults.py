@@ -1,0 +1,19 @@
+"""What the configuration leaves open, decided by what is known of the data and the model; a set value always counts."""
+
+import math
+
+
+def default_epochs(images: int) -> int:
+    """`trainer.max_epochs` by the number of training images: 1000 by its root, between 40 and 200.
+
+    Few images need to be seen more often; below 40 epochs, what is learnt from many is cut short.
+    """
+    return min(max(round(1000 / math.sqrt(images)), 40), 200)
+
+
+def default_learning_rate(normalises_batches: bool, pretrained: bool) -> float:
+    """`optimizer.lr` of AdamW.
+
+    Large steps need batch normalisation to keep the activations in range, and spoil what a pretrained network knows.
+    """
+    return 3e-3 if normalises_batches and not pretrained else 3e-4

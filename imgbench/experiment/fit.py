@@ -1,0 +1,209 @@
+"""A run in four phases: resolve its configuration, begin its directory, fit its model, conclude with its results."""
+
+import logging
+import signal
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig
+
+from imgbench.data.datamodule import ImageFolderDataModule
+from imgbench.errors import UserError
+from imgbench.experiment.build import (
+    apply_defaults,
+    build_classifier,
+    build_data,
+    build_trainer,
+    check_monitor,
+    check_resume,
+    class_weights,
+    plain,
+)
+from imgbench.experiment.compose import storable
+from imgbench.experiment.outcome import conclude, write_grid
+from imgbench.models.summary import model_table
+from imgbench.run import Run, first_process, write_atomically
+from imgbench.training import fast
+from imgbench.training.callbacks import progress_bar
+from imgbench.training.classifier import ImageClassifier, load_classifier
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A configuration in which nothing is open, and what was found while resolving it."""
+
+    config: DictConfig
+    data: ImageFolderDataModule
+    settings: fast.FastSettings
+    device: str
+    start: ImageClassifier | None  # whose weights training starts from
+
+
+def run_experiment(
+    config: DictConfig,
+    run: Run,
+    data: ImageFolderDataModule | None = None,
+    callbacks: Sequence[Callback] = (),
+    announce: bool = True,
+) -> float | None:
+    """Trains as configured and leaves everything in the run's directory; returns the monitored value of the epoch kept.
+
+    Not the highest of all epochs: a sweep would choose by luck.
+
+    Args:
+        data: what `build_data` made of the configuration, where it is known already.
+        callbacks: further ones than those of the configuration.
+        announce: print how good the run is.
+
+    Raises:
+        UserError: the data or the configuration cannot be used.
+        KeyboardInterrupt: training was interrupted; the run is complete up to there.
+    """
+    with _quiet_libraries():
+        experiment = resolve(config, data)
+        classifier = begin(run, experiment)
+        trainer, interrupted = fit(run, experiment, classifier, callbacks)
+        if trainer.is_global_zero:
+            conclude(run, experiment.data, announce)
+    if interrupted:
+        raise KeyboardInterrupt
+    score = getattr(trainer.checkpoint_callback, "best_model_score", None)
+    return None if score is None else float(score)
+
+
+def resolve(config: DictConfig, data: ImageFolderDataModule | None = None) -> Experiment:
+    """Finds out what the configuration leaves open, in a new configuration: facts of the data, epochs, learning rate.
+
+    Raises:
+        UserError: no data, data of another shape than the configuration states, or no weights to start from.
+    """
+    config = config.copy()
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    settings, device = fast.apply(fast.FastSettings(**config.fast), config.trainer.accelerator)
+    data = data or build_data(config)
+    apply_defaults(config, len(data.rows("train")))
+    start = None
+    if config.init_from is not None:
+        path = Path(config.init_from)
+        path = path if path.is_file() else Run.open(path).best
+        start = load_classifier(path)
+        config.init_from = str(path.resolve())
+    return Experiment(config, data, settings, device, start)
+
+
+def begin(run: Run, experiment: Experiment) -> ImageClassifier:
+    """Builds the model; the first process writes what the run consists of before anything is learnt.
+
+    Raises:
+        UserError: the configuration names a metric or a checkpoint that does not fit.
+    """
+    config, data, settings = experiment.config, experiment.data, experiment.settings
+    selected_on_test = data.plan.selects_on_test
+    provenance = {"data": config.data_name, "split_hash": data.table.hash, "selected_on_test": selected_on_test}
+    classifier = build_classifier(
+        config,
+        data.class_names,
+        data.preprocessing,
+        settings,
+        class_weights=class_weights(config.objective.class_weights, data),
+        provenance=provenance,
+        widths=kept_widths(config, experiment.start),
+    )
+    if experiment.start:
+        take_weights(classifier, experiment.start)
+    check_monitor(config.monitor, config.mode, classifier)
+    check_resume(config.ckpt_path, classifier, config.trainer.max_epochs)
+    if first_process():
+        run.write_config(storable(config))
+        write_table(run, data)
+        run.note(
+            device=experiment.device,
+            precision=settings.precision,
+            selected_on_test=selected_on_test,
+            provenance=classifier.hparams["provenance"],
+        )
+        size = data.preprocessing.image_size
+        write_atomically(run.path / "summary.txt", model_table(classifier.model, size))
+        write_grid(data, run)
+    fast.prepare(classifier, settings)
+    return classifier
+
+
+def write_table(run: Run, data: ImageFolderDataModule) -> None:
+    """`split.csv`, and `left_out.csv` where a file of the data's folder is no image of the table."""
+    write_atomically(run.path / "split.csv", data.table.csv_lines(), errors="surrogateescape")
+    if any(True for _ in data.table.left_out):
+        write_atomically(run.path / "left_out.csv", data.table.left_out_lines(), errors="surrogateescape")
+
+
+def kept_widths(config: DictConfig, start: ImageClassifier | None) -> dict[str, list[int]] | None:
+    """The widths of pruned layers, where training starts from a pruned network and keeps its architecture."""
+    if start is None or not start.hparams["widths"]:
+        return None
+    if {**start.hparams["model"], "pretrained": None} != {**plain(config.model), "pretrained": None}:
+        raise UserError(
+            f"init_from={config.init_from} was pruned, so that its weights fit no other network: leave the model as "
+            "it is, or start from the run that it was pruned from."
+        )
+    return start.hparams["widths"]
+
+
+def take_weights(classifier: ImageClassifier, start: ImageClassifier) -> list[str]:
+    """Copies the weights that have a place in the classifier, and says which have none; returns the names of the first.
+
+    Raises:
+        UserError: there are none.
+    """
+    own, known = classifier.state_dict(), start.state_dict()
+    fitting = {name: value for name, value in known.items() if name in own and own[name].shape == value.shape}
+    if not fitting:
+        raise UserError("init_from: none of its weights has a place in the model. Start from a run of the same kind.")
+    classifier.load_state_dict({**own, **fitting})
+    new = sorted(own.keys() - fitting.keys())
+    if new:
+        log.info("Weights taken: %d of %d tensors; new: %s", len(fitting), len(own), ", ".join(new))
+    return sorted(fitting)
+
+
+def fit(
+    run: Run, experiment: Experiment, classifier: ImageClassifier, callbacks: Sequence[Callback] = ()
+) -> tuple[L.Trainer, bool]:
+    """Trains; returns the Trainer, and whether it was interrupted."""
+    config = experiment.config
+    trainer = build_trainer(config, experiment.settings, run.path, [*callbacks, *progress_bar()])
+    try:
+        trainer.fit(classifier, datamodule=experiment.data, ckpt_path=config.ckpt_path, weights_only=True)
+    except SystemExit:  # how Lightning ends when it was interrupted; it leaves further Ctrl-C ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        return trainer, True
+    return trainer, False
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """What Lightning has to say of devices, tips and cloud services would bury what a user needs to read."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        # Lightning's own use of PyTorch, which only Lightning can mend.
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
+        # The cache hands out batches in a millisecond without workers; see ImageFolderDataModule.
+        warnings.filterwarnings("ignore", message=".*does not have many workers which may be a bottleneck")
+        # A run resumed in its own directory, and one that starts from weights written there.
+        warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+        # Tiny data sets have fewer batches than Lightning's logging interval, which only concerns its own loggers.
+        warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
