@@ -42,6 +42,12 @@ def test_every_page_is_linked_from_the_readme():
     assert [page.name for page in PAGES[1:] if f"](notebooks/{page.name})" not in README] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_of_the_project_that_is_named_exists(page):
+    paths = re.findall(r"`((?:imgbench|conf|notebooks)/[\w./]+)`", page.read_text("utf-8"))
+    assert [path for path in paths if Path(path).stem != "x" and not (ROOT / path).exists()] == []
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_readme_shows_every_command(command):
     assert re.search(rf"(python -m imgbench\.|imgbench ){command}\b", README)
