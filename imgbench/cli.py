@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,24 +15,47 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from imgbench.errors import UserError
-from imgbench.experiment.compose import quoted, register_resolvers
+from imgbench.experiment.compose import RUN_CHOICE, explain, files_of, quoted, register_resolvers
 from imgbench.run import CONF, NO_PLACE, Run
 
 # What the user can mend, by whatever library it was noticed.
-MENDABLE = (UserError, HydraException, OmegaConfBaseException)
+MENDABLE = (UserError, HydraException, OmegaConfBaseException, OSError)
+CONFIG_OPTIONS = {"-cd": "--config-dir", "-cp": "--config-path", "-cn": "--config-name"}
 
 
 def fail(message: object) -> None:
     """Ends the command with a message and exit code 2."""
     print(f"\nError: {message}", file=sys.stderr)
     sys.exit(2)
+
+
+def plain_words(error: Exception, place: str) -> str:
+    """The message of an error of `MENDABLE`; `place` is the option that names another place for the output.
+
+    Raises:
+        Exception: the error itself, where it has nothing to say to a user.
+    """
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return explain(error, [word for word in sys.argv[1:] if "=" in word])
+    assert isinstance(error, OSError)
+    if error.errno is None:
+        raise error
+    path = error.filename and Path(os.fsdecode(error.filename))
+    # What is there and cannot be read is something else than a place where nothing can be written.
+    unreadable = path and path.exists() and not os.access(path, os.R_OK)
+    elsewhere = error.errno in (*NO_PLACE, errno.ENOTDIR) and not unreadable
+    hint = f"\n{place} puts the results elsewhere." if elsewhere else ""
+    return f"{f'{path}: ' if path else ''}{error.strerror}.{hint}"
 
 
 @contextmanager
@@ -45,48 +69,43 @@ def _errors_in_plain_words(place: str) -> Iterator[None]:
         warnings.simplefilter("ignore")  # libraries warn their developers; what a user must know, imgbench says itself
     try:
         yield
-    except OverrideParseException as error:
-        fail(
-            f"{error.override!r} is not understood: {error}\n"
-            "A value with = , blanks or brackets needs double quotes inside single ones: 'key=\"a value\"'"
-        )
     except MENDABLE as error:
-        fail(error)
-    except OSError as error:
-        if error.filename is None and error.errno not in NO_PLACE:
-            raise
-        hint = f"\n{place} puts the results elsewhere." if error.errno in (*NO_PLACE, errno.ENOTDIR) else ""
-        fail(f"{error.strerror}{f': {error.filename}' if error.filename else ''}{hint}")
+        fail(plain_words(error, place))
     except KeyboardInterrupt:
         sys.exit(130)
 
 
 def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Makes `main(config)` a command configured by `conf/<config_name>.yaml` and `key=value` words."""
+    place = "hydra.run.dir=DIR"
 
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
         failed: list[Exception] = []
+        typed: list[str] = []
 
         @functools.wraps(function)
         def task(config: DictConfig) -> Any:
+            sys.argv = typed[:]  # what run.json shows, and what further processes of this training are started with
             try:
                 return function(config)
-            except (*MENDABLE, OSError) as error:
-                if HydraConfig.get().mode == RunMode.MULTIRUN:
-                    print(f"\nError: {error}\nThe sweep goes on without this run.", file=sys.stderr)
-                else:
+            except Exception as error:
+                if HydraConfig.get().mode != RunMode.MULTIRUN:
                     failed.append(error)  # raised within a task, Hydra would print a line of its own before it
+                elif isinstance(error, MENDABLE):
+                    print(f"\nError: {plain_words(error, place)}\nThe sweep goes on without this run.", file=sys.stderr)
+                else:
+                    raise
                 return None
 
         command = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)
 
         @functools.wraps(function)
         def run() -> None:
-            sys.argv[1:] = map(quoted, sys.argv[1:])
+            typed[:] = sys.argv
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, instead of printing them its own way
             register_resolvers()
-            with _errors_in_plain_words("hydra.run.dir=DIR"):
-                _check_foreign_run(sys.argv[1:])
+            with _errors_in_plain_words(place):
+                sys.argv[1:] = map(quoted, _with_run(sys.argv[1:], config_name))
                 command()
                 if failed:
                     raise failed[0]
@@ -96,14 +115,34 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], C
     return decorate
 
 
-def _check_foreign_run(words: list[str]) -> None:
-    """A run's configuration may come from somebody else: with `--config-dir RUN`, what it names is checked first."""
-    for position, word in enumerate(words):
+def _with_run(words: list[str], config_name: str) -> list[str]:
+    """A command line in which `--config-dir RUN --config-name config` is a configuration made of the run's.
+
+    Hydra would take whatever lies there, and a run may come from anybody.
+
+    Raises:
+        UserError: the run's configuration is damaged, or names what it must not.
+    """
+    options: dict[str, str] = {}
+    others: list[str] = []
+    rest = iter(words)
+    for word in rest:
         name, equals, value = word.partition("=")
-        if name in ("--config-dir", "-cd"):
-            run = Run(Path(value if equals else next(iter(words[position + 1 :]), "")))
-            if (run.path / "run.json").is_file():
-                assert run.config
+        name = CONFIG_OPTIONS.get(name, name)
+        if name in CONFIG_OPTIONS.values():
+            options[name] = value if equals else next(rest, "")
+        else:
+            others.append(word)
+    folder = options.get("--config-dir") or options.get("--config-path")
+    if folder is None or options.get("--config-name", "config").removesuffix(".yaml") != "config":
+        return words
+    if "--config-name" not in options and not (Path(folder) / "run.json").is_file():
+        return words  # a folder with further choices
+    store = ConfigStore.instance()
+    for name, content in files_of(Run.open(folder), others, config_name).items():
+        group, _, choice = name.rpartition("/")
+        store.store(choice, content, group or None)
+    return [f"--config-name={RUN_CHOICE}", *others]
 
 
 def run_parser(name: str, description: str | None, examples: str) -> argparse.ArgumentParser:
@@ -116,6 +155,22 @@ def run_parser(name: str, description: str | None, examples: str) -> argparse.Ar
     )
     parser.add_argument("run", metavar="RUN", help="a run directory, a checkpoint or an ONNX file")
     return parser
+
+
+def output_directory(path: Path) -> Path:
+    """Makes the directory of `--output`, and finds out that it can be written to before anything is computed.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return path
+    except OSError as error:
+        raise UserError(
+            f"--output {path}: no directory that can be written to ({error.strerror}). Name another one."
+        ) from error
 
 
 def guarded_main(function: Callable[[], int | None]) -> None:

@@ -6,6 +6,7 @@ The files are listed in the README. Everything here reads or writes plain YAML, 
 import csv
 import errno
 import hashlib
+import importlib.util
 import json
 import os
 import platform
@@ -30,10 +31,21 @@ from imgbench.errors import UserError
 
 # In a wheel conf lies inside the package, in a checkout beside it.
 CONF = next(path for path in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf") if path.is_dir())
-NO_PLACE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT)  # nowhere to write
+NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)  # nowhere to write
 SPLIT_COLUMNS = ["path", "class", "group", "split", "hash"]
-REFERENCE = r"\$\{[\w.]+\}"  # to another entry of the configuration
-HARMLESS_RESOLVERS = r"\$\{(now|hydra|imgbench\.slug):[^${}]*\}"  # those of conf, which tell nothing of the machine
+SPLIT_NAMES = ("train", "val", "test")
+LARGEST_CONFIG = 100_000  # bytes; those that imgbench writes have a few thousand
+REFERENCE = re.compile(r"(?<!\\)\$\{([A-Za-z_]\w*(?:\.\w+)*)\}")  # to another entry, such as ${data.num_classes}
+NODES = ("data", "model", "augment", "objective", "optimizer", "scheduler", "trainer", "callbacks", "fast")
+CONFIG_TYPES = {
+    **dict.fromkeys(NODES, dict),
+    **dict.fromkeys(("data.root", "data_name", "model_name", "monitor", "mode"), str),
+    "logger": dict | None,
+    "seed": int,
+    **dict.fromkeys(("init_from", "ckpt_path"), str | None),
+}
+INFO_TYPES = {"status": str, **dict.fromkeys(("provenance", "compressed_from", "facts"), dict)}
+RESULTS = ("metrics.json", "predictions.csv", "report.html")  # of a run that was trained to its end
 
 
 def write_atomically(path: Path, text: str | Iterable[str], errors: str = "strict") -> None:
@@ -108,16 +120,29 @@ class Run:
     def stored_config(self) -> dict[str, Any]:
         """The content of `config.yaml`, references such as `${data.num_classes}` as they stand there.
 
+        A run may come from anybody. So what is in there is plain: no resolver such as `oc.env` is followed, no class
+        outside the allowlist is named, and nothing of Hydra's own (`defaults`, `hydra`) is taken from it.
+
         Raises:
-            UserError: it is damaged, or names what a run of unknown origin must not get called or looked up.
+            UserError: it is missing, damaged, or not as plain as that.
         """
         path = self.path / "config.yaml"
         with _damage_named(path):
-            content = yaml.safe_load(path.read_text("utf-8"))
-            if not isinstance(content, dict) or not isinstance(content.get("data"), dict):
+            if path.stat().st_size > LARGEST_CONFIG:
+                raise ValueError(f"it has {path.stat().st_size:,} bytes, a configuration a few thousand")
+            text = path.read_text("utf-8")
+            if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):  # a few lines become gigabytes
+                raise ValueError("it holds an alias of YAML, which imgbench never writes")
+            content: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+            if not isinstance(content, dict) or "data" not in content:
                 raise ValueError("it holds no configuration of a run")
-        _check_values(content, path)
-        return {key: value for key, value in content.items() if key not in ("defaults", "hydra")}
+            content = {str(key): value for key, value in content.items() if key not in ("defaults", "hydra")}
+            _check_types(content, CONFIG_TYPES)
+            for name in ("data_name", "model_name"):  # which become folders
+                if not re.fullmatch(r"\w[\w.,+-]*", content.get(name, "unknown")):
+                    raise ValueError(f"{name} is {content[name]!r}, expected a name")
+            _check_values(content, content, path)
+        return content
 
     @property
     def config(self) -> dict[str, Any]:
@@ -126,24 +151,36 @@ class Run:
         Raises:
             UserError: as of `stored_config`.
         """
+        stored = self.stored_config
         with _damage_named(self.path / "config.yaml"):
-            resolved = OmegaConf.to_container(OmegaConf.create(self.stored_config), resolve=True)
-        assert isinstance(resolved, dict)
-        return {str(key): value for key, value in resolved.items()}
+            resolved: Any = OmegaConf.to_container(OmegaConf.create(stored), resolve=True)
+            _check_types(resolved, CONFIG_TYPES)
+        return resolved
 
     @property
     def info(self) -> dict[str, Any]:
         """The content of `run.json`.
 
         Raises:
-            UserError: it is damaged.
+            UserError: it is missing or damaged.
         """
         path = self.path / "run.json"
         with _damage_named(path):
             content = json.loads(path.read_text("utf-8"))
             if not isinstance(content, dict):
                 raise ValueError("it holds no object")
+            _check_types(content, INFO_TYPES)
         return content
+
+    @property
+    def concluded(self) -> bool:
+        """Whether its final evaluation is there; the report is the last file that a run writes."""
+        return all((self.path / name).is_file() for name in RESULTS)
+
+    def forget_results(self) -> None:
+        """Removes what an earlier training in this directory ended with: it does not belong to the next."""
+        for name in RESULTS:
+            (self.path / name).unlink(missing_ok=True)
 
     @property
     def shown(self) -> Path:
@@ -152,18 +189,18 @@ class Run:
         return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
 
     def write_config(self, config: dict[str, Any]) -> None:
-        """`config.yaml`: `config` with what Hydra needs to run it again in a new directory."""
-        template = yaml.safe_load((CONF / "train.yaml").read_text("utf-8"))
-        template["hydra"]["sweep"]["dir"] = template["hydra"]["run"]["dir"]  # no groups are chosen again
-        defaults = ["_self_", *(entry for entry in template["defaults"] if "override" in str(entry))]
-        content = {"defaults": defaults, **config, "hydra": template["hydra"]}
-        write_atomically(self.path / "config.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        """`config.yaml`: all that is needed to run it again in a new directory."""
+        text = yaml.dump(config, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
+        again = f"# Again: python -m imgbench.train --config-dir {shlex.quote(str(self.shown))} --config-name config\n"
+        write_atomically(self.path / "config.yaml", again + text)
 
     def note(self, **facts: Any) -> None:
         """Adds to `run.json`."""
-        path = self.path / "run.json"
-        known = self.info if path.exists() else {}
-        write_atomically(path, json.dumps({**known, **facts}, indent=2, ensure_ascii=False) + "\n")
+        known = self.info if (self.path / "run.json").exists() else {}
+        self._write_info({**known, **facts})
+
+    def _write_info(self, content: dict[str, Any]) -> None:
+        write_atomically(self.path / "run.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
     @contextmanager
     def recorded(self, **facts: Any) -> Iterator[None]:
@@ -177,19 +214,23 @@ class Run:
             return
         start = time.time()
         started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        self.note(status="running", command=_command(), started=started, **provenance(), **facts)
+        earlier = self.info if self.concluded and (self.path / "run.json").is_file() else None
         try:
+            self.note(status="running", command=_command(), started=started, **provenance(), **facts)
             yield
+            self.note(status="finished", seconds=round(time.time() - start, 1))
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             reason = {} if interrupted else {"error": f"{type(error).__name__}: {error}"}
             status = "interrupted" if interrupted else "failed"
             with suppress(OSError):  # of a full disk, which is why it failed
-                self.note(status=status, seconds=round(time.time() - start, 1), **reason)
+                if earlier and self.concluded:  # nothing was begun: the run that lies here is as good as before
+                    self._write_info(earlier)
+                else:
+                    self.note(status=status, seconds=round(time.time() - start, 1), **reason)
             if isinstance(error, OSError) and error.errno in NO_PLACE:
                 raise UserError(f"{error.filename or self.shown}: {error.strerror}.\n{self._kept()}") from error
             raise
-        self.note(status="finished", seconds=round(time.time() - start, 1))
 
     def _kept(self) -> str:
         if not self.last.is_file():
@@ -211,17 +252,31 @@ class Run:
             reader = csv.DictReader(file, strict=True)
             if reader.fieldnames != SPLIT_COLUMNS:
                 raise ValueError(f"its columns are {reader.fieldnames}, not {SPLIT_COLUMNS}")
-            rows = [row for row in reader if row["split"] == split]
-            for row in rows:
-                if None in row or None in row.values() or not _stays_below(row["path"]):
-                    raise ValueError(f"a row is {list(row.values())}")
+            rows = []
+            for row in reader:
+                if None in row or None in row.values():
+                    raise ValueError(f"line {reader.line_num} has not {len(SPLIT_COLUMNS)} columns")
+                if row["split"] not in SPLIT_NAMES or not re.fullmatch("[0-9a-f]{32}", row["hash"]):
+                    raise ValueError(f"line {reader.line_num} has the split {row['split']!r}, the hash {row['hash']!r}")
+                if not _stays_below(row["path"]):
+                    raise ValueError(f"line {reader.line_num} names {row['path']!r}, no file below the data's folder")
+                if row["split"] == split:
+                    rows.append(row)
         return rows
 
 
 def _stays_below(path: str) -> bool:
     """Whether a path of `split.csv`, of unknown origin, names a file below the root that it is joined to."""
     places = [PurePosixPath(path), PureWindowsPath(path)]
-    return all(not place.is_absolute() and not place.drive and ".." not in place.parts for place in places)
+    inside = all(not place.anchor and place.parts and ".." not in place.parts for place in places)
+    return inside and "\0" not in path
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """Writes what occurs twice twice: an alias is refused by who reads it."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 @contextmanager
@@ -230,31 +285,62 @@ def _damage_named(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist, but every run directory has it.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    except RecursionError as error:
+        raise UserError(f"{path} is damaged: it is nested without end.") from error
     except (ValueError, KeyError, TypeError, csv.Error, yaml.YAMLError, OmegaConfBaseException) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path} is damaged: {reason}.\nRestore it from a copy, or train again.") from error
 
 
-def _check_values(value: Any, path: Path) -> None:
+def _check_types(content: dict[str, Any], types: dict[str, Any]) -> None:
+    for name, expected in types.items():
+        found = content
+        for key in name.split("."):
+            found = found.get(key, ...) if isinstance(found, dict) else ...
+        if found is not ... and not isinstance(found, expected):
+            shown = getattr(expected, "__name__", str(expected))
+            raise ValueError(f"{name} is {str(found)[:100]!r}, expected {shown}")
+
+
+def _check_values(value: Any, content: dict[str, Any], path: Path) -> None:
     """Refuses in a configuration that may come from anywhere what would look something up or call it.
 
     Raises:
-        UserError: a resolver other than those in `conf`, such as `oc.env`, or a `_target_` outside the allowlist.
+        ValueError: a resolver such as `oc.env`, or a reference to more than a plain entry.
+        UserError: a `_target_` outside the allowlist.
     """
     if isinstance(value, dict):
         if "_target_" in value:
+            if not isinstance(value["_target_"], str) or "$" in value["_target_"]:
+                raise ValueError(f"_target_ is {value['_target_']!r}, expected the name of a class")
             check_target(value["_target_"], f"{path}: _target_")
-        value = list(value.values())
+        value = [*value.keys(), *value.values()]
     if isinstance(value, list):
         for item in value:
-            _check_values(item, path)
-    elif isinstance(value, str) and "${" in value:
-        unknown = re.sub(HARMLESS_RESOLVERS, "", re.sub(REFERENCE, "", value))
-        if "${" in unknown:
-            raise UserError(
-                f"{path} holds {value!r}: a run's configuration looks nothing up, and it is not followed. "
-                "Write the value itself there, if you trust the file."
-            )
+            _check_values(item, content, path)
+    elif isinstance(value, str) and "${" in value and not refers_to_plain_entries(value, content):
+        raise ValueError(
+            f"it holds {value[:200]!r}, and only plain entries of the file itself are looked up. Write the value there"
+        )
+
+
+def refers_to_plain_entries(value: str, content: Any) -> bool:
+    """Whether all that a value such as `${data.num_classes}` refers to is there, plain and short.
+
+    So it cannot look into the machine as `${oc.env:SECRET}` does, and references to references, which grow a small
+    file without bound, are none.
+    """
+    if "${" in REFERENCE.sub("", value):
+        return False
+    for name in REFERENCE.findall(value):
+        found = content
+        for key in name.split("."):
+            found = found.get(key) if isinstance(found, dict) else None
+        if isinstance(found, dict | list) or len(str(found)) > 1000 or "${" in str(found):
+            return False
+    return True
 
 
 def first_process() -> bool:
@@ -265,7 +351,8 @@ def first_process() -> bool:
 
 def _latest_runs(near: Path) -> str:
     root = near if near.is_dir() else Path("outputs")
-    runs = sorted((p.parent for p in root.glob("**/run.json")), key=lambda p: p.stat().st_mtime)[-3:]
+    found = (path for depth in range(5) for path in root.glob("*/" * depth + "run.json"))  # `/` has no end below it
+    runs = sorted((path.parent for path in found), key=lambda path: path.stat().st_mtime)[-3:]
     return "".join(f"\n  {path}" for path in reversed(runs)) and "; the latest are:" + "".join(
         f"\n  {path}" for path in reversed(runs)
     )
@@ -299,5 +386,46 @@ def _git_commit() -> str | None:
     return commit.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
 
 
+TRUSTED = ("imgbench", "torch.nn", "torch.optim", "torchvision", "timm")
+_own_targets: set[str] = set()
+
+
+def trust_target(target: Any) -> None:
+    """Lets `check_target` pass what the user's own configuration names, for as long as this process lasts."""
+    _own_targets.add(str(target))
+
+
+def is_trusted_by_user(target: Any) -> bool:
+    """Whether the user's own configuration names `target`, or the environment variable `IMGBENCH_TRUST` its module."""
+    names = filter(None, re.split(r"[\s,]+", os.environ.get("IMGBENCH_TRUST", "")))
+    return target in _own_targets or str(target).startswith(tuple(f"{name}." for name in names))
+
+
 def check_target(target: Any, option: str) -> None:
-    """stub"""
+    """Refuses the `_target_` of a checkpoint or of another's run before anything is imported by its name.
+
+    Importing a module executes it, and whoever sends a checkpoint can send a module along.
+
+    Raises:
+        UserError: it lies in no module that is trusted; `option` says where it stands.
+    """
+    if not (isinstance(target, str) and re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", target)):
+        raise UserError(f"{option}={target!r}, but a _target_ is the dotted name of a class, such as torch.nn.Linear.")
+    if is_trusted_by_user(target):
+        return
+    package = target.split(".")[0]
+    if not target.startswith(tuple(f"{name}." for name in TRUSTED)) or _lies_in_working_directory(package):
+        raise UserError(
+            f"{option}={target} is not imported: a file of unknown origin could name any code, so only what is "
+            f"installed of {', '.join(TRUSTED)} is trusted.\nIf {package} is your own, say so in the environment: "
+            f"IMGBENCH_TRUST={package}"
+        )
+
+
+def _lies_in_working_directory(package: str) -> bool:
+    """Whether an import of `package` would take what happens to lie there in place of what is installed."""
+    if package in sys.modules:
+        return False
+    spec = importlib.util.find_spec(package)
+    places = (spec.submodule_search_locations or [spec.origin or ""]) if spec else []
+    return any(Path(place).resolve().parent == Path.cwd() for place in places)

@@ -21,6 +21,7 @@ def test_command_prints_a_table_and_leaves_numbers_and_charts(make_folder, tmp_p
     results = json.loads((tmp_path / "bench" / "benchmark.json").read_text())
     assert list(results["step"]) == ["imgbench", "bare loop", "plain fp32"]
     assert list(results["data"]) == ["imgbench, warm", "imgbench, cold", "ImageFolder + DataLoader"]
+    assert list(results["photographs"]) == ["imgbench, cold", "ImageFolder + DataLoader"]
     for rows in results.values():
         for name, row in rows.items():
             assert row["value"] > 0

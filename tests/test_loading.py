@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from imgbench.data.loading import EpochSampler, EvenBatches, ImageDataset, as_images, decode_batches, keep_batch
+from imgbench.data.loading import EpochSampler, EvenBatches, ImageDataset, as_images, keep_batch
 from imgbench.data.scan import scan
 from imgbench.preprocessing import Preprocessing, open_image
 
@@ -11,7 +10,7 @@ SMALL = Preprocessing(16)
 
 
 def evaluation_batches(data, split="test"):
-    loader = data.loader(split)
+    loader = {"train": data.train_dataloader, "val": data.val_dataloader, "test": data.test_dataloader}[split]()
     return [data.on_after_batch_transfer(batch, 0) for batch in loader]
 
 
@@ -108,38 +107,3 @@ def test_streaming_reports_a_file_that_vanished(tmp_path, make_folder, make_data
     (tmp_path / data.table.paths[data.rows("train")[0]]).unlink()
     with pytest.raises(FileNotFoundError, match=str(tmp_path)):
         list(data.train_dataloader())
-
-
-@pytest.mark.parametrize("short_side", [None, 20])
-def test_decode_batches_agrees_with_the_evaluation_batches_bit_for_bit(tmp_path, make_folder, make_data, short_side):
-    make_folder(tmp_path, {"cat": 20, "dog": 20}, size=(31, 22), ending=".jpg")
-    data = make_data(tmp_path, short_side=short_side)
-    expected = torch.cat([images for images, _ in evaluation_batches(data)])
-    paths = [tmp_path / data.table.paths[row] for row in data.rows("test")]
-    opened = [Image.open(path) for path in paths]
-    arrays = [np.asarray(image) for image in opened]
-    for sources in (paths, [str(path) for path in paths], opened, arrays):
-        decoded = list(decode_batches(sources, data.preprocessing, batch_size=4))
-        assert [index for indices, _, _ in decoded for index in indices] == list(range(len(paths)))
-        assert torch.equal(torch.cat([images for _, images, _ in decoded]), expected)
-
-
-def test_decode_batches_reports_bad_files_by_their_index(tmp_path, make_folder):
-    make_folder(tmp_path, {"cat": 2})
-    (tmp_path / "text.jpg").write_text("no image")
-    (tmp_path / "half.png").write_bytes((tmp_path / "cat/0.png").read_bytes()[:900])
-    names = ["cat/0.png", "text.jpg", "cat/1.png", "half.png", "missing.png"]
-    batches = list(decode_batches([tmp_path / name for name in names], SMALL, batch_size=3))
-    assert [indices for indices, _, _ in batches] == [[0, 2], []]
-    assert [images.shape for _, images, _ in batches] == [(2, 3, 16, 16), (0, 3, 16, 16)]
-    errors = {index: reason for _, _, errors in batches for index, reason in errors.items()}
-    assert errors[1] == "not an image"
-    assert "truncated" in errors[3]
-    assert "No such file" in errors[4]
-
-
-def test_decode_batches_takes_grey_arrays_and_no_images_at_all():
-    ((_, images, errors),) = decode_batches([np.full((5, 9), 7, np.uint8)], SMALL)
-    assert errors == {}
-    assert images.unique().tolist() == [7]
-    assert list(decode_batches([], SMALL)) == []

@@ -14,7 +14,7 @@ from nbclient.exceptions import CellExecutionError
 
 from imgbench.evaluation.metrics import describe
 from imgbench.evaluation.predictions import Predictions
-from imgbench.inference.predictor import load_classifier
+from imgbench.training.checkpoint import load_classifier
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))

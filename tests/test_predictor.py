@@ -10,8 +10,8 @@ import imgbench
 from imgbench.errors import UserError
 from imgbench.evaluate import main as evaluate
 from imgbench.inference import onnx_file
-from imgbench.inference.predictor import load_classifier
 from imgbench.run import Run
+from imgbench.training.checkpoint import load_classifier
 
 
 @pytest.fixture(scope="module")

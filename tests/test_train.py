@@ -20,7 +20,7 @@ from imgbench.experiment.compose import compose
 from imgbench.run import Run
 from imgbench.train import train
 from imgbench.training.callbacks import COLUMNS
-from imgbench.training.classifier import load_classifier
+from imgbench.training.checkpoint import load_classifier
 
 FILES = {"config.yaml", "run.json", "split.csv", "summary.txt", "metrics.csv", "metrics.json", "predictions.csv",
          "checkpoints", "samples.png", "curves.png", "confusion.png", "report.html"}  # fmt: skip

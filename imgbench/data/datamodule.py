@@ -27,7 +27,7 @@ class ImageFolderDataModule(L.LightningDataModule):
         short_side: resize the short side to this and crop the centre, instead of stretching; None stretches.
         normalize: `unit` (0 to 1), `imagenet`, or `train` (statistics of the training images).
         num_classes: stated, it must agree with what is found.
-        cache: see `imgbench.data.cache.survey`.
+        cache: see `imgbench.data.cache.decode_images`.
 
     Raises:
         UserError: by `setup`, when the folder cannot be used as it is.
@@ -77,6 +77,7 @@ class ImageFolderDataModule(L.LightningDataModule):
     def setup(self, stage: str = "fit") -> None:
         if self._table is None:
             self._table = read_table(self.root, self.preprocessing, self.plan, self.cache, self.stated_classes)
+            self.preprocessing = replace(self.preprocessing, intensity=self._table.intensity)
             self.preprocessing = replace(self.preprocessing, **self._statistics())
 
     def _statistics(self) -> dict[str, tuple[float, ...]]:

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from imgbench.data.cache import survey
+from imgbench.data.cache import decode_images
 from imgbench.data.scan import NO_SPLIT, SPLITS, Scan, scan
 from imgbench.data.split import SplitPlan, assign_splits, group_names
 from imgbench.data.walk import describe_left_out
 from imgbench.errors import UserError
-from imgbench.preprocessing import Preprocessing
+from imgbench.preprocessing import Intensity, Preprocessing
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class ImageTable:
     digests: np.ndarray  # (N, 16) uint8
     pixels: np.ndarray | None  # (N, S, S, 3) uint8; None where files are decoded when asked for
     errors: dict[int, str]  # row -> why the file cannot be decoded
+    intensity: Intensity  # by which files of more than 8 bits were scaled, one for all
     passed_over: dict[str, list[str]] = field(default_factory=dict)  # reason -> paths that have no row
 
     def rows(self, split: str) -> np.ndarray:
@@ -109,7 +110,7 @@ def read_table(
 ) -> ImageTable:
     """Scans, decodes and divides the images of a folder, and logs what was found and what was left out.
 
-    `cache`: see `imgbench.data.cache.survey`. `num_classes`, where stated, must agree with what is found.
+    `cache`: see `imgbench.data.cache.decode_images`. `num_classes`, where stated, must agree with what is found.
 
     Raises:
         UserError: the folder cannot be used as it is, or has other classes than stated.
@@ -120,7 +121,7 @@ def read_table(
             f"data.num_classes={num_classes}, but {found.root} has {len(found.class_names)} class folders: "
             f"{found.class_names}.\nSet data.num_classes={len(found.class_names)}, or null to take what is there."
         )
-    decoded = survey(found, preprocessing, cache)
+    decoded = decode_images(found, preprocessing, cache)
     _require_decodable(found, decoded.errors)
     groups = group_names(found.paths, plan.group, without=decoded.errors)
     table = ImageTable(
@@ -135,6 +136,7 @@ def read_table(
         decoded.digests,
         decoded.pixels,
         decoded.errors,
+        decoded.intensity,
         found.left_out,
     )
     _describe(table, found.notes)
@@ -145,7 +147,7 @@ def labelled_table(found: Scan, preprocessing: Preprocessing, groups: list[str] 
     """Images whose classes and splits are known, to be evaluated: nothing is divided or left in the cache."""
     size = preprocessing.stored_size
     fits = len(found.paths) * size * size * 3 < psutil.virtual_memory().available / 4
-    decoded = survey(found, preprocessing, "memory" if fits else "off")
+    decoded = decode_images(found, preprocessing, "memory" if fits else "off")
     splits = found.splits.copy()
     splits[list(decoded.errors)] = NO_SPLIT
     return ImageTable(
@@ -160,6 +162,7 @@ def labelled_table(found: Scan, preprocessing: Preprocessing, groups: list[str] 
         decoded.digests,
         decoded.pixels,
         decoded.errors,
+        decoded.intensity,
     )
 
 

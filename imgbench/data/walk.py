@@ -5,8 +5,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 
+from imgbench.preprocessing import IMAGE_ENDINGS, image_format
+
 VISITED = "folder visited under another name"
-IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
 def natural_key(name: str) -> str:
@@ -28,13 +29,6 @@ def natural_sort(names: Iterable[str]) -> list[str]:
     return sorted(sorted(names), key=natural_key)
 
 
-def looks_like_image(head: bytes) -> bool:
-    """Whether the first 12 bytes are those of a JPEG, PNG, GIF, BMP, TIFF or WebP file."""
-    return head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")) or (
-        head[:4] == b"RIFF" and head[8:12] == b"WEBP"
-    )
-
-
 def has_image_ending(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_ENDINGS  # noqa: PTH122 a Path per file costs memory and time
 
@@ -44,7 +38,7 @@ def is_image(entry: "os.DirEntry[str]") -> bool:
     if has_image_ending(entry.name):
         return True
     with open(entry.path, "rb") as file:  # noqa: PTH123
-        return looks_like_image(file.read(12))
+        return image_format(file.read(12)) is not None
 
 
 def is_hidden(name: str) -> bool:

@@ -3,25 +3,30 @@
 import importlib.util
 import logging
 from collections.abc import Mapping, Sequence
+from inspect import isclass
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 import lightning as L
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
+from imgbench.experiment.compose import choices, explain
 from imgbench.experiment.defaults import default_epochs, default_learning_rate
 from imgbench.inspection.leaks import find_leaks
 from imgbench.models.layers import normalises_batches
 from imgbench.models.summary import model_table
 from imgbench.preprocessing import Preprocessing
-from imgbench.training.checkpoint import AtomicCheckpointIO
+from imgbench.run import NODES, Run, trust_target
+from imgbench.training.callbacks import run_of_checkpoint
+from imgbench.training.checkpoint import AtomicCheckpointIO, upgrade
 from imgbench.training.classifier import ImageClassifier, build_model
 from imgbench.training.fast import FastSettings, supports_fused
 
@@ -37,12 +42,55 @@ def create(config: Any, **arguments: Any) -> Any:
     """Hydra's `instantiate`, which hands on what a constructor says to the user.
 
     Raises:
-        UserError: from the constructor.
+        UserError: the constructor does not take the arguments.
     """
     try:
         return instantiate(config, **arguments, _convert_="all")
     except InstantiationException as error:
-        raise (error.__cause__ if isinstance(error.__cause__, UserError) else error) from None
+        raise UserError(explain(error)) from error
+
+
+def check_values(config: DictConfig) -> None:
+    """Finds a value of the wrong type, such as `optimizer.lr=fast`, before any time is spent.
+
+    Raises:
+        UserError: naming the option, what it is, and what it should be.
+    """
+    for name in NODES:
+        if not isinstance(config.get(name), DictConfig):
+            expected = " or ".join(choices(name)) or "its entries"
+            raise UserError(f"{name}={config.get(name)}, but it should be {expected}.")
+        _check_arguments(name, config[name], get_type_hints(FastSettings) if name == "fast" else None)
+    if type(config.seed) is not int:
+        raise UserError(f"seed={config.seed!r}, but it should be int.")
+
+
+def _check_arguments(place: str, node: DictConfig, hints: Mapping[str, Any] | None = None) -> None:
+    """Compares what a `_target_` is given with what its signature is annotated with, as far as that is unequivocal."""
+    hints = hints or (_annotations(str(node["_target_"])) if "_target_" in node else {})
+    for key in node:
+        name = f"{place}.{key}"
+        if OmegaConf.is_missing(node, key) or node[key] is None:  # open: decided later
+            continue
+        value, hint = node[key], hints.get(str(key))
+        if isinstance(value, DictConfig):
+            _check_arguments(name, value)
+        expected = get_args(hint) or (hint,)
+        if OmegaConf.is_config(value) or not all(isclass(kind) and not get_args(kind) for kind in expected):
+            continue
+        allowed = {*expected, *((int,) if float in expected else ())}
+        if type(value) not in allowed:
+            kinds = " or ".join("null" if kind is NoneType else kind.__name__ for kind in expected)
+            raise UserError(f"{name}={value}, but it should be {kinds}.")
+
+
+def _annotations(target: str) -> dict[str, Any]:
+    try:
+        found = get_object(target)
+        makers = [kind.__init__ for kind in reversed(found.__mro__)] if isclass(found) else [found]
+        return {name: hint for maker in makers for name, hint in get_type_hints(maker).items()}
+    except Exception:  # said by who creates it; and annotations may name what is imported for type checkers only
+        return {}
 
 
 def build_data(config: DictConfig) -> ImageFolderDataModule:
@@ -73,6 +121,7 @@ def build_classifier(
     if settings.fused_optimizer and supports_fused(optimizer["_target_"]):
         optimizer["fused"] = True
     objective = {**plain(config.objective), **facts}
+    trust_target(config.model["_target_"])
     return create(
         objective,
         model=plain(config.model),
@@ -109,6 +158,7 @@ def apply_defaults(config: DictConfig, images: int) -> None:
 
 def _will_normalise(config: DictConfig) -> bool:
     model = plain(config.model)
+    trust_target(model["_target_"])
     with torch.device("meta"):  # shapes without memory, and without weights that would have to be fetched
         return normalises_batches(build_model({**model, "pretrained": False} if "pretrained" in model else model))
 
@@ -177,9 +227,11 @@ def build_trainer(
 def check_resume(ckpt_path: str | None, classifier: ImageClassifier, max_epochs: int | None = None) -> None:
     """Refuses a checkpoint that the configuration does not fit, before Lightning stumbles over a tensor's shape.
 
+    One that has `max_epochs` behind it is that of a run to conclude, if that was killed before it had.
+
     Raises:
         UserError: no such file, no checkpoint to resume from, one of another model, optimizer or other classes, or
-            one that has `max_epochs` behind it.
+            nothing is left to do.
     """
     if ckpt_path is None:
         return
@@ -187,9 +239,10 @@ def check_resume(ckpt_path: str | None, classifier: ImageClassifier, max_epochs:
     if not path.is_file():
         raise UserError(f"ckpt_path={path} does not exist. Resume from a run's checkpoints/last.ckpt.")
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        saved = upgrade(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
         known = _what_must_agree(saved["hyper_parameters"])
         done = saved["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        groups = [len(state["param_groups"]) for state in saved.get("optimizer_states", [])]
     except Exception as error:
         raise UserError(
             f"ckpt_path={path} is no checkpoint of imgbench, or a damaged one; no code in it was run."
@@ -204,9 +257,24 @@ def check_resume(ckpt_path: str | None, classifier: ImageClassifier, max_epochs:
                 f"ckpt_path={path} was trained with {name} {known[name]}, but the configuration has {own}.\n"
                 "Resume with the run's: python -m imgbench.train --config-dir RUN --config-name config ckpt_path=..."
             )
-    if max_epochs is not None and 0 <= max_epochs <= done:
+    if groups != [len(classifier.parameter_groups())]:
+        then, now = (
+            hparams["optimizer"].get("weight_decay") for hparams in (saved["hyper_parameters"], classifier.hparams)
+        )
         raise UserError(
-            f"ckpt_path={path} has trained {done} epochs, but trainer.max_epochs={max_epochs}. Raise it to train on."
+            f"ckpt_path={path} is of an earlier version of imgbench, which let norms and biases decay as well: its "
+            "optimizer cannot go on in this one. Train anew."
+            if bool(then) == bool(now)
+            else f"ckpt_path={path} was trained with optimizer.weight_decay={then}, but the configuration has {now}: a "
+            "resumed run can change how much decays, but not whether anything does."
+        )
+    if max_epochs is None or not 0 <= max_epochs <= done:
+        return
+    run = Run(run_of_checkpoint(path))
+    if max_epochs < done or run.concluded or not run.best.is_file():
+        raise UserError(
+            f"ckpt_path={path} has trained {done} epochs, and trainer.max_epochs={max_epochs}: nothing is left to do. "
+            "Raise it to train on."
         )
 
 

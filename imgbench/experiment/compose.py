@@ -1,23 +1,25 @@
 """Composing configurations from `conf`, and overriding that of a run; Hydra does both, and torch is not needed."""
 
+import difflib
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from imgbench.errors import UserError
-from imgbench.run import CONF, Run
+from imgbench.run import CONF, Run, refers_to_plain_entries
 
 # The groups whose entries a run's configuration holds under their names.
 GROUPS = ("data", "model", "augment", "objective", "optimizer", "scheduler", "callbacks", "trainer", "logger")
+LEFT_OUT = ("head", "experiment")  # groups of which nothing need be chosen
 RUN_CHOICE = "of_the_run"
 
 
@@ -35,8 +37,15 @@ def quoted(word: str) -> str:
     """`key=value` as Hydra's grammar wants it: quoted only if Hydra cannot parse it as it is.
 
     So a path with brackets or Chinese and a regular expression are typed as they are.
+
+    Raises:
+        UserError: the key is missing, or a group's choice is null.
     """
     key, equals, value = word.partition("=")
+    if equals and not key:
+        raise UserError(f"{word!r} is not understood: expected key=value.")
+    if key in (*GROUPS, *LEFT_OUT) and value == "null":
+        raise UserError(f"{word}, but it is {' or '.join(choices(key))}{', or left out' if key in LEFT_OUT else ''}.")
     closed = all(value.count(left) == value.count(right) for left, right in ("()", "[]", "{}"))
     if not equals or not closed or _parses(word):  # a list that is not closed is a slip, not a path
         return word
@@ -73,41 +82,107 @@ def _compose(folder: Path, config_name: str, words: Sequence[str]) -> DictConfig
                 if choices.get(name) != RUN_CHOICE:
                     config[f"{name}_name"] = choices.get(name)
             del config["hydra"]
-    except OverrideParseException as error:
-        raise UserError(f"{error.override!r} is not understood: {error}") from error
     except (HydraException, OmegaConfBaseException) as error:
-        reason = str(error).splitlines()[0]
-        if "Ambiguous value" in reason:
-            reason = "a sweep over several values is for imgbench.train -m."
-        raise UserError(f"{' '.join(words)}: {reason}") from error
+        raise UserError(explain(error, words)) from error
     return config
 
 
-def override(run: Run, words: Sequence[str] = ()) -> DictConfig:
-    """A run's configuration with `key=value` words put in place; choices of a group come from `conf`.
+def choices(group: str) -> list[str]:
+    """The names of the configurations of a group."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
-    Hydra composes it as it composes any other: what the run has of a group is one more choice of that group.
+
+def explain(error: Exception, words: Sequence[str] = ()) -> str:
+    """What Hydra or OmegaConf found wrong with these `key=value` words, as a user would say it."""
+    if isinstance(error, InstantiationException):
+        if isinstance(error.__cause__, UserError):
+            return str(error.__cause__)
+        place = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE)
+        return f"{place[1] if place else 'The configuration'} cannot be used as it is: {error.__cause__ or error}"
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override} is not understood: expected key=value, group=choice, +key=value for a new entry, or "
+            "~key to remove one.\nA value with = , blanks or brackets needs double quotes inside single ones: "
+            "'key=\"a value\"'"
+        )
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}={choice}: there is no such choice{_near(choice, error.options)}\nThere are: " + ", ".join(
+            sorted(error.options)
+        )
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if "Ambiguous value" in reason:
+        return f"{' '.join(words)}: a sweep over several values is for imgbench.train -m."
+    if unknown := re.match(r"Could not override '(.+)'", reason):
+        key = unknown[1]
+        return f"{key}: the configuration has no such entry{_near(key, _entries(words))} +{key}=... adds it."
+    return reason
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    """The known names that look like this one, or end as it does, as a question to a user who mistyped it."""
+    known = list(known)
+    found = [entry for entry in known if entry.rpartition(".")[2] == name.rpartition(".")[2]][:3]
+    found = found or difflib.get_close_matches(name, known, n=2)
+    return f"; did you mean {' or '.join(found)}?" if found else "."
+
+
+def _entries(words: Sequence[str]) -> Iterator[str]:
+    """The keys of the configuration that those of the words give that choose something."""
+    choosing = [word for word in words if word.partition("=")[0] in (*GROUPS, *LEFT_OUT)]
+    try:
+        pending: list[tuple[str, Any]] = [("", compose(choosing))]
+    except UserError:
+        return
+    while pending:
+        place, node = pending.pop()
+        for key in node if OmegaConf.is_dict(node) else ():
+            yield place + str(key)
+            if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
+                pending.append((f"{place}{key}.", node[key]))
+
+
+def override(run: Run, words: Sequence[str] = ()) -> DictConfig:
+    """A run's configuration with `key=value` words put in place, to begin anew; choices of a group come from `conf`.
 
     Raises:
         UserError: a word is not understood, or names a choice or an entry that there is not.
+    """
+    files = files_of(run, words)
+    files[RUN_CHOICE].update(ckpt_path=None, init_from=None, hydra={"searchpath": [f"file://{CONF}"]})
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            path = Path(folder) / f"{name}.yaml"
+            path.parent.mkdir(exist_ok=True)
+            _write_yaml(path, content)
+        config = _compose(Path(folder), RUN_CHOICE, words)
+    OmegaConf.set_struct(config, False)
+    return config
+
+
+def files_of(run: Run, words: Sequence[str], base: str = "train") -> dict[str, dict[str, Any]]:
+    """A run's configuration as Hydra's files, name -> content; the one to compose is `RUN_CHOICE`.
+
+    It is `conf/<base>.yaml` with what the run has of a group as one more choice of that group. So Hydra composes it
+    as it composes any other, and a word that chooses another replaces the run's.
+
+    Raises:
+        UserError: the run's configuration is damaged, or a word is none for a run.
     """
     for word in words:
         if word.startswith("experiment="):
             raise UserError(f"{word} is a whole recipe: train it with imgbench.train. Here, name single choices.")
     stored = run.stored_config
-    with tempfile.TemporaryDirectory() as folder:
-        for group in GROUPS:
-            place = Path(folder) / group / f"{RUN_CHOICE}.yaml"
-            place.parent.mkdir()
-            _write_yaml(place, stored.pop(group, None) or {})
-        defaults = [*({group: RUN_CHOICE} for group in GROUPS[:2]), {"head": None}]
-        defaults += [{group: RUN_CHOICE} for group in GROUPS[2:]] + ["_self_"]
-        hydra_node = {"searchpath": [f"file://{CONF}"]}
-        begun_anew = {**stored, "ckpt_path": None, "init_from": None}
-        _write_yaml(Path(folder) / "run.yaml", {"defaults": defaults, **begun_anew, "hydra": hydra_node})
-        config = _compose(Path(folder), "run", words)
-    OmegaConf.set_struct(config, False)
-    return config
+    files = {f"{group}/{RUN_CHOICE}": stored.pop(group, None) or {} for group in GROUPS}
+    place = []
+    for group in ("data", "model"):
+        if any(word.startswith(f"{group}=") for word in words):
+            stored.pop(f"{group}_name", None)  # it is that of the choice
+        place.append(stored.get(f"{group}_name") or f"${{hydra.runtime.choices.{group}}}")
+    sweep = {"sweep": {"dir": "/".join(["outputs", *place, "${now:%Y-%m-%d_%H-%M-%S}"])}}
+    defaults = [base, *({f"override /{group}": RUN_CHOICE} for group in GROUPS), "_self_"]
+    files[RUN_CHOICE] = {"defaults": defaults, **stored, "hydra": sweep}
+    return files
 
 
 def _write_yaml(path: Path, content: dict[str, Any]) -> None:
@@ -117,22 +192,22 @@ def _write_yaml(path: Path, content: dict[str, Any]) -> None:
 def storable(config: DictConfig) -> dict[str, Any]:
     """The configuration as plain dicts and lists for `config.yaml`.
 
-    All is resolved but what refers to another entry, such as `${data.num_classes}`: when that entry is overridden, what
-    follows from it follows.
+    All is resolved but what refers to a plain entry, such as `${data.num_classes}`: when that entry is overridden,
+    what follows from it follows.
     """
-    return _resolved_but_references(config)
+    return _resolved_but_references(config, config)
 
 
-def _resolved_but_references(node: Any) -> Any:
+def _resolved_but_references(node: Any, root: DictConfig) -> Any:
     if OmegaConf.is_dict(node):
-        return {str(key): _entry(node, key) for key in node}
+        return {str(key): _entry(node, key, root) for key in node}
     assert OmegaConf.is_list(node)
-    return [_entry(node, index) for index in range(len(node))]
+    return [_entry(node, index, root) for index in range(len(node))]
 
 
-def _entry(node: Any, key: Any) -> Any:
+def _entry(node: Any, key: Any, root: DictConfig) -> Any:
     raw = OmegaConf.to_container(node, resolve=False)[key]
-    if isinstance(raw, str) and "${" in raw and not re.search(r"\$\{[^}]*:", raw):
+    if isinstance(raw, str) and "${" in raw and refers_to_plain_entries(raw, OmegaConf.to_container(root)):
         return raw
     value = node[key]
-    return _resolved_but_references(value) if OmegaConf.is_config(value) else value
+    return _resolved_but_references(value, root) if OmegaConf.is_config(value) else value

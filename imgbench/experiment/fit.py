@@ -21,6 +21,7 @@ from imgbench.experiment.build import (
     build_trainer,
     check_monitor,
     check_resume,
+    check_values,
     class_weights,
     plain,
 )
@@ -30,7 +31,8 @@ from imgbench.models.summary import model_table
 from imgbench.run import Run, first_process, write_atomically
 from imgbench.training import fast
 from imgbench.training.callbacks import progress_bar
-from imgbench.training.classifier import ImageClassifier, load_classifier
+from imgbench.training.checkpoint import load_classifier
+from imgbench.training.classifier import ImageClassifier
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +87,7 @@ def resolve(config: DictConfig, data: ImageFolderDataModule | None = None) -> Ex
         UserError: no data, data of another shape than the configuration states, or no weights to start from.
     """
     config = config.copy()
+    check_values(config)
     L.seed_everything(config.seed, workers=True, verbose=False)
     settings, device = fast.apply(fast.FastSettings(**config.fast), config.trainer.accelerator)
     data = data or build_data(config)
@@ -121,6 +124,7 @@ def begin(run: Run, experiment: Experiment) -> ImageClassifier:
     check_monitor(config.monitor, config.mode, classifier)
     check_resume(config.ckpt_path, classifier, config.trainer.max_epochs)
     if first_process():
+        run.forget_results()
         run.write_config(storable(config))
         write_table(run, data)
         run.note(
