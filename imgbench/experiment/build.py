@@ -4,7 +4,6 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from inspect import isclass
 from pathlib import Path
-from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 import lightning as L
@@ -54,7 +53,8 @@ def check_values(config: DictConfig) -> None:
     """
     for name in NODES:
         if not isinstance(config.get(name), DictConfig):
-            raise UserError(f"{name}={config.get(name)}, but it should be {' or '.join(choices(name)) or 'its entries'}.")
+            expected = " or ".join(choices(name)) or "its entries"
+            raise UserError(f"{name}={config.get(name)}, but it should be {expected}.")
         _check_arguments(name, config[name], get_type_hints(FastSettings) if name == "fast" else None)
     if type(config.seed) is not int:
         raise UserError(f"seed={config.seed!r}, but it should be int.")
@@ -75,7 +75,7 @@ def _check_arguments(place: str, node: DictConfig, hints: Mapping[str, Any] | No
             continue
         allowed = {*expected, *((int,) if float in expected else ())}
         if type(value) not in allowed:
-            kinds = " or ".join("null" if kind is NoneType else kind.__name__ for kind in expected)
+            kinds = " or ".join(getattr(kind, "__name__", "").replace("NoneType", "null") for kind in expected)
             raise UserError(f"{name}={value}, but it should be {kinds}.")
 
 
