@@ -133,8 +133,9 @@ class Run:
             text = path.read_text("utf-8")
             if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):  # a few lines become gigabytes
                 raise ValueError("it holds an alias of YAML, which imgbench never writes")
-            content: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-            if not isinstance(content, dict) or "data" not in content:
+            parsed = OmegaConf.create(text)
+            content: Any = OmegaConf.to_container(parsed, resolve=False) if OmegaConf.is_dict(parsed) else None
+            if content is None or "data" not in content:
                 raise ValueError("it holds no configuration of a run")
             content = {str(key): value for key, value in content.items() if key not in ("defaults", "hydra")}
             _check_types(content, CONFIG_TYPES)
@@ -234,7 +235,8 @@ class Run:
 
     def _kept(self) -> str:
         if not self.last.is_file():
-            return "Nothing of the training was finished. hydra.run.dir=DIR, or --output DIR, puts the run elsewhere."
+            kept = f"Kept: {self.best}" if self.best.is_file() else "Nothing of the training was finished"
+            return f"{kept}. hydra.run.dir=DIR, or --output DIR, puts the run elsewhere."
         return (
             f"Kept: {self.last.parent}. Make room, or let the run go on elsewhere: "
             f"python -m imgbench.train --config-dir {shlex.quote(str(self.shown))} --config-name config "

@@ -1,11 +1,24 @@
 """The run directory."""
 
+import csv
+import json
+import os
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
 from imgbench.errors import UserError
-from imgbench.run import Run, check_target, trust_target, write_atomically
+from imgbench.run import Run, check_target, refers_to_plain_entries, trust_target, write_atomically
+
+
+@pytest.fixture
+def run(tiny_run, tmp_path) -> Run:
+    """A run that a test may damage."""
+    shutil.copytree(tiny_run.path, tmp_path / "run", ignore=shutil.ignore_patterns("*.ckpt", "*.png", "*.html"))
+    return Run(tmp_path / "run")
 
 
 def test_status_follows_the_work(tmp_path):
@@ -22,6 +35,31 @@ def test_status_tells_how_the_work_ended(error, status, tmp_path):
     with pytest.raises(type(error)), Run(tmp_path).recorded():
         raise error
     assert Run(tmp_path).info["status"] == status
+
+
+def test_finished_run_stays_one_when_work_in_its_directory_does_not_begin(tiny_run, tmp_path):
+    shutil.copytree(tiny_run.path, tmp_path / "run")
+    run = Run(tmp_path / "run")
+    with pytest.raises(UserError), run.recorded():
+        raise UserError("nothing is left to do")
+    assert run.info == tiny_run.info
+    with pytest.raises(UserError), run.recorded():
+        run.forget_results()  # as training does when it begins
+        raise UserError("damaged images")
+    assert run.info["status"] == "failed"
+
+
+@pytest.mark.parametrize("kept", ["nothing", "best.ckpt", "last.ckpt"])
+def test_full_disk_says_what_is_kept(kept, tmp_path):
+    run = Run(tmp_path)
+    run.best.parent.mkdir()
+    if kept != "nothing":
+        (run.best.parent / kept).touch()
+    with pytest.raises(UserError, match=r"metrics.csv: No space left") as caught, run.recorded():
+        raise OSError(28, "No space left on device", str(tmp_path / "metrics.csv"))
+    named = {"nothing": "Nothing of the training", "best.ckpt": f"Kept: {run.best}", "last.ckpt": "ckpt_path="}
+    assert named[kept] in str(caught.value)
+    assert run.info["status"] == "failed"
 
 
 def test_run_is_found_by_its_directory_and_by_its_checkpoint(tiny_run):
@@ -97,3 +135,149 @@ def test_trusted_name_is_that_of_an_installed_package_not_of_a_file_at_hand(tmp_
     monkeypatch.delitem(sys.modules, "timm", raising=False)
     with pytest.raises(UserError, match=r"timm.Net is not imported"):
         check_target("timm.Net", "model._target_")
+
+
+def test_write_that_fails_names_the_file(tmp_path):
+    with pytest.raises(OSError, match="nowhere") as caught:
+        write_atomically(tmp_path / "nowhere" / "file.txt", "text")
+    assert caught.value.filename == str(tmp_path / "nowhere" / "file.txt")
+
+
+def test_configuration_holds_nothing_of_hydra_and_no_alias(run):
+    shared = {"scale": [0.5, 1.0]}
+    run.write_config({**run.stored_config, "augment": shared, "extra": shared})
+    text = (run.path / "config.yaml").read_text()
+    assert set(yaml.safe_load(text)) >= {"data", "model", "seed"}
+    assert "hydra" not in yaml.safe_load(text)
+    assert "*" not in text
+    assert run.config["extra"] == shared
+
+
+LAUGHS = "a: &a [x, x]\nb: &b [*a, *a]\n"
+GROWING = "a0: x\na1: ${a0}${a0}\na2: ${a1}${a1}\na3: ${a2}${a2}\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "- a\n", "text", "3", "{", "data: 3", "data: null", "data: [a]", "x: y", "data: {root: [a]}",
+        "!!python/object/apply:os.system ['touch marker']", "data: {}\nx: !!python/name:os.system ''",
+        "data: {}\n" + LAUGHS, "data: {}\na: &a [*a]", "data: {}\n" + GROWING, "data: {}\nx: " + "[" * 20_000,
+        "data: {}\nx: " + "y" * 200_000, "data: {}\ndata: {}",
+        "data: {}\nx: ${oc.env:HOME}", "data: {}\nx: ${oc.decode:'${oc.env:HOME}'}", "data: {}\n${oc.env:HOME}: x",
+        "data: {}\na: oc\nx: ${${a}.env:HOME}", r"{data: {}, x: '\${oc.env:HOME}'}", "data: {}\nx: ${.:}",
+        "data: {}\nx: ${oc.env:HOME", "data: {}\nx: ${hydra:runtime.cwd}", "data: {}\nx: ${now:%Y}",
+        "data: {}\nx: ${data}", "data: {}\nx: ${x}", "data: {}\nx: ${..x}", "data: {}\nmodel: 3",
+        "data: {}\ncallbacks: 5", "data: {}\nseed: x", "data: {}\nlogger: 3", "data: {}\nmonitor: 3",
+        "data: {}\ndata_name: ../../x", "data: {}\nmodel_name: /x", "data: {_target_: 3}",
+        "data: {}\nx: os.system\ny: {_target_: '${x}'}", "data: {}\ninit_from: [x]",
+    ],
+)  # fmt: skip
+def test_foreign_or_damaged_configuration_is_named_and_does_nothing(content, run, monkeypatch):
+    monkeypatch.chdir(run.path)
+    (run.path / "config.yaml").write_text(content)
+    with pytest.raises(UserError, match=r"config\.yaml is damaged") as caught:
+        assert run.config
+    assert os.environ["HOME"] not in str(caught.value)
+    assert not Path("marker").exists()
+
+
+def test_configuration_that_is_no_utf8_is_named(run):
+    (run.path / "config.yaml").write_bytes(b"data: {root: \xff}")
+    with pytest.raises(UserError, match=r"config\.yaml is damaged"):
+        assert run.config
+
+
+def test_references_to_plain_entries_are_followed(run):
+    (run.path / "config.yaml").write_text("data: {root: a, size: 3}\nx: ${data.size}\ny: ${data.root}_${data.size}")
+    assert (run.config["x"], run.config["y"]) == (3, "a_3")
+    assert run.stored_config["x"] == "${data.size}"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("${a}", True), ("x${b.c}y", True), ("plain", True), ("${b}", False), ("${d}", False), ("${oc.env:A}", False),
+     ("${a", False), (r"\${a}", False), ("${a}${", False), ("${long}", False)],
+)  # fmt: skip
+def test_what_refers_to_plain_entries(value, expected):
+    content = {"a": 1, "b": {"c": "x"}, "d": "${a}", "long": "x" * 10_000}
+    assert refers_to_plain_entries(value, content) is expected
+
+
+def test_older_run_with_entries_of_hydra_is_read_without_them(run):
+    stored = run.stored_config
+    hydra = {"defaults": ["evil"], "hydra": {"run": {"dir": "/elsewhere"}, "job": {"env_set": {"A": "${oc.env:HOME}"}}}}
+    (run.path / "config.yaml").write_text(yaml.safe_dump({**hydra, **stored}))
+    assert run.stored_config == stored
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", "\0", "[" * 100_000, '{"status": 3}', '{"provenance": 1}'])
+def test_damaged_run_json_is_named(content, run):
+    (run.path / "run.json").write_text(content)
+    with pytest.raises(UserError, match=r"run\.json is damaged"):
+        assert run.info
+    (run.path / "run.json").unlink()
+    with pytest.raises(UserError, match=r"run\.json does not exist"):
+        assert run.info
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../../etc/passwd", "a/../../b", "/etc/passwd", r"C:\Windows\x", "C:x", r"\x", r"a\..\..\b", "//server/share/x",
+     "", ".", "..", "a\0b"],
+)  # fmt: skip
+def test_path_outside_the_data_is_refused(path, run):
+    lines = list(csv.reader((run.path / "split.csv").read_text().splitlines()))
+    lines[1][0] = path
+    with (run.path / "split.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(lines)
+    with pytest.raises(UserError, match=r"split\.csv is damaged: line 2"):
+        run.split_rows("train")
+
+
+@pytest.mark.parametrize(
+    "path", ["cat/a b=(1).png", "猫/图.png", "..a/..b", "a..b", "cat/caf\udce9.png", "cat/a,b\n.png"]
+)
+def test_awkward_path_below_the_data_is_read(path, run):
+    row = [path, "cat", path, "test", "0" * 32]
+    with (run.path / "split.csv").open("w", newline="", errors="surrogateescape") as file:
+        csv.writer(file).writerows([["path", "class", "group", "split", "hash"], row])
+    assert [found["path"] for found in run.split_rows("test")] == [path]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: "",
+        lambda text: text.replace("path,class", "class,path"),
+        lambda text: text.replace(",group", ""),
+        lambda text: text[: len(text) // 2],
+        lambda text: text[:-10],
+        lambda text: text.replace(",train,", ",training,"),
+        lambda text: text.replace(",train,", ",,"),
+        lambda text: text + "a,b\n",
+        lambda text: text + 'a,"b',
+        lambda text: text.replace("cat", "c\0t").replace(",train,", "\0"),
+    ],
+)
+def test_damaged_split_is_named(damage, run):
+    path = run.path / "split.csv"
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(UserError, match=r"split\.csv is damaged"):
+        run.split_rows("test")
+
+
+def test_missing_and_unreadable_files_are_named(run):
+    (run.path / "split.csv").unlink()
+    with pytest.raises(UserError, match=r"split\.csv does not exist"):
+        run.split_rows("test")
+    (run.path / "split.csv").mkdir()
+    with pytest.raises(UserError, match=r"split\.csv cannot be read: Is a directory"):
+        run.split_rows("test")
+
+
+def test_notes_add_up(tmp_path):
+    run = Run(tmp_path)
+    run.note(a=1)
+    run.note(b=2)
+    assert json.loads((tmp_path / "run.json").read_text()) == {"a": 1, "b": 2}

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from inspect import isclass
 from pathlib import Path
-from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 import lightning as L
@@ -80,7 +79,7 @@ def _check_arguments(place: str, node: DictConfig, hints: Mapping[str, Any] | No
             continue
         allowed = {*expected, *((int,) if float in expected else ())}
         if type(value) not in allowed:
-            kinds = " or ".join("null" if kind is NoneType else kind.__name__ for kind in expected)
+            kinds = " or ".join(getattr(kind, "__name__", "").replace("NoneType", "null") for kind in expected)
             raise UserError(f"{name}={value}, but it should be {kinds}.")
 
 

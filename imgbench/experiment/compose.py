@@ -206,7 +206,8 @@ def _resolved_but_references(node: Any, root: DictConfig) -> Any:
 
 
 def _entry(node: Any, key: Any, root: DictConfig) -> Any:
-    raw = OmegaConf.to_container(node, resolve=False)[key]
+    raw: Any = OmegaConf.to_container(node, resolve=False)
+    raw = raw[key]
     if isinstance(raw, str) and "${" in raw and refers_to_plain_entries(raw, OmegaConf.to_container(root)):
         return raw
     value = node[key]

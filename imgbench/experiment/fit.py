@@ -1,6 +1,7 @@
 """A run in four phases: resolve its configuration, begin its directory, fit its model, conclude with its results."""
 
 import logging
+import shutil
 import signal
 import warnings
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,7 @@ from imgbench.experiment.outcome import conclude, write_grid
 from imgbench.models.summary import model_table
 from imgbench.run import Run, first_process, write_atomically
 from imgbench.training import fast
-from imgbench.training.callbacks import progress_bar
+from imgbench.training.callbacks import progress_bar, run_of_checkpoint
 from imgbench.training.checkpoint import load_classifier
 from imgbench.training.classifier import ImageClassifier
 
@@ -187,7 +188,17 @@ def fit(
     except SystemExit:  # how Lightning ends when it was interrupted; it leaves further Ctrl-C ignored
         signal.signal(signal.SIGINT, signal.default_int_handler)
         return trainer, True
+    if trainer.is_global_zero and config.ckpt_path is not None:
+        _carry_over(Path(config.ckpt_path), run)
     return trainer, False
+
+
+def _carry_over(checkpoint: Path, run: Run) -> None:
+    """What epochs write, where none was left: the run resumed was killed after its last, before its evaluation."""
+    copies = {run.last: checkpoint, run.path / "metrics.csv": run_of_checkpoint(checkpoint) / "metrics.csv"}
+    for place, source in copies.items():
+        if source.is_file() and not place.exists():
+            shutil.copyfile(source, place)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What happens around training: the table of epochs, the progress shown, and checkpoints that survive a resume."""
 
 import csv
+import io
 import logging
 import math
 import shutil
@@ -13,6 +14,9 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, WeightAveraging
 from rich.console import Console
 from torch import Tensor, nn
+
+from imgbench.errors import UserError
+from imgbench.run import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +32,7 @@ class EpochTable(Callback):
 
     def __init__(self) -> None:
         self.path = Path()
+        self._rows: list[dict[str, Any]] = []
         self._start = self._trained = self._lr = 0.0
         self._images = 0
 
@@ -36,14 +41,21 @@ class EpochTable(Callback):
         self.on_train_epoch_start(trainer, pl_module)  # resuming within an epoch, Lightning calls that no second time
         if not trainer.is_global_zero:
             return
-        rows = []
+        self._rows = []
         if trainer.ckpt_path and (earlier := run_of_checkpoint(trainer.ckpt_path) / self.path.name).exists():
             with earlier.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= trainer.current_epoch]
-        with self.path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, restval="")
-            writer.writeheader()
-            writer.writerows(rows)
+                try:
+                    self._rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= trainer.current_epoch]
+                except (ValueError, KeyError, TypeError, csv.Error) as error:
+                    raise UserError(f"{earlier} is damaged. Remove it, and the resumed run begins its own.") from error
+        self._write()
+
+    def _write(self) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_atomically(self.path, text.getvalue())
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._start, self._trained, self._images = time.perf_counter(), 0.0, 0
@@ -67,8 +79,8 @@ class EpochTable(Callback):
         values["epoch_seconds"] = time.perf_counter() - self._start
         values["images_per_second"] = self._images / max(self._trained, 1e-9)
         row = {name: f"{value:.6g}" for name, value in values.items()}
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, COLUMNS, restval="").writerow({"epoch": trainer.current_epoch + 1, **row})
+        self._rows.append({"epoch": trainer.current_epoch + 1, **row})
+        self._write()
         if trainer.progress_bar_callback is None:
             shown = "  ".join(f"{name} {row[name]}" for name in COLUMNS[1:5] if name in row)
             log.info(
