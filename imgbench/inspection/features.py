@@ -118,26 +118,32 @@ def cross_validated(
     # scikit-learn takes a second to import.
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     pairs = np.unique(np.stack([labels, codes]), axis=1)
     folds = min(FOLDS, int(np.sort(np.bincount(pairs[0], minlength=num_classes))[-2]))
     if folds < 2:
         return None
     probabilities = {name: np.zeros((len(labels), num_classes), np.float32) for name in features}
-    with warnings.catch_warnings():
+    # The problems are small: on a busy machine, threads that wait for each other take fifty times as long as one.
+    with warnings.catch_warnings(), threadpool_limits(1):
         warnings.filterwarnings("ignore", "The least populated class")  # its images then are never predicted rightly
         warnings.simplefilter("ignore", ConvergenceWarning)  # the last digits do not matter
-        for train, held_out in StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(labels, labels, codes):
+        # Of images that are all independent, the first gives the same kind of folds a thousand times as fast.
+        alone = len(np.unique(codes)) == len(codes)
+        divide = (StratifiedKFold if alone else StratifiedGroupKFold)(folds, shuffle=True, random_state=0)
+        for train, held_out in divide.split(labels, labels, None if alone else codes):
             known = np.unique(labels[train])
             for name, values in features.items():
                 if len(known) == 1:
                     probabilities[name][held_out, known[0]] = 1
                     continue
                 # The more features, the more each weight is held back.
-                model = make_pipeline(StandardScaler(), LogisticRegression(C=10 / values.shape[1], max_iter=200))
+                regression = LogisticRegression(C=10 / values.shape[1], max_iter=200, tol=1e-3)
+                model = make_pipeline(StandardScaler(), regression)
                 model.fit(values[train], labels[train])
                 probabilities[name][np.ix_(held_out, known)] = model.predict_proba(values[held_out])
     return probabilities
