@@ -45,9 +45,11 @@ def test_where_nothing_tells_the_classes_apart_no_probe_warns(noise):
 
 
 def test_the_largest_class_is_named_with_its_share(tmp_path, make_folder):
-    largest = probes_of(make_folder(tmp_path, {"cat": 60, "dog": 6}))["largest class"]
+    found = probes_of(make_folder(tmp_path, {"cat": 60, "dog": 6}))
+    largest = found["largest class"]
     assert largest.accuracy["value"] == pytest.approx(60 / 66, abs=0.03)
     assert largest.sentence.startswith("Always answering 'cat', without looking at the image, is right in 9")
+    assert found["dimensions"].sentence.endswith("no better than always answering 'cat'.")
 
 
 def colour(path: Path, cat: bool) -> None:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = 5_000  # images that share a classifier: bounds the memory, and the time of finding out that it is no good
 # Share of the labels that predictions must agree with, to have a say about the others. With 5 % of the labels changed,
-# a third of the suspects was innocent where simple features agreed with 0.82 of the labels, a twentieth where with 0.91.
+# a third of the suspects was right after all where simple features agreed with 0.82 of the labels, and a twentieth
+# where they agreed with 0.91.
 GOOD_ENOUGH = 0.88
 UNLIKELY = 0.1  # a label that is more probable than this is not suspect, whatever the counts say
 FEWEST = 5  # independent images of a class from which its labels are judged
