@@ -20,8 +20,8 @@ from imgbench.preprocessing import FORMATS, image_format
 
 CAP = 10_000  # images drawn at most: enough for an interval of one per cent to either side
 # Share of the errors of always answering the largest class that a probe avoids, from which on it is worth a warning.
-# The eight pixels of arXiv 2206.04374 avoid 0.43 of them (49 % are right, and 10 % are of the largest class); in the handwritten digits, where nothing is wrong, the
-# border avoids 0.26 and the amount of ink 0.33.
+# The eight pixels of arXiv 2206.04374 avoid 0.43 of them (49 % are right, 10 % are of the largest class); in the
+# handwritten digits, where nothing is wrong, the border avoids 0.26 and the amount of ink 0.33.
 SUSPICIOUS = 0.4
 Number = dict[str, Any]
 
