@@ -130,7 +130,7 @@ def test_checkpoint_of_a_pretrained_model_is_resumed(checkpoint):
         ({}, ["model=vgg13"], "ab", "trained with model .*CNN.*VGG"),
         ({}, ["optimizer=sgd"], "ab", "trained with optimizer torch.optim.Adam.*torch.optim.SGD"),
         ({"class_names": ["a", "x"]}, [], "ab", r"trained with class_names \['a', 'x'\].*\['a', 'b'\]"),
-        ({"processed": 3}, [], "ab", "has trained 3 epochs, but trainer.max_epochs=3"),
+        ({"processed": 3}, [], "ab", "has trained 3 epochs, and trainer.max_epochs=3: nothing is left to do"),
     ],
 )
 def test_checkpoint_that_does_not_fit_is_refused(checkpoint, saved, overrides, names, message):
