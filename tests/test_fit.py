@@ -71,12 +71,20 @@ def test_conclusion_needs_the_run_directory_only(killed, tiny_run, capsys):
 
 @pytest.mark.parametrize(
     ("entry", "value", "named"),
-    [("data", {"_target_": "x", "root": "x", "image_size": "big"}, "data"), ("seed", "x", "seed"),
-     ("callbacks", {"x": 5}, "callbacks.x"), ("optimizer", {}, "optimizer"), ("trainer", None, "trainer")],
-)  # fmt: skip
+    [
+        ("data.image_size", "big", r"data\.image_size=big, but it should be int"),
+        ("data", 3, r"data=3, but it should be .*folder"),
+        ("optimizer", {}, r"optimizer=\{\}, but it should be adam or adamw or sgd"),
+        ("optimizer", {"_target_": "torch.optim.Nothing", "lr": 1}, r"optimizer: .*torch\.optim\.Nothing"),
+        ("callbacks.x", 5, r"callbacks\.x=5, but it has no _target_"),
+        ("callbacks.x", {"a": 1}, r"callbacks\.x=.*, but it has no _target_"),
+        ("trainer", None, r"trainer=None, but it should be default"),
+        ("seed", "x", r"seed='x', but it should be int"),
+    ],
+)
 def test_wrong_type_in_a_composed_configuration_is_named(entry, value, named, tiny_run, tmp_path):
     config = override(tiny_run)
-    config[entry] = OmegaConf.create(value) if isinstance(value, dict) else value
+    OmegaConf.update(config, entry, value, merge=False, force_add=True)
     with pytest.raises(UserError, match=named):
         train(config, Run(tmp_path / "run"))
     assert Run(tmp_path / "run").info["status"] == "failed"
@@ -90,7 +98,7 @@ from imgbench.experiment.compose import override
 from imgbench.run import Run
 from imgbench.train import train
 import imgbench.experiment.fit
-config = override(Run(sys.argv[1]), sys.argv[4:])
+config = override(Run(Path(sys.argv[1])), sys.argv[4:])
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 try:
     train(config, Run(Path(sys.argv[3])))
