@@ -73,6 +73,10 @@ def test_conclusion_needs_the_run_directory_only(killed, tiny_run, capsys):
     ("entry", "value", "named"),
     [
         ("data.image_size", "big", r"data\.image_size=big, but it should be int"),
+        ("data.image_size", 10**9, r"data\.image_size=1000000000, but it should be 1 to"),
+        ("data.batch_size", 0, r"data\.batch_size=0, but it should be 1 to"),
+        ("optimizer.lr", -1, r"optimizer\.lr=-1, but it should be 0 to"),
+        ("optimizer.foo", 1, r"torch\.optim\.adam\.Adam cannot be used as it is: .*'foo'"),
         ("data", 3, r"data=3, but it should be .*folder"),
         ("optimizer", {}, r"optimizer=\{\}, but it should be adam or adamw or sgd"),
         ("optimizer", {"_target_": "torch.optim.Nothing", "lr": 1}, r"optimizer: .*torch\.optim\.Nothing"),

@@ -27,6 +27,14 @@ from imgbench.training.checkpoint import AtomicCheckpointIO
 from imgbench.training.classifier import ImageClassifier, build_model
 from imgbench.training.fast import FastSettings, supports_fused
 
+# Beyond these, libraries fail late, and with an error that names no option.
+RANGES = {
+    "data.image_size": (1, 8192),
+    "data.batch_size": (1, 1_000_000),
+    "optimizer.lr": (0, 1e6),
+    "objective.label_smoothing": (0, 1),
+}
+
 
 def plain(config: Any) -> Any:
     """The resolved configuration as dicts, lists, strings and numbers."""
@@ -63,6 +71,10 @@ def check_values(config: DictConfig) -> None:
         _check_arguments(name, node, hints)
     if type(config.seed) is not int:
         raise UserError(f"seed={config.seed!r}, but it should be int.")
+    for name, (low, high) in RANGES.items():
+        value = OmegaConf.select(config, name)
+        if isinstance(value, int | float) and not low <= value <= high:
+            raise UserError(f"{name}={value}, but it should be {low} to {high}.")
 
 
 def _check_arguments(place: str, node: DictConfig, hints: Mapping[str, Any]) -> None:
