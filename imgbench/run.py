@@ -192,7 +192,7 @@ class Run:
     def write_config(self, config: dict[str, Any]) -> None:
         """`config.yaml`: all that is needed to run it again in a new directory."""
         text = yaml.dump(config, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
-        again = f"# Again: python -m imgbench.train --config-dir {shlex.quote(str(self.shown))} --config-name config\n"
+        again = "# RUN is this directory: python -m imgbench.train --config-dir RUN --config-name config\n"
         write_atomically(self.path / "config.yaml", again + text)
 
     def note(self, **facts: Any) -> None:
