@@ -146,11 +146,12 @@ class Run:
             if path.stat().st_size > LARGEST_CONFIG:
                 raise ValueError(f"it has {path.stat().st_size:,} bytes, a configuration a few thousand")
             text = path.read_text("utf-8")
-            if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):  # a few lines become gigabytes
+            events = list(yaml.parse(text))
+            if any(isinstance(event, yaml.AliasEvent) for event in events):  # a few lines become gigabytes
                 raise ValueError("it holds an alias of YAML, which imgbench never writes")
-            parsed = OmegaConf.create(text)
-            content: Any = OmegaConf.to_container(parsed, resolve=False) if OmegaConf.is_dict(parsed) else None
-            if content is None or "data" not in content:
+            mapping = len(events) > 2 and isinstance(events[2], yaml.MappingStartEvent)
+            content: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False) if mapping else {}
+            if "data" not in content:
                 raise ValueError("it holds no configuration of a run")
             content = {str(key): value for key, value in content.items() if key not in ("defaults", "hydra")}
             _check_types(content, CONFIG_TYPES)
