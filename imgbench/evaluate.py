@@ -29,7 +29,8 @@ def evaluate(
     """
     from imgbench.experiment import outcome  # takes seconds, and --help needs no torch
 
-    return outcome.evaluate(Path(run), split, None if data is None else Path(data), output and Path(output))
+    folder, results = (None if path is None else Path(path) for path in (data, output))
+    return outcome.evaluate(Path(run), split, folder, results)
 
 
 def main() -> int:
