@@ -31,7 +31,7 @@ from imgbench.errors import UserError
 
 # In a wheel conf lies inside the package, in a checkout beside it.
 CONF = next(path for path in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf") if path.is_dir())
-NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)  # nowhere to write
+NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # nowhere to write
 SPLIT_COLUMNS = ["path", "class", "group", "split", "hash"]
 SPLIT_NAMES = ("train", "val", "test")
 LARGEST_CONFIG = 100_000  # bytes; those that imgbench writes have a few thousand
@@ -340,9 +340,7 @@ def _check_values(value: Any, content: dict[str, Any], path: Path, modules: tupl
         for item in value:
             _check_values(item, content, path, modules)
     elif isinstance(value, str) and "${" in value and not refers_to_plain_entries(value, content):
-        raise ValueError(
-            f"it holds {value[:200]!r}, and only plain entries of the file itself are looked up. Write the value there"
-        )
+        raise ValueError(f"it holds {value[:200]!r}, and only plain entries of the file itself are looked up")
 
 
 def refers_to_plain_entries(value: str, content: Any) -> bool:
