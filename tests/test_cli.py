@@ -137,7 +137,8 @@ def test_every_command_that_reads_a_run_refuses_a_foreign_configuration(tiny_run
     (run.path / "config.yaml").write_text(text + "note: ${oc.env:HOME}\n")
     lines = [["evaluate", "run"], ["export", "run"], ["compress", "run", "prune"], ["ladder", "run"],
              ["train", "--config-dir", "run", "--config-name", "config"], ["train", "--config-dir=run"],
-             ["train", "-cd", "run", "-cn", "config.yaml"], ["summary", "--config-path", "run", "--config-name", "config"],
+             ["train", "-cd", "run", "-cn", "config.yaml"],
+             ["summary", "--config-path", "run", "--config-name", "config"],
              ["train", "--config-dir", "run", "--cfg", "job", "--resolve"]]  # fmt: skip
     for result in commands(*lines, cwd=tmp_path):
         assert_plain(result, "run/config.yaml", "${oc.env:HOME}")
