@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -153,6 +154,22 @@ def run_parser(name: str, description: str | None, examples: str) -> argparse.Ar
     )
     parser.add_argument("run", metavar="RUN", help="a run directory, a checkpoint or an ONNX file")
     return parser
+
+
+def output_directory(path: Path) -> Path:
+    """Makes the directory of `--output`, and finds out that it can be written to before anything is computed.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return path
+    except OSError as error:
+        raise UserError(
+            f"--output {path}: no directory that can be written to ({error.strerror}). Name another one."
+        ) from error
 
 
 def guarded_main(function: Callable[[], int | None]) -> None:

@@ -1,170 +1,123 @@
 """Makes a smaller run of a run: reuse, distill, prune, quantize, or several of them in the order given.
 
 Each result is a run directory like any other, trained and tested on exactly its parent's images. The last method's
-lies in DIR, those of the methods before it in DIR/stages/1_distill and so on.
+lies in DIR, those of the methods before it in DIR/intermediate/1_distill and so on.
 """
 
-import json
+import argparse
+import inspect
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, get_args
 
-from imgbench.cli import guarded_main, run_parser
+from imgbench.cli import guarded_main, output_directory, run_parser
+from imgbench.compression.methods import METHODS, Distill, Method, Quantize, Reuse, make_run, name_of, weights_file
 from imgbench.errors import UserError
 from imgbench.run import Run
 
-if TYPE_CHECKING:
-    import argparse
-
-METHODS = ("reuse", "distill", "prune", "quantize")
-METHOD_OF = {"amount": "prune", "target": "prune", "steps": "prune", "unstructured": "prune", "max_drop": "quantize",
-             "calibration": "quantize", "temperature": "distill", "alpha": "distill"}  # fmt: skip
-EXAMPLES = """methods:
-  reuse     puts another head, such as model=vgg16_gap, on the body that RUN trained, and trains both on: a fifth of
-            RUN's epochs, at its learning rate.
-  distill   trains another model, the student, to answer as RUN does: choose it with model=student_small. Its epochs
-            and its learning rate are RUN's.
-  prune     removes channels in steps and fine-tunes after each: a fifth of RUN's epochs, a tenth of its learning rate,
-            falling to zero. --unstructured sets single weights to zero instead, which makes nothing faster.
-  quantize  int8 for onnxruntime: model.onnx. It comes last.
-
-key=value words override the configuration that RUN was trained with; a choice such as augment=light replaces RUN's.
-Of several methods, they are for reuse or distill, else for the first; the next derive their own from its result.
+EXAMPLES = """key=value words override the configuration that RUN was trained with; a choice such as augment=light
+replaces RUN's. Of several methods, they are for reuse or distill, else for the first; the next derive
+their own from its result.
 
 examples:
-  python -m imgbench.compress RUN reuse model=vgg16_gap
-  python -m imgbench.compress RUN distill model=student_small data.image_size=112
+  python -m imgbench.compress RUN reuse model=vgg16 head=gap
+  python -m imgbench.compress RUN distill model=compact data.image_size=112
   python -m imgbench.compress RUN prune --amount 0.5 trainer.max_epochs=5
   python -m imgbench.compress RUN prune --target "size<=2MB,drop<=1pt"
-  python -m imgbench.compress RUN distill prune quantize model=student_small --output outputs/light
+  python -m imgbench.compress RUN distill prune quantize model=compact --output outputs/light
 """
 
 
-def command_line() -> "argparse.ArgumentParser":
-    parser = run_parser("compress", __doc__, EXAMPLES)
-    parser.add_argument(
-        "words", metavar="METHOD or key=value", nargs="+", help="reuse, distill, prune, quantize; overrides"
-    )
-    parser.add_argument("--output", metavar="DIR", type=Path, help="the new run directory (default: RUN_METHOD... )")
-    group = parser.add_argument_group("prune")
-    group.add_argument("--amount", type=float, help="share of each layer's channels to remove (default: 0.5), or with "
-                       "--unstructured of its weights (default: 0.3)")  # fmt: skip
-    group.add_argument("--target", help='"size<=2MB", "latency<=10ms" (one image on this machine), "drop<=1pt" '
-                       "(points of validation accuracy), or several joined by commas")  # fmt: skip
-    group.add_argument(
-        "--steps", type=int, help="removals, each with fine-tuning (default: 2, with a target 3 or more)"
-    )
-    group.add_argument("--unstructured", action="store_true", default=None, help="single weights instead of channels")
-    group = parser.add_argument_group("distill")
-    group.add_argument("--temperature", type=float, help="softens teacher and student (default: 4)")
-    group.add_argument("--alpha", type=float, help="weight of the teacher, the labels have the rest (default: 0.9)")
-    group = parser.add_argument_group("quantize")
-    group.add_argument("--max-drop", type=float, help="points of validation accuracy that may be lost; layers that "
-                       "lose more stay in float (default: no bound)")  # fmt: skip
-    group.add_argument("--calibration", type=int, metavar="N", help="training images to calibrate on (default: 200)")
-    return parser
+def compress(run: Run, methods: Sequence[Method], words: Sequence[str] = (), output: Path | None = None) -> Run:
+    """Applies the methods one after the other, each to the result of the one before; the last run.
 
+    A table of what the runs cost and how accurate they are is printed.
 
-def check(args: "argparse.Namespace") -> tuple[list[str], list[str]]:
-    """The methods and the `key=value` words of a command line.
+    Args:
+        words: `key=value` words that override the run's configuration, for the first method that trains a model of
+            another kind (Reuse or Distill), else for the first.
+        output: the directory of the last run, new or empty; None: a new one beside `run`.
 
     Raises:
-        UserError: they make no sense together.
+        UserError: the methods cannot be applied in this order or to this run, or `output` cannot be used.
     """
-    methods = [word for word in args.words if "=" not in word]
-    unknown = [method for method in methods if method not in METHODS]
-    if unknown or not methods:
-        raise UserError(f"METHOD {' '.join(unknown) or 'is missing'}: it is any of {', '.join(METHODS)}.")
-    if "quantize" in methods[:-1]:
-        raise UserError(f"{' '.join(methods)}: what is quantised cannot be compressed further. quantize comes last.")
-    for option, method in METHOD_OF.items():
-        if getattr(args, option) is not None and method not in methods:
-            raise UserError(f"--{option.replace('_', '-')} is an option of {method}, which is not asked for.")
-    if args.unstructured and (args.target or args.steps):
-        raise UserError("--unstructured takes --amount; --target and --steps are for channels.")
-    if args.target and args.amount is not None:
-        raise UserError("--target finds the amount by itself: leave out --amount or --target.")
-    if args.steps is not None and args.steps < 1:
-        raise UserError(f"--steps {args.steps}, but it is 1 or more.")
-    return methods, [word for word in args.words if "=" in word]
+    names = [name_of(method) for method in methods]
+    if any(isinstance(method, Quantize) for method in methods[:-1]):
+        raise UserError(f"{' '.join(names)}: what is quantised cannot be compressed further. quantize comes last.")
+    weights_file(run)
+    output = new_directory(run, names, output)
+    receiver = next((i for i, method in enumerate(methods) if isinstance(method, Reuse | Distill)), 0)
+    runs = [run]
+    for i, method in enumerate(methods):
+        last = i == len(methods) - 1
+        place = output if last else output / "intermediate" / f"{i + 1}_{names[i]}"
+        runs.append(Run(place))
+        make_run(method, runs[-2], runs[-1], words if i == receiver else [])
+    from imgbench.compression.measure import print_costs
+
+    print_costs(runs)
+    return runs[-1]
 
 
-def new_directory(run: Run, methods: list[str], output: Path | None) -> Path:
-    """Where the result goes: `output`, or a new name beside the run.
+def new_directory(run: Run, names: Sequence[str], output: Path | None) -> Path:
+    """Where the result goes: `output`, or a new name beside the run; it can be written to.
 
     Raises:
-        UserError: `output` holds something.
+        UserError: `output` holds something, or cannot be written to.
     """
     if output is not None:
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise UserError(f"--output {output} exists. Nothing is overwritten: name a new directory.")
-        return output
-    name, number = f"{run.path.resolve()}_{'_'.join(methods)}", 1
+        return output_directory(output)
+    name, number = f"{run.path.resolve()}_{'_'.join(names)}", 1
     path = Path(name)
     while path.exists():
         number += 1
         path = Path(f"{name}_{number}")
-    return path
+    return output_directory(path)
 
 
-def main() -> int:
-    args = command_line().parse_intermixed_args()
-    methods, words = check(args)
-    parent = Run.open(args.run)
-    if args.target:
-        from imgbench.compression.target import Target
-
-        Target.parse(args.target)
-    from imgbench.compression.methods import Options, compress, weights_file
-
-    weights_file(parent)
-    output = new_directory(parent, methods, args.output)
-    given = {field.name: getattr(args, field.name) for field in fields(Options)}
-    options = Options(**{name: value for name, value in given.items() if value is not None})
-    receiver = next((number for number, method in enumerate(methods, 1) if method in ("reuse", "distill")), 1)
-    runs = [parent]
-    for number, method in enumerate(methods, 1):
-        run = Run(output if number == len(methods) else output / "stages" / f"{number}_{method}")
-        compress(method, runs[-1], run, options, words if number == receiver else [])
-        runs.append(run)
-    print_table(runs)
-    return 0
+def command_line() -> argparse.ArgumentParser:
+    """RUN, the methods and `key=value` words, and each method's options; options that are not given are left out."""
+    parser = run_parser("compress", __doc__, EXAMPLES)
+    parser.add_argument("words", metavar="METHOD or key=value", nargs="+", help=f"{', '.join(METHODS)}; overrides")
+    parser.add_argument("--output", metavar="DIR", type=Path, help="the new run directory (default: RUN_METHOD... )")
+    for name, method in METHODS.items():
+        group = parser.add_argument_group(name, inspect.getdoc(method))
+        for field in fields(method):
+            kind = next(iter(get_args(field.type)), field.type)  # of `float | None` float
+            reader: dict[str, Any] = {"type": getattr(kind, "parse", kind)}
+            if kind is bool:
+                reader = {"action": "store_true"}
+            flag, text = f"--{field.name.replace('_', '-')}", field.metadata["help"]
+            group.add_argument(flag, default=argparse.SUPPRESS, help=text, **reader)
+    return parser
 
 
-def print_table(runs: list[Run]) -> None:
-    """The costs and accuracies of the runs, each stored in its `run.json` as well."""
-    from dataclasses import asdict
+def build_methods(names: Sequence[str], options: dict[str, Any]) -> list[Method]:
+    """The methods of these names, with those of the options that are theirs.
 
-    from rich.console import Console
-    from rich.table import Table
+    Raises:
+        UserError: there is no such method, or an option is of none of them or out of range.
+    """
+    unknown = [name for name in names if name not in METHODS]
+    if unknown or not names:
+        raise UserError(f"METHOD {' '.join(unknown) or 'is missing'}: it is any of {', '.join(METHODS)}.")
+    owner = {field.name: name for name, method in METHODS.items() for field in fields(method)}
+    for option in options:
+        if owner[option] not in names:
+            raise UserError(f"--{option.replace('_', '-')} is an option of {owner[option]}, which is not asked for.")
+    return [
+        METHODS[name](**{option: value for option, value in options.items() if owner[option] == name}) for name in names
+    ]
 
-    from imgbench.compression.methods import cost_of
-    from imgbench.evaluation.metrics import describe
 
-    costs = [cost_of(run) for run in runs]
-    table = Table(title=f"One image at a time, on {costs[0].threads} thread(s) of the CPU")
-    table.add_column("run", overflow="fold")
-    for name in ("parameters", "multiply-adds", "MB", "runtime", "ms", "test accuracy"):
-        table.add_column(name, justify="right")
-    for run, cost in zip(runs, costs, strict=True):
-        if run is not runs[0]:
-            run.note(cost=asdict(cost), parent_cost=asdict(costs[0]))
-        accuracy = json.loads((run.path / "metrics.json").read_text("utf-8"))["test/acc"]
-        millions = f"{cost.multiply_adds / 1e6:,.1f} million"
-        runtime = "PyTorch" if run.best.is_file() else "onnxruntime"
-        numbers = f"{cost.parameters:,}", millions, f"{cost.size_mb:.3g}", runtime, f"{cost.latency_ms:.3g}"
-        table.add_row(str(run.shown), *numbers, describe(accuracy))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)  # a log file has no width of its own
-    console.print(table)
-    facts = runs[-1].info.get("facts", {})
-    if "gzip_mb" in facts:
-        print(
-            f"{facts['zero_share']:.0%} of the weights are zero. They are stored and multiplied all the same: nothing "
-            f"is faster. Compressed by gzip, the checkpoint has {facts['gzip_mb']:.3g} MB; "
-            f"the parent's {facts['parent_gzip_mb']:.3g} MB."
-        )
+def main() -> None:
+    args = vars(command_line().parse_intermixed_args())
+    run, words, output = args.pop("run"), args.pop("words"), args.pop("output")
+    methods = build_methods([word for word in words if "=" not in word], args)
+    compress(Run.open(run), methods, [word for word in words if "=" in word], output)
 
 
 if __name__ == "__main__":

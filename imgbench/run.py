@@ -6,6 +6,7 @@ The files are listed in the README. Everything here reads or writes plain YAML, 
 import csv
 import errno
 import hashlib
+import importlib.util
 import json
 import os
 import platform
@@ -45,6 +46,21 @@ CONFIG_TYPES = {
 }
 INFO_TYPES = {"status": str, **dict.fromkeys(("provenance", "compressed_from", "facts"), dict)}
 RESULTS = ("metrics.json", "predictions.csv", "report.html")  # of a run that was trained to its end
+
+
+TRUSTED = ("imgbench.", "torch.nn.", "torch.optim.", "torchvision.", "timm.")
+# What each entry of a run's configuration may be made by.
+TARGETS: dict[str, tuple[str, ...]] = {
+    "data": ("imgbench.data.datamodule", "imgbench.data.digits"),
+    "model": TRUSTED,  # which are no more than a first look: `build_model` calls networks only
+    "augment": ("imgbench.data.augment",),
+    "objective": ("imgbench.training.classifier", "imgbench.training.distillation"),
+    "optimizer": ("torch.optim",),
+    "scheduler": ("imgbench.training.schedules",),
+    "callbacks": ("imgbench.training.callbacks", "lightning.pytorch.callbacks"),
+    "trainer": ("lightning",),
+    "logger": ("lightning.pytorch.loggers",),
+}
 
 
 def write_atomically(path: Path, text: str | Iterable[str], errors: str = "strict") -> None:
@@ -142,7 +158,8 @@ class Run:
             for name in ("data_name", "model_name"):  # which become folders
                 if not re.fullmatch(r"\w[\w.,+-]*", content.get(name, "unknown")):
                     raise ValueError(f"{name} is {content[name]!r}, expected a name")
-            _check_values(content, content, path)
+            for name, value in content.items():
+                _check_values([name, value], content, path, TARGETS.get(name, ()))
         return content
 
     @property
@@ -306,22 +323,22 @@ def _check_types(content: dict[str, Any], types: dict[str, Any]) -> None:
             raise ValueError(f"{name} is {str(found)[:100]!r}, expected {shown}")
 
 
-def _check_values(value: Any, content: dict[str, Any], path: Path) -> None:
+def _check_values(value: Any, content: dict[str, Any], path: Path, modules: tuple[str, ...]) -> None:
     """Refuses in a configuration that may come from anywhere what would look something up or call it.
 
     Raises:
         ValueError: a resolver such as `oc.env`, or a reference to more than a plain entry.
-        UserError: a `_target_` outside the allowlist.
+        UserError: a `_target_` outside `modules`.
     """
     if isinstance(value, dict):
         if "_target_" in value:
             if not isinstance(value["_target_"], str) or "$" in value["_target_"]:
                 raise ValueError(f"_target_ is {value['_target_']!r}, expected the name of a class")
-            check_target(value["_target_"], f"{path}: _target_")
+            check_target(value["_target_"], f"{path}: _target_", modules)
         value = [*value.keys(), *value.values()]
     if isinstance(value, list):
         for item in value:
-            _check_values(item, content, path)
+            _check_values(item, content, path, modules)
     elif isinstance(value, str) and "${" in value and not refers_to_plain_entries(value, content):
         raise ValueError(f"it holds {value[:200]!r}, and only plain entries of the file itself are looked up")
 
@@ -386,5 +403,48 @@ def _git_commit() -> str | None:
     return commit.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
 
 
-def check_target(target: Any, option: str) -> None:
-    """stub"""
+_own_targets: set[str] = set()
+
+
+def trust_target(target: Any) -> None:
+    """Lets `check_target` pass what the user's own configuration names, for as long as this process lasts."""
+    _own_targets.add(str(target))
+
+
+def is_trusted_by_user(target: Any) -> bool:
+    """Whether the user's own configuration names `target`, or the environment variable `IMGBENCH_TRUST` its module."""
+    names = filter(None, re.split(r"[\s,]+", os.environ.get("IMGBENCH_TRUST", "")))
+    return target in _own_targets or str(target).startswith(tuple(f"{name}." for name in names))
+
+
+def check_target(target: Any, option: str, modules: tuple[str, ...] = TRUSTED) -> None:
+    """Refuses the `_target_` of a checkpoint or of another's run before anything is imported by its name.
+
+    Importing a module executes it, and whoever sends a checkpoint can send a module along. From all but packages whose
+    name ends in a dot, only what lies in the module itself is taken: a module has in it all that it imports.
+
+    Raises:
+        UserError: it lies in no module that is trusted; `option` says where it stands.
+    """
+    if not (isinstance(target, str) and re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", target)):
+        raise UserError(f"{option}={target!r}, but a _target_ is the dotted name of a class, such as torch.nn.Linear.")
+    if is_trusted_by_user(target):
+        return
+    package, module = target.split(".")[0], target.rpartition(".")[0]
+    trusted = module in modules or f"{module}.".startswith(tuple(name for name in modules if name.endswith(".")))
+    if not trusted or _lies_in_working_directory(package):
+        known = ", ".join(name.rstrip(".") for name in modules) or "nothing"
+        raise UserError(
+            f"{option}={target} is not imported: a file of unknown origin could name any code, so only what is "
+            f"installed of {known} is trusted there.\nIf {package} is your own, say so in the environment: "
+            f"IMGBENCH_TRUST={package}"
+        )
+
+
+def _lies_in_working_directory(package: str) -> bool:
+    """Whether an import of `package` would take what happens to lie there in place of what is installed."""
+    if package in sys.modules:
+        return False
+    spec = importlib.util.find_spec(package)
+    places = (spec.submodule_search_locations or [spec.origin or ""]) if spec else []
+    return any(Path(place).resolve().parent == Path.cwd() for place in places)

@@ -143,6 +143,16 @@ def test_a_checkpoint_that_names_anything_but_a_model_is_refused_and_nothing_run
     assert [path.name for path in tmp_path.iterdir()] == ["evil.ckpt"]
 
 
+def test_a_class_that_is_only_imported_where_it_is_named_is_none_of_ours():
+    with pytest.raises(UserError, match=r"model._target_=torchmetrics.*MulticlassAccuracy is not imported"):
+        build_model({"_target_": "imgbench.training.classifier.MulticlassAccuracy", "num_classes": 3})
+
+
+def test_a_function_that_builds_no_model_is_refused():
+    with pytest.raises(UserError, match=r"pretrained_cfg gives no nn.Module, but a dict"):
+        build_model({"_target_": "imgbench.models.pretrained.pretrained_cfg", "name": "resnet18"})
+
+
 def test_any_module_class_is_a_model():
     model = build_model({"_target_": "torch.nn.LazyLinear", "out_features": 3})
     assert isinstance(model, nn.LazyLinear)
@@ -179,3 +189,74 @@ def test_frozen_parameters_are_not_given_to_the_optimizer():
     fit(module)
     changed = {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {name for name in before if name.startswith("model.classifier.")}
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
+def test_a_frozen_backbone_stays_as_it_is_while_the_last_layer_learns(name):
+    target = "imgbench.models.pretrained.torchvision_classifier"
+    module = classifier({"_target_": target, "name": name, "num_classes": 3, "freeze_backbone": True})
+    last = list(module.model.modules())[-1]
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    fit(module, epochs=2)
+    changed = {key for key, value in module.state_dict().items() if not torch.equal(value, before[key])}
+    assert {key.rpartition(".")[2] for key in changed} == {"weight", "bias"}
+    assert len(changed) == 2
+    layers = [m for m in module.train().model.modules() if isinstance(m, nn.BatchNorm2d | nn.Dropout)]
+    assert layers
+    assert not any(layer.training for layer in layers)
+    assert last.training
+
+
+def test_a_frozen_layer_among_others_has_no_dropout_and_no_new_statistics():
+    model = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout()),
+        nn.Dropout(),
+        nn.Linear(4, 4),
+        nn.Dropout(),
+        nn.BatchNorm1d(4),
+    )
+    module = classifier()
+    module.model = model
+    assert all(m.training for m in module.train().model.modules())
+    model[0].requires_grad_(False)
+    model[4].requires_grad_(False)
+    module.train()
+    assert [m.training for m in model] == [False, False, True, True, False]
+    assert not any(m.training for m in model[0].modules())
+    module.eval()
+    assert not any(m.training for m in model.modules())
+
+
+def test_norms_and_biases_do_not_decay():
+    target = "imgbench.models.compact.CompactCNN"
+    module = classifier({"_target_": target, "num_classes": 3, "widths": [[4]]})
+    module.hparams["optimizer"] = {"_target_": "torch.optim.SGD", "lr": 0.1, "weight_decay": 0.5, "momentum": 0.9}
+    decayed, others = module.parameter_groups()
+    assert {p.dim() for p in decayed["params"]} == {2, 4}
+    assert {p.dim() for p in others["params"]} == {1}
+    assert len(decayed["params"]) + len(others["params"]) == len(list(module.parameters()))
+    trainer = fit(module)
+    assert [group["weight_decay"] for group in trainer.optimizers[0].param_groups] == [0.5, 0.0]
+    for parameter in module.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    before = [parameter.clone() for parameter in module.parameters()]
+    trainer.optimizers[0].state.clear()
+    trainer.optimizers[0].step()
+    for parameter, old in zip(module.parameters(), before, strict=True):
+        torch.testing.assert_close(parameter, old * (0.95 if parameter.dim() > 1 else 1))
+
+
+def test_without_weight_decay_there_is_one_group():
+    assert len(classifier().parameter_groups()) == 1
+
+
+SCHEDULES = ["constant", "exponential", "cosine", "warmup_cosine", "one_cycle", "step", "plateau"]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_schedule_moves_both_groups_alike(schedule):
+    module = classifier(scheduler={"_target_": f"imgbench.training.schedules.{schedule}"})
+    module.hparams["optimizer"]["weight_decay"] = 0.1
+    trainer = fit(module, epochs=3)
+    first, second = (group["lr"] for group in trainer.optimizers[0].param_groups)
+    assert first == second

@@ -12,13 +12,14 @@ from omegaconf import OmegaConf
 
 import imgbench
 from imgbench import compress, evaluate
-from imgbench.compression.methods import finetuning
+from imgbench.compression.finetune import finetuning
+from imgbench.compression.methods import METHODS, Distill, Prune, Quantize
 from imgbench.compression.prune import zero_share
 from imgbench.errors import UserError
 from imgbench.experiment.compose import override
 from imgbench.models.narrow import layer_widths
 from imgbench.run import Run
-from imgbench.training.classifier import load_classifier
+from imgbench.training.checkpoint import load_classifier
 
 FILES = {"config.yaml", "run.json", "split.csv", "summary.txt", "metrics.csv", "metrics.json", "predictions.csv",
          "checkpoints", "samples.png", "curves.png", "confusion.png", "report.html"}  # fmt: skip
@@ -34,9 +35,9 @@ def parent(tiny_run, tmp_path) -> Run:
 
 @pytest.fixture
 def run_compress(parent, monkeypatch):
-    def run(*words: object) -> int:
+    def run(*words: object) -> None:
         monkeypatch.setattr(sys, "argv", ["compress", str(parent.path), *map(str, words)])
-        return compress.main()
+        compress.main()
 
     return run
 
@@ -46,7 +47,7 @@ def accuracy(run: Run) -> float:
 
 
 def test_distilled_run_is_a_run_like_any_other(run_compress, parent, monkeypatch, capsys):
-    run_compress("distill", "model=student_small", "--alpha", 0.5, "data.image_size=16", "optimizer.lr=0.01")
+    run_compress("distill", "model=compact", "--alpha", 0.5, "data.image_size=16", "optimizer.lr=0.01")
     shown = capsys.readouterr().out
     run = Run.open(f"{parent.path}_distill")
     assert {path.name for path in run.path.iterdir()} == FILES
@@ -58,7 +59,7 @@ def test_distilled_run_is_a_run_like_any_other(run_compress, parent, monkeypatch
     assert run.info["facts"]["alpha"] == run.config["objective"]["alpha"] == 0.5
     assert run.info["facts"]["temperature"] == 4
     assert run.config["model"]["image_size"] == 16
-    assert (run.config["model_name"], run.config["optimizer"]["lr"]) == ("student_small", 0.01)
+    assert (run.config["model_name"], run.config["optimizer"]["lr"]) == ("compact", 0.01)
     assert "${" not in json.dumps(run.config)
     assert run.config["init_from"] is None
     assert run.info["cost"]["parameters"] < 300_000
@@ -77,7 +78,7 @@ def test_pruned_run_has_fewer_channels_and_says_what_was_done(run_compress, pare
     assert {path.name for path in run.path.iterdir()} == FILES
     assert (run.path / "split.csv").read_text() == (parent.path / "split.csv").read_text()
     widths = {name: shape[0] for name, shape in layer_widths(load_classifier(run.best).model).items()}
-    assert widths == {"features.0": 8, "features.3": 16, "features.7": 32, "classifier.1": 64, "classifier.3": 2}
+    assert widths == {"features.0": 8, "features.3": 16, "features.7": 32, "classifier.0": 64, "classifier.3": 2}
     assert [step["amount"] for step in run.info["facts"]["steps"]] == [0.25, 0.5]
     assert run.info["facts"]["amount"] == 0.5
     assert run.info["status"] == "finished"
@@ -86,8 +87,8 @@ def test_pruned_run_has_fewer_channels_and_says_what_was_done(run_compress, pare
     assert run.info["cost"]["multiply_adds"] < run.info["parent_cost"]["multiply_adds"]
     assert run.config["scheduler"]["_target_"].endswith("cosine")
     assert run.config["optimizer"]["lr"] == pytest.approx(parent.config["optimizer"]["lr"] / 10)
-    verdict = imgbench.load(run.path).predict(Path(run.config["data"]["root"]) / "cat" / "0.png")[0]
-    assert verdict.label in ("cat", "dog")
+    prediction = imgbench.load(run.path).predict(Path(run.config["data"]["root"]) / "cat" / "0.png")[0]
+    assert prediction.label in ("cat", "dog")
 
 
 @pytest.mark.parametrize(
@@ -147,13 +148,13 @@ def test_unstructured_zeros_survive_finetuning_and_save_nothing_but_when_zipped(
 
 def test_methods_stack_in_the_order_given(run_compress, parent, tmp_path):
     run_compress(
-        "distill", "prune", "model=student_small", "trainer.max_epochs=1", "--steps", 1, "--output", tmp_path / "x y"
+        "distill", "prune", "model=compact", "trainer.max_epochs=1", "--steps", 1, "--output", tmp_path / "x y"
     )
-    last, first = Run.open(tmp_path / "x y"), Run.open(tmp_path / "x y" / "stages" / "1_distill")
+    last, first = Run.open(tmp_path / "x y"), Run.open(tmp_path / "x y" / "intermediate" / "1_distill")
     assert first.info["compressed_from"]["path"] == str(parent.path)
     assert last.info["compressed_from"]["path"] == str(first.path)
     assert first.info["cost"]["parameters"] > last.info["cost"]["parameters"]
-    assert last.config["model_name"] == "student_small"
+    assert last.config["model_name"] == "compact"
 
 
 def test_quantised_run_is_one_onnx_file_and_its_milliseconds_name_their_runtime(
@@ -161,7 +162,7 @@ def test_quantised_run_is_one_onnx_file_and_its_milliseconds_name_their_runtime(
 ):
     parent = train_run(make_folder(tmp_path / "photos", {"a": 30, "b": 30}), tmp_path / "run")
     monkeypatch.setattr(sys, "argv", ["compress", str(parent.path), "quantize", "--output", str(tmp_path / "small")])
-    assert compress.main() == 0
+    compress.main()
     shown = capsys.readouterr().out
     small = Run.open(tmp_path / "small")
     assert small.model == tmp_path / "small" / "model.onnx"
@@ -169,6 +170,30 @@ def test_quantised_run_is_one_onnx_file_and_its_milliseconds_name_their_runtime(
     assert small.info["cost"]["size_mb"] < parent.best.stat().st_size / 1e6
     assert shown.index(" PyTorch ") < shown.index(" onnxruntime ")
     assert [shown.count(f" {name} ") for name in ("PyTorch", "onnxruntime")] == [1, 1]
+
+
+def test_methods_are_applied_from_python_as_from_the_command_line(parent, tmp_path):
+    methods = [Distill(alpha=0.5), Prune(amount=0.25, steps=1)]
+    small = compress.compress(parent, methods, ["model=compact", "trainer.max_epochs=1"], tmp_path / "small")
+    assert small == Run.open(tmp_path / "small")
+    assert small.info["method"] == "prune"
+    assert small.info["facts"]["amount"] == 0.25
+    first = Run.open(small.info["compressed_from"]["path"])
+    assert first.info["facts"]["alpha"] == 0.5
+    with pytest.raises(UserError, match=r"quantize distill: what is quantised .* quantize comes last"):
+        compress.compress(parent, [Quantize(), Distill()])
+
+
+@pytest.mark.parametrize("command", ["compress", "ladder"])
+def test_output_that_cannot_be_written_is_an_error_before_anything_is_computed(parent, tmp_path, command):
+    (tmp_path / "photo.jpg").touch()
+    output = tmp_path / "photo.jpg" / "small"
+    words = {"compress": ["prune"], "ladder": []}[command]
+    line = [sys.executable, "-m", f"imgbench.{command}", str(parent.path), *words, "--output", str(output)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"\nError: --output {output}: no directory that can be written to (Not a directory)")
+    assert done.stdout == ""
 
 
 def test_size_is_pruned_to_just_below_its_target(run_compress, parent):
@@ -182,7 +207,7 @@ def test_size_is_pruned_to_just_below_its_target(run_compress, parent):
 
 def test_accuracy_bound_alone_is_pruned_to_its_end(run_compress, parent, monkeypatch):
     accuracies = iter([0.9, 0.89, 0.7])
-    monkeypatch.setattr("imgbench.compression.methods.validation_accuracy", lambda *_: next(accuracies))
+    monkeypatch.setattr("imgbench.compression.finetune.validation_accuracy", lambda *_: next(accuracies))
     run_compress("prune", "--target", "drop<=1pt", "trainer.max_epochs=1")
     run = Run.open(f"{parent.path}_prune")
     assert [round(step["drop"], 6) for step in run.info["facts"]["steps"]] == [1, 20]
@@ -202,7 +227,7 @@ def test_target_that_the_parent_meets_is_refused(run_compress):
 
 def test_best_step_stays_where_accuracy_falls_below_the_target(run_compress, parent, monkeypatch):
     accuracies = iter([0.9, 0.9, 0.5])
-    monkeypatch.setattr("imgbench.compression.methods.validation_accuracy", lambda *_: next(accuracies))
+    monkeypatch.setattr("imgbench.compression.finetune.validation_accuracy", lambda *_: next(accuracies))
     with pytest.raises(UserError, match=r"cannot be met: drop 40 pt, not 1 pt. The best run so far is .*steps/1"):
         run_compress("prune", "--target", "size<=0.03MB,drop<=1pt", "trainer.max_epochs=1")
     kept = Path(f"{parent.path}_prune") / "steps" / "1"
@@ -227,10 +252,13 @@ def test_nothing_is_overwritten(run_compress, parent, tmp_path):
     with pytest.raises(UserError, match=r"--output .*full exists"):
         run_compress("prune", "--output", tmp_path / "full")
     Path(f"{parent.path}_prune").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"--output .*file exists"):
+        run_compress("prune", "--output", tmp_path / "file")
     assert compress.new_directory(parent, ["prune"], None) == Path(f"{parent.path}_prune_2")
 
 
-@pytest.mark.parametrize("method", compress.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_quantised_run_is_refused_by_every_method(run_compress, parent, method):
     shutil.rmtree(parent.path / "checkpoints")
     (parent.path / "model.onnx").touch()
@@ -261,7 +289,8 @@ def test_quantised_run_is_refused_by_every_method(run_compress, parent, method):
         (["distill", "experiment=sneakers_cnn"], "experiment=sneakers_cnn"),
         (["distill", "seed=1,2"], "imgbench.train -m"),
         (["distill", "optimizer.lr=[1"], "not understood"),
-        (["distill", "--alpha", "2"], "alpha=2"),
+        (["distill", "--alpha", "2"], "--alpha 2.0"),
+        (["distill", "quantize", "--calibration", "10"], "--calibration 10, but calibration needs at least 32"),
     ],
 )
 def test_bad_command_line_is_refused(run_compress, words, message):
@@ -301,4 +330,4 @@ def test_help_needs_no_torch():
            "except SystemExit:\n    sys.exit('torch' in sys.modules)"  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "DIR/stages/1_distill" in done.stdout
+    assert "DIR/intermediate/1_distill" in done.stdout

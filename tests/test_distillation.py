@@ -11,7 +11,7 @@ import imgbench
 from imgbench.data.augment import Augment
 from imgbench.errors import UserError
 from imgbench.experiment.compose import compose, quoted
-from imgbench.training.classifier import load_classifier
+from imgbench.training.checkpoint import load_classifier
 from imgbench.training.distillation import DistilledClassifier, Teacher, load_teacher, soft_loss
 
 
@@ -101,7 +101,7 @@ def test_teacher_sees_images_at_its_own_size(tiny_run):
 def test_teacher_sees_each_image_once_unless_it_is_augmented(
     tiny_run, train_run, tmp_path, count_teacher, augment, epochs_shown
 ):
-    words = ["objective=distill", quoted(f"objective.teacher={tiny_run.path}"), "model=student_small"]
+    words = ["objective=distill", quoted(f"objective.teacher={tiny_run.path}"), "model=compact"]
     root = tiny_run.config["data"]["root"]
     run = train_run(root, tmp_path / "run", *words, f"augment={augment}", "trainer.max_epochs=2")
     assert sum(count_teacher) == epochs_shown * len(run.split_rows("train"))
@@ -120,7 +120,7 @@ def test_only_the_identity_repeats_its_images(options, identity):
 def test_student_is_an_ordinary_classifier_without_its_teacher(tiny_run, train_run, tmp_path):
     teacher = tmp_path / "teacher a=b"
     shutil.copytree(tiny_run.path, teacher)
-    words = ["objective=distill", quoted(f"objective.teacher={teacher}"), "model=student_small"]
+    words = ["objective=distill", quoted(f"objective.teacher={teacher}"), "model=compact"]
     run = train_run(tiny_run.config["data"]["root"], tmp_path / "run", *words, "data.image_size=16")
     shutil.rmtree(teacher)
     hparams = torch.load(run.best, weights_only=True)["hyper_parameters"]

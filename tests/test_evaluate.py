@@ -1,24 +1,31 @@
 """Evaluating a run on its own split and on other folders."""
 
-import argparse
 import json
 import shutil
+import sys
 
 import pytest
 
-import imgbench
 from imgbench.errors import UserError
-from imgbench.evaluate import evaluate
+from imgbench.evaluate import evaluate, main
 from imgbench.evaluation.predictions import Predictions
 
 
-def run_evaluate(run, data=None, split="test", output=None) -> int:
-    args = argparse.Namespace(run=str(run), data=data and str(data), split=split, output=output and str(output))
-    return evaluate(imgbench.load(run), args)
+@pytest.fixture
+def run_evaluate(monkeypatch):
+    """The command, its exit code returned."""
+
+    def run(path, data=None, split="test", output=None) -> int:
+        options = {"--data": data, "--split": split, "--output": output}
+        words = [str(word) for name, value in options.items() if value for word in (name, value)]
+        monkeypatch.setattr(sys, "argv", ["evaluate", str(path), *words])
+        return main()
+
+    return run
 
 
 @pytest.mark.parametrize("split", ["test", "val"])
-def test_own_split_gives_the_numbers_of_training(split, tiny_run, tmp_path, capsys):
+def test_own_split_gives_the_numbers_of_training(split, tiny_run, tmp_path, capsys, run_evaluate):
     assert run_evaluate(tiny_run.path, split=split, output=tmp_path / "out") == 0
     known = json.loads((tiny_run.path / "metrics.json").read_text())
     again = json.loads((tmp_path / "out" / "metrics.json").read_text())
@@ -27,7 +34,7 @@ def test_own_split_gives_the_numbers_of_training(split, tiny_run, tmp_path, caps
     assert (tmp_path / "out" / "confusion.png").stat().st_size > 1000
 
 
-def test_another_folder_is_matched_by_class_name_not_by_position(tiny_run, make_folder, tmp_path):
+def test_another_folder_is_matched_by_class_name_not_by_position(tiny_run, make_folder, tmp_path, run_evaluate):
     # Only `dog` and, before it, a new order: by position the classes would be exchanged.
     root = make_folder(tmp_path / "cat_dog" / "photos", {"cat": 3, "dog": 3})
     run_evaluate(tiny_run.path, root, output=tmp_path / "both")
@@ -40,17 +47,29 @@ def test_another_folder_is_matched_by_class_name_not_by_position(tiny_run, make_
     assert dogs.probabilities == pytest.approx(both.probabilities[3:], abs=1e-6)
 
 
-def test_bare_checkpoint_is_evaluated_on_a_folder(tiny_run, make_folder, tmp_path):
+def test_bare_checkpoint_is_evaluated_on_a_folder(tiny_run, make_folder, tmp_path, run_evaluate):
     checkpoint = shutil.copy(tiny_run.best, tmp_path / "a=b (1).ckpt")
     assert run_evaluate(checkpoint, make_folder(tmp_path / "photos", {"cat": 2, "dog": 2})) == 0
 
 
-def test_unknown_class_is_named(tiny_run, make_folder, tmp_path):
+def test_unknown_class_is_named(tiny_run, make_folder, tmp_path, run_evaluate):
     with pytest.raises(UserError, match="horse"):
         run_evaluate(tiny_run.path, make_folder(tmp_path / "photos", {"cat": 2, "horse": 2}))
 
 
-def test_damaged_and_changed_images_are_told(tiny_run, tmp_path, make_folder, train_run, capsys):
+def test_a_folder_of_some_classes_says_which_were_not_measured(tiny_run, make_folder, tmp_path, capsys, run_evaluate):
+    assert run_evaluate(tiny_run.path, make_folder(tmp_path / "photos", {"dog": 2})) == 0
+    assert "Not measured, for want of images: cat" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("inner", ["photos", "test"])
+def test_a_folder_too_deep_is_named(tiny_run, make_folder, tmp_path, inner, run_evaluate):
+    make_folder(tmp_path / inner, {"cat": 2, "dog": 2})
+    with pytest.raises(UserError, match=f"--data {tmp_path}/{inner}"):
+        run_evaluate(tiny_run.path, tmp_path)
+
+
+def test_damaged_and_changed_images_are_told(tiny_run, tmp_path, make_folder, train_run, capsys, run_evaluate):
     root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
     run = train_run(root, tmp_path / "run", "data.split.test=8", "data.split.val=4")
     first, second, *_ = (root / row["path"] for row in run.split_rows("test"))
@@ -62,9 +81,26 @@ def test_damaged_and_changed_images_are_told(tiny_run, tmp_path, make_folder, tr
     assert "2 image(s) have changed since training" in out
 
 
-def test_vanished_images_name_the_option_that_helps(tmp_path, make_folder, train_run):
+def test_vanished_images_name_the_option_that_helps(tmp_path, make_folder, train_run, run_evaluate):
     root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
     run = train_run(root, tmp_path / "run")
     shutil.rmtree(root)
     with pytest.raises(UserError, match="--data DIR"):
         run_evaluate(run.path)
+
+
+def test_python_gets_the_numbers_of_the_command(tiny_run):
+    found = evaluate(tiny_run.path, "val")
+    known = json.loads((tiny_run.path / "metrics.json").read_text())
+    assert found.metrics == {name: number for name, number in known.items() if name.startswith("val/")}
+    assert f"on the val images in {tiny_run.config['data']['root']}" in found.table()
+
+
+def test_images_gone_since_training_are_told(tmp_path, make_folder, train_run):
+    root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
+    run = train_run(root, tmp_path / "run", "data.split.test=8", "data.split.val=4")
+    gone = run.split_rows("test")[0]["path"]
+    (root / gone).unlink()
+    found = evaluate(run.path)
+    assert found.metrics["test/acc"]["n"] == 7
+    assert any(f"1 image(s) are gone since training, for example {gone}" in note for note in found.notes)

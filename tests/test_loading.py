@@ -1,17 +1,16 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from imgbench.data.loading import EpochSampler, EvenBatches, ImageDataset, as_images, decode_batches, keep_batch
-from imgbench.data.scan import TEST, TRAIN, VAL, scan
+from imgbench.data.loading import EpochSampler, EvenBatches, ImageDataset, as_images, keep_batch
+from imgbench.data.scan import scan
 from imgbench.preprocessing import Preprocessing, open_image
 
 SMALL = Preprocessing(16)
 
 
-def evaluation_batches(data, part=TEST):
-    loader = {TRAIN: data.train_dataloader, VAL: data.val_dataloader, TEST: data.test_dataloader}[part]()
+def evaluation_batches(data, split="test"):
+    loader = {"train": data.train_dataloader, "val": data.val_dataloader, "test": data.test_dataloader}[split]()
     return [data.on_after_batch_transfer(batch, 0) for batch in loader]
 
 
@@ -83,11 +82,11 @@ def test_a_batch_passes_the_collate_function_as_it_is(two_datasets):
     assert keep_batch(batch) is batch
 
 
-@pytest.mark.parametrize("part", [TRAIN, VAL, TEST])
-def test_loaders_stream_the_same_batches(tmp_path, make_folder, make_data, part):
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_loaders_stream_the_same_batches(tmp_path, make_folder, make_data, split):
     make_folder(tmp_path, {"cat": 12, "dog": 12}, size=(31, 22))
-    cached, streamed = (evaluation_batches(make_data(tmp_path, cache=cache), part) for cache in ("disk", "off"))
-    assert len(cached) == len(streamed) == (4 if part == TRAIN else 1)
+    cached, streamed = (evaluation_batches(make_data(tmp_path, cache=cache), split) for cache in ("disk", "off"))
+    assert len(cached) == len(streamed) == (4 if split == "train" else 1)
     for (images, targets), (other_images, other_targets) in zip(cached, streamed, strict=True):
         assert torch.equal(images, other_images)
         assert torch.equal(targets, other_targets)
@@ -105,41 +104,6 @@ def test_batches_are_even_and_hold_every_image_once(number, size, sizes):
 def test_streaming_reports_a_file_that_vanished(tmp_path, make_folder, make_data):
     make_folder(tmp_path, {"cat": 12, "dog": 12})
     data = make_data(tmp_path, cache="off")
-    (tmp_path / data.table.paths[data.rows(TRAIN)[0]]).unlink()
+    (tmp_path / data.table.paths[data.rows("train")[0]]).unlink()
     with pytest.raises(FileNotFoundError, match=str(tmp_path)):
         list(data.train_dataloader())
-
-
-@pytest.mark.parametrize("short_side", [None, 20])
-def test_decode_batches_agrees_with_the_evaluation_batches_bit_for_bit(tmp_path, make_folder, make_data, short_side):
-    make_folder(tmp_path, {"cat": 20, "dog": 20}, size=(31, 22), ending=".jpg")
-    data = make_data(tmp_path, short_side=short_side)
-    expected = torch.cat([images for images, _ in evaluation_batches(data)])
-    paths = [tmp_path / data.table.paths[row] for row in data.rows(TEST)]
-    opened = [Image.open(path) for path in paths]
-    arrays = [np.asarray(image) for image in opened]
-    for sources in (paths, [str(path) for path in paths], opened, arrays):
-        decoded = list(decode_batches(sources, data.preprocessing, batch_size=4))
-        assert [index for indices, _, _ in decoded for index in indices] == list(range(len(paths)))
-        assert torch.equal(torch.cat([images for _, images, _ in decoded]), expected)
-
-
-def test_decode_batches_reports_bad_files_by_their_index(tmp_path, make_folder):
-    make_folder(tmp_path, {"cat": 2})
-    (tmp_path / "text.jpg").write_text("no image")
-    (tmp_path / "half.png").write_bytes((tmp_path / "cat/0.png").read_bytes()[:900])
-    names = ["cat/0.png", "text.jpg", "cat/1.png", "half.png", "missing.png"]
-    batches = list(decode_batches([tmp_path / name for name in names], SMALL, batch_size=3))
-    assert [indices for indices, _, _ in batches] == [[0, 2], []]
-    assert [images.shape for _, images, _ in batches] == [(2, 3, 16, 16), (0, 3, 16, 16)]
-    errors = {index: reason for _, _, errors in batches for index, reason in errors.items()}
-    assert errors[1] == "not an image"
-    assert "truncated" in errors[3]
-    assert "No such file" in errors[4]
-
-
-def test_decode_batches_takes_grey_arrays_and_no_images_at_all():
-    ((_, images, errors),) = decode_batches([np.full((5, 9), 7, np.uint8)], SMALL)
-    assert errors == {}
-    assert images.unique().tolist() == [7]
-    assert list(decode_batches([], SMALL)) == []

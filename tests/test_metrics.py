@@ -11,6 +11,7 @@ from imgbench.evaluation.metrics import (
     confusion_matrix,
     describe,
     macro_f1_interval,
+    unmeasured_classes,
     wilson_interval,
 )
 from imgbench.evaluation.predictions import Predictions
@@ -102,11 +103,13 @@ def test_metrics_agree_with_scikit_learn(targets, predicted):
     confusion = reference.confusion_matrix(targets, predicted, labels=range(4))
     assert np.array_equal(confusion_matrix(predictions), confusion)
     assert found["test/acc"]["value"] == pytest.approx(reference.accuracy_score(targets, predicted))
-    macro_f1 = reference.f1_score(targets, predicted, average="macro", zero_division=0)  # of classes that occur
+    there = np.unique(targets)
+    macro_f1 = reference.f1_score(targets, predicted, labels=there, average="macro", zero_division=0)
     assert found["test/macro_f1"]["value"] == pytest.approx(macro_f1, abs=1e-6)
     precision, recall, _, _ = reference.precision_recall_fscore_support(
         targets, predicted, labels=range(4), zero_division=np.nan
     )
+    precision[np.setdiff1d(range(4), there)] = np.nan
     for i in range(4):
         for kind, expected in (("precision", precision[i]), ("recall", recall[i])):
             value = found[f"test/{kind}/class {i}"]["value"]
@@ -130,6 +133,13 @@ def test_n_is_the_number_of_images_the_number_rests_on():
     }  # fmt: skip
 
 
+def test_a_class_without_images_is_not_measured_however_often_it_is_predicted():
+    found = classification_metrics(predictions_of([0, 0, 1, 1], [0, 2, 1, 1], 3), "test")
+    assert found["test/macro_f1"]["value"] == pytest.approx((2 / 3 + 1) / 2)
+    assert [describe(found[f"test/{kind}/class 2"]) for kind in ("precision", "recall")] == ["undefined (n = 0)"] * 2
+    assert unmeasured_classes(found, "test") == ["class 2"]
+
+
 def test_metrics_are_plain_json_without_nan():
     found = classification_metrics(predictions_of([0, 1], [1, 1], 3), "test")
     assert json.loads(json.dumps(found, allow_nan=False)) == found
@@ -144,8 +154,7 @@ def test_macro_f1_interval_shrinks_with_the_root_of_the_number_of_images(classes
 
 
 def macro_f1(targets, predicted):
-    classes = np.union1d(targets, predicted)
-    pairs = [(targets == c, predicted == c) for c in classes]
+    pairs = [(targets == c, predicted == c) for c in np.unique(targets)]
     return np.mean([2 * (true & found).sum() / (true.sum() + found.sum()) for true, found in pairs])
 
 

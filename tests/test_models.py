@@ -1,5 +1,6 @@
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from imgbench.experiment.build import plain
 from imgbench.experiment.compose import compose
 from imgbench.models.cnn import CNN
 from imgbench.models.layers import Dropout
-from imgbench.models.pretrained import torchvision_classifier
+from imgbench.models.pretrained import TorchvisionClassifier, pretrained_cfg, torchvision_classifier
 from imgbench.models.vgg import VGG
 from imgbench.run import CONF
 from imgbench.training.classifier import build_model
@@ -61,10 +62,8 @@ def test_every_model_config_has_finite_gradients(name):
         (["experiment=potato_vgg16_torchvision"], 134_272_835),
         (["model=vgg16_torchvision", "data.num_classes=1000"], 138_357_544),
         (["model=vgg16", "data.num_classes=1000"], 138_357_544),
-        (["data=potato", "model=vgg16_slim"], 40_668_995),
         (["data=potato", "model=vgg16", "head=slim"], 40_668_995),
-        (["data=potato", "model=vgg16_slim", "head=full"], 134_272_835),
-        (["data=potato", "model=vgg16_gap"], 14_716_227),
+        (["data=potato", "model=vgg16", "head=gap"], 14_716_227),
         (["data=potato", "model=vgg16_separable"], 27_630_177),
         (["data=potato", "model=vgg16_separable", "head=gap"], 1_677_409),
         (["data=potato", "model=student"], 51_400_643),
@@ -74,12 +73,12 @@ def test_models_have_as_many_parameters_as_published(overrides, number):
     assert number_of_parameters(model_config(*overrides)) == number
 
 
-def test_small_student_is_small():
-    assert number_of_parameters(model_config("data=potato", "model=student_small")) < 300_000
+def test_default_network_is_small():
+    assert number_of_parameters(model_config("data=potato", "model=compact")) < 300_000
 
 
 @pytest.mark.parametrize("head", ["full", "slim", "gap"])
-@pytest.mark.parametrize("name", ["vgg13", "vgg16", "vgg16_separable", "cnn", "student", "student_small"])
+@pytest.mark.parametrize("name", ["vgg13", "vgg16", "vgg16_separable", "cnn", "student", "compact"])
 def test_any_head_goes_with_any_body(name, head):
     with torch.device("meta"):
         model = build_model(model_config(f"model={name}", f"head={head}", "data.num_classes=5"))
@@ -100,9 +99,8 @@ def test_head_without_pooling_takes_the_feature_map_as_it_is():
 
 
 def test_head_of_the_cnn_has_dropout_unless_it_is_the_posts():
-    # The names of the posts' layers, which checkpoints hold, do not count a dropout.
-    assert list(CNN(2, image_size=18).classifier.state_dict()) == ["1.weight", "1.bias", "3.weight", "3.bias"]
-    assert sum(isinstance(layer, Dropout) for layer in CNN(2, 18, hidden=[8, 4]).classifier) == 2
+    assert [layer.p for layer in CNN(2, 18).classifier if isinstance(layer, Dropout)] == [0]
+    assert [layer.p for layer in CNN(2, 18, hidden=[8, 4]).classifier if isinstance(layer, Dropout)] == [0.3, 0.3]
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
@@ -115,7 +113,7 @@ def test_separable_vgg_keeps_the_scale_of_its_input(batch_norm):
     assert len(norms) == (13 if batch_norm else 0)  # one after each pair
 
 
-@pytest.mark.parametrize("name", ["vgg13", "vgg16_slim", "vgg16_separable", "student"])
+@pytest.mark.parametrize("name", ["vgg13", "vgg16", "vgg16_separable", "student"])
 def test_batch_normalisation_is_a_switch(name):
     with torch.device("meta"):
         model = build_model(model_config(f"model={name}", "model.batch_norm=true"))
@@ -211,7 +209,9 @@ def test_every_family_of_torchvision_gets_a_new_last_layer_and_trains_only_that_
 def test_inception_transforms_its_input_with_and_without_pretrained_weights(name):
     # Its checkpoint is loaded without them, and must compute the same.
     with torch.device("meta"):
-        assert torchvision_classifier(name, 2).transform_input is True
+        model = torchvision_classifier(name, 2)
+    white = torch.tensor([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]).view(1, 3, 1, 1)
+    torch.testing.assert_close(model.get_submodule("transform_input")(white), torch.ones(1, 3, 1, 1))
 
 
 def test_unknown_torchvision_name_lists_the_choices():
@@ -253,3 +253,60 @@ def test_transformer_is_built_for_the_size_of_the_images(name):
     with torch.device("meta"):
         model = torchvision_classifier(name, 3, image_size=448).eval()
         assert model(torch.empty(1, 3, 448, 448)).shape == (1, 3)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_speaks_timms_language(name):
+    with torch.device("meta"):
+        model: Any = build_model(model_config(f"model={name}", "data.num_classes=5", "data.image_size=64")).eval()
+        images = torch.empty(2, 3, 64, 64)
+        maps = model.forward_features(images)
+        hidden = model.forward_head(maps, pre_logits=True)
+        assert (model.num_classes, model.in_chans, model.drop_rate >= 0) == (5, 3, True)
+        assert maps.shape[:2] == (2, model.num_features)
+        assert maps.dim() == 4
+        assert hidden.shape == (2, model.head_hidden_size)
+        assert model.forward_head(maps).shape == (2, 5)
+        model.reset_classifier(7)
+        assert model(images).shape == (2, 7)
+        assert model.num_classes == len(model.get_classifier().weight) == 7
+    assert model.pretrained_cfg["input_size"][0] == 3
+
+
+def test_logits_are_the_last_layers_of_the_pre_logits():
+    torch.manual_seed(0)
+    model = VGG(3, blocks=[[4], [8]], hidden=[6], pool_size=2).eval()
+    images = torch.rand(2, 3, 20, 20)
+    hidden = model.forward_head(model.forward_features(images), pre_logits=True)
+    assert torch.equal(model.get_classifier()(hidden), model(images))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_networks_of_torchvision_compute_what_torchvisions_do(name):
+    options = {"transform_input": True, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    net = torchvision.models.get_model(name, weights=None, **options).eval()
+    for auxiliary in {"aux1", "aux2", "AuxLogits"} & {child for child, _ in net.named_children()}:
+        setattr(net, auxiliary, None)
+    model = TorchvisionClassifier(net, {}).eval()
+    size = {"inception_v3": 80, "vit_b_16": 224, "maxvit_t": 224}.get(name, 64)
+    images = torch.rand(1, 3, size, size)
+    with torch.no_grad():
+        expected, maps = net(images), model.forward_features(images)
+        torch.testing.assert_close(model(images), expected)
+        hidden = model.forward_head(maps, pre_logits=True)
+        if name != "squeezenet1_1":  # whose last layer comes before the pooling
+            torch.testing.assert_close(model.get_classifier()(hidden), expected)
+    assert maps.shape[-1 if maps.dim() == 3 else 1] == model.num_features
+    assert hidden.shape == (1, model.head_hidden_size)
+    assert list(model.state_dict()) == list(net.state_dict())  # so that weights go from the one to the other
+
+
+def test_what_pretrained_weights_expect_is_known_without_them():
+    with torch.device("meta"):
+        known = torchvision_classifier("efficientnet_v2_s", 2).pretrained_cfg
+    assert known["input_size"] == (3, 384, 384)
+    assert known["interpolation"] == "bilinear"
+    assert known["mean"] == (0.485, 0.456, 0.406)
+    assert known["std"] == (0.229, 0.224, 0.225)
+    assert known["license"] == "bsd-3-clause"
+    assert "SWAG" in pretrained_cfg("vit_h_14")["license"]

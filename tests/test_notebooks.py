@@ -14,12 +14,13 @@ from nbclient.exceptions import CellExecutionError
 
 from imgbench.evaluation.metrics import describe
 from imgbench.evaluation.predictions import Predictions
-from imgbench.inference.predictor import load_classifier
+from imgbench.training.checkpoint import load_classifier
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 QUICKSTART = FOLDER / "quickstart.ipynb"
-PICTURES = 3  # of quickstart: curves, confusion matrix, probabilities
+CHINESE = FOLDER / "快速上手.ipynb"
+PICTURES = 3  # of each: curves, confusion matrix, probabilities
 
 
 def outputs_of(notebook):
@@ -36,8 +37,8 @@ def said_in(notebook):
     return "\n".join([*sources, *(re.sub(r'"image/png": "[^"]*"', "", json.dumps(o)) for o in outputs_of(notebook))])
 
 
-def verdicts_in(notebook):
-    """Path, true class, verdict, whether it is right, likeliest class and its probability, of each row of the table."""
+def answers_in(notebook):
+    """Path, true class, prediction, whether it is right, likeliest class and its probability, of each row."""
     row = r"^(\S+\.png) +(\w+) +(\w+) +(right|WRONG) +(\w+) \((\S+) %\)"
     return re.findall(row, text_of(notebook), re.MULTILINE)
 
@@ -82,6 +83,18 @@ def test_notebook_runs_from_top_to_bottom_without_a_warning(path, executed):
     assert [output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"] == []
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_notebook_draws_curves_confusion_and_probabilities_but_no_photograph(path, executed):
+    assert len(pictures_in(executed(path))) == PICTURES
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_notebook_without_a_run_names_the_command_that_makes_one(path, execute, tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    with pytest.raises(CellExecutionError, match=r"There is no finished run yet.*: python -m imgbench.train"):
+        execute(path, tmp_path / "notebooks")
+
+
 def test_quickstart_prints_the_accuracy_of_metrics_json(executed, tiny_run):
     metrics = json.loads((tiny_run.path / "metrics.json").read_text("utf-8"))
     text = text_of(executed(QUICKSTART))
@@ -96,17 +109,17 @@ def test_quickstart_names_the_run_but_not_where_it_lies(executed, tiny_run):
     assert tiny_run.config["data"]["root"] not in text
 
 
-def test_quickstart_verdicts_are_those_of_predictions_csv(executed, tiny_run):
+def test_quickstart_predictions_are_those_of_predictions_csv(executed, tiny_run):
     predictions = Predictions.read_csv(tiny_run.path / "predictions.csv")
-    table = verdicts_in(executed(QUICKSTART))
+    table = answers_in(executed(QUICKSTART))
     least_sure = predictions.paths[predictions.probabilities.max(1).argmin()]
     assert 3 <= len(table) <= 6
     assert table[0][0] == least_sure
-    for path, true, verdict, right, likeliest, percent in table:
+    for path, true, predicted, right, likeliest, percent in table:
         i = predictions.paths.index(path)
         assert true == predictions.class_names[predictions.targets[i]]
-        assert verdict == likeliest == predictions.class_names[predictions.predicted[i]]
-        assert right == ("right" if true == verdict else "WRONG")
+        assert predicted == likeliest == predictions.class_names[predictions.predicted[i]]
+        assert right == ("right" if true == predicted else "WRONG")
         assert float(percent) == pytest.approx(100 * predictions.probabilities[i].max(), abs=0.06)
 
 
@@ -125,10 +138,6 @@ def test_quickstart_counts_every_parameter(executed, tiny_run):
     assert all(name in text for name, _ in model.named_parameters())
 
 
-def test_quickstart_draws_curves_confusion_and_probabilities_but_no_photograph(executed):
-    assert len(pictures_in(executed(QUICKSTART))) == PICTURES
-
-
 def test_quickstart_takes_the_newest_finished_run_and_shows_photographs_if_asked_to(execute, tiny_run, tmp_path):
     def copy(name, **facts):
         folder = tmp_path / "outputs" / "folder" / "cnn" / name
@@ -142,13 +151,44 @@ def test_quickstart_takes_the_newest_finished_run_and_shows_photographs_if_asked
     (tmp_path / "notebooks").mkdir()
     notebook = execute(QUICKSTART, tmp_path / "notebooks", SHOW_PHOTOGRAPHS=True)
     assert re.search(r"Run +newest\n", text_of(notebook))
-    assert len(pictures_in(notebook)) == PICTURES + len(verdicts_in(notebook))
+    assert len(pictures_in(notebook)) == PICTURES + len(answers_in(notebook))
 
 
-def test_quickstart_without_a_run_names_the_command_that_makes_one(execute, tmp_path):
-    (tmp_path / "notebooks").mkdir()
-    with pytest.raises(CellExecutionError, match=r"There is no finished run yet.*: python -m imgbench.train"):
-        execute(QUICKSTART, tmp_path / "notebooks")
+def test_chinese_notebook_prints_the_numbers_of_the_run(executed, tiny_run):
+    metrics = json.loads((tiny_run.path / "metrics.json").read_text("utf-8"))
+    text = text_of(executed(CHINESE))
+    assert re.search(rf"^测试集准确率 +{re.escape(describe(metrics['test/acc']))}$", text, re.MULTILINE)
+    assert re.search(rf"^测试集macro F1 +{re.escape(describe(metrics['test/macro_f1']))}$", text, re.MULTILINE)
+    assert str(tiny_run.path.parent) not in text
+
+
+def test_chinese_notebook_counts_the_images_of_each_class(executed, tiny_run):
+    text = text_of(executed(CHINESE))
+    for name in ("cat", "dog"):
+        numbers = re.search(rf"^{name} +(\d+) +(\d+) +(\d+)$", text, re.MULTILINE)
+        rows = [tiny_run.split_rows(split) for split in ("train", "val", "test")]
+        assert numbers
+        assert list(map(int, numbers.groups())) == [sum(row["class"] == name for row in part) for part in rows]
+
+
+def test_chinese_notebook_predicts_as_predictions_csv_says(executed, tiny_run):
+    predictions = Predictions.read_csv(tiny_run.path / "predictions.csv")
+    row = r"^(对|错)  (\S+\.png) +真实 (\w+) +预测 (\w+) (\S+) %"
+    table = re.findall(row, text_of(executed(CHINESE)), re.MULTILINE)
+    assert 3 <= len(table) <= 6
+    for right, path, true, predicted, percent in table:
+        i = predictions.paths.index(path)
+        assert true == predictions.class_names[predictions.targets[i]]
+        assert predicted == predictions.class_names[predictions.predicted[i]]
+        assert right == ("对" if true == predicted else "错")
+        assert float(percent) == pytest.approx(100 * predictions.probabilities[i].max(), abs=0.06)
+
+
+def test_chinese_notebook_compares_a_run_with_the_smaller_ones_made_of_it(execute, tiny_run, tmp_path):
+    for name in ("run", "run_prune", "another"):
+        shutil.copytree(tiny_run.path, tmp_path / name)
+    table = re.findall(r"^ +\d+\.\d{3}  .* (\w+)$", text_of(execute(CHINESE, tmp_path, tmp_path / "run")), re.MULTILINE)
+    assert table == ["run", "run_prune"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)

@@ -19,8 +19,8 @@ from imgbench.evaluation.plots import (
     draw_curves,
     draw_grid,
     draw_pareto,
+    draw_prediction,
     draw_probabilities,
-    draw_verdict,
 )
 
 COLUMNS = ["epoch", "train/loss", "train/acc", "val/loss", "val/acc", "lr"]
@@ -166,10 +166,10 @@ def test_grid_shows_each_image_under_its_name(number, tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (30, 40), (400, 20), (1, 1000), (1000, 1)])
-def test_verdict_is_readable_above_an_image_of_any_shape(shape, tmp_path):
+def test_prediction_is_readable_above_an_image_of_any_shape(shape, tmp_path):
     text = "a rather long class name 92.1 % / another long class name 4.1 % / a third 2.0 %"
-    figure = draw_verdict(np.full((*shape, 3), (200, 30, 30), np.uint8), text, tmp_path / "verdict.png")
-    pixels = pixels_of(tmp_path / "verdict.png")
+    figure = draw_prediction(np.full((*shape, 3), (200, 30, 30), np.uint8), text, tmp_path / "prediction.png")
+    pixels = pixels_of(tmp_path / "prediction.png")
     red, green = pixels[..., 0].astype(int), pixels[..., 1]
     assert (red > green + 20).any(), "the image is not seen"
     figure.set_dpi(120)
@@ -178,7 +178,7 @@ def test_verdict_is_readable_above_an_image_of_any_shape(shape, tmp_path):
     assert " ".join(figure.texts[0].get_text().split()) == text
 
 
-def test_probabilities_are_bars_of_the_likeliest_classes_with_the_verdict_on_top(tmp_path):
+def test_probabilities_are_bars_of_the_likeliest_classes_with_the_prediction_on_top(tmp_path):
     many = {f"class {i}": i / 190 for i in range(20)}
     figure = draw_probabilities([many, {"a": 0.9, "b": 0.1}], ["one.png", "two.png"], tmp_path / "bars.png")
     first, second = figure.axes
@@ -226,9 +226,9 @@ def draw_everything(folder, names):
     k = len(names)
     draw_grid(np.zeros((k, 4, 4, 3)), names, folder / "samples.png", names[0])
     draw_confusion(np.eye(k, dtype=int), names, folder / "confusion.png", names[0])
-    draw_verdict(np.zeros((9, 9, 3), np.uint8), names[0], folder / "verdict.png")
+    draw_prediction(np.zeros((9, 9, 3), np.uint8), names[0], folder / "prediction.png")
     draw_probabilities([dict.fromkeys(names, 1 / k)], [names[0]], folder / "bars.png")
-    return [pixels_of(folder / f"{name}.png") for name in ("samples", "confusion", "verdict", "bars")]
+    return [pixels_of(folder / f"{name}.png") for name in ("samples", "confusion", "prediction", "bars")]
 
 
 def test_chinese_names_are_drawn_with_an_installed_font(chinese_font, tmp_path, caplog, capfd):

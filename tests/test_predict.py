@@ -49,10 +49,10 @@ def test_files_hold_all_probabilities(run_predict, photo, tmp_path):
     run_predict(photo, "--output", tmp_path / "new folder" / "out.json")
     with (tmp_path / "out.csv").open(newline="") as file:
         row = next(csv.DictReader(file))
-    verdict = json.loads((tmp_path / "new folder" / "out.json").read_text())[0]
-    assert verdict["predicted"] == row["predicted"]
-    assert verdict["probabilities"]["cat"] + verdict["probabilities"]["dog"] == pytest.approx(1)
-    assert float(row["cat"]) == pytest.approx(verdict["probabilities"]["cat"], rel=1e-5)
+    prediction = json.loads((tmp_path / "new folder" / "out.json").read_text())[0]
+    assert prediction["predicted"] == row["predicted"]
+    assert prediction["probabilities"]["cat"] + prediction["probabilities"]["dog"] == pytest.approx(1)
+    assert float(row["cat"]) == pytest.approx(prediction["probabilities"]["cat"], rel=1e-5)
 
 
 def test_top_k_lists_that_many_classes(run_predict, photo, capsys):
@@ -60,9 +60,9 @@ def test_top_k_lists_that_many_classes(run_predict, photo, capsys):
     assert capsys.readouterr().out.count(" %") == 2
 
 
-def test_pictures_are_saved_with_their_verdict(run_predict, photo, tmp_path):
-    run_predict(photo, photo, "--save-images", tmp_path / "verdicts")
-    pictures = sorted((tmp_path / "verdicts").iterdir())
+def test_pictures_are_saved_with_their_prediction(run_predict, photo, tmp_path):
+    run_predict(photo, photo, "--save-images", tmp_path / "predictions")
+    pictures = sorted((tmp_path / "predictions").iterdir())
     assert len(pictures) == 2
     for picture in pictures:
         with Image.open(picture) as image:
@@ -142,13 +142,13 @@ def test_directory_that_is_no_run_is_an_error(tmp_path):
         imgbench.load(tmp_path)
 
 
-def test_paths_pil_images_and_arrays_get_the_same_verdict(tiny_run, photo):
+def test_paths_pil_images_and_arrays_get_the_same_prediction(tiny_run, photo):
     predictor = imgbench.load(tiny_run.path)
     with Image.open(photo) as image:
-        verdicts = predictor.predict([photo, str(photo), image, np.asarray(image)])
+        predictions = predictor.predict([photo, str(photo), image, np.asarray(image)])
         assert predictor.predict(photo) == predictor.predict(image)
-    assert all(verdict == verdicts[0] for verdict in verdicts)
-    assert sum(verdicts[0].probabilities.values()) == pytest.approx(1)
+    assert all(prediction == predictions[0] for prediction in predictions)
+    assert sum(predictions[0].probabilities.values()) == pytest.approx(1)
 
 
 def test_python_is_told_which_image_cannot_be_decoded(tiny_run, tmp_path):
@@ -157,7 +157,9 @@ def test_python_is_told_which_image_cannot_be_decoded(tiny_run, tmp_path):
         imgbench.load(tiny_run.path).predict(tmp_path / "notes.txt")
 
 
-@pytest.mark.parametrize("array", [np.zeros((8, 8, 3), np.float32), np.zeros((2, 8, 8, 3), np.uint8)])
+@pytest.mark.parametrize("array", [np.full((8, 8, 3), 7.5), np.zeros((8, 8, 2), np.uint8)])
 def test_array_that_is_no_image_is_described(array, tiny_run):
-    with pytest.raises(DecodeError, match=r"image 0: an array of \w+ .*expected uint8 \(height, width, 3\)"):
+    with pytest.raises(
+        DecodeError, match=r"image 0: an array of \w+ .*expected (floats from 0 to 1|\(height, width, 3\))"
+    ):
         imgbench.load(tiny_run.path).predict(array)

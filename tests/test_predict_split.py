@@ -4,7 +4,7 @@ import torch
 
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Predictor, TorchModel
-from imgbench.training.classifier import load_classifier
+from imgbench.training.checkpoint import load_classifier
 
 
 @pytest.fixture

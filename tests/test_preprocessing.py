@@ -1,15 +1,27 @@
 import io
 import json
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 from PIL.Image import Transpose
 from torchvision.transforms import v2
 
-from imgbench.preprocessing import DecodeError, Preprocessing, open_image, to_rgb
+from imgbench.preprocessing import (
+    DecodeError,
+    Extremes,
+    Preprocessing,
+    deep_extremes,
+    image_format,
+    intensity_range,
+    open_image,
+    to_rgb,
+)
 
 
 def noise(width, height, channels=3, seed=0):
@@ -32,7 +44,7 @@ def color(image, at=(1, 1)):
     return np.array(image.getpixel(at), int)
 
 
-@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM"])
 def test_every_format_decodes_to_its_colour(image_format):
     image = open_image(encoded(Image.new("RGB", (20, 10), (200, 90, 30)), image_format))
     assert image.mode == "RGB"
@@ -50,8 +62,9 @@ def test_every_format_decodes_to_its_colour(image_format):
         (Image.new("RGBA", (4, 4), (200, 0, 100, 255)), (200, 0, 100)),
         (Image.new("RGBA", (4, 4), (200, 0, 100, 0)), (255, 255, 255)),
         (Image.new("RGBA", (4, 4), (200, 0, 100, 51)), (244, 204, 224)),  # a fifth of the colour, the rest white
-        (Image.fromarray(np.full((4, 4), 257 * 77, np.uint16)), (77, 77, 77)),
-        (Image.fromarray(np.full((4, 4), 200, np.uint16)), (1, 1, 1)),  # dark, but 16 bits nevertheless
+        (Image.fromarray(np.full((4, 4), 40000, np.uint16)), (156, 156, 156)),  # of 16 bits
+        (Image.fromarray(np.full((4, 4), 1000, np.uint16)), (249, 249, 249)),  # of 10 bits
+        (Image.fromarray(np.full((4, 4), 3, np.uint16)), (3, 3, 3)),  # never less than 8 bits
     ],
 )
 def test_pngs_of_every_mode_become_rgb_over_white(image, expected):
@@ -67,10 +80,12 @@ def test_pngs_of_every_mode_become_rgb_over_white(image, expected):
         (Image.new("CMYK", (4, 4), (0, 255, 255, 0)), (255, 0, 0)),
         (Image.new("PA", (4, 4), (0, 0)), (255, 255, 255)),
         (Image.new("F", (4, 4), 0.6), (153, 153, 153)),
-        (Image.new("F", (4, 4), 153.0), (153, 153, 153)),
+        (Image.fromarray(np.array([[-2, 2], [0, -1]], np.float32)), (64, 64, 64)),
+        (Image.fromarray(np.array([[0, np.inf], [4, np.nan]], np.float32)), (0, 0, 0)),
+        (Image.new("F", (4, 4), 153.0), (0, 0, 0)),  # a range without extent
         (Image.new("I", (4, 4), 153), (153, 153, 153)),
-        (Image.frombytes("I;16B", (4, 4), np.full((4, 4), 200, ">u2").tobytes()), (1, 1, 1)),
-        (Image.frombytes("I;16B", (4, 4), np.full((4, 4), 257 * 77, ">u2").tobytes()), (77, 77, 77)),
+        (Image.frombytes("I;16B", (4, 4), np.full((4, 4), 200, ">u2").tobytes()), (200, 200, 200)),
+        (Image.frombytes("I;16B", (4, 4), np.full((4, 4), 40000, ">u2").tobytes()), (156, 156, 156)),
     ],
 )
 def test_other_modes_become_rgb_in_the_same_range(image, expected):
@@ -96,8 +111,8 @@ def test_a_transparent_colour_becomes_white(image, options):
 
 
 def test_16_bit_grey_with_a_transparent_value_keeps_its_brightness():
-    image = Image.fromarray(np.full((4, 4), 257 * 77, np.uint16))
-    assert color(open_image(encoded(image, "PNG", transparency=7))).tolist() == [77, 77, 77]
+    image = Image.fromarray(np.full((4, 4), 40000, np.uint16))
+    assert color(open_image(encoded(image, "PNG", transparency=7))).tolist() == [156, 156, 156]
 
 
 STORED_AS = {  # how a camera stores an upright image, by the orientation it writes
@@ -154,14 +169,89 @@ def test_text_is_not_an_image():
         open_image(b"a text, and no image")
 
 
-def test_a_header_that_promises_a_gigantic_image_is_damaged():
+def png_header(width, height):
+    """A PNG that has no pixels."""
+
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0))
-    data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-    with pytest.raises(DecodeError, match="exceeds limit"):
-        open_image(data)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("decode", [open_image, Preprocessing(8).decode])
+def test_a_header_that_promises_a_gigantic_image_is_damaged(decode):
+    with pytest.raises(DecodeError, match="20000 x 15001 pixels, beyond the limit of 300 million"):
+        decode(png_header(20000, 15001))
+    with pytest.raises(DecodeError, match="truncated"):  # within the limit, and without Pillow's warning
+        decode(png_header(15000, 10000))
+
+
+def test_an_image_beyond_the_memory_is_damaged(monkeypatch):
+    monkeypatch.setattr("imgbench.preprocessing.BYTES_PER_PIXEL", psutil.virtual_memory().total)
+    with pytest.raises(DecodeError, match=r"9 x 9 pixels, too many for .* GB of memory"):
+        open_image(encoded(noise(9, 9), "PNG"))
+
+
+def test_tiff_obeys_the_limit_of_the_process_too_since_pillow_asks_it_while_decoding(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 80)
+    with pytest.raises(DecodeError, match="9 x 9 pixels, beyond the limit"):
+        open_image(encoded(noise(9, 9), "TIFF"))
+
+
+def test_importing_changes_no_limit_no_filter_and_what_pillow_opens():
+    code = (
+        "import warnings, numpy; from PIL import Image; Image.init()\n"
+        "state = lambda: (Image.MAX_IMAGE_PIXELS, warnings.filters[:], list(Image.ID)); before = state()\n"
+        "import imgbench.preprocessing as p\n"
+        "try: p.open_image(b'\\0\\0\\0\\x18ftypheic')\nexcept p.DecodeError: pass\n"
+        "assert state() == before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "photo.eps"])
+def test_an_eps_file_is_no_image_whatever_it_is_called(tmp_path, name, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    marker = tmp_path / "started"
+    (tmp_path / "gs").write_text(f"#!/bin/sh\n: > {marker}\n")
+    (tmp_path / "gs").chmod(0o755)
+    (tmp_path / name).write_bytes(encoded(noise(9, 9), "EPS"))
+    with pytest.raises(DecodeError, match="not an image"):
+        open_image(tmp_path / name)
+    assert not marker.exists()
+
+
+def test_heic_is_read_upright_and_without_pillow_heif_says_what_to_install(monkeypatch):
+    heif = pytest.importorskip("pillow_heif")
+    upright = Image.new("RGB", (64, 48), "blue")
+    upright.paste((255, 0, 0), (0, 0, 64, 16))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    heif.from_pillow(upright.transpose(Transpose.ROTATE_90)).save(file, exif=exif.tobytes(), quality=95)
+    image = open_image(file.getvalue())
+    assert image.size == (64, 48)
+    assert color(image, (32, 4))[0] > 200 > 50 > color(image, (32, 40))[0]
+    with pytest.raises(DecodeError):
+        open_image(file.getvalue()[: len(file.getvalue()) // 2])
+    monkeypatch.setattr("imgbench.preprocessing.can_read_heic", lambda: False)
+    with pytest.raises(DecodeError, match=r'^HEIC, which needs: pip install "imgbench\[heic\]"$'):
+        open_image(file.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif", "AVIF"),
+        (b"RIFF\n\n\n\nWEBPVP8 ", "WebP"),
+        (b"%!PS-Adobe", None),
+        (b"", None),
+    ],
+)
+def test_a_file_is_known_by_its_first_bytes(head, name):
+    assert image_format(head) == name
 
 
 def test_a_path_and_its_bytes_decode_alike(tmp_path):
@@ -204,7 +294,92 @@ def test_real_photographs_resize_as_torchvision_does(real_photos):
         assert same(Preprocessing(64, 72).resize(image), expected)
 
 
+@pytest.fixture(scope="module")
+def photograph():
+    """Detail of all sizes, as a camera's photographs have it, 2000 x 1504."""
+    rng = np.random.default_rng(0)
+    pixels = np.zeros((1504, 2000, 3), np.float32)
+    for step in (2, 4, 8, 16, 32, 64, 128, 256, 512):
+        coarse = rng.integers(0, 256, (1504 // step + 1, 2000 // step + 1, 3), dtype=np.uint8)
+        pixels += step * np.asarray(Image.fromarray(coarse).resize((2000, 1504), Image.Resampling.BICUBIC), np.float32)
+    pixels = (pixels - pixels.mean()) / pixels.std() * 45 + 128
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"progressive": True}])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_large_jpegs_are_decoded_at_reduced_size_almost_alike(photograph, options, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(photograph, "JPEG", quality=90, exif=exif, **options)
+    full = open_image(data)
+    for settings in (Preprocessing(62), Preprocessing(125), Preprocessing(48, 62), Preprocessing(250)):
+        difference = np.abs(settings.decode(data).astype(int) - settings.resize(full))
+        assert 0 < difference.max() <= 2
+        assert (difference > 1).mean() <= 1e-3
+
+
+def test_jpegs_that_are_not_large_or_do_not_divide_are_decoded_in_full(photograph):
+    for width, height, size in [(1999, 1504, 60), (2000, 1501, 60), (2000, 1498, 60), (2000, 1504, 251)]:
+        data = encoded(photograph.crop((0, 0, width, height)), "JPEG")
+        settings = Preprocessing(size)
+        assert same(settings.decode(data), settings.resize(open_image(data)))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_a_large_jpeg_cut_short_is_damaged_at_reduced_size_too(photograph, share, options):
+    data = encoded(photograph, "JPEG", **options)
+    with pytest.raises(DecodeError):
+        Preprocessing(30).decode(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ([Extremes(3, 1000, False), Extremes(0, 4000, False)], (0, 4095)),
+        ([Extremes(0, 4095, False)], (0, 4095)),
+        ([Extremes(0, 4096, False)], (0, 8191)),
+        ([Extremes(0, 200, False)], (0, 255)),
+        ([Extremes(-1024, 3071, False), Extremes(0, 9, False)], (-1024, 3071)),
+        ([Extremes(0.2, 0.9, True)], (0, 1)),
+        ([Extremes(0.2, 1.5, True), Extremes(0.5, 17, True)], (0.2, 17)),
+    ],
+)
+def test_one_range_suits_all_images(found, expected):
+    assert intensity_range(found) == expected
+
+
+def test_a_stated_range_scales_files_of_12_bits(tmp_path):
+    values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    for name in ("deep.png", "deep.tif"):
+        Image.fromarray(values).save(tmp_path / name)
+        greys = Preprocessing(64, intensity=(0, 4095)).decode(tmp_path / name)[:, :, 0]
+        assert len(np.unique(greys)) == 256
+        assert np.abs(greys - values / 4095 * 255).max() <= 0.51
+
+
+def test_extremes_are_of_deep_files_only():
+    assert deep_extremes(encoded(noise(9, 9), "PNG")) is None
+    assert deep_extremes(encoded(noise(9, 9), "JPEG")) is None
+    deep = Image.fromarray(np.array([[np.nan, 2], [-3, np.inf]], np.float32))
+    assert deep_extremes(encoded(deep, "TIFF")) == Extremes(-3, 2, True)
+    with pytest.raises(DecodeError, match="not an image"):
+        deep_extremes(b"text")
+
+
+def test_preprocessing_without_a_range_keeps_what_it_meant():
+    old = {key: value for key, value in Preprocessing(4).to_dict().items() if key != "intensity"}
+    settings = Preprocessing.from_dict(old)
+    assert np.unique(settings.decode(encoded(Image.fromarray(np.full((4, 4), 200, np.uint16)), "PNG"))).tolist() == [1]
+    for value, grey in [(0.6, 153), (153.0, 153)]:
+        assert settings.decode(Image.new("F", (4, 4), value)).max() == grey
+
+
 def test_preprocessing_survives_json():
+    for intensity in ((0.0, 4095.0), "file", "16 bit"):
+        preprocessing = Preprocessing(24, intensity=intensity)
+        assert Preprocessing.from_dict(json.loads(json.dumps(preprocessing.to_dict()))) == preprocessing
     preprocessing = Preprocessing(24, 32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert Preprocessing.from_dict(json.loads(json.dumps(preprocessing.to_dict()))) == preprocessing
     assert Preprocessing.from_dict(Preprocessing(24).to_dict()) == Preprocessing(24)

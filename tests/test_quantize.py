@@ -9,7 +9,6 @@ import torch
 
 from imgbench.compression import quantize as module
 from imgbench.compression.quantize import quantize
-from imgbench.data.scan import VAL
 from imgbench.errors import UserError
 from imgbench.inference.onnx_file import OnnxModel, write_onnx
 from imgbench.inference.predictor import Predictor
@@ -62,7 +61,7 @@ def spoilt(trained):
 
 
 def probabilities_of(path, data):
-    images, targets = data.dataset(VAL).__getitems__(list(range(len(data.rows(VAL)))))
+    images, targets = data.dataset("val").__getitems__(list(range(len(data.rows("val")))))
     return Predictor.load(path).model(images), targets.numpy()
 
 
@@ -92,8 +91,8 @@ def test_quantised_model_is_near_its_float_model(trained, data, tmp_path):
 @pytest.mark.parametrize(
     ("number", "options", "message"),
     [
-        (10, {}, "calibration_images=10, but calibration needs at least 32"),
-        (200, {"split": {"test": 0.4, "val": 0.4}}, "the training split has 18 images"),
+        (10, {}, "--calibration 10, but calibration needs at least 32"),
+        (200, {"split": {"test": 0.4, "val": 0.4}}, "The training split has 18 images"),
     ],
 )
 def test_too_few_images_to_calibrate_are_an_error(number, options, message, trained, photos, make_data, tmp_path):
@@ -114,7 +113,7 @@ def test_layer_that_costs_accuracy_is_named_and_left_in_float(spoilt, data, tmp_
     assert OnnxModel(tmp_path / "mended.onnx").metadata["float_layers"] == ["classifier.3"]
     found, _ = probabilities_of(tmp_path / "mended.onnx", data)
     with torch.inference_mode():
-        images, _ = data.dataset(VAL).__getitems__(list(range(len(data.rows(VAL)))))
+        images, _ = data.dataset("val").__getitems__(list(range(len(data.rows("val")))))
         expected = spoilt(images).softmax(1).numpy()
     assert np.abs(found - expected).mean() < 0.02
 
@@ -140,8 +139,3 @@ def test_products_overflow_on_x86_without_vnni(machine, vnni, avx_vnni, overflow
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx_vnni": avx_vnni}, raising=False)
     assert module.products_overflow() is overflow
-
-
-def test_drop_below_zero_is_refused(trained, data, tmp_path):
-    with pytest.raises(UserError, match="max_drop=-1"):
-        quantize(trained, data, tmp_path / "int8.onnx", max_drop=-1)

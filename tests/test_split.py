@@ -20,12 +20,12 @@ def make_scan(tmp_path):
     return make
 
 
-def divide(found, groups=None, **plan):
-    return assign_splits(found, SplitPlan(**plan), groups or [""] * len(found.paths))
+def divide(found, groups=None, without=(), **plan):
+    return assign_splits(found, SplitPlan(**plan), groups or [""] * len(found.paths), without)
 
 
 def sizes(splits):
-    return [int((splits == part).sum()) for part in (TRAIN, VAL, TEST)]
+    return [int((splits == split).sum()) for split in (TRAIN, VAL, TEST)]
 
 
 @pytest.mark.parametrize("stratify", [True, False])
@@ -47,8 +47,8 @@ def test_fractions_and_numbers_give_exact_counts(make_scan, val, test, expected,
 def test_classes_keep_their_proportions(make_scan):
     found = make_scan(600, 300, 100)
     splits = divide(found, val=0.1, test=0.2)
-    for part, share in ((TRAIN, 0.7), (VAL, 0.1), (TEST, 0.2)):
-        counts = np.bincount(found.labels[splits == part])
+    for split, share in ((TRAIN, 0.7), (VAL, 0.1), (TEST, 0.2)):
+        counts = np.bincount(found.labels[splits == split])
         assert counts.tolist() == [round(share * n) for n in (600, 300, 100)]
 
 
@@ -60,11 +60,11 @@ def test_proportions_that_do_not_divide_differ_by_less_than_one_image(make_scan)
     assert (np.abs(drawn - counts * 13 / counts.sum()) < 1).all()
 
 
-def test_a_rare_class_comes_into_every_part(make_scan):
+def test_a_rare_class_comes_into_every_split(make_scan):
     found = make_scan(200, 3)
     splits = divide(found, val=0.1, test=0.1)
-    for part in (TRAIN, VAL, TEST):
-        assert (found.labels[splits == part] == 1).sum() == 1
+    for split in (TRAIN, VAL, TEST):
+        assert (found.labels[splits == split] == 1).sum() == 1
 
 
 def test_the_seed_decides_the_split(make_scan):
@@ -87,8 +87,8 @@ def test_groups_never_lie_on_two_sides(make_scan, seed):
     splits = divide(found, groups, group="used by group_names only", val=0.2, test=0.2, seed=seed)
     for group in set(groups):
         assert len({int(split) for split, own in zip(splits, groups, strict=True) if own == group}) == 1, group
-    for part in (TRAIN, VAL, TEST):
-        assert set(found.labels[splits == part]) == {0, 1}
+    for split in (TRAIN, VAL, TEST):
+        assert set(found.labels[splits == split]) == {0, 1}
     assert np.abs(np.array(sizes(splits)) - [90, 30, 30]).max() <= 12
 
 
@@ -181,7 +181,23 @@ def test_a_class_with_fewer_images_than_splits_is_an_error_naming_it(make_scan, 
     found = make_scan(20, number)
     with pytest.raises(UserError, match=f"class 'class1' has {number} images") as error:
         divide(found, found.paths, **plan)
-    assert "Each class needs at least one image for each of train, val and test" in str(error.value)
+    assert "Each class needs at least one image for each of train, val, test" in str(error.value)
+
+
+def test_a_split_that_the_folders_give_may_lack_a_class_and_one_that_is_drawn_may_not(make_scan):
+    given = [TRAIN] * 10 + [TEST] * 5 + [TRAIN] * 10
+    assert sizes(divide(make_scan(15, 10, splits=given), val=4)) == [16, 4, 5]
+    given = [TRAIN] * 10 + [TEST] * 5 + [TRAIN]
+    with pytest.raises(UserError, match="class 'class1' has 1 images, and none of them came into 'train'") as error:
+        divide(make_scan(15, 1, splits=given), val=4)
+    assert "at least one image for each of train, val: add images" in str(error.value)
+
+
+def test_rows_that_are_left_out_come_into_no_split_and_change_no_other(make_scan):
+    found, other = make_scan(20, 20), make_scan(21, 21)
+    splits = divide(other, without=[20, 41])
+    assert splits[[20, 41]].tolist() == [-1, -1]
+    assert np.array_equal(np.delete(splits, [20, 41]), divide(found))
 
 
 def test_a_class_of_one_group_is_an_error(make_scan):

@@ -20,7 +20,7 @@ from imgbench.experiment.compose import compose
 from imgbench.run import Run
 from imgbench.train import train
 from imgbench.training.callbacks import COLUMNS
-from imgbench.training.classifier import load_classifier
+from imgbench.training.checkpoint import load_classifier
 
 FILES = {"config.yaml", "run.json", "split.csv", "summary.txt", "metrics.csv", "metrics.json", "predictions.csv",
          "checkpoints", "samples.png", "curves.png", "confusion.png", "report.html"}  # fmt: skip
@@ -77,9 +77,9 @@ def test_predictions_of_the_loaded_run_are_those_of_its_evaluation(tiny_run):
     predictor = imgbench.load(tiny_run.path)
     root = Path(tiny_run.config["data"]["root"])
     for row in rows(tiny_run.path / "predictions.csv"):
-        verdict = predictor.predict(root / row["path"])[0]
-        assert verdict.label == row["predicted"]
-        assert verdict.probabilities["cat"] == pytest.approx(float(row["cat"]), abs=1e-5)
+        prediction = predictor.predict(root / row["path"])[0]
+        assert prediction.label == row["predicted"]
+        assert prediction.probabilities["cat"] == pytest.approx(float(row["cat"]), abs=1e-5)
 
 
 def test_run_again_from_its_configuration_gives_the_same_run(tiny_run, tmp_path):
@@ -120,8 +120,8 @@ def test_truncated_and_mislabelled_files_are_left_out_and_counted(make_folder, t
     (root / "b" / "empty.jpg").touch()
     with caplog.at_level("INFO"):
         run = train_run(root, tmp_path / "run")
-    assert "1 empty files" in caplog.text
-    assert "2 damaged" in caplog.text
+    assert "1 empty file" in caplog.text
+    assert "2 damaged images" in caplog.text
     assert len(rows(run.path / "split.csv")) == 15
 
 

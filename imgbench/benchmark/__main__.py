@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from imgbench.benchmark.rounds import Timing
 
 UNITS = {"step": "ms per step", "data": "images/s", "epoch": "seconds per epoch", "growth": "seconds"}
+PHOTOGRAPHS = "photographs"  # what=[data] measures them too
 
 
 @hydra_command("benchmark")
@@ -32,12 +33,16 @@ def main(config: DictConfig) -> None:
     settings: dict[str, Any] = plain(config)
     run = Run(Path(HydraConfig.get().runtime.output_dir))
     with run.recorded():
-        results = {kind: measure(kind, settings) for kind in settings["what"]}
+        kinds = [*settings["what"], *([PHOTOGRAPHS] if "data" in settings["what"] else [])]
+        results = {kind: measure(kind, settings) for kind in kinds}
         write_atomically(run.path / "benchmark.json", json.dumps(results, indent=2) + "\n")
         for kind, rows in results.items():
-            what = "small generated images" if kind == "growth" else f"{config.model_name} on {config.data_name}"
-            print_table(f"{UNITS[kind]}: {what}", rows)
-            draw_bars({name: row["value"] for name, row in rows.items()}, run.path / f"{kind}.png", UNITS[kind])
+            what = {"growth": "small generated images", PHOTOGRAPHS: "generated photographs of 12 megapixels"}.get(
+                kind, f"{config.model_name} on {config.data_name}"
+            )
+            unit = UNITS["data" if kind == PHOTOGRAPHS else kind]
+            print_table(f"{unit}: {what}", rows)
+            draw_bars({name: row["value"] for name, row in rows.items()}, run.path / f"{kind}.png", unit)
         print(f"Written to {run.shown}")
 
 
@@ -58,6 +63,10 @@ def measure(kind: str, settings: dict[str, Any]) -> dict[str, dict[str, float]]:
         from imgbench.benchmark.data import measure_data
 
         return _rows(measure_data(settings, settings["rounds"]), lambda seconds: 1 / seconds)
+    if kind == PHOTOGRAPHS:
+        from imgbench.benchmark.data import measure_photographs
+
+        return _rows(measure_photographs(settings, settings["rounds"]), lambda seconds: 1 / seconds)
     timings = measure_step(settings, settings["steps"], settings["rounds"])
     rows = _rows(timings, lambda seconds: 1000 * seconds)
     resolved, device = fast.apply(fast.FastSettings(**settings["fast"]), settings["trainer"]["accelerator"])

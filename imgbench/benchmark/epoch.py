@@ -16,7 +16,6 @@ from torch.nn.functional import cross_entropy
 from imgbench.benchmark.data import image_folder_loader
 from imgbench.benchmark.rounds import Timing, alternate, serve
 from imgbench.benchmark.step import plain_model, plain_step
-from imgbench.data.scan import TRAIN, VAL
 from imgbench.experiment.build import apply_defaults, build_classifier, build_data, build_trainer
 from imgbench.training import fast
 
@@ -46,7 +45,7 @@ def _imgbench(connection: Connection, config: dict[str, Any]) -> None:
     composed.callbacks.early_stopping = None
     settings, _ = fast.apply(fast.FastSettings(**config["fast"]), config["trainer"]["accelerator"])
     data = build_data(composed)
-    apply_defaults(composed, len(data.rows(TRAIN)))
+    apply_defaults(composed, len(data.rows("train")))
     composed.trainer.max_epochs = 1000  # a schedule needs an end; the gate comes before it
     classifier = build_classifier(composed, data.class_names, data.preprocessing, settings, class_weights=None)
     fast.prepare(classifier, settings)
@@ -57,7 +56,7 @@ def _imgbench(connection: Connection, config: dict[str, Any]) -> None:
 
 def _plain(connection: Connection, config: dict[str, Any]) -> None:
     data = build_data(OmegaConf.create(config))
-    loaders = [image_folder_loader(data, part) for part in (TRAIN, VAL)]
+    loaders = [image_folder_loader(data, split) for split in ("train", "val")]
     model, device = plain_model(config)
     optimizer = torch.optim.Adam(model.parameters(), 1e-4)
 

@@ -1,14 +1,24 @@
-"""Measures the runs of a ladder on one scale: the same test images, the same runtime, the same number of threads."""
+"""A ladder: ever lighter runs of a run, made by the plan and measured on one scale.
 
+The same test images, the same runtime, the same number of threads.
+"""
+
+import json
+import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from imgbench.compression.measure import onnx_latency_ms, size_mb
-from imgbench.data.scan import SPLITS, TEST, VAL
+from imgbench.compression.methods import Quantize, make_run, name_of
+from imgbench.compression.plan import LadderEntry
+from imgbench.compression.target import Target
 from imgbench.errors import UserError
 from imgbench.evaluation.metrics import Number, describe, paired_difference, proportion
 from imgbench.evaluation.plots import draw_pareto
@@ -17,14 +27,14 @@ from imgbench.inference.onnx_file import OnnxModel, write_onnx
 from imgbench.inference.predict_split import predict_split
 from imgbench.models.layers import normalises_batches
 from imgbench.models.summary import multiply_adds
-from imgbench.run import Run
-from imgbench.training.classifier import load_classifier
+from imgbench.run import Run, sha256, write_atomically
+from imgbench.training.checkpoint import load_classifier
 
 TEACHER = "teacher"
 
 
 @dataclass(frozen=True)
-class Rung:
+class LadderRow:
     """One row of the table; all numbers are of its ONNX file in onnxruntime."""
 
     name: str
@@ -40,15 +50,76 @@ class Rung:
     val_drop: float  # points of validation accuracy below the teacher's
 
 
-def measure_rungs(runs: dict[str, Run], threads: int) -> list[Rung]:
-    """One Rung for each run, compared with the run named `teacher`.
+def make_ladder(entries: Sequence[LadderEntry], teacher: Run, folder: Path, words: Sequence[str]) -> dict[str, Run]:
+    """The runs of all entries, made where they are not finished yet; several processes may work on one ladder.
+
+    Args:
+        entries: each after its parent.
+        words: `key=value` words that override the configuration of those that are trained.
+
+    Raises:
+        UserError: an entry cannot be made, or something else lies in its place.
+    """
+    runs: dict[str, Run] = {}
+    for number, entry in enumerate(entries, 1):
+        run = Run(folder / entry.name)
+        parent = teacher if entry.parent is None else runs[entry.parent]
+        own = [*entry.words, *(() if isinstance(entry.method, Quantize) else words)]
+        progress = f"[{number}/{len(entries)}] {entry.name}:"
+        with _alone_at(run, progress):
+            if (run.path / "run.json").is_file() and run.info.get("status") == "finished":
+                _check_origin(run, parent)
+                print(progress, "is there already")
+            else:
+                print(progress, name_of(entry.method), *own, flush=True)
+                _clear(run)
+                make_run(entry.method, parent, run, own)
+        runs[entry.name] = run
+    return runs
+
+
+@contextmanager
+def _alone_at(run: Run, progress: str) -> Iterator[None]:
+    """Waits while another process makes the same run, which would be cleared away as unfinished otherwise."""
+    lock = FileLock(run.path.with_name(f".{run.path.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        print(progress, "another process makes it; waiting", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _check_origin(run: Run, parent: Run) -> None:
+    """Whether a finished run was made of the parent as it is now, wherever both have been moved to."""
+    if run.info.get("compressed_from", {}).get("sha256") != sha256(parent.best):
+        raise UserError(
+            f"{run.shown} was not made of {parent.shown} as it is now. Name another directory for its ladder, "
+            f"--output DIR, or remove {run.shown} to have it made again."
+        )
+
+
+def _clear(run: Run) -> None:
+    """Removes what an interruption has left of a run: no finished work, and nothing but a run."""
+    if not run.path.exists():
+        return
+    if not (run.path / "run.json").is_file() and (not run.path.is_dir() or any(run.path.iterdir())):
+        raise UserError(f"{run.path} is no run, and is not overwritten. Name another directory: --output DIR")
+    shutil.rmtree(run.path)
+
+
+def measure_runs(runs: dict[str, Run], threads: int) -> list[LadderRow]:
+    """One row for each run, compared with the run named `teacher`.
 
     Raises:
         UserError: a run was tested on other images than the teacher.
     """
-    rungs: dict[str, Rung] = {}
+    rows: dict[str, LadderRow] = {}
     tested: list[str] = []
-    teacher: dict[int, np.ndarray] = {}  # which images of each split it has right
+    teacher: dict[str, np.ndarray] = {}  # which images of each split it has right
     for name in sorted(runs, key=lambda name: name != TEACHER):
         run = runs[name]
         data = build_data(OmegaConf.create(run.config))
@@ -60,14 +131,14 @@ def measure_rungs(runs: dict[str, Run], threads: int) -> list[Rung]:
                 write_onnx(classifier, file)
             model = OnnxModel(file, threads=threads)
             unbound = OnnxModel(file)  # with all threads: only latency depends on their number
-            predictions = {part: predict_split(unbound, data, SPLITS[part]) for part in (TEST, VAL)}
-            paths = predictions[TEST].paths
+            predictions = {split: predict_split(unbound, data, split) for split in ("test", "val")}
+            paths = predictions["test"].paths
             tested = tested or paths
             if paths != tested:
                 raise UserError(f"{run.shown} was tested on other images than {runs[TEACHER].shown}.")
-            hits = {part: p.predicted == p.targets for part, p in predictions.items()}
+            hits = {split: p.predicted == p.targets for split, p in predictions.items()}
             teacher = teacher or hits
-            rungs[name] = Rung(
+            rows[name] = LadderRow(
                 name,
                 model.preprocessing.image_size,
                 normalises_batches(classifier.model),
@@ -76,11 +147,11 @@ def measure_rungs(runs: dict[str, Run], threads: int) -> list[Rung]:
                 size_mb(file),
                 onnx_latency_ms(model),
                 onnx_latency_ms(model, batch=32),
-                proportion(int(hits[TEST].sum()), len(paths)),
-                paired_difference(hits[TEST], teacher[TEST]),
-                round(100 * float(teacher[VAL].mean() - hits[VAL].mean()), 6),
+                proportion(int(hits["test"].sum()), len(paths)),
+                paired_difference(hits["test"], teacher["test"]),
+                round(100 * float(teacher["val"].mean() - hits["val"].mean()), 6),
             )
-    return [rungs[name] for name in runs]
+    return [rows[name] for name in runs]
 
 
 def _checkpoint(run: Run) -> Path:
@@ -88,32 +159,56 @@ def _checkpoint(run: Run) -> Path:
     return run.best if run.best.is_file() else _checkpoint(Run.open(run.info["compressed_from"]["path"]))
 
 
-def table_lines(rungs: list[Rung], threads: int) -> list[str]:
+def best_entry(rows: Sequence[LadderRow], target: Target) -> LadderRow:
+    """Of those that meet the target, the one most accurate on the validation images, and of several such the smallest.
+
+    Raises:
+        UserError: none does.
+    """
+    reasons = {row.name: target.unmet(row.size_mb, row.latency_ms, row.val_drop) for row in rows}
+    meeting = [row for row in rows if not reasons[row.name]]
+    if not meeting:
+        lines = "\n".join(f"  {name}: {'; '.join(unmet)}" for name, unmet in reasons.items())
+        raise UserError(f'--target "{target}": no entry of the ladder meets it.\n{lines}')
+    return min(meeting, key=lambda row: (row.val_drop, row.size_mb))
+
+
+def write_ladder(rows: Sequence[LadderRow], folder: Path, threads: int) -> list[str]:
+    """Writes `ladder.json`, `ladder.md` and `ladder.png`; returns the lines of the table."""
+    write_atomically(folder / "ladder.json", json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+    lines = table_lines(rows, threads)
+    write_atomically(folder / "ladder.md", "\n".join(lines) + "\n")
+    points = {row.name: (row.size_mb, row.latency_ms, row.accuracy) for row in rows}
+    draw_pareto(points, ("MB", "ms for one image"), folder / "ladder.png")
+    return lines
+
+
+def table_lines(rows: Sequence[LadderRow], threads: int) -> list[str]:
     """The table in Markdown: accuracy against the teacher's, size and speed against the first row's."""
-    first = rungs[0]
+    first = rows[0]
     lines = [
         f"ONNX files in onnxruntime, {threads} thread(s), float32 unless int8; medians. Test accuracy of "
         f"{first.accuracy['n']} images; difference to `{TEACHER}` on the same images. Smaller and faster than "
         f"`{first.name}`. Intervals are 95 %.",
         "",
-        "| rung | pixels | batch norm | parameters | multiply-adds | MB | times smaller | ms, one image | times faster "
-        "| ms, 32 images | test accuracy | difference, points |",
+        "| model | pixels | batch norm | parameters | multiply-adds | MB | times smaller | ms, one image "
+        "| times faster | ms, 32 images | test accuracy | difference, points |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for rung in rungs:
-        difference = rung.difference
+    for row in rows:
+        difference = row.difference
         cells = [
-            rung.name,
-            rung.image_size,
-            "yes" if rung.batch_norm else "no",
-            f"{rung.parameters:,}",
-            f"{rung.multiply_adds / 1e6:,.1f} M",
-            _short(rung.size_mb),
-            _short(first.size_mb / rung.size_mb),
-            _short(rung.latency_ms),
-            _short(first.latency_ms / rung.latency_ms),
-            _short(rung.latency_32_ms),
-            describe(rung.accuracy),
+            row.name,
+            row.image_size,
+            "yes" if row.batch_norm else "no",
+            f"{row.parameters:,}",
+            f"{row.multiply_adds / 1e6:,.1f} M",
+            _short(row.size_mb),
+            _short(first.size_mb / row.size_mb),
+            _short(row.latency_ms),
+            _short(first.latency_ms / row.latency_ms),
+            _short(row.latency_32_ms),
+            describe(row.accuracy),
             f"{100 * difference['value']:+.2f} ({100 * difference['low']:+.2f} to {100 * difference['high']:+.2f})",
         ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
@@ -123,9 +218,3 @@ def table_lines(rungs: list[Rung], threads: int) -> list[str]:
 def _short(number: float) -> str:
     """Three digits, and no exponent."""
     return f"{number:.3g}" if number < 999.5 else f"{number:,.0f}"
-
-
-def draw_ladder(rungs: list[Rung], output: Path) -> None:
-    """Accuracy against size and against latency, those rungs marked that no other beats in both."""
-    points = {rung.name: (rung.size_mb, rung.latency_ms, rung.accuracy) for rung in rungs}
-    draw_pareto(points, ("MB", "ms for one image"), output)

@@ -1,20 +1,26 @@
 """What a classifier costs: parameters, multiply-adds, megabytes and milliseconds."""
 
+import json
 import statistics
 import time
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.table import Table
 
 from imgbench.data.datamodule import ImageFolderDataModule
+from imgbench.evaluation.metrics import describe
 from imgbench.inference.onnx_file import OnnxModel
 from imgbench.inference.predict_split import predict_split
-from imgbench.inference.predictor import TorchModel
+from imgbench.inference.predictor import Model
 from imgbench.models.summary import multiply_adds
+from imgbench.run import Run
+from imgbench.training.checkpoint import load_classifier
 from imgbench.training.classifier import ImageClassifier
 
 MB = 10**6
@@ -92,7 +98,45 @@ def onnx_latency_ms(model: OnnxModel, batch: int = 1) -> float:
     return latency_ms(lambda: model.run(pixels), at_least=20 if batch == 1 else 5)
 
 
-def validation_accuracy(classifier: ImageClassifier, data: ImageFolderDataModule, device: str) -> float:
+def validation_accuracy(model: Model, data: ImageFolderDataModule) -> float:
     """Share of the validation images that are classified correctly; of the test images in a run selected on them."""
-    predictions = predict_split(TorchModel(classifier, device), data, "val")
+    predictions = predict_split(model, data, "val")
     return float((predictions.predicted == predictions.targets).mean())
+
+
+def cost_of(run: Run) -> Cost:
+    """What a run's model costs; a quantised one has the parameters and multiply-adds of the run it was made of."""
+    if run.best.is_file():
+        return measure(load_classifier(run.best), run.best)
+    file = run.path / "model.onnx"
+    source = cost_of(Run.open(run.info["compressed_from"]["path"]))
+    model = OnnxModel(file, threads=source.threads)
+    return replace(source, size_mb=size_mb(file), latency_ms=onnx_latency_ms(model))
+
+
+def print_costs(runs: Sequence[Run]) -> None:
+    """A table of what the runs cost and how accurate they are; the first is the parent, the others store it."""
+    costs = [cost_of(run) for run in runs]
+    table = Table(title=f"One image at a time, on {costs[0].threads} thread(s) of the CPU")
+    table.add_column("run", overflow="fold")
+    for name in ("parameters", "multiply-adds", "MB", "runtime", "ms", "test accuracy"):
+        table.add_column(name, justify="right")
+    for run, cost in zip(runs, costs, strict=True):
+        if run is not runs[0]:
+            run.note(cost=asdict(cost), parent_cost=asdict(costs[0]))
+        accuracy = json.loads((run.path / "metrics.json").read_text("utf-8"))["test/acc"]
+        millions = f"{cost.multiply_adds / 1e6:,.1f} million"
+        runtime = "PyTorch" if run.best.is_file() else "onnxruntime"
+        numbers = f"{cost.parameters:,}", millions, f"{cost.size_mb:.3g}", runtime, f"{cost.latency_ms:.3g}"
+        table.add_row(str(run.shown), *numbers, describe(accuracy))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)  # a log file has no width of its own
+    console.print(table)
+    facts = runs[-1].info.get("facts", {})
+    if "gzip_mb" in facts:
+        print(
+            f"{facts['zero_share']:.0%} of the weights are zero. They are stored and multiplied all the same: nothing "
+            f"is faster. Compressed by gzip, the checkpoint has {facts['gzip_mb']:.3g} MB; "
+            f"the parent's {facts['parent_gzip_mb']:.3g} MB."
+        )

@@ -5,9 +5,7 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
@@ -16,7 +14,6 @@ from imgbench.models.narrow import layer_widths
 from imgbench.training.classifier import ImageClassifier
 
 MULTIPLE = 8  # of channels, which vector units take at once
-MOST = 0.95  # of the channels: more leaves no network
 
 
 def kept_channels(width: int, amount: float) -> int:
@@ -43,8 +40,6 @@ def remove_channels(
         raise UserError(
             'prune: the package torch-pruning is not installed. Mend it with: pip install "imgbench[prune]"'
         )
-    if not 0 < amount <= MOST:
-        raise UserError(f"--amount {amount}, but channels are pruned by a share above 0 and at most {MOST}.")
     pruned = copy.deepcopy(classifier).cpu().eval()
     before = layer_widths(pruned.model)
     pruned.model.requires_grad_(True)  # the dependencies are read off the graph of gradients
@@ -102,12 +97,7 @@ def zero_weights(classifier: ImageClassifier, amount: float) -> ImageClassifier:
     """A copy in which the share `amount` of each convolution's and dense layer's weights, the smallest, is zero.
 
     The tensors keep their shapes: nothing gets faster, and the file shrinks only when it is compressed.
-
-    Raises:
-        UserError: `amount` is no share.
     """
-    if not 0 < amount < 1:
-        raise UserError(f"--amount {amount}, but weights are pruned by a share between 0 and 1.")
     pruned = copy.deepcopy(classifier).cpu()
     for layer in pruned.model.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -120,21 +110,3 @@ def zero_share(classifier: ImageClassifier) -> float:
     """Share of the convolutions' and dense layers' weights that is zero."""
     weights = [layer.weight for layer in classifier.model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     return sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
-
-
-class KeepZeros(Callback):
-    """Keeps every weight at zero that is zero when training starts."""
-
-    def __init__(self) -> None:
-        self._masks: list[tuple[Tensor, Tensor]] = []
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        layers = [layer for layer in pl_module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-        self._masks = [(layer.weight, layer.weight.detach() != 0) for layer in layers]
-
-    @torch.no_grad()
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        for weight, mask in self._masks:
-            weight.mul_(mask)

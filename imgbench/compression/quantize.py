@@ -8,26 +8,31 @@ import logging
 import platform
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
+from imgbench.compression.measure import validation_accuracy
+from imgbench.compression.methods import FEWEST_CALIBRATION, Quantize
+from imgbench.compression.retrain import same_images
 from imgbench.data.datamodule import ImageFolderDataModule
-from imgbench.data.scan import TRAIN, VAL
 from imgbench.data.split import draw_stratified
 from imgbench.errors import UserError
+from imgbench.experiment.compose import override, storable
+from imgbench.experiment.fit import write_table
+from imgbench.experiment.outcome import conclude
 from imgbench.inference.onnx_file import OnnxModel, metadata_of, require, save_model, silenced, write_onnx
-
-if TYPE_CHECKING:
-    from imgbench.training.classifier import ImageClassifier
+from imgbench.models.summary import model_table
+from imgbench.run import Run, write_atomically
+from imgbench.training.checkpoint import load_classifier
+from imgbench.training.classifier import ImageClassifier
 
 log = logging.getLogger(__name__)
 
 BATCH = 16
-FEWEST = 32  # calibration images; with fewer, the range of an activation is an accident
 RANKING_IMAGES = 64  # that tell which layers lose most
 LAYERS = ("Conv", "Gemm", "MatMul")
 # What stands between layers works on the integers as well; on floats it would cost a conversion there and back.
@@ -36,8 +41,26 @@ SAME_SCALE = ("AveragePool", "Flatten", "MaxPool", "Reshape")
 WEIGHT = re.compile(r"classifier\.model\.(.+)\.weight")
 
 
+def quantize_run(method: Quantize, parent: Run, run: Run, words: Sequence[str]) -> dict[str, Any]:
+    """The parent's classifier as `model.onnx` of the new run; returns the facts of it.
+
+    Raises:
+        UserError: too few images to calibrate, other images than the parent's, or a package is not installed.
+    """
+    config = override(parent, words)
+    data = same_images(config, parent)
+    classifier = load_classifier(parent.best)
+    run.write_config({**storable(config), "quantized": True})
+    write_table(run, data)
+    run.note(selected_on_test=data.plan.selects_on_test, provenance=classifier.hparams["provenance"])
+    write_atomically(run.path / "summary.txt", model_table(classifier.model, data.preprocessing.image_size))
+    facts = quantize(classifier, data, run.path / "model.onnx", method.max_drop, method.calibration)
+    conclude(run, data, announce=False)
+    return facts
+
+
 def quantize(
-    classifier: "ImageClassifier",
+    classifier: ImageClassifier,
     data: ImageFolderDataModule,
     path: str | Path,
     max_drop: float | None = None,
@@ -58,22 +81,18 @@ def quantize(
         UserError: too few images to calibrate, or a package is not installed.
     """
     require("onnx", "onnxruntime", "onnxscript")
-    if max_drop is not None and not max_drop >= 0:
-        raise UserError(f"max_drop={max_drop}, but it is a number of percentage points, 0 or more.")
     pixels = _calibration_pixels(data, calibration_images)
-    images, targets = _pixels(data, VAL, np.arange(len(data.rows(VAL)))), data.table.labels[data.rows(VAL)]
     reduced = products_overflow() if reduce_range is None else reduce_range
     with tempfile.TemporaryDirectory() as folder:
         network = _Network(classifier, Path(folder), pixels, reduced)
-        reference = network.reference(images)
-        float_accuracy = _accuracy(reference, targets)
+        float_accuracy = validation_accuracy(OnnxModel(network.file), data)
         in_float: list[str] = []
-        accuracy = _accuracy(network.probabilities(images, in_float), targets)
+        accuracy = validation_accuracy(network.model(in_float), data)
         log.info("validation accuracy %.2f %% in float, %.2f %% in int8", 100 * float_accuracy, 100 * accuracy)
         if max_drop is not None and _drop(float_accuracy, accuracy) > max_drop:
-            for layer, error in network.worst_layers(images, reference):
+            for layer, error in network.worst_layers(_ranking_pixels(data)):
                 in_float.append(layer)
-                accuracy = _accuracy(network.probabilities(images, in_float), targets)
+                accuracy = validation_accuracy(network.model(in_float), data)
                 log.info("%s in float (alone it leaves an error of %.2g): %.2f %%", layer, error, 100 * accuracy)
                 if _drop(float_accuracy, accuracy) <= max_drop:
                     break
@@ -101,28 +120,30 @@ def _drop(before: float, after: float) -> float:
     return round(100 * (before - after), 6)
 
 
-def _accuracy(probabilities: np.ndarray, targets: np.ndarray) -> float:
-    return float((probabilities.argmax(1) == targets).mean())
-
-
-def _pixels(data: ImageFolderDataModule, part: int, indices: np.ndarray) -> np.ndarray:
+def _pixels(data: ImageFolderDataModule, split: str, indices: np.ndarray) -> np.ndarray:
     """(N, image_size, image_size, 3) uint8 of images of a split."""
-    images, _ = data.dataset(part).__getitems__(indices.tolist())
+    images, _ = data.dataset(split).__getitems__(indices.tolist())
     return np.ascontiguousarray(data.preprocessing.center_crop(images).permute(0, 2, 3, 1).numpy())
 
 
 def _calibration_pixels(data: ImageFolderDataModule, number: int) -> np.ndarray:
-    labels = data.table.labels[data.rows(TRAIN)]
-    fewest = max(FEWEST, len(data.class_names))
+    labels = data.table.labels[data.rows("train")]
+    fewest = max(FEWEST_CALIBRATION, len(data.class_names))
     if min(number, len(labels)) < fewest:
-        found = f"calibration_images={number}" if number < fewest else f"the training split has {len(labels)} images"
+        found = f"--calibration {number}" if number < fewest else f"The training split has {len(labels)} images"
         raise UserError(
             f"{found}, but calibration needs at least {fewest}, and one of each of the {len(data.class_names)} "
             "classes: with fewer, the activations' ranges are an accident. Add images, or ask for more of them."
         )
     rng = np.random.default_rng(data.seed)
     chosen = draw_stratified(np.arange(len(labels)), labels, min(number, len(labels)), rng)
-    return _pixels(data, TRAIN, np.sort(chosen))
+    return _pixels(data, "train", np.sort(chosen))
+
+
+def _ranking_pixels(data: ImageFolderDataModule) -> np.ndarray:
+    """Validation images, evenly from the whole list, so of all classes."""
+    number = len(data.rows("val"))
+    return _pixels(data, "val", np.unique(np.linspace(0, number - 1, RANKING_IMAGES).round().astype(int)))
 
 
 class _Batches:
@@ -139,7 +160,7 @@ class _Batches:
 class _Network:
     """The classifier as float ONNX files in a folder, calibrated once, to be quantised again and again."""
 
-    def __init__(self, classifier: "ImageClassifier", folder: Path, pixels: np.ndarray, reduce_range: bool) -> None:
+    def __init__(self, classifier: ImageClassifier, folder: Path, pixels: np.ndarray, reduce_range: bool) -> None:
         import onnx
         from onnxruntime.quantization import create_calibrator, quant_pre_process
 
@@ -167,10 +188,6 @@ class _Network:
             for node in graph.node
             if node.op_type in LAYERS and node.input[1] in constants
         }
-
-    def reference(self, images: np.ndarray) -> np.ndarray:
-        """Probabilities (N, num_classes) in float."""
-        return _run(OnnxModel(self.file), images)
 
     def source(self, tensor: str) -> str:
         """The tensor whose numbers these are, before pooling and reshaping, which keep its scale."""
@@ -205,21 +222,19 @@ class _Network:
             quantizer.model.topological_sort()
         return quantizer.model.model
 
-    def probabilities(self, images: np.ndarray, in_float: list[str]) -> np.ndarray:
-        """Probabilities (N, num_classes) of the quantised network."""
+    def model(self, in_float: list[str]) -> OnnxModel:
+        """The quantised network in onnxruntime, these layers left in float."""
         file = self.folder / "int8.onnx"
         save_model(self.quantized(in_float), file, metadata_of(self.classifier))
-        return _run(OnnxModel(file), images)
+        return OnnxModel(file)
 
-    def worst_layers(self, images: np.ndarray, reference: np.ndarray) -> list[tuple[str, float]]:
+    def worst_layers(self, images: np.ndarray) -> list[tuple[str, float]]:
         """Layers, and the mean difference of probabilities that is left when they alone are in float; least first."""
-        some = np.unique(np.linspace(0, len(images) - 1, RANKING_IMAGES).round().astype(int))
-        errors = {
-            layer: float(np.abs(self.probabilities(images[some], [layer]) - reference[some]).mean())
-            for layer in self.layers
-        }
+        reference = _run(OnnxModel(self.file), images)
+        errors = {layer: float(np.abs(_run(self.model([layer]), images) - reference).mean()) for layer in self.layers}
         return sorted(errors.items(), key=lambda item: item[1])
 
 
 def _run(model: OnnxModel, images: np.ndarray) -> np.ndarray:
+    """Probabilities (N, num_classes)."""
     return np.concatenate([model.run(images[i : i + BATCH]) for i in range(0, len(images), BATCH)])

@@ -39,6 +39,11 @@ class Target:
             bounds[name] = float(match[2])
         return cls(**bounds)
 
+    @property
+    def limits_cost(self) -> bool:
+        """Whether size or latency is bounded: neither depends on training."""
+        return self.size is not None or self.latency is not None
+
     def __str__(self) -> str:
         bounds = ((name, getattr(self, name)) for name in UNITS)
         return ",".join(f"{name}<={bound:g}{UNITS[name]}" for name, bound in bounds if bound is not None)

@@ -12,9 +12,10 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,11 +27,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from imgbench.data.scan import Scan
 from imgbench.errors import UserError
-from imgbench.preprocessing import DecodeError, Preprocessing, open_image
+from imgbench.preprocessing import (
+    HEIC_NEEDS,
+    DecodeError,
+    Extremes,
+    Intensity,
+    Preprocessing,
+    can_read_heic,
+    deep_extremes,
+    intensity_range,
+)
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # raise it when decoding changes, so that old entries are not read
+FORMAT = 2  # raise it when decoding changes, so that old entries are not read
 CHUNK = 64
 MODES = ("auto", "memory", "disk", "off")
 
@@ -41,12 +51,13 @@ def cache_dir() -> Path:
 
 
 @dataclass
-class Survey:
+class DecodedImages:
     """What reading every file once has shown; row i belongs to `scan.paths[i]`."""
 
     digests: np.ndarray  # (N, 16) uint8, BLAKE2b of the file's bytes
     errors: dict[int, str]  # row -> why it could not be decoded
     pixels: np.ndarray | None  # (N, S, S, 3) uint8, in memory or mapped from disk; None: decode again when needed
+    intensity: Intensity  # by which files of more than 8 bits were scaled, one for all
 
 
 def digest(data: bytes) -> bytes:
@@ -54,15 +65,28 @@ def digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-def survey(scan: Scan, preprocessing: Preprocessing, mode: str = "auto") -> Survey:
+def decode_images(scan: Scan, preprocessing: Preprocessing, mode: str = "auto") -> DecodedImages:
     """Hashes and decodes all images, or reads back what an earlier run has left.
 
     `mode`: `memory` and `disk` say where the pixels are kept, `off` keeps none, and `auto` means disk, or off if that
     would take more than half of the free space. Where the disk cannot be written or is full, memory serves instead.
+    The intensity range is that of `preprocessing`; where it states none, it is found from the files.
 
     Raises:
-        UserError: there is no such mode, or a file cannot be read.
+        UserError: there is no such mode, a file cannot be read, or none can be decoded.
     """
+    result = _read_or_decode(scan, preprocessing, mode)
+    if len(result.errors) == len(scan.paths):
+        reasons = "; ".join(f"{number} x {reason}" for reason, number in Counter(result.errors.values()).most_common(3))
+        raise UserError(f"None of the {len(scan.paths)} images of {scan.root} can be decoded: {reasons}.")
+    if number := list(result.errors.values()).count(HEIC_NEEDS):
+        log.warning("%d files are left out: %s", number, HEIC_NEEDS)
+    if not isinstance(result.intensity, str):
+        log.info("Images of 16 bits or floats: %g is black and %g is white in all of them.", *result.intensity)
+    return result
+
+
+def _read_or_decode(scan: Scan, preprocessing: Preprocessing, mode: str) -> DecodedImages:
     if mode not in MODES:
         raise UserError(f"data.cache={mode!r}, but it is one of {', '.join(MODES)}.")
     in_memory = partial(np.empty, dtype=np.uint8)
@@ -79,7 +103,7 @@ def survey(scan: Scan, preprocessing: Preprocessing, mode: str = "auto") -> Surv
         home.mkdir(parents=True, exist_ok=True)
         if mode == "auto" and needed > shutil.disk_usage(home).free / 2:
             log.warning("The decoded images (%.1f GB) would fill the disk: streaming them instead.", needed / 1e9)
-            return survey(scan, preprocessing, "off")
+            return _read_or_decode(scan, preprocessing, "off")
         return _make(scan, preprocessing, entry, with_pixels)
     except OSError as error:
         fits = with_pixels and needed < psutil.virtual_memory().available / 2
@@ -96,29 +120,35 @@ def entry_name(scan: Scan, preprocessing: Preprocessing, with_pixels: bool) -> s
     """`<hash of the place>-<hash of the files and settings>`; the first half finds what a new entry supersedes."""
     square = (preprocessing.image_size if preprocessing.short_side is None else "crop", preprocessing.stored_size)
     place = hashlib.blake2b(f"{scan.root.resolve()} {square if with_pixels else 'index'}".encode(), digest_size=8)
-    files = hashlib.blake2b(f"{FORMAT}".encode(), digest_size=16)
+    files = hashlib.blake2b(f"{FORMAT} {preprocessing.intensity}".encode(), digest_size=16)
     files.update(scan.stamps.tobytes())
     for start in range(0, len(scan.paths), 4096):
         files.update("\n".join(scan.paths[start : start + 4096]).encode("utf-8", "surrogateescape"))
     return f"{place.hexdigest()}-{files.hexdigest()}"
 
 
-def _read(entry: Path, with_pixels: bool) -> Survey | None:
+def _read(entry: Path, with_pixels: bool) -> DecodedImages | None:
     if not entry.is_dir():
         return None
     try:
-        return Survey(
+        facts = json.loads((entry / "decoded.json").read_text("utf-8"))
+        result = DecodedImages(
             np.load(entry / "digests.npy"),
-            {int(row): reason for row, reason in json.loads((entry / "errors.json").read_text("utf-8")).items()},
+            {int(row): reason for row, reason in facts["errors"].items()},
             np.load(entry / "pixels.npy", mmap_mode="r") if with_pixels else None,
+            facts["intensity"] if isinstance(facts["intensity"], str) else tuple(facts["intensity"]),
         )
-    except (ValueError, OSError, EOFError) as error:
+        if HEIC_NEEDS not in result.errors.values() or not can_read_heic():
+            return result
+        shutil.rmtree(entry, ignore_errors=True)  # made before pillow-heif was installed
+        return None
+    except (ValueError, TypeError, KeyError, OSError, EOFError) as error:
         log.warning("The cache entry %s is damaged (%s) and is made anew.", entry, error)
         shutil.rmtree(entry, ignore_errors=True)
         return None
 
 
-def _make(scan: Scan, preprocessing: Preprocessing, entry: Path, with_pixels: bool) -> Survey:
+def _make(scan: Scan, preprocessing: Preprocessing, entry: Path, with_pixels: bool) -> DecodedImages:
     """Decodes everything and leaves it at `entry`."""
     for abandoned in entry.parent.glob(".making-*"):  # by a run that was killed
         if time.time() - abandoned.stat().st_mtime > 86400:
@@ -129,7 +159,8 @@ def _make(scan: Scan, preprocessing: Preprocessing, entry: Path, with_pixels: bo
         if isinstance(made.pixels, np.memmap):
             made.pixels.flush()
         np.save(work / "digests.npy", made.digests)
-        (work / "errors.json").write_text(json.dumps(made.errors), "utf-8")
+        facts = {"errors": made.errors, "intensity": made.intensity}
+        (work / "decoded.json").write_text(json.dumps(facts), "utf-8")
         try:
             work.rename(entry)
         except OSError:  # another run was quicker: its entry has the same content
@@ -154,35 +185,67 @@ def _map_file(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 def _decode_all(
     scan: Scan, preprocessing: Preprocessing, allocate: Callable[[tuple[int, ...]], np.ndarray] | None
-) -> Survey:
+) -> DecodedImages:
     number, size = len(scan.paths), preprocessing.stored_size
     pixels = allocate((number, size, size, 3)) if allocate else None
-    result = Survey(np.zeros((number, 16), np.uint8), {}, pixels)
+    result = DecodedImages(np.zeros((number, 16), np.uint8), {}, pixels, preprocessing.intensity)
+    deep: dict[int, Extremes] = {}  # files of more than 8 bits, which wait until the range of all of them is known
 
-    def work(start: int) -> int:
-        rows = range(start, min(start + CHUNK, number))
-        for row in rows:
-            path = scan.root / scan.paths[row]
-            try:
-                data = path.read_bytes()
-            except OSError as error:  # not remembered as damage: once it is mended, the same file can be read
-                raise UserError(f"{path} cannot be read ({error.strerror}). Mend that or remove the file.") from error
-            result.digests[row] = np.frombuffer(digest(data), np.uint8)
-            try:
-                image = open_image(data)
-                if pixels is not None:
-                    pixels[row] = preprocessing.resize(image)
-            except DecodeError as error:
-                result.errors[row] = str(error)
-        return len(rows)
+    def decode(row: int, data: bytes) -> None:
+        try:
+            square = preprocessing.decode(data)
+        except DecodeError as error:
+            result.errors[row] = str(error)
+        else:
+            if pixels is not None:
+                pixels[row] = square
 
+    def look(row: int) -> None:
+        data = _read_file(scan, row)
+        result.digests[row] = np.frombuffer(digest(data), np.uint8)
+        try:
+            found = deep_extremes(data) if preprocessing.intensity == "file" else None
+        except DecodeError as error:
+            result.errors[row] = str(error)
+            return
+        if found:
+            deep[row] = found
+        else:
+            decode(row, data)
+
+    threads = os.cpu_count() or 1
     columns = (TextColumn("Decoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with (
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
-        ThreadPoolExecutor(os.cpu_count()) as pool,  # Pillow lets go of the interpreter lock while it decodes
+        ThreadPoolExecutor(threads) as pool,  # Pillow lets go of the interpreter lock while it decodes
     ):
         task = progress.add_task("", total=number)
-        for done in pool.map(work, range(0, number, CHUNK)):
-            progress.advance(task, done)
+
+        def each(work: Callable[[int], None], rows: Sequence[int]) -> None:
+            size = max(1, min(CHUNK, len(rows) // (4 * threads)))  # so that a few large photographs keep all busy
+
+            def chunk(start: int) -> int:
+                for row in rows[start : start + size]:
+                    work(row)
+                return len(rows[start : start + size])
+
+            for done in pool.map(chunk, range(0, len(rows), size)):
+                progress.advance(task, done)
+
+        each(look, range(number))
+        if deep:
+            result.intensity = intensity_range(list(deep.values()))
+            preprocessing = replace(preprocessing, intensity=result.intensity)
+            if pixels is not None:
+                progress.update(task, total=number + len(deep))
+                each(lambda row: decode(row, _read_file(scan, row)), sorted(deep))
     return result
+
+
+def _read_file(scan: Scan, row: int) -> bytes:
+    path = scan.root / scan.paths[row]
+    try:
+        return path.read_bytes()
+    except OSError as error:  # not remembered as damage: once it is mended, the same file can be read
+        raise UserError(f"{path} cannot be read ({error.strerror}). Mend that or remove the file.") from error

@@ -1,12 +1,6 @@
 """A folder of photographs as a LightningDataModule."""
 
-import csv
-import hashlib
-import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -15,64 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from imgbench.data.cache import survey
 from imgbench.data.loading import Batch, EpochSampler, EvenBatches, ImageDataset, StreamingLoader, keep_batch
-from imgbench.data.scan import SPLITS, TEST, TRAIN, VAL, describe_skipped, scan
-from imgbench.data.split import SplitPlan, assign_splits, group_names
+from imgbench.data.split import SplitPlan
+from imgbench.data.table import ImageTable, read_table
 from imgbench.errors import UserError
 from imgbench.preprocessing import STATISTICS, Preprocessing
-
-log = logging.getLogger(__name__)
-
-
-class _LastLine:
-    """What a `csv.writer` takes for a file."""
-
-    def write(self, line: str) -> None:
-        self.line = line
-
-
-@dataclass
-class ImageTable:
-    """Every usable image: what `split.csv` holds. Row i of each array belongs to `paths[i]`, relative to `root`."""
-
-    root: Path
-    paths: list[str]
-    labels: np.ndarray  # (N,) int32, indices into class_names
-    groups: list[str]
-    splits: np.ndarray  # (N,) int8, indices into SPLITS
-    digests: np.ndarray  # (N, 16) uint8
-    class_names: list[str]
-
-    def csv_lines(self) -> Iterator[str]:
-        """The lines of `split.csv`; never all at once, since of a million images they take a quarter of a gigabyte."""
-        last = _LastLine()
-        writer = csv.writer(last, lineterminator="\n")
-        writer.writerow(["path", "class", "group", "split", "hash"])
-        for i, path in enumerate(self.paths):
-            yield last.line
-            row = [path, self.class_names[self.labels[i]], self.groups[i], SPLITS[self.splits[i]]]
-            writer.writerow([*row, self.digests[i].tobytes().hex()])
-        yield last.line
-
-    @cached_property
-    def hash(self) -> str:
-        """Identifies exactly these images in exactly these splits."""
-        sha = hashlib.sha256()
-        for line in self.csv_lines():
-            sha.update(line.encode("utf-8", "surrogateescape"))
-        return sha.hexdigest()[:32]
-
-    def duplicates_across(self, part: int) -> int:
-        """How many images of a split are, byte for byte, also in train."""
-        return self._also_trained(self.digests.view("V16").ravel(), part)
-
-    def groups_across(self, part: int) -> int:
-        """How many images of a split belong to a group that is also in train: possible where the folders divide."""
-        return self._also_trained(np.array(self.groups), part)
-
-    def _also_trained(self, keys: np.ndarray, part: int) -> int:
-        return int(np.isin(keys[self.splits == part], keys[self.splits == TRAIN]).sum())
 
 
 class ImageFolderDataModule(L.LightningDataModule):
@@ -86,7 +27,7 @@ class ImageFolderDataModule(L.LightningDataModule):
         short_side: resize the short side to this and crop the centre, instead of stretching; None stretches.
         normalize: `unit` (0 to 1), `imagenet`, or `train` (statistics of the training images).
         num_classes: stated, it must agree with what is found.
-        cache: see `imgbench.data.cache.survey`.
+        cache: see `imgbench.data.cache.decode_images`.
 
     Raises:
         UserError: by `setup`, when the folder cannot be used as it is.
@@ -115,7 +56,13 @@ class ImageFolderDataModule(L.LightningDataModule):
         self.stated_classes = num_classes
         self.preprocessing = Preprocessing(image_size, short_side)
         self._table: ImageTable | None = None
-        self._pixels: np.ndarray | None = None
+
+    @classmethod
+    def of_table(cls, table: ImageTable, preprocessing: Preprocessing) -> "ImageFolderDataModule":
+        """Images that are only evaluated, by the preprocessing of a trained model."""
+        data = cls(str(table.root), nn.Identity(), preprocessing.image_size, preprocessing.short_side)
+        data.plan, data.preprocessing, data._table = table.plan, preprocessing, table
+        return data
 
     @property
     def table(self) -> ImageTable:
@@ -128,66 +75,20 @@ class ImageFolderDataModule(L.LightningDataModule):
         return self.table.class_names
 
     def setup(self, stage: str = "fit") -> None:
-        if self._table is not None:
-            return
-        found = scan(self.root)
-        if self.stated_classes not in (None, len(found.class_names)):
-            raise UserError(
-                f"data.num_classes={self.stated_classes}, but {found.root} has {len(found.class_names)} class folders: "
-                f"{found.class_names}.\nSet data.num_classes={len(found.class_names)}, or null to take what is there."
-            )
-        read = survey(found, self.preprocessing, self.cache)
-        found.skipped["damaged"] += len(read.errors)
-        for row, reason in list(read.errors.items())[:10]:
-            log.warning("Left out, cannot be decoded: %s (%s)", found.root / found.paths[row], reason)
-        good = np.setdiff1d(np.arange(len(found.paths)), np.array(list(read.errors), np.int64))
-        paths = [found.paths[i] for i in good]
-        usable = replace(found, paths=paths, labels=found.labels[good], splits=found.splits[good])
-        groups = group_names(usable.paths, self.plan.group)
-        splits = assign_splits(usable, self.plan, groups)
-        self._table = ImageTable(
-            found.root, usable.paths, usable.labels, groups, splits, read.digests[good], found.class_names
-        )
-        self._pixels, self._pixel_rows = read.pixels, good
-        self.preprocessing = replace(self.preprocessing, **self._statistics())
-        counts = ", ".join(f"{(splits == part).sum()} {name}" for part, name in enumerate(SPLITS) if part in splits)
-        log.info(
-            "%s: %d images in %d classes (%s); left out: %s",
-            found.root,
-            len(usable.paths),
-            len(found.class_names),
-            counts,
-            describe_skipped(+found.skipped),
-        )
-        remedy = (
-            "remove them from one side" if (found.splits >= 0).any() else "data.split.group=REGEX keeps copies together"
-        )
-        for part in (VAL, TEST):
-            if number := self._table.duplicates_across(part):
-                log.warning(
-                    "%d of the %s images are byte for byte among the training images too: they flatter it; %s.",
-                    number,
-                    SPLITS[part],
-                    remedy,
-                )
-            if self.plan.group is not None and (number := self._table.groups_across(part)):
-                log.warning(
-                    "%d of the %s images belong to groups of data.split.group=%r that are among the training images "
-                    "too: they flatter it; move each group to one side.",
-                    number,
-                    SPLITS[part],
-                    self.plan.group,
-                )
+        if self._table is None:
+            self._table = read_table(self.root, self.preprocessing, self.plan, self.cache, self.stated_classes)
+            self.preprocessing = replace(self.preprocessing, intensity=self._table.intensity)
+            self.preprocessing = replace(self.preprocessing, **self._statistics())
 
     def _statistics(self) -> dict[str, tuple[float, ...]]:
         if self.normalize in STATISTICS:
             mean, std = STATISTICS[self.normalize]
             return {"mean": mean, "std": std}
         total, squares, number = np.zeros(3), np.zeros(3), 0
-        train = self.dataset(TRAIN)
+        train = self.dataset("train")
         # Streamed images are costly to decode; 2,048 of them, drawn from all classes, give three digits.
         order = np.random.default_rng(self.seed).permutation(len(train))
-        for start in range(0, len(order) if self._pixels is not None else min(len(order), 2048), 64):
+        for start in range(0, len(order) if self.table.pixels is not None else min(len(order), 2048), 64):
             images, _ = train.__getitems__(np.sort(order[start : start + 64]).tolist())
             values = self.preprocessing.center_crop(images).double().div_(255)
             total += values.sum((0, 2, 3)).numpy()
@@ -197,49 +98,47 @@ class ImageFolderDataModule(L.LightningDataModule):
         std = np.sqrt(np.maximum(squares / number - mean**2, 1e-6))  # a constant channel must not divide by zero
         return {"mean": tuple(mean.round(4).tolist()), "std": tuple(std.round(4).tolist())}
 
-    def rows(self, part: int | str) -> np.ndarray:
-        """Rows of `table` in a split (an index into SPLITS); for VAL those of TEST if the model is selected on it."""
-        part = SPLITS.index(part) if isinstance(part, str) else part
-        return np.flatnonzero(self.table.splits == (TEST if part == VAL and self.plan.selects_on_test else part))
+    def rows(self, split: str) -> np.ndarray:
+        """Rows of `table` in `train`, `val` or `test`; for `val` those of `test` if the model is selected on it."""
+        return self.table.rows("test" if split == "val" and self.plan.selects_on_test else split)
 
     @property
     def num_independent_val(self) -> int:
         """How many validation images are independent of each other: those of one group stand or fall together."""
-        rows = self.rows(VAL)
+        rows = self.rows("val")
         return len(rows) if self.plan.group is None else len({self.table.groups[i] for i in rows})
 
     def class_counts(self) -> np.ndarray:
         """(num_classes,) training images of each class."""
-        return np.bincount(self.table.labels[self.rows(TRAIN)], minlength=len(self.class_names))
+        return np.bincount(self.table.labels[self.rows("train")], minlength=len(self.class_names))
 
-    def dataset(self, part: int | str) -> ImageDataset:
+    def dataset(self, split: str) -> ImageDataset:
         """The images of a split as they are stored."""
-        table, rows = self.table, self.rows(part)
+        table, rows = self.table, self.rows(split)
         paths = [table.paths[i] for i in rows]
-        return ImageDataset(
-            table.root, paths, table.labels[rows], self.preprocessing, self._pixels, self._pixel_rows[rows]
-        )
+        return ImageDataset(table.root, paths, table.labels[rows], self.preprocessing, table.pixels, rows)
 
-    def loader(self, part: int | str, shuffle: bool = False) -> DataLoader[Batch]:
-        dataset = self.dataset(part)
+    def loader(self, split: str, shuffle: bool = False) -> DataLoader[Batch]:
+        """Batches of a split, in the order of its rows or, shuffled, in a new one in every epoch."""
+        dataset, cached = self.dataset(split), self.table.pixels is not None
         # Reading from the cache takes a millisecond a batch, less than handing it from another thread.
-        loader = DataLoader if self._pixels is not None else StreamingLoader
+        loader = DataLoader if cached else StreamingLoader
         sampler = EpochSampler(len(dataset), self.seed) if shuffle else range(len(dataset))
         return loader(
             dataset,
             batch_sampler=EvenBatches(sampler, self.batch_size, drop_last=False),
             collate_fn=keep_batch,
-            pin_memory=self._pixels is not None and torch.cuda.is_available(),
+            pin_memory=cached and torch.cuda.is_available(),
         )
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return self.loader(TRAIN, shuffle=True)
+        return self.loader("train", shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return self.loader(VAL)
+        return self.loader("val")
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        return self.loader(TEST)
+        return self.loader("test")
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         images, targets = batch

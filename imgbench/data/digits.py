@@ -16,13 +16,13 @@ from imgbench.errors import UserError
 def write_digits(root: Path) -> None:
     """Fills `root/<digit>/<index>.png` unless it exists; needs no network.
 
-    The digits come with scikit-learn: test part of https://archive.ics.uci.edu/dataset/80.
+    The digits come with scikit-learn: the test set of https://archive.ics.uci.edu/dataset/80.
     """
     if root.is_dir():
         return
     from sklearn.datasets import load_digits  # takes a second, and only the first run needs it
 
-    scans, targets = (np.asarray(part) for part in load_digits(return_X_y=True))
+    scans, targets = (np.asarray(values) for values in load_digits(return_X_y=True))
     root.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".digits-", dir=root.parent))
     for index, (image, target) in enumerate(zip(scans.reshape(-1, 8, 8), targets, strict=True)):

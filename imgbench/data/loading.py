@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
-from imgbench.preprocessing import DecodeError, Preprocessing, open_image, to_rgb
+from imgbench.preprocessing import Preprocessing
 
 Batch = tuple[Tensor, Tensor]
 
@@ -52,7 +51,7 @@ class ImageDataset(Dataset[Batch]):
         if self.pixels is not None:
             images = np.asarray(self.pixels[self.rows[indices]])
         else:
-            images = np.stack([self.preprocessing.resize(open_image(self.root / self.paths[i])) for i in indices])
+            images = np.stack([self.preprocessing.decode(self.root / self.paths[i]) for i in indices])
         return as_images(images), torch.from_numpy(self.labels[indices].astype(np.int64))
 
     def __getitem__(self, index: int) -> Batch:
@@ -113,45 +112,3 @@ class EpochSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.number)
         return map(int, order)
-
-
-def _array_to_image(array: np.ndarray) -> Image.Image:
-    if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
-        raise DecodeError(
-            f"an array of {array.dtype} {array.shape}; expected uint8 (height, width, 3) or (height, width)"
-        )
-    return Image.fromarray(array)
-
-
-def decode_batches(
-    sources: Sequence[Path | str | Image.Image | np.ndarray], preprocessing: Preprocessing, batch_size: int = 32
-) -> Iterator[tuple[list[int], Tensor, dict[int, str]]]:
-    """Decodes files, PIL images or arrays (H, W, 3) uint8 in threads, a batch ahead of the consumer.
-
-    Yields the indices of the images that could be decoded, the images (n, 3, image_size, image_size) uint8, and for the
-    others why not.
-    """
-
-    def decode(source: Path | str | Image.Image | np.ndarray) -> np.ndarray | str:
-        try:
-            if isinstance(source, np.ndarray):
-                source = _array_to_image(source)
-            image = to_rgb(source) if isinstance(source, Image.Image) else open_image(source)
-            return preprocessing.resize(image)[preprocessing.center, preprocessing.center]
-        except (DecodeError, OSError, ValueError) as error:
-            return str(error)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-
-        def submit(start: int) -> list:
-            return [pool.submit(decode, source) for source in sources[start : start + batch_size]]
-
-        ahead = submit(0)
-        for start in range(0, len(sources), batch_size):
-            futures, ahead = ahead, submit(start + batch_size)
-            decoded = [future.result() for future in futures]
-            good = [i for i, pixels in enumerate(decoded) if not isinstance(pixels, str)]
-            size = preprocessing.image_size
-            pixels = np.stack([decoded[i] for i in good]) if good else np.empty((0, size, size, 3), np.uint8)
-            errors = {start + i: reason for i, reason in enumerate(decoded) if isinstance(reason, str)}
-            yield [start + i for i in good], as_images(pixels), errors

@@ -1,32 +1,32 @@
 """Finds the images of a data set: which files, which class, and which split if the folders say so."""
 
 import os
-import re
+import shlex
 from array import array
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from imgbench.data.layout import LAYOUTS, advice, describe_tree, folder_that_would_do, setting
+from imgbench.data.walk import Walk, describe_left_out, images_in, natural_sort, visible_folders
 from imgbench.errors import UserError
 
 SPLITS = ("train", "val", "test")
 TRAIN, VAL, TEST = range(3)
+NO_SPLIT = -1
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-LAYOUTS = """Expected one of
-  {root}/<class>/*.jpg
-  {root}/{{train,val,test}}/<class>/*.jpg      (val and test may be missing; valid and validation mean val)"""
+ARCHIVES = {".zip", ".rar", ".7z", ".tar", ".gz", ".tgz"}
 
 
 @dataclass
 class Scan:
     """The images below `root`, sorted by split, class and name; row i of each array belongs to `paths[i]`.
 
-    `paths` are relative to `root` with forward slashes; `splits` holds indices into `SPLITS`, or -1 where the folders
-    do not tell; `stamps` are (size in bytes, modification time in ns), which tell a changed file.
+    `paths` are relative to `root` with forward slashes; `splits` holds indices into `SPLITS`, or NO_SPLIT where the
+    folders do not tell; `stamps` are (size in bytes, modification time in ns), which tell a changed file; `left_out`
+    are the paths that were passed over, by reason; `notes` are sentences that the user should read.
     """
 
     root: Path
@@ -35,182 +35,157 @@ class Scan:
     splits: np.ndarray  # (N,) int8
     stamps: np.ndarray  # (N, 2) int64
     class_names: list[str]
-    skipped: Counter[str] = field(default_factory=Counter)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
-def natural_key(name: str) -> str:
-    """Sorts "2" before "10" and "img9" before "img10".
+@dataclass(frozen=True)
+class _Place:
+    """A folder of class folders."""
 
-    A string, since a tuple for each of a million names takes half a gigabyte: each number is written as how many digits
-    it has, and then these.
-    """
-    return re.sub(r"\d+", _sortable_number, name)
-
-
-def _sortable_number(match: re.Match[str]) -> str:
-    digits = str(int(match[0]))
-    return f"\0{chr(len(digits))}{digits}"
-
-
-def natural_sort(names: Iterable[str]) -> list[str]:
-    """In the order of `natural_key`; the names themselves decide between "1" and "01"."""
-    return sorted(sorted(names), key=natural_key)
-
-
-def looks_like_image(head: bytes) -> bool:
-    """Whether the first 12 bytes are those of a JPEG, PNG, GIF, BMP, TIFF or WebP file."""
-    return head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")) or (
-        head[:4] == b"RIFF" and head[8:12] == b"WEBP"
-    )
-
-
-def _image_files(folder: str, skipped: Counter[str]) -> Iterator[tuple[str, int, int]]:
-    """Yields (path, size, mtime_ns) of every image below `folder`, in an order that does not depend on the disk."""
-    subfolders: list[str] = []
-    images: dict[str, tuple[int, int]] = {}
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith(".") or entry.name == "__MACOSX":
-                skipped["hidden"] += 1
-            elif entry.is_dir():
-                subfolders.append(entry.name)
-            elif not entry.is_file():
-                skipped["broken links"] += 1
-            else:
-                stat = entry.stat()
-                if stat.st_size == 0:
-                    skipped["empty files"] += 1
-                elif _is_image(entry):
-                    images[entry.name] = stat.st_size, stat.st_mtime_ns
-                else:
-                    skipped["other files"] += 1
-    for name in natural_sort(images):
-        yield os.path.join(folder, name), *images.pop(name)  # noqa: PTH118
-    for name in natural_sort(subfolders):
-        yield from _image_files(os.path.join(folder, name), skipped)  # noqa: PTH118
-
-
-def _is_image(entry: "os.DirEntry[str]") -> bool:
-    # A usual ending is believed here, since opening a million files takes minutes; a wrong one shows in decoding.
-    if os.path.splitext(entry.name)[1].lower() in IMAGE_ENDINGS:  # noqa: PTH122 a Path per file costs memory and time
-        return True
-    with open(entry.path, "rb") as file:  # noqa: PTH123
-        return looks_like_image(file.read(12))
-
-
-def class_folders(folder: Path) -> list[str]:
-    """The visible sub-folders of `folder`, numbers in numeric order."""
-    names = [e.name for e in folder.iterdir() if e.is_dir() and not e.name.startswith(".") and e.name != "__MACOSX"]
-    return natural_sort(names)
-
-
-def describe_tree(root: Path, limit: int = 12) -> str:
-    """What a user would want to see of a folder that has the wrong shape."""
-    lines = []
-    for entry in [root / name for name in natural_sort(os.listdir(root))[: limit + 1]]:  # noqa: PTH208
-        inside = f"  ({sum(1 for _ in entry.iterdir())} entries)" if entry.is_dir() else ""
-        lines.append(f"  {entry.name}{'/' if entry.is_dir() else ''}{inside}")
-    if len(lines) > limit:
-        lines[limit] = "  ..."
-    return "\n".join(lines) or "  (nothing)"
+    split: int
+    folder: Path
+    class_names: list[str]
 
 
 def scan(root: str | Path, option: str = "data.root", min_classes: int = 2) -> Scan:
     """Lists the images of a data set in one of the two layouts of `LAYOUTS`.
 
+    A val or test folder may lack classes, but has none that train does not have. One without class folders is left out.
+
     Raises:
-        UserError: the folder is missing, has another shape, one class only, or splits with different classes;
+        UserError: the folder is missing, has another shape, one class only, or a class without training images;
             `option` is how the message names the setting that mends it.
     """
     root = Path(root).expanduser()
-    expected = LAYOUTS.format(root=root)
-    mend = f"Point {option} at the folder that holds the class folders, for example {option}=/my/photos"
-    if option == "data.root":
+    _require_folder(root, option)
+    walk, notes = Walk(root), []
+    try:
+        places = list(_places(walk, root, option, notes))
+        class_names = places[0].class_names
+        _require_readable_names(class_names, root, option)
+        if len(class_names) < min_classes:
+            raise UserError(
+                f"{option}: {places[0].folder} has {len(class_names)} class folder(s), but at least {min_classes} are "
+                f"needed.\n{LAYOUTS.format(root=root)}\nFound\n{describe_tree(root)}\n"
+                f"{advice(root, option, class_names)}"
+            )
+        result = _collect(walk, root, places)
+        _require_images(result, places, option)
+    except PermissionError as error:
+        raise UserError(f"{option}: {error.filename} cannot be read: {error.strerror}.") from error
+    result.notes = notes
+    return result
+
+
+def _require_folder(root: Path, option: str) -> None:
+    if root.is_dir():
+        return
+    found = "a file" if root.exists() else "nothing"
+    mend = (
+        f"Point {option} at the folder that holds the class folders, for example {setting(option, Path('/my/photos'))}"
+    )
+    if root.suffix.lower() in ARCHIVES and root.exists():
+        mend = f"Unpack it, and point {option} at the folder that holds the class folders."
+    elif option == "data.root":
         mend += "\n(the named data sets lie below data_dir, which the environment variable IMGBENCH_DATA sets)"
-    if not root.is_dir():
-        found = "a file" if root.exists() else "nothing"
-        raise UserError(f"{option}: {root} should be a folder of images, but there is {found}.\n{expected}\n{mend}")
-    folders = class_folders(root)
-    split_folders = [name for name in folders if name.lower() in SPLIT_FOLDERS]
-    if split_folders and "train" not in [name.lower() for name in split_folders]:
-        split_folders = []  # a class may well be called "test"
-    extra = [name for name in folders if split_folders and name not in split_folders]
-    result = Scan(root, [], np.empty(0, np.int32), np.empty(0, np.int8), np.empty((0, 2), np.int64), [])
-    if split_folders:
-        folder_of: dict[str, str] = {}
-        for name in split_folders:
-            split = SPLIT_FOLDERS[name.lower()]
-            if split in folder_of:
-                raise UserError(f"{option}: {root} has two folders for the split {split!r}: {split_folders}.")
-            folder_of[split] = name
-        train = root / folder_of["train"]
-        result.class_names = class_folders(train)
-        for name in split_folders:
-            names = class_folders(root / name)
-            if set(names) != set(result.class_names):
-                missing = sorted(set(result.class_names) - set(names))
-                unknown = sorted(set(names) - set(result.class_names))
-                raise UserError(
-                    f"{option}: the classes of {root / name} differ from those of {train}: "
-                    f"missing {missing or 'none'}, additional {unknown or 'none'}.\n"
-                    "Every split needs the same class folders; rename, add or remove them."
-                )
-        places = sorted((SPLITS.index(split), name) for split, name in folder_of.items())
-        result.skipped["folders beside the splits"] += len(extra)
-    else:
-        result.class_names = folders
-        places = [(-1, "")]
-    for name in result.class_names:
+    raise UserError(
+        f"{option}: {root} should be a folder of images, but there is {found}.\n{LAYOUTS.format(root=root)}\n{mend}"
+    )
+
+
+def _require_readable_names(class_names: list[str], root: Path, option: str) -> None:
+    for name in class_names:
         if any("\udc80" <= character <= "\udcff" for character in name):  # how Python shows bytes that are no UTF-8
             raise UserError(
                 f"{option}: {root} has a class folder whose name is not UTF-8: {name!r}.\nRename it; a whole folder "
                 "with names in a legacy encoding is converted by, for example, convmv -f gbk -t utf8 -r --notest DIR."
             )
-    if len(result.class_names) < min_classes:
-        raise UserError(
-            f"{option}: {root} has {len(result.class_names)} class folder(s), but at least {min_classes} are needed.\n"
-            f"{expected}\nFound\n{describe_tree(root)}\n{mend}"
-        )
-    try:
-        _collect(result, places)
-    except PermissionError as error:
-        raise UserError(f"{option}: {error.filename} cannot be read: {error.strerror}.") from error
-    _require_images(result, places, option)
-    return result
 
 
-def _collect(result: Scan, places: list[tuple[int, str]]) -> None:
-    labels, splits, stamps = array("i"), array("b"), array("q")  # a million Python numbers would take 36 MB each
-    prefix = len(str(result.root)) + 1
-    for split, folder in places:
-        for label, class_name in enumerate(result.class_names):
-            for path, size, mtime in _image_files(os.path.join(result.root, folder, class_name), result.skipped):  # noqa: PTH118
-                result.paths.append(path[prefix:].replace(os.sep, "/"))
-                labels.append(label)
-                splits.append(split)
-                stamps.extend((size, mtime))
-    result.labels = np.array(labels, np.int32)
-    result.splits = np.array(splits, np.int8)
-    result.stamps = np.array(stamps, np.int64).reshape(-1, 2)
-    result.skipped = +result.skipped  # drop the zeros
-
-
-def _require_images(result: Scan, places: list[tuple[int, str]], option: str) -> None:
-    for split, folder in places:
-        counts = np.bincount(result.labels[result.splits == split], minlength=len(result.class_names))
-        empty = [name for name, count in zip(result.class_names, counts, strict=True) if count == 0]
-        if empty:
+def _places(walk: Walk, root: Path, option: str, notes: list[str]) -> Iterator[_Place]:
+    """The folders of class folders: `root`, or those of the splits, train first."""
+    folders = visible_folders(root)
+    split_folders = [name for name in folders if name.lower() in SPLIT_FOLDERS]
+    if "train" not in [name.lower() for name in split_folders]:  # then a class may well be called "test"
+        yield _Place(NO_SPLIT, root, walk.without_second_names(root, folders))
+        _leave_out_unlabelled(walk, root)
+        return
+    folder_of: dict[str, Path] = {}
+    for name in walk.without_second_names(root, split_folders):
+        split = SPLIT_FOLDERS[name.lower()]
+        if split in folder_of:
+            raise UserError(f"{option}: {root} has two folders for the split {split!r}: {split_folders}.")
+        folder_of[split] = root / name
+    for name in folders:
+        if name not in split_folders:
+            walk.leave_out(str(root / name), "folder beside the splits")
+    known: list[str] = []
+    for split, name in enumerate(SPLITS):
+        if (folder := folder_of.get(name)) is None:
+            continue
+        class_names = walk.without_second_names(folder, visible_folders(folder))
+        unlabelled = _leave_out_unlabelled(walk, folder)
+        if split == TRAIN:
+            known = class_names
+        elif not class_names:
+            note = f"{folder} has {unlabelled or 'no'} images and no class folders: it counts as if it were not there."
+            if unlabelled:
+                note += f" To classify them, once trained: python -m imgbench.predict RUN {shlex.quote(str(folder))}"
+            notes.append(note)
+            continue
+        elif unknown := natural_sort(set(class_names) - set(known)):
             raise UserError(
-                f"{option}: no images in the class folder(s) {empty} of {result.root / folder} "
-                f"(left out: {describe_skipped(result.skipped)}).\nAdd images to them or remove the folder(s)."
+                f"{option}: {folder} has class folders that {folder_of['train']} lacks: {unknown}.\nIt has {known}; "
+                "rename the folders, remove them, or add them to train. Images without a class are for "
+                f"python -m imgbench.predict RUN {shlex.quote(str(folder))}"
             )
+        yield _Place(split, folder, class_names)
 
 
-def describe_skipped(skipped: Counter[str]) -> str:
-    """For example `3 hidden, 1 empty files`; `nothing` if nothing was."""
-    return ", ".join(f"{count} {what}" for what, count in sorted(skipped.items())) or "nothing"
+def _leave_out_unlabelled(walk: Walk, folder: Path) -> int:
+    number = 0
+    for path in images_in(folder):
+        walk.leave_out(path, "unlabelled image")
+        number += 1
+    return number
 
 
-def images_below(folder: Path) -> list[Path]:
-    """All images of a folder and its sub-folders, whatever their class."""
-    return [Path(path) for path, _, _ in _image_files(str(folder), Counter())]
+def _collect(walk: Walk, root: Path, places: list[_Place]) -> Scan:
+    paths: list[str] = []
+    labels, splits, stamps = array("i"), array("b"), array("q")  # a million Python numbers would take 36 MB each
+    walk.add_places(place.folder / name for place in places for name in place.class_names)
+    for place in places:
+        own = set(place.class_names)
+        for label, class_name in enumerate(places[0].class_names):
+            if class_name not in own:
+                continue
+            for path, size, mtime in walk.images(os.path.join(place.folder, class_name)):  # noqa: PTH118
+                paths.append(walk.relative(path))
+                labels.append(label)
+                splits.append(place.split)
+                stamps.extend((size, mtime))
+    return Scan(
+        root,
+        paths,
+        np.array(labels, np.int32),
+        np.array(splits, np.int8),
+        np.array(stamps, np.int64).reshape(-1, 2),
+        places[0].class_names,
+        walk.left_out,
+    )
+
+
+def _require_images(result: Scan, places: list[_Place], option: str) -> None:
+    """Every class has images to train on; every split has some at all."""
+    for place in places:
+        counts = np.bincount(result.labels[result.splits == place.split], minlength=len(result.class_names))
+        own = set(place.class_names)
+        empty = [name for name, n in zip(result.class_names, counts, strict=True) if n == 0 and name in own]
+        if empty and (place.split in (NO_SPLIT, TRAIN) or not counts.any()):
+            below = folder_that_would_do(result.root)
+            hint = f"\nIs it {below} that you mean? Then: {setting(option, below)}" if below else ""
+            raise UserError(
+                f"{option}: no images in the class folder(s) {empty} of {place.folder} "
+                f"(left out: {describe_left_out(result.left_out)}).\nAdd images to them or remove the folder(s).{hint}"
+            )

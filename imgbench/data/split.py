@@ -2,11 +2,12 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Collection, Container
 from dataclasses import dataclass
 
 import numpy as np
 
-from imgbench.data.scan import SPLITS, TEST, TRAIN, VAL, Scan
+from imgbench.data.scan import NO_SPLIT, SPLITS, TEST, TRAIN, VAL, Scan
 from imgbench.errors import UserError
 
 
@@ -30,8 +31,8 @@ class SplitPlan:
         return self.val == "test"
 
 
-def group_names(paths: list[str], pattern: str | None) -> list[str]:
-    """The group of each path; without a pattern, none.
+def group_names(paths: list[str], pattern: str | None, without: Container[int] = ()) -> list[str]:
+    """The group of each path; "" without a pattern, and in the rows `without`.
 
     Raises:
         UserError: the pattern is no regular expression, or does not match a file's name.
@@ -42,35 +43,39 @@ def group_names(paths: list[str], pattern: str | None) -> list[str]:
         regex = re.compile(pattern)
     except re.error as error:
         raise UserError(f"data.split.group={pattern!r} is not a regular expression: {error}.") from error
-    names = []
-    for path in paths:
+    groups = []
+    for row, path in enumerate(paths):
         name = path.rsplit("/", 1)[-1]
         match = regex.search(name)
-        group = match and match[1 if regex.groups else 0]
+        group = "" if row in without else match and match[1 if regex.groups else 0]
         if group is None:
             raise UserError(
                 f"data.split.group={pattern!r} does not match {name!r}; "
                 "every file needs a group, so widen the expression or rename the file."
             )
-        names.append(group)
-    return names
+        groups.append(group)
+    return groups
 
 
-def assign_splits(scan: Scan, plan: SplitPlan, groups: list[str]) -> np.ndarray:
+def assign_splits(scan: Scan, plan: SplitPlan, groups: list[str], without: Collection[int] = ()) -> np.ndarray:
     """(N,) int8 of indices into SPLITS; what the folders already say is kept, what is missing is carved out of train.
 
+    The rows `without` come into no split.
+
     Raises:
-        UserError: a class or the whole has too few images for the parts asked for.
+        UserError: a class or the whole has too few images for the splits asked for.
     """
-    splits = np.where(scan.splits < 0, TRAIN, scan.splits).astype(np.int8)
+    splits = np.where(scan.splits == NO_SPLIT, TRAIN, scan.splits).astype(np.int8)
+    splits[list(without)] = NO_SPLIT
+    undivided = int(((scan.splits == NO_SPLIT) & (splits != NO_SPLIT)).sum())
+    # Shares are of the whole that the folders left undivided, so that val=0.15 means the same with or without test.
+    whole = undivided or int((splits == TRAIN).sum())
     rng = np.random.default_rng(plan.seed)
     _check_shares(plan)
-    for part, share in ((TEST, plan.test), (VAL, plan.val)):
-        if (splits == part).any() or (part == VAL and plan.selects_on_test):
+    for split, share in ((TEST, plan.test), (VAL, plan.val)):
+        if (splits == split).any() or (split == VAL and plan.selects_on_test):
             continue
         assert not isinstance(share, str)
-        # Shares are of the whole that the folders left undivided, so that val=0.15 means the same with or without test.
-        whole = int((scan.splits < 0).sum()) or int((scan.splits == TRAIN).sum())
         wanted = share if isinstance(share, int) else round(share * whole)
         candidates = np.flatnonzero(splits == TRAIN)
         if plan.group is not None:
@@ -79,7 +84,7 @@ def assign_splits(scan: Scan, plan: SplitPlan, groups: list[str]) -> np.ndarray:
             chosen = draw_stratified(candidates, scan.labels, wanted, rng)
         else:
             chosen = rng.permutation(candidates)[:wanted]
-        splits[chosen] = part
+        splits[chosen] = split
     _require_every_class(scan, splits, plan)
     return splits
 
@@ -138,16 +143,18 @@ def _draw_groups(
 
 
 def _require_every_class(scan: Scan, splits: np.ndarray, plan: SplitPlan) -> None:
-    for part, name in enumerate(SPLITS):
-        if part == VAL and plan.selects_on_test:
+    """Every class has images in train, and in what is carved out of train; a folder for val or test may lack some."""
+    drawn = [split for split in (TRAIN, VAL, TEST) if split == TRAIN or split not in scan.splits]
+    for split in drawn:
+        if split == VAL and plan.selects_on_test:
             continue
-        counts = np.bincount(scan.labels[splits == part], minlength=len(scan.class_names))
-        for class_name, count in zip(scan.class_names, counts, strict=True):
-            if count == 0:
-                total = int((scan.labels == scan.class_names.index(class_name)).sum())
-                unit = "images" if plan.group is None else "images in groups"
-                raise UserError(
-                    f"data.split: class {class_name!r} has {total} {unit}, and none of them came into {name!r}.\n"
-                    "Each class needs at least one image for each of train, val and test: add images, remove the class "
-                    "folder, change data.split.seed, or use data.split.stratify=true."
-                )
+        counts = np.bincount(scan.labels[splits == split], minlength=len(scan.class_names))
+        for label in np.flatnonzero(counts == 0):
+            total = int((scan.labels[splits != NO_SPLIT] == label).sum())
+            unit = "images" if plan.group is None else "images in groups"
+            needed = [SPLITS[one] for one in drawn if not (one == VAL and plan.selects_on_test)]
+            raise UserError(
+                f"data.split: class {scan.class_names[label]!r} has {total} {unit}, and none of them came into "
+                f"{SPLITS[split]!r}.\nEach class needs at least one image for each of {', '.join(needed)}: add images, "
+                "remove the class folder, change data.split.seed, or use data.split.stratify=true."
+            )

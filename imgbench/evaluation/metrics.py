@@ -61,9 +61,10 @@ def macro_f1_interval(confusion: np.ndarray, samples: int = 2000, seed: int = 0)
     draws = rng.multinomial(n, confusion.ravel()[cells] / n, size=samples)
     true, predicted = np.divmod(cells, k)
     hits = draws @ ((true == predicted)[:, None] * np.eye(k)[true])
-    seen = draws @ (np.eye(k)[true] + np.eye(k)[predicted])  # 2 TP + FP + FN of each class
+    there = draws @ np.eye(k)[true]  # TP + FN of each class
+    seen = there + draws @ np.eye(k)[predicted]  # 2 TP + FP + FN
     # As in the value itself, a class that a draw does not contain does not count; as 0 it would pull the interval down.
-    f1 = np.divide(2 * hits, seen, out=np.full_like(hits, np.nan), where=seen > 0)
+    f1 = np.divide(2 * hits, seen, out=np.full_like(hits, np.nan), where=there > 0)
     low, high = np.percentile(np.nanmean(f1, 1), [2.5, 97.5])
     return float(low), float(high)
 
@@ -71,6 +72,7 @@ def macro_f1_interval(confusion: np.ndarray, samples: int = 2000, seed: int = 0)
 def classification_metrics(predictions: Predictions, split: str) -> dict[str, Number]:
     """Accuracy, macro F1, and precision and recall of each class, named `<split>/...`.
 
+    A class without images is not measured: it does not count in macro F1, and its precision and recall are undefined.
     Intervals: Wilson for proportions, bootstrap over images for macro F1. They assume independent images.
     """
     confusion = confusion_matrix(predictions)
@@ -78,16 +80,25 @@ def classification_metrics(predictions: Predictions, split: str) -> dict[str, Nu
     targets = torch.from_numpy(predictions.targets)
     predicted = torch.from_numpy(predictions.predicted)
     low, high = macro_f1_interval(confusion)
-    macro_f1 = float(multiclass_f1_score(predicted, targets, k, average="macro"))
+    images = confusion.sum(1)  # of each class
+    macro_f1 = float(multiclass_f1_score(predicted, targets, k, average="none").numpy()[images > 0].mean())
     metrics = {
         f"{split}/acc": proportion(int(np.trace(confusion)), n),
         f"{split}/macro_f1": {"value": macro_f1, "low": low, "high": high, "n": n},
     }
     for i, name in enumerate(predictions.class_names):
         hits = int(confusion[i, i])
-        metrics[f"{split}/precision/{name}"] = proportion(hits, int(confusion[:, i].sum()))
-        metrics[f"{split}/recall/{name}"] = proportion(hits, int(confusion[i].sum()))
+        metrics[f"{split}/precision/{name}"] = proportion(hits, int(confusion[:, i].sum()) if images[i] else 0)
+        metrics[f"{split}/recall/{name}"] = proportion(hits, int(images[i]))
     return metrics
+
+
+def unmeasured_classes(metrics: dict[str, Number], split: str) -> list[str]:
+    """The classes of which there were no images."""
+    recall = f"{split}/recall/"
+    return [
+        name.removeprefix(recall) for name, number in metrics.items() if name.startswith(recall) and not number["n"]
+    ]
 
 
 def describe(number: Number) -> str:

@@ -150,8 +150,8 @@ def draw_grid(images: np.ndarray, names: Sequence[str], output: Path | None, tit
 
 
 @_names_as_they_are()
-def draw_verdict(image: np.ndarray, text: str, output: Path | None) -> Figure:
-    """One image (H, W, 3) uint8 under its verdict."""
+def draw_prediction(image: np.ndarray, text: str, output: Path | None) -> Figure:
+    """One image (H, W, 3) uint8 under its prediction."""
     height, width = image.shape[:2]
     scale = 6 / max(height, width)
     inches = max(width * scale, 3.5)
@@ -167,17 +167,17 @@ def draw_verdict(image: np.ndarray, text: str, output: Path | None) -> Figure:
 
 @_names_as_they_are()
 def draw_probabilities(
-    verdicts: Sequence[Mapping[str, float]], titles: Sequence[str], output: Path | None, most: int = 10
+    predictions: Sequence[Mapping[str, float]], titles: Sequence[str], output: Path | None, most: int = 10
 ) -> Figure:
-    """For each image the probabilities of its `most` likely classes as bars; the verdict is the one in orange."""
-    columns = min(len(verdicts), 3)
-    rows = -(-len(verdicts) // columns)
-    height = 0.9 + 0.22 * min(most, max(map(len, verdicts)))
+    """For each image the probabilities of its `most` likely classes as bars; the prediction is the one in orange."""
+    columns = min(len(predictions), 3)
+    rows = -(-len(predictions) // columns)
+    height = 0.9 + 0.22 * min(most, max(map(len, predictions)))
     figure = Figure(figsize=(4 * columns, height * rows), layout="constrained")
-    for axes in figure.subplots(rows, columns, squeeze=False).flat[len(verdicts) :]:
+    for axes in figure.subplots(rows, columns, squeeze=False).flat[len(predictions) :]:
         axes.axis("off")
-    for axes, verdict, title in zip(figure.axes, verdicts, titles, strict=False):
-        ranked = sorted(verdict.items(), key=lambda item: -item[1])[:most]
+    for axes, prediction, title in zip(figure.axes, predictions, titles, strict=False):
+        ranked = sorted(prediction.items(), key=lambda item: -item[1])[:most]
         colors = [ORANGE, *[BLUE] * (len(ranked) - 1)]
         axes.barh(range(len(ranked)), [probability for _, probability in ranked], color=colors)
         axes.set_yticks(range(len(ranked)), [_shortened(name) for name, _ in ranked], fontsize=8)

@@ -1,6 +1,7 @@
 """From a composed configuration to the objects of a run."""
 
 import importlib.util
+import logging
 from collections.abc import Mapping, Sequence
 from inspect import isclass
 from pathlib import Path
@@ -18,14 +19,17 @@ from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
 from imgbench.experiment.compose import choices, explain
 from imgbench.experiment.defaults import default_epochs, default_learning_rate
+from imgbench.inspection.leaks import find_leaks
 from imgbench.models.layers import normalises_batches
 from imgbench.models.summary import model_table
 from imgbench.preprocessing import Preprocessing
-from imgbench.run import NODES, Run
+from imgbench.run import NODES, Run, trust_target
 from imgbench.training.callbacks import run_of_checkpoint
-from imgbench.training.checkpoint import AtomicCheckpointIO
+from imgbench.training.checkpoint import AtomicCheckpointIO, upgrade
 from imgbench.training.classifier import ImageClassifier, build_model
 from imgbench.training.fast import FastSettings, supports_fused
+
+log = logging.getLogger(__name__)
 
 # Beyond these, libraries fail late, and with an error that names no option.
 RANGES = {
@@ -120,6 +124,8 @@ def build_data(config: DictConfig) -> ImageFolderDataModule:
         raise UserError("data.root is not set. Point it at your photographs: data=folder data.root=/my/photos")
     data: ImageFolderDataModule = create(config.data, augment=create(config.augment), seed=config.seed)
     data.setup()
+    for message in find_leaks(data.table):
+        log.warning("%s", message)
     config.data.num_classes = len(data.class_names)
     config.data.root = str(data.table.root.resolve())
     return data
@@ -136,6 +142,7 @@ def build_classifier(
     if settings.fused_optimizer and supports_fused(optimizer["_target_"]):
         optimizer["fused"] = True
     objective = {**plain(config.objective), **facts}
+    trust_target(config.model["_target_"])
     return create(
         objective,
         model=plain(config.model),
@@ -172,6 +179,7 @@ def apply_defaults(config: DictConfig, images: int) -> None:
 
 def _will_normalise(config: DictConfig) -> bool:
     model = plain(config.model)
+    trust_target(model["_target_"])
     with torch.device("meta"):  # shapes without memory, and without weights that would have to be fetched
         return normalises_batches(build_model({**model, "pretrained": False} if "pretrained" in model else model))
 
@@ -252,9 +260,10 @@ def check_resume(ckpt_path: str | None, classifier: ImageClassifier, max_epochs:
     if not path.is_file():
         raise UserError(f"ckpt_path={path} does not exist. Resume from a run's checkpoints/last.ckpt.")
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        saved = upgrade(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
         known = _what_must_agree(saved["hyper_parameters"])
         done = saved["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        groups = [len(state["param_groups"]) for state in saved.get("optimizer_states", [])]
     except Exception as error:
         raise UserError(
             f"ckpt_path={path} is no checkpoint of imgbench, or a damaged one; no code in it was run."
@@ -269,6 +278,17 @@ def check_resume(ckpt_path: str | None, classifier: ImageClassifier, max_epochs:
                 f"ckpt_path={path} was trained with {name} {known[name]}, but the configuration has {own}.\n"
                 "Resume with the run's: python -m imgbench.train --config-dir RUN --config-name config ckpt_path=..."
             )
+    if groups != [len(classifier.parameter_groups())]:
+        then, now = (
+            hparams["optimizer"].get("weight_decay") for hparams in (saved["hyper_parameters"], classifier.hparams)
+        )
+        raise UserError(
+            f"ckpt_path={path} is of an earlier version of imgbench, which let norms and biases decay as well: its "
+            "optimizer cannot go on in this one. Train anew."
+            if bool(then) == bool(now)
+            else f"ckpt_path={path} was trained with optimizer.weight_decay={then}, but the configuration has {now}: a "
+            "resumed run can change how much decays, but not whether anything does."
+        )
     if max_epochs is None or not 0 <= max_epochs <= done:
         return
     run = Run(run_of_checkpoint(path))

@@ -33,7 +33,8 @@ from imgbench.models.summary import model_table
 from imgbench.run import Run, first_process, write_atomically
 from imgbench.training import fast
 from imgbench.training.callbacks import progress_bar, run_of_checkpoint
-from imgbench.training.classifier import ImageClassifier, load_classifier
+from imgbench.training.checkpoint import load_classifier
+from imgbench.training.classifier import ImageClassifier
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def begin(run: Run, experiment: Experiment) -> ImageClassifier:
     if first_process():
         run.forget_results()
         run.write_config(storable(config))
-        write_atomically(run.path / "split.csv", data.table.csv_lines(), errors="surrogateescape")
+        write_table(run, data)
         run.note(
             device=experiment.device,
             precision=settings.precision,
@@ -139,6 +140,13 @@ def begin(run: Run, experiment: Experiment) -> ImageClassifier:
         write_grid(data, run)
     fast.prepare(classifier, settings)
     return classifier
+
+
+def write_table(run: Run, data: ImageFolderDataModule) -> None:
+    """`split.csv`, and `left_out.csv` where a file of the data's folder is no image of the table."""
+    write_atomically(run.path / "split.csv", data.table.csv_lines(), errors="surrogateescape")
+    if any(True for _ in data.table.left_out):
+        write_atomically(run.path / "left_out.csv", data.table.left_out_lines(), errors="surrogateescape")
 
 
 def kept_widths(config: DictConfig, start: ImageClassifier | None) -> dict[str, list[int]] | None:

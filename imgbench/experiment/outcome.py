@@ -1,16 +1,20 @@
 """What a run shows before it is trained, the images it sees, and after it: how good its model is."""
 
 import shlex
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from omegaconf import OmegaConf
 
 from imgbench.data.datamodule import ImageFolderDataModule
-from imgbench.evaluation.metrics import describe
+from imgbench.errors import UserError
+from imgbench.evaluation.metrics import Number, classification_metrics, describe, unmeasured_classes
 from imgbench.evaluation.plots import draw_curves, draw_grid
 from imgbench.evaluation.results import SELECTED_ON_TEST, write_report, write_results
 from imgbench.experiment.build import build_data
+from imgbench.inference.labelled import images_of_folder, images_of_run
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Predictor
 from imgbench.run import Run
@@ -64,3 +68,65 @@ def conclude(run: Run, data: ImageFolderDataModule | None = None, announce: bool
     place = shlex.quote(str(run.shown))
     print(f"Next           python -m imgbench.evaluate {place}")
     print(f"               python -m imgbench.predict {place} IMAGE...")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model is worth on a split, and what a reader must know of it."""
+
+    split: str
+    title: str  # of which model, on which images
+    class_names: list[str]
+    metrics: dict[str, Number]
+    left_out: list[str]
+    notes: list[str]
+
+    def table(self) -> str:
+        """Accuracy, macro F1, and a line per class, each with its interval."""
+        width = max(len(name) for name in [*self.class_names, "macro F1"])
+        lines = [*(f"Left out: {line}" for line in self.left_out), *(f"Note: {note}." for note in self.notes)]
+        lines += [
+            self.title,
+            f"{self.split} accuracy  {describe(self.metrics[f'{self.split}/acc'])}",
+            f"{self.split} macro F1  {describe(self.metrics[f'{self.split}/macro_f1'])}",
+        ]
+        for kind in ("precision", "recall"):
+            lines.append(f"\n{kind}")
+            lines += [
+                f"  {name:<{width}}  {describe(self.metrics[f'{self.split}/{kind}/{name}'])}"
+                for name in self.class_names
+            ]
+        if missing := unmeasured_classes(self.metrics, self.split):
+            lines.append(
+                f"\nNot measured, for want of images: {', '.join(missing)}. Macro F1 is that of the other classes."
+            )
+        return "\n".join(lines)
+
+
+def evaluate(path: Path, split: str, folder: Path | None = None, output: Path | None = None) -> Evaluation:
+    """Measures a run directory, a checkpoint or an ONNX file on a split of its own, or of another folder.
+
+    Raises:
+        UserError: no model or no images, or a class that the model does not know.
+    """
+    model = Predictor.load(path).model
+    selected_on_test = folder is None and bool(model.provenance.get("selected_on_test"))
+    if folder is not None:
+        data, notes = images_of_folder(folder, split, model), []
+    else:
+        split = "test" if selected_on_test and split == "val" else split  # which is all that it was selected on
+        data, notes = images_of_run(Run.open(path), split, model)
+    if selected_on_test:
+        notes.append(SELECTED_ON_TEST)
+    table = data.table
+    left_out = [f"{table.root / path} ({reason})" for path, reason in table.left_out]
+    if not len(data.rows(split)):
+        raise UserError(f"None of the {len(table.paths)} images in {table.root} can be decoded.")
+    predictions = predict_split(model, data, split)
+    title = f"{path} on the {split} images in {table.root}"
+    if output is None:
+        metrics = classification_metrics(predictions, split)
+    else:
+        output.mkdir(parents=True, exist_ok=True)
+        metrics = write_results(output, title, {split: predictions}, selected_on_test)
+    return Evaluation(split, title, model.class_names, metrics, left_out, notes)

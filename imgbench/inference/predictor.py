@@ -1,29 +1,27 @@
 """A trained classifier, ready for use on files, PIL images and arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from imgbench.data.loading import decode_batches
 from imgbench.errors import UserError
+from imgbench.inference.inputs import Source, decode_batches, single_images
 from imgbench.inference.onnx_file import OnnxModel
 from imgbench.preprocessing import DecodeError, Preprocessing
 from imgbench.run import Run
-from imgbench.training.classifier import ImageClassifier, load_classifier
+from imgbench.training.checkpoint import load_classifier
+from imgbench.training.classifier import ImageClassifier
 from imgbench.training.fast import device_name
-
-Source = str | Path | Image.Image | np.ndarray
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The verdict on one image."""
+    """The prediction on one image."""
 
     label: str
     probability: float
@@ -85,19 +83,24 @@ class Predictor:
             )
         return cls(OnnxModel(file) if file.suffix.lower() == ".onnx" else TorchModel(load_classifier(file)))
 
-    def predict(self, images: Source | Sequence[Source], batch_size: int = 32) -> list[Prediction]:
-        """One Prediction per image: a file's path, a PIL image, or an array (H, W, 3) or (H, W) uint8.
+    def predict(self, images: Source | Iterable[Source], batch_size: int = 32) -> list[Prediction]:
+        """One Prediction per image, of one image or several.
+
+        An image is a file's path or its bytes, a PIL image, an array (height, width, channels) or (height, width), or a
+        tensor (channels, height, width), of uint8 or of floats in 0 to 1; channels are 1, 3 or 4. Arrays and tensors of
+        one axis more are batches. Whole numbers of 16 bits are scaled as files of 16 bits are.
 
         Raises:
-            DecodeError: naming the first image that cannot be decoded.
+            DecodeError: naming the first image that cannot be decoded, or whose shape or values are not clear.
+            UserError: something is no image.
         """
-        sources = [images] if isinstance(images, str | Path | Image.Image | np.ndarray) else list(images)
+        sources = single_images(images)
         probabilities, errors = self.probabilities(sources, batch_size)
         if errors:
             index, reason = next(iter(errors.items()))
             name = sources[index] if isinstance(sources[index], str | Path) else f"image {index}"
             raise DecodeError(f"{name}: {reason}")
-        return [self.verdict(row) for row in probabilities]
+        return [self.prediction(row) for row in probabilities]
 
     def probabilities(self, sources: Sequence[Source], batch_size: int = 32) -> tuple[np.ndarray, dict[int, str]]:
         """(N, num_classes), with rows of NaN for images that cannot be decoded, and why those cannot."""
@@ -109,7 +112,7 @@ class Predictor:
                 result[indices] = self.model(images)
         return result, errors
 
-    def verdict(self, probabilities: np.ndarray) -> Prediction:
+    def prediction(self, probabilities: np.ndarray) -> Prediction:
         """The Prediction that a row of probabilities (num_classes,) amounts to."""
         order = np.argsort(-probabilities, kind="stable")
         ranked = {self.class_names[i]: float(probabilities[i]) for i in order}

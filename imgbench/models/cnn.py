@@ -1,10 +1,10 @@
 """The three-convolution network of the sneakers, monkeypox and weather posts (Keras)."""
 
-from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
-from imgbench.models.head import BodyAndHead
+from imgbench.models.head import BodyAndHead, Head
 from imgbench.models.layers import Dropout, init_keras
 
 POOLS = {"avg": nn.AvgPool2d, "max": nn.MaxPool2d}
@@ -17,11 +17,12 @@ class CNN(BodyAndHead):
     Args:
         image_size: the dense layer's width depends on it; at least 18 pixels.
         pool2: kind of the second pooling, `avg` or `max`.
-        drop_rate: dropout after the second pooling (unless `early_dropout` is off), after the third convolution, and
-            after each layer of `hidden`.
-        hidden: widths of the dense layers before the last; None is the posts' 128 without dropout.
-        pool_size: the last feature map is averaged to this side; None leaves it as it is.
+        drop_rate: dropout after the second pooling (unless `early_dropout` is off) and after the third convolution;
+            not after the posts' dense layer, but after each layer of another `hidden`.
+        head: see `Head`.
     """
+
+    HEAD = Head(hidden=(128,), pool_size=None)
 
     def __init__(
         self,
@@ -31,8 +32,7 @@ class CNN(BodyAndHead):
         pool2: str = "avg",
         drop_rate: float = 0.3,
         early_dropout: bool = True,
-        hidden: Sequence[int] | None = None,
-        pool_size: int | None = None,
+        **head: Any,
     ) -> None:
         if image_size < 18:
             raise ValueError(f"image_size={image_size}, but three valid convolutions and two poolings need 18 or more")
@@ -45,15 +45,8 @@ class CNN(BodyAndHead):
             Dropout(drop_rate if early_dropout else 0.0),
             nn.Conv2d(second, third, 3), nn.ReLU(inplace=True), Dropout(drop_rate),
         )  # fmt: skip
-        super().__init__(
-            features,
-            third,
-            num_classes,
-            in_chans=in_chans,
-            image_size=image_size,
-            hidden=(128,) if hidden is None else hidden,
-            pool_size=pool_size,
-            drop_rate=None if hidden is None else drop_rate,
-        )
-        self.classifier.insert(0, nn.Flatten())  # without effect, but counted in the names of checkpoints' weights
+        if "hidden" in head:
+            head["drop_rate"] = drop_rate
+        super().__init__(features, third, num_classes, in_chans=in_chans, image_size=image_size, **head)
+        self.drop_rate = drop_rate
         self.apply(init_keras)

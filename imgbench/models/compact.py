@@ -1,6 +1,7 @@
 """The default network: small and fast enough to be trained from scratch on a CPU in minutes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -16,7 +17,7 @@ class CompactCNN(BodyAndHead):
 
     Args:
         widths: output channels of each stage's convolutions; the first of each stage halves the image.
-        hidden, pool_size, drop_rate: the head, as in `BodyAndHead`.
+        head: see `Head`.
     """
 
     def __init__(
@@ -25,9 +26,7 @@ class CompactCNN(BodyAndHead):
         image_size: int = 224,
         in_chans: int = 3,
         widths: Sequence[Sequence[int]] = ((16,), (32, 32), (64, 64), (128, 128)),
-        hidden: Sequence[int] = (),
-        pool_size: int | None = 1,
-        drop_rate: float = 0.0,
+        **head: Any,
     ) -> None:
         layers: list[nn.Module] = []
         width = in_chans
@@ -36,14 +35,6 @@ class CompactCNN(BodyAndHead):
                 convolution = nn.Conv2d(width, channels, 3, stride=1 if index else 2, padding=1, bias=False)
                 layers += [convolution, nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
                 width = channels
-        super().__init__(
-            nn.Sequential(*layers),
-            width,
-            num_classes,
-            in_chans=in_chans,
-            image_size=image_size,
-            hidden=hidden,
-            pool_size=pool_size,
-            drop_rate=drop_rate,
-        )
+        body = nn.Sequential(*layers)
+        super().__init__(body, width, num_classes, in_chans=in_chans, image_size=image_size, **head)
         self.apply(init_kaiming)

@@ -55,6 +55,23 @@ def normalises_batches(module: nn.Module) -> bool:
     return any(isinstance(layer, nn.BatchNorm2d) for layer in module.modules())
 
 
+def evaluate_frozen(model: nn.Module) -> None:
+    """Puts the frozen part of a model into evaluation mode: no dropout, and no new statistics of batches.
+
+    Frozen are modules none of whose parameters learn, and those without parameters that come before the first one that
+    does. A model that learns as a whole stays as it is.
+    """
+    if all(parameter.requires_grad for parameter in model.parameters()):
+        return
+    learning = False
+    for module in model.modules():
+        own = list(module.parameters())
+        if any(parameter.requires_grad for parameter in own):
+            learning |= any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+        elif own or not learning:
+            module.eval()
+
+
 def init_keras(module: nn.Module) -> None:
     """Keras' defaults for dense and convolution layers: Glorot uniform weights and zero biases.
 

@@ -1,6 +1,7 @@
 """A residual network for photographs, with five times the work and the parameters of the default one."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ class CompactResNet(BodyAndHead):
         stem: output channels of the stem's two convolutions, both of stride 2.
         widths: channels of each stage; each but the first halves the sides.
         depths: blocks of each stage.
-        hidden, pool_size, drop_rate: the head, as in `BodyAndHead`.
+        head: see `Head`.
     """
 
     def __init__(
@@ -30,9 +31,7 @@ class CompactResNet(BodyAndHead):
         stem: Sequence[int] = (24, 48),
         widths: Sequence[int] = (48, 96, 192),
         depths: Sequence[int] = (1, 2, 2),
-        hidden: Sequence[int] = (),
-        pool_size: int | None = 1,
-        drop_rate: float = 0.0,
+        **head: Any,
     ) -> None:
         first, second = stem
         layers: list[nn.Module] = [*conv_norm(in_chans, first, 3, 2), nn.ReLU(inplace=True)]
@@ -42,16 +41,8 @@ class CompactResNet(BodyAndHead):
             for block in range(depth):
                 layers.append(ResidualBlock(width, channels, stride=2 if stage > 0 and block == 0 else 1))
                 width = channels
-        super().__init__(
-            nn.Sequential(*layers),
-            width,
-            num_classes,
-            in_chans=in_chans,
-            image_size=image_size,
-            hidden=hidden,
-            pool_size=pool_size,
-            drop_rate=drop_rate,
-        )
+        body = nn.Sequential(*layers)
+        super().__init__(body, width, num_classes, in_chans=in_chans, image_size=image_size, **head)
 
 
 class ResidualBlock(nn.Module):

@@ -1,11 +1,11 @@
 """The post's network to distil into, which is not small. One that is: `imgbench.models.compact`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
-from imgbench.models.compact import CompactCNN as SmallStudent  # noqa: F401 - its name in earlier checkpoints
-from imgbench.models.head import BodyAndHead
+from imgbench.models.head import BodyAndHead, Head
 
 
 class Student(BodyAndHead):
@@ -15,8 +15,10 @@ class Student(BodyAndHead):
 
     Args:
         widths: output channels of the convolutions.
-        hidden, pool_size, drop_rate: the head, as in `BodyAndHead`.
+        head: see `Head`.
     """
+
+    HEAD = Head(hidden=(256,), pool_size=None)
 
     def __init__(
         self,
@@ -24,10 +26,8 @@ class Student(BodyAndHead):
         image_size: int = 224,
         in_chans: int = 3,
         widths: Sequence[int] = (32, 64),
-        hidden: Sequence[int] = (256,),
-        pool_size: int | None = None,
-        drop_rate: float = 0.0,
         batch_norm: bool = False,
+        **head: Any,
     ) -> None:
         layers: list[nn.Module] = []
         width = in_chans
@@ -35,13 +35,5 @@ class Student(BodyAndHead):
             norm = [nn.BatchNorm2d(channels)] if batch_norm else []
             layers += [nn.Conv2d(width, channels, 3, padding=1), *norm, nn.ReLU(inplace=True), nn.MaxPool2d(2)]
             width = channels
-        super().__init__(
-            nn.Sequential(*layers),
-            width,
-            num_classes,
-            in_chans=in_chans,
-            image_size=image_size,
-            hidden=hidden,
-            pool_size=pool_size,
-            drop_rate=drop_rate,
-        )
+        body = nn.Sequential(*layers)
+        super().__init__(body, width, num_classes, in_chans=in_chans, image_size=image_size, **head)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, WeightAveraging
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 
 from imgbench.errors import UserError
 from imgbench.run import write_atomically
@@ -225,3 +226,21 @@ class AveragedWeights(WeightAveraging):
 def progress_bar() -> list[Callback]:
     """A bar where a person watches; elsewhere `EpochTable` logs a line per epoch."""
     return [RichProgressBar(leave=True)] if Console().is_terminal else []
+
+
+class KeepZeros(Callback):
+    """Keeps every weight at zero that is zero when training starts."""
+
+    def __init__(self) -> None:
+        self._masks: list[tuple[Tensor, Tensor]] = []
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        layers = [layer for layer in pl_module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+        self._masks = [(layer.weight, layer.weight.detach() != 0) for layer in layers]
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        for weight, mask in self._masks:
+            weight.mul_(mask)

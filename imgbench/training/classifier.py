@@ -1,14 +1,14 @@
 """The LightningModule: a model, its loss and its optimizer, and all that is needed to use it again."""
 
-import pickle
+import importlib
+from dataclasses import fields
 from inspect import isclass, isfunction, signature
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import lightning as L
 import torch
 import torch.nn.functional as F
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
@@ -17,42 +17,56 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics.classification import MulticlassAccuracy
 
 from imgbench.errors import UserError
+from imgbench.models.head import BodyAndHead, Head
+from imgbench.models.layers import evaluate_frozen
 from imgbench.models.narrow import narrow
+from imgbench.run import check_target, is_trusted_by_user
 
 
 def build_model(config: dict[str, Any]) -> nn.Module:
     """Calls `config["_target_"]` with the other entries, after making sure that it is a model.
 
-    A checkpoint brings this configuration along, so one of unknown origin must not name `os.system` here: only
-    nn.Module classes, and the functions defined in `imgbench.models`, are called. Hydra's `instantiate` would also
-    follow interpolations and nested targets.
+    A checkpoint brings this configuration along, so one of unknown origin must not name `os.system` here: nothing is
+    imported that `check_target` does not trust, and only nn.Module classes, and the functions defined in
+    `imgbench.models`, are called. Hydra's `instantiate` would also follow interpolations and nested targets.
 
     Raises:
-        UserError: the target is missing or no model, or it rejects its arguments.
+        UserError: the target is missing, not trusted or no model, or it rejects its arguments.
     """
     arguments = {name: value for name, value in config.items() if name != "_target_"}
     _refuse_nested_targets(arguments)
-    target = str(config.get("_target_"))
+    target = config.get("_target_")
+    check_target(target, "model._target_")
+    assert isinstance(target, str)
+    module, _, name = target.rpartition(".")
     try:
-        found = get_object(target)
+        found: Any = getattr(importlib.import_module(module), name)
     except Exception as error:
         raise UserError(f"model._target_={target!r} cannot be imported: {error}") from error
-    # By where it is defined: as `imgbench.models.layers.torch.os.system`, anything can be reached.
+    classes = found.__mro__ if isclass(found) else ()
     is_builder = isfunction(found) and found.__module__.startswith("imgbench.models.")
-    if not (is_builder or (isclass(found) and issubclass(found, nn.Module))):
+    if not (is_builder or nn.Module in classes):
         raise UserError(f"model._target_={target!r} is no nn.Module class, and nothing else is called as a model.")
-    head = [name for name in ("hidden", "pool_size") if name in arguments and name not in signature(found).parameters]
+    if not is_trusted_by_user(target):  # by where it is defined: modules have much in them that they import
+        check_target(f"{found.__module__}.{name}", "model._target_")
+    takes = set(signature(found).parameters)
+    if BodyAndHead in classes:
+        takes |= {field.name for field in fields(Head)}
+    head = [name for name in ("hidden", "pool_size") if name in arguments and name not in takes]
     if head:
         raise UserError(
             f"The model {target} keeps the head it has: it takes no {' or '.join(head)}. head=... is for models built "
             "here, such as model=vgg16, cnn or student."
         )
     try:
-        return found(**arguments)
+        model = found(**arguments)
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"The model {target} cannot be built: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model._target_={target} gives no nn.Module, but a {type(model).__name__}.")
+    return model
 
 
 def _refuse_nested_targets(value: Any) -> None:
@@ -69,7 +83,7 @@ class ImageClassifier(L.LightningModule):
     """Cross-entropy on the images of a folder.
 
     All arguments are plain dicts, lists, strings and numbers, and go into the checkpoint: from it alone,
-    `load_from_checkpoint(path, weights_only=True)` gives a classifier that preprocesses as it was evaluated.
+    `imgbench.training.checkpoint.load_classifier` gives a classifier that preprocesses as it was evaluated.
 
     Args:
         model: configuration with a `_target_`.
@@ -132,7 +146,8 @@ class ImageClassifier(L.LightningModule):
         loss = self.training_loss(images, logits, targets)
         labels = targets.argmax(1) if targets.dim() == 2 else targets
         self.train_acc.update(logits.detach(), labels)
-        if self.trainer.progress_bar_callback is not None:  # of this batch; where nobody looks, a tenth of a small step
+        # Computing the accuracy of each batch takes a tenth of a small step, so only if a progress bar shows it.
+        if self.trainer.progress_bar_callback is not None:
             accuracy = (logits.argmax(1) == labels).float().mean()
             self.log_dict({"loss": loss, "acc": accuracy}, prog_bar=True, logger=False)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
@@ -150,11 +165,31 @@ class ImageClassifier(L.LightningModule):
         self.log("val/loss", loss, batch_size=len(images), sync_dist=True)
         self.log("val/acc", self.val_acc, prog_bar=True, batch_size=len(images))
 
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        evaluate_frozen(self.model)
+        return self
+
+    def on_train_start(self) -> None:
+        self.train()  # Lightning takes the modes as it finds them, and a new module is in training mode
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the optimizer trains; norms and biases, which have one dimension, without weight decay if there is any.
+
+        Decay keeps weights from growing, and these do not make a function steeper (https://arxiv.org/abs/1812.01187,
+        sec. 3.1).
+        """
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        if not self.hparams["optimizer"].get("weight_decay"):
+            return [{"params": parameters}]
+        decayed = {"params": [p for p in parameters if p.dim() > 1]}
+        others = {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0}
+        return [group for group in (decayed, others) if group["params"]]
+
     def configure_optimizers(self) -> Any:
         optimizer_config, scheduler_config = self.hparams["optimizer"], self.hparams["scheduler"]
         assert optimizer_config is not None, "a classifier without optimizer cannot be trained"
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        optimizer = instantiate(optimizer_config, params=parameters, _convert_="all")
+        optimizer = instantiate(optimizer_config, _partial_=True, _convert_="all")(self.parameter_groups())
         if scheduler_config is None:
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
@@ -205,24 +240,3 @@ class ImageClassifier(L.LightningModule):
             average = getattr(callback, "_average_model", None)
             if average is not None and "averaging_state" not in checkpoint:
                 checkpoint["state_dict"] = average.module.state_dict()
-
-
-def load_classifier(path: Path) -> ImageClassifier:
-    """The classifier in a checkpoint, on the CPU.
-
-    Raises:
-        UserError: the file is none of imgbench's checkpoints.
-    """
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        classifier = ImageClassifier(**content["hyper_parameters"])
-        classifier.load_state_dict(content["state_dict"])
-        return classifier
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist.") from error
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} is no checkpoint of imgbench: it is damaged, or it holds pickled code, which was not executed."
-        ) from error
-    except (RuntimeError, KeyError, TypeError, EOFError, OSError, ValueError) as error:
-        raise UserError(f"{path} is no checkpoint of imgbench, or a damaged one ({type(error).__name__}).") from error

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from imgbench.errors import UserError
 from imgbench.run import Run, sha256
-from imgbench.training.classifier import ImageClassifier, load_classifier
+from imgbench.training.checkpoint import load_classifier
+from imgbench.training.classifier import ImageClassifier
 
 
 class Teacher:

@@ -1,0 +1,80 @@
+"""What to say of a folder that cannot be used as it is: what was expected, what is there, and which folder would do."""
+
+import os
+import shlex
+from pathlib import Path
+
+from imgbench.data.walk import has_image_ending, is_hidden, natural_sort, visible_folders
+
+LAYOUTS = """Expected one of
+  {root}/<class>/*.jpg
+  {root}/{{train,val,test}}/<class>/*.jpg      (val and test may be missing; valid and validation mean val)"""
+LEVELS, BREADTH = 3, 50  # how far below a folder is looked for one that would do, and at how many in each level
+
+
+def setting(option: str, path: Path) -> str:
+    """How a user writes it: `data.root=photos`, `--data photos`."""
+    return f"{option} {shlex.quote(str(path))}" if option.startswith("-") else shlex.quote(f"{option}={path}")
+
+
+def describe_tree(root: Path, limit: int = 12) -> str:
+    """What a user would want to see of a folder that has the wrong shape."""
+    lines = []
+    for entry in [root / name for name in natural_sort(os.listdir(root))[: limit + 1]]:  # noqa: PTH208
+        inside = f"  ({sum(1 for _ in entry.iterdir())} entries)" if entry.is_dir() else ""
+        lines.append(f"  {entry.name}{'/' if entry.is_dir() else ''}{inside}")
+    if len(lines) > limit:
+        lines[limit] = "  ..."
+    return "\n".join(lines) or "  (nothing)"
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        return [folder / name for name in visible_folders(folder)]
+    except PermissionError:
+        return []
+
+
+def _holds_images(folder: Path) -> bool:
+    try:
+        return any(has_image_ending(name) and not is_hidden(name) for name in os.listdir(folder))  # noqa: PTH208
+    except PermissionError:
+        return False
+
+
+def would_do(folder: Path) -> bool:
+    """Whether a folder has at least two folders of images, or a `train` that has them."""
+    below = _subfolders(folder)
+    if train := next((path for path in below if path.name.lower() == "train"), None):
+        return would_do(train)
+    return sum(map(_holds_images, below[:BREADTH])) >= 2
+
+
+def folder_that_would_do(root: Path) -> Path | None:
+    """The nearest folder below `root` that could be used instead: unpacking often leaves `photos/photos/<class>`."""
+    level = [root]
+    for _ in range(LEVELS):
+        level = [path for folder in level for path in _subfolders(folder) if not path.is_symlink()][:BREADTH]
+        if found := next((folder for folder in level if would_do(folder)), None):
+            return found
+    return None
+
+
+def advice(root: Path, option: str, class_names: list[str]) -> str:
+    """What probably mends a root with too few classes, in a sentence or two."""
+    if below := folder_that_would_do(root):
+        return f"The class folders lie in {below}. Name that: {setting(option, below)}"
+    above = Path(os.path.normpath(root / ".."))
+    loose = _holds_images(root)
+    if loose and not class_names and would_do(above):
+        return f"{root} looks like the folder of one class. Name the one above: {setting(option, above)}"
+    if len(class_names) == 1:
+        return (
+            f"A classifier tells classes apart, and {class_names[0]!r} is the only one: put images of something else "
+            "into a second folder beside it, for example other."
+        )
+    if loose:
+        return f"The images lie in {root} itself: sort them into a folder for each class."
+    return (
+        f"Point {option} at the folder that holds the class folders, for example {setting(option, Path('/my/photos'))}"
+    )

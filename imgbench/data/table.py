@@ -1,0 +1,202 @@
+"""Reads a folder into a table of images: what is there, whether it can be decoded, its group and its split."""
+
+import csv
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from imgbench.data.cache import decode_images
+from imgbench.data.scan import NO_SPLIT, SPLITS, Scan, scan
+from imgbench.data.split import SplitPlan, assign_splits, group_names
+from imgbench.data.walk import describe_left_out
+from imgbench.errors import UserError
+from imgbench.preprocessing import Intensity, Preprocessing
+
+log = logging.getLogger(__name__)
+
+NAMED = 10  # of how many things a message gives the names
+
+
+class _LastLine:
+    """What a `csv.writer` takes for a file."""
+
+    def write(self, line: str) -> None:
+        self.line = line
+
+
+def _csv_lines(rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Never all at once, since of a million images the lines take a quarter of a gigabyte."""
+    last = _LastLine()
+    writer = csv.writer(last, lineterminator="\n")
+    for row in rows:
+        writer.writerow(row)
+        yield last.line
+
+
+@dataclass
+class ImageTable:
+    """The image files below `root`: row i of each array and list belongs to `paths[i]`, relative to `root`.
+
+    A file that cannot be decoded keeps its row, in no split: `rows` of a split are images that can be used.
+    `folder_splits` are the splits that the folders gave.
+    """
+
+    root: Path
+    class_names: list[str]
+    plan: SplitPlan
+    folder_splits: list[str]
+    paths: list[str]
+    labels: np.ndarray  # (N,) int32, indices into class_names
+    groups: list[str]  # "" where the plan has no groups
+    splits: np.ndarray  # (N,) int8, indices into SPLITS, or NO_SPLIT
+    digests: np.ndarray  # (N, 16) uint8
+    pixels: np.ndarray | None  # (N, S, S, 3) uint8; None where files are decoded when asked for
+    errors: dict[int, str]  # row -> why the file cannot be decoded
+    intensity: Intensity  # by which files of more than 8 bits were scaled, one for all
+    passed_over: dict[str, list[str]] = field(default_factory=dict)  # reason -> paths that have no row
+
+    def rows(self, split: str) -> np.ndarray:
+        """The rows of `train`, `val` or `test`."""
+        return np.flatnonzero(self.splits == SPLITS.index(split))
+
+    def missing_classes(self, split: str) -> list[str]:
+        """The classes of which a split has no image."""
+        counts = np.bincount(self.labels[self.rows(split)], minlength=len(self.class_names))
+        return [name for name, count in zip(self.class_names, counts, strict=True) if count == 0]
+
+    @property
+    def left_out(self) -> Iterator[tuple[str, str]]:
+        """(path, reason) of everything below `root` that is no row of a split; the damaged images first."""
+        for row, reason in sorted(self.errors.items()):
+            yield self.paths[row], reason
+        for reason, paths in sorted(self.passed_over.items()):
+            for path in sorted(paths):
+                yield path, reason
+
+    def csv_lines(self) -> Iterator[str]:
+        """The lines of `split.csv`."""
+
+        def rows() -> Iterator[Sequence[str]]:
+            yield "path", "class", "group", "split", "hash"
+            for i, path in enumerate(self.paths):
+                if (split := self.splits[i]) != NO_SPLIT:
+                    digest = self.digests[i].tobytes().hex()
+                    yield path, self.class_names[self.labels[i]], self.groups[i], SPLITS[split], digest
+
+        return _csv_lines(rows())
+
+    def left_out_lines(self) -> Iterator[str]:
+        """The lines of `left_out.csv`."""
+        yield from _csv_lines([("path", "reason")])
+        yield from _csv_lines(self.left_out)
+
+    @cached_property
+    def hash(self) -> str:
+        """Identifies exactly these images in exactly these splits."""
+        sha = hashlib.sha256()
+        for line in self.csv_lines():
+            sha.update(line.encode("utf-8", "surrogateescape"))
+        return sha.hexdigest()[:32]
+
+
+def read_table(
+    root: str | Path, preprocessing: Preprocessing, plan: SplitPlan, cache: str = "auto", num_classes: int | None = None
+) -> ImageTable:
+    """Scans, decodes and divides the images of a folder, and logs what was found and what was left out.
+
+    `cache`: see `imgbench.data.cache.decode_images`. `num_classes`, where stated, must agree with what is found.
+
+    Raises:
+        UserError: the folder cannot be used as it is, or has other classes than stated.
+    """
+    found = scan(root)
+    if num_classes not in (None, len(found.class_names)):
+        raise UserError(
+            f"data.num_classes={num_classes}, but {found.root} has {len(found.class_names)} class folders: "
+            f"{found.class_names}.\nSet data.num_classes={len(found.class_names)}, or null to take what is there."
+        )
+    decoded = decode_images(found, preprocessing, cache)
+    _require_decodable(found, decoded.errors)
+    groups = group_names(found.paths, plan.group, without=decoded.errors)
+    table = ImageTable(
+        found.root,
+        found.class_names,
+        plan,
+        [name for split, name in enumerate(SPLITS) if split in found.splits],
+        found.paths,
+        found.labels,
+        groups,
+        assign_splits(found, plan, groups, without=decoded.errors),
+        decoded.digests,
+        decoded.pixels,
+        decoded.errors,
+        decoded.intensity,
+        found.left_out,
+    )
+    _describe(table, found.notes)
+    return table
+
+
+def labelled_table(found: Scan, preprocessing: Preprocessing, groups: list[str] | None = None) -> ImageTable:
+    """Images whose classes and splits are known, to be evaluated: nothing is divided or left in the cache."""
+    size = preprocessing.stored_size
+    fits = len(found.paths) * size * size * 3 < psutil.virtual_memory().available / 4
+    decoded = decode_images(found, preprocessing, "memory" if fits else "off")
+    splits = found.splits.copy()
+    splits[list(decoded.errors)] = NO_SPLIT
+    return ImageTable(
+        found.root,
+        found.class_names,
+        SplitPlan(),
+        [],
+        found.paths,
+        found.labels,
+        groups or [""] * len(found.paths),
+        splits,
+        decoded.digests,
+        decoded.pixels,
+        decoded.errors,
+        decoded.intensity,
+    )
+
+
+def _require_decodable(found: Scan, errors: dict[int, str]) -> None:
+    """Some image of each class, and of each split that the folders give, can be decoded."""
+    damaged = np.array(list(errors), np.int64)
+    for kind, keys, names in (("class", found.labels, found.class_names), ("split", found.splits, SPLITS)):
+        for key in np.setdiff1d(keys[damaged], np.delete(keys, damaged)):
+            rows = np.flatnonzero(keys == key)
+            example = f"{found.root / found.paths[rows[0]]} ({errors[int(rows[0])]})"
+            raise UserError(
+                f"data.root: {kind} {names[key]!r} has {len(rows)} images, and none can be decoded, for example "
+                f"{example}.\nReplace them or remove the folder."
+            )
+
+
+def _describe(table: ImageTable, notes: list[str]) -> None:
+    for note in notes:
+        log.warning("%s", note)
+    for row, reason in sorted(table.errors.items())[:NAMED]:
+        log.warning("Left out, cannot be decoded: %s (%s)", table.root / table.paths[row], reason)
+    if (more := len(table.errors) - NAMED) > 0:
+        log.warning("... and %d more that cannot be decoded; left_out.csv in the run directory names all.", more)
+    for split in table.folder_splits:
+        if missing := table.missing_classes(split):
+            names = f"{missing[:NAMED]}{f' and {len(missing) - NAMED} more' if len(missing) > NAMED else ''}"
+            log.warning("%s has no %s images of %s: not measured there.", table.root, split, names)
+    counts = ", ".join(f"{len(rows)} {name}" for name in SPLITS if len(rows := table.rows(name)))
+    left_out = table.passed_over | ({"damaged image": table.errors} if table.errors else {})
+    log.info(
+        "%s: %d images in %d classes (%s); left out: %s",
+        table.root,
+        len(table.paths) - len(table.errors),
+        len(table.class_names),
+        counts,
+        describe_left_out(left_out),
+    )

@@ -1,0 +1,175 @@
+"""Goes through folders of images: each real folder once, in an order that does not depend on the disk."""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from pathlib import Path
+
+from imgbench.preprocessing import IMAGE_ENDINGS, image_format
+
+VISITED = "folder visited under another name"
+
+
+def natural_key(name: str) -> str:
+    """Sorts "2" before "10" and "img9" before "img10".
+
+    A string, since a tuple for each of a million names takes half a gigabyte: each number is written as how many digits
+    it has, and then these.
+    """
+    return re.sub(r"\d+", _sortable_number, name)
+
+
+def _sortable_number(match: re.Match[str]) -> str:
+    digits = str(int(match[0]))
+    return f"\0{chr(len(digits))}{digits}"
+
+
+def natural_sort(names: Iterable[str]) -> list[str]:
+    """In the order of `natural_key`; the names themselves decide between "1" and "01"."""
+    return sorted(sorted(names), key=natural_key)
+
+
+def has_image_ending(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_ENDINGS  # noqa: PTH122 a Path per file costs memory and time
+
+
+def is_image(entry: "os.DirEntry[str]") -> bool:
+    # A usual ending is believed here, since opening a million files takes minutes; a wrong one shows in decoding.
+    if has_image_ending(entry.name):
+        return True
+    with open(entry.path, "rb") as file:  # noqa: PTH123
+        return image_format(file.read(12)) is not None
+
+
+def is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"  # which macOS puts into its zip files
+
+
+def kind_of(entry: "os.DirEntry[str]") -> str:
+    """`folder` or `file`, also behind a link, else `broken link`."""
+    try:
+        return "folder" if entry.is_dir() else "file" if entry.is_file() else "broken link"
+    except OSError:
+        if not entry.is_symlink():
+            raise
+        return "broken link"  # it leads to itself
+
+
+def visible_folders(folder: Path) -> list[str]:
+    """The names of the visible sub-folders of `folder`, numbers in numeric order."""
+    return natural_sort(entry.name for entry in folder.iterdir() if not is_hidden(entry.name) and entry.is_dir())
+
+
+def images_in(folder: Path) -> Iterator[str]:
+    """The paths of the images that lie in `folder` itself, in the order of the disk."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not is_hidden(entry.name) and kind_of(entry) == "file" and entry.stat().st_size and is_image(entry):
+                yield entry.path
+
+
+class Walk:
+    """Finds the images below folders of `root`, and keeps in `left_out` what it passes over: reason -> paths.
+
+    Symbolic links are followed, but no folder is visited twice: one back to a folder above would never end, and one to
+    a folder that has a place of its own would put the same images into two classes.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = str(root)
+        self.left_out: dict[str, list[str]] = {}
+        self._prefix = len(os.path.join(self.root, ""))  # noqa: PTH118
+        self._places: set[str] = set()  # real paths of the folders that are visited in any case
+        self._above: set[str] = set()  # real paths of `root`, and of the folders above it and above the places
+        self._visited: set[str] = set()
+        self._add_above(os.path.realpath(root))
+
+    def _add_above(self, real: str) -> None:
+        while real not in self._above:
+            self._above.add(real)
+            real = os.path.dirname(real)  # noqa: PTH120
+
+    def relative(self, path: str) -> str:
+        """Below `root`, with forward slashes."""
+        return path[self._prefix :].replace(os.sep, "/")
+
+    def leave_out(self, path: str, reason: str) -> None:
+        self.left_out.setdefault(reason, []).append(self.relative(path))
+
+    def without_second_names(self, folder: Path, names: list[str]) -> list[str]:
+        """Those of the sub-folders `names` that are not links to one of the others or to a folder above."""
+        self._add_above(os.path.realpath(folder))
+        kept: dict[str, str] = {}
+        for name in sorted(names, key=lambda name: (folder / name).is_symlink()):  # real folders keep their names
+            real = os.path.realpath(folder / name)
+            if real in kept or real in self._above:
+                self.leave_out(str(folder / name), VISITED)
+            else:
+                kept[real] = name
+        own_names = set(kept.values())
+        return [name for name in names if name in own_names]
+
+    def add_places(self, folders: Iterable[Path]) -> None:
+        """Announces folders that will be visited, so that links to them are not followed before."""
+        for folder in folders:
+            real = os.path.realpath(folder)
+            self._places.add(real)
+            self._add_above(os.path.dirname(real))  # noqa: PTH120
+
+    def images(self, folder: str) -> Iterator[tuple[str, int, int]]:
+        """Yields (path, size, mtime_ns) of every image below a folder, which should be one of the places."""
+        real = os.path.realpath(folder)
+        if real in self._visited:
+            self.leave_out(folder, VISITED)
+        else:
+            yield from self._images(folder, real)
+
+    def _images(self, folder: str, real: str) -> Iterator[tuple[str, int, int]]:
+        self._visited.add(real)
+        subfolders: dict[str, bool] = {}  # name -> whether it is a link
+        images: dict[str, tuple[int, int]] = {}
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if is_hidden(entry.name):
+                    self.leave_out(entry.path, "hidden file")
+                elif (kind := kind_of(entry)) == "folder":
+                    subfolders[entry.name] = entry.is_symlink()
+                elif kind == "broken link":
+                    self.leave_out(entry.path, kind)
+                else:
+                    stat = entry.stat()
+                    if stat.st_size == 0:
+                        self.leave_out(entry.path, "empty file")
+                    elif is_image(entry):
+                        images[entry.name] = stat.st_size, stat.st_mtime_ns
+                    else:
+                        self.leave_out(entry.path, "other file")
+        for name in natural_sort(images):
+            yield os.path.join(folder, name), *images.pop(name)  # noqa: PTH118
+        for name in natural_sort(subfolders):
+            path = os.path.join(folder, name)  # noqa: PTH118
+            inside = os.path.realpath(path) if subfolders[name] else os.path.join(real, name)  # noqa: PTH118
+            if inside in self._visited or self._is_visited_elsewhere(inside, subfolders[name]):
+                self.leave_out(path, VISITED)
+            else:
+                yield from self._images(path, inside)
+
+    def _is_visited_elsewhere(self, real: str, is_link: bool) -> bool:
+        if real in self._places or real in self._above:
+            return True
+        parents = map(str, Path(real).parents) if is_link else ()
+        return any(parent in self._places for parent in parents)
+
+
+def describe_left_out(left_out: Mapping[str, Sized]) -> str:
+    """For example `1 empty file, 3 hidden files`; `nothing` if nothing was."""
+    parts = []
+    for reason, paths in sorted(left_out.items()):
+        plural = re.sub(r"(file|folder|image|link)", r"\1s", reason, count=1)
+        parts.append(f"{len(paths)} {reason if len(paths) == 1 else plural}")
+    return ", ".join(parts) or "nothing"
+
+
+def images_below(folder: Path) -> list[Path]:
+    """All images of a folder and its sub-folders, whatever their class."""
+    return [Path(path) for path, _, _ in Walk(folder).images(str(folder))]

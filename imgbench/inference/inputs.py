@@ -1,0 +1,124 @@
+"""What `predict` takes from Python, as batches of pixels: files, PIL images, arrays, tensors."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from imgbench.data.loading import as_images
+from imgbench.errors import UserError
+from imgbench.preprocessing import DecodeError, Intensity, Preprocessing, to_8_bits
+
+Source = str | Path | bytes | Image.Image | np.ndarray | Tensor
+CHANNELS = (1, 3, 4)  # grey, RGB, RGB with opacity
+EXPECTED = (
+    "a path, a PIL image, an array (height, width, 3) or (height, width), a tensor (3, height, width), a batch of "
+    "these, or a list"
+)
+
+
+def single_images(images: Source | Iterable[Source]) -> list[Source]:
+    """One source for each image: batches (N, height, width, channels) and (N, channels, height, width) are taken apart.
+
+    Raises:
+        UserError: there is something that is none of these.
+    """
+    if isinstance(images, Source):
+        images = [images]
+    elif not isinstance(images, Iterable):
+        raise UserError(f"predict was given a {type(images).__name__}; expected {EXPECTED}.")
+    sources: list[Source] = []
+    for number, image in enumerate(images):
+        if not isinstance(image, Source):
+            raise UserError(f"image {number} of predict is a {type(image).__name__}; expected {EXPECTED}.")
+        sources.extend(image if isinstance(image, np.ndarray | Tensor) and image.ndim == 4 else [image])
+    return sources
+
+
+def to_image(pixels: np.ndarray | Tensor, intensity: Intensity) -> Image.Image:
+    """The PIL image of 8 bits that an array or tensor of one image means.
+
+    Raises:
+        DecodeError: its shape or its values could mean several things, or nothing.
+    """
+    layout = "(height, width, 3)"
+    if isinstance(pixels, Tensor):
+        layout, pixels = "(3, height, width)", pixels.detach().cpu()
+        values = (pixels.float() if pixels.dtype == torch.bfloat16 else pixels).numpy()
+        found = f"a tensor of {str(pixels.dtype).removeprefix('torch.')} {tuple(values.shape)}"
+        ambiguous = values.ndim == 3 and values.shape[2] in CHANNELS
+        if values.ndim == 3:
+            values = values.transpose(1, 2, 0)
+    else:
+        values, found = pixels, f"an array of {pixels.dtype} {pixels.shape}"
+        ambiguous = values.ndim == 3 and values.shape[0] in CHANNELS
+    if values.size == 0 or values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] not in CHANNELS):
+        swap = ".permute(2, 0, 1)" if isinstance(pixels, Tensor) else ".transpose(1, 2, 0)"
+        hint = f"; {swap} turns the axes" if ambiguous else ""
+        raise DecodeError(f"{found}; expected {layout}, or (height, width) for grey{hint}")
+    if ambiguous:
+        raise DecodeError(f"{found}, whose channels may be the first axis or the last; expected {layout}")
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[:, :, 0]
+    return Image.fromarray(np.ascontiguousarray(_as_uint8(values, intensity, found)))
+
+
+def _as_uint8(values: np.ndarray, intensity: Intensity, found: str) -> np.ndarray:
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype.kind not in "uif":
+        raise DecodeError(f"{found}; expected uint8, or floats from 0 to 1")
+    low, high = float(values.min()), float(values.max())
+    found += f" with values from {low:.4g} to {high:.4g}"
+    of_model = intensity if not isinstance(intensity, str) and values.ndim == 2 else None
+    if values.dtype.kind == "f":
+        share = low >= 0 and high <= 1  # False of NaN too
+        if of_model and share and of_model[1] > 1:
+            raise DecodeError(
+                f"{found}, but the files that this model was trained on had values from {of_model[0]:g} to "
+                f"{of_model[1]:g}; expected values of that kind"
+            )
+        if not of_model and not share:
+            raise DecodeError(f"{found}; expected floats from 0 to 1, which the model normalises itself, or uint8")
+        return to_8_bits(values, of_model or (0, 1))
+    if low < 0 and not of_model:
+        raise DecodeError(f"{found}; expected uint8, or whole numbers from 0")
+    return to_8_bits(values, of_model or intensity)
+
+
+def decode_batches(
+    sources: Sequence[Source], preprocessing: Preprocessing, batch_size: int = 32
+) -> Iterator[tuple[list[int], Tensor, dict[int, str]]]:
+    """Decodes single images in threads, a batch ahead of the consumer.
+
+    Yields the indices of the images that could be decoded, the images (n, 3, image_size, image_size) uint8, and for the
+    others why not.
+    """
+
+    def decode(source: Source) -> np.ndarray | str:
+        try:
+            if isinstance(source, np.ndarray | Tensor):
+                source = to_image(source, preprocessing.intensity)
+            return preprocessing.decode(source)[preprocessing.center, preprocessing.center]
+        except (DecodeError, OSError, ValueError) as error:
+            return str(error)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+
+        def submit(start: int) -> list:
+            return [pool.submit(decode, source) for source in sources[start : start + batch_size]]
+
+        ahead = submit(0)
+        for start in range(0, len(sources), batch_size):
+            futures, ahead = ahead, submit(start + batch_size)
+            decoded = [future.result() for future in futures]
+            good = [i for i, pixels in enumerate(decoded) if not isinstance(pixels, str)]
+            size = preprocessing.image_size
+            pixels = np.stack([decoded[i] for i in good]) if good else np.empty((0, size, size, 3), np.uint8)
+            errors = {start + i: reason for i, reason in enumerate(decoded) if isinstance(reason, str)}
+            yield [start + i for i in good], as_images(pixels), errors

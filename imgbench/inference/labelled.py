@@ -1,0 +1,84 @@
+"""Labelled images to evaluate a model on: a split of its run, or a folder from elsewhere."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from imgbench.data.datamodule import ImageFolderDataModule
+from imgbench.data.layout import folder_that_would_do, setting
+from imgbench.data.scan import NO_SPLIT, SPLIT_FOLDERS, SPLITS, Scan, scan
+from imgbench.data.table import labelled_table
+from imgbench.errors import UserError
+from imgbench.inference.predictor import Model
+from imgbench.run import Run
+
+
+def images_of_run(run: Run, split: str, model: Model) -> tuple[ImageFolderDataModule, list[str]]:
+    """The images of a split as `split.csv` names them, and notes on those that are not as they were.
+
+    Raises:
+        UserError: the folder or all of its images are gone, or they have classes that the model does not know.
+    """
+    root = Path(run.config["data"]["root"])
+    if not root.is_dir():
+        raise UserError(f"The images of {run.shown} are no longer in {root}. Name their folder: --data DIR")
+    rows = run.split_rows(split)
+    if unknown := {row["class"] for row in rows} - set(model.class_names):
+        raise UserError(
+            f"{run.path / 'split.csv'} has classes the model does not know: {sorted(unknown)}.\n"
+            f"It knows {model.class_names}."
+        )
+    there = [row for row in rows if (root / row["path"]).is_file()]
+    if not there:
+        raise UserError(f"{run.shown} has no {split} images in {root}. Name their folder: --data DIR")
+    found = Scan(
+        root,
+        [row["path"] for row in there],
+        np.array([model.class_names.index(row["class"]) for row in there], np.int32),
+        np.full(len(there), SPLITS.index(split), np.int8),
+        np.zeros((len(there), 2), np.int64),
+        model.class_names,
+    )
+    table = labelled_table(found, model.preprocessing, [row["group"] for row in there])
+    notes = []
+    if len(there) < len(rows):
+        gone = next(row["path"] for row in rows if row not in there)
+        notes.append(f"{len(rows) - len(there)} image(s) are gone since training, for example {gone}")
+    digests = [digest.tobytes().hex() for digest in table.digests]
+    changed = [row["path"] for row, digest in zip(there, digests, strict=True) if row["hash"] != digest]
+    if changed:
+        notes.append(f"{len(changed)} image(s) have changed since training, for example {changed[0]}")
+    return ImageFolderDataModule.of_table(table, model.preprocessing), notes
+
+
+def images_of_folder(folder: str | Path, split: str, model: Model) -> ImageFolderDataModule:
+    """All images of a folder of class folders; of one with splits, those of `split`. Classes are matched by name.
+
+    Raises:
+        UserError: the folder cannot be used, or has classes that the model does not know.
+    """
+    found = scan(folder, option="--data", min_classes=1)
+    unknown = [name for name in found.class_names if name not in model.class_names]
+    if unknown:
+        split_folder = next((found.root / name for name in unknown if name.lower() in SPLIT_FOLDERS), None)
+        inner = split_folder or folder_that_would_do(found.root)
+        mend = "rename or remove the folders" + (
+            f", or name the one inside: {setting('--data', inner)}" if inner else ""
+        )
+        raise UserError(
+            f"--data {folder} has classes the model does not know: {unknown}.\nIt knows {model.class_names}; {mend}."
+        )
+    rows = np.flatnonzero(np.isin(found.splits, [NO_SPLIT, SPLITS.index(split)]))
+    if not len(rows):
+        raise UserError("\n".join([f"--data {folder} has no images for --split {split}.", *found.notes]))
+    of_model = np.array([model.class_names.index(name) for name in found.class_names], np.int32)
+    chosen = replace(
+        found,
+        paths=[found.paths[row] for row in rows],
+        labels=of_model[found.labels[rows]],
+        splits=np.full(len(rows), SPLITS.index(split), np.int8),
+        stamps=found.stamps[rows],
+        class_names=model.class_names,
+    )
+    return ImageFolderDataModule.of_table(labelled_table(chosen, model.preprocessing), model.preprocessing)
