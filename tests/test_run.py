@@ -171,6 +171,10 @@ GROWING = "a0: x\na1: ${a0}${a0}\na2: ${a1}${a1}\na3: ${a2}${a2}\n"
         "data: {}\ncallbacks: 5", "data: {}\nseed: x", "data: {}\nlogger: 3", "data: {}\nmonitor: 3",
         "data: {}\ndata_name: ../../x", "data: {}\nmodel_name: /x", "data: {_target_: 3}",
         "data: {}\nx: os.system\ny: {_target_: '${x}'}", "data: {}\ninit_from: [x]",
+        "data: {}\ncallbacks: {x: {_target_: imgbench.training.callbacks.EpochTable, "
+        "path: {_target_: imgbench.training.callbacks.Path, _args_: [x]}}}",
+        "data: {}\ncallbacks: {x: {_target_: imgbench.training.callbacks.EpochTable, "
+        "_args_: [[{_target_: imgbench.training.callbacks.Path}]]}}",
     ],
 )  # fmt: skip
 def test_foreign_or_damaged_configuration_is_named_and_does_nothing(content, run, monkeypatch):

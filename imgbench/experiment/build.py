@@ -3,7 +3,7 @@
 import importlib.util
 import logging
 from collections.abc import Mapping, Sequence
-from inspect import isclass
+from inspect import isclass, signature
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -51,10 +51,30 @@ def create(config: Any, **arguments: Any) -> Any:
     Raises:
         UserError: the constructor does not take the arguments.
     """
+    for node in [config, *(config.values() if OmegaConf.is_dict(config) else ())]:
+        _refuse_borrowed(node)
     try:
         return instantiate(config, **arguments, _convert_="all")
     except InstantiationException as error:
         raise UserError(explain(error)) from error
+
+
+def _refuse_borrowed(node: Any) -> None:
+    """A module has in it all that it imports, and another's configuration is not to call that.
+
+    Raises:
+        UserError: a `_target_` of imgbench is defined elsewhere than its name says.
+    """
+    target = node.get("_target_") if isinstance(node, Mapping | DictConfig) else None
+    if not str(target).startswith("imgbench."):
+        return
+    module, _, name = str(target).rpartition(".")
+    try:
+        found = get_object(str(target))
+    except Exception:  # said by `instantiate`
+        return
+    if getattr(found, "__module__", None) != module:
+        raise UserError(f"_target_={target}, but {module} defines no {name}.")
 
 
 def check_values(config: DictConfig) -> None:
@@ -73,6 +93,11 @@ def check_values(config: DictConfig) -> None:
                 raise UserError(f"{name}.{key}={node[key]}, but it has no _target_, the name of its class.")
         hints = get_type_hints(FastSettings) if name == "fast" else _annotations(name, node)
         _check_arguments(name, node, hints)
+    for name in ("optimizer", "scheduler"):
+        taken = signature(get_object(config[name]["_target_"])).parameters
+        unknown = [key for key in config[name] if key not in taken and not str(key).startswith("_")]
+        if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+            raise UserError(f"{name}.{unknown[0]}: {config[name]['_target_']} takes {', '.join(taken)}.")
     if type(config.seed) is not int:
         raise UserError(f"seed={config.seed!r}, but it should be int.")
     for name, (low, high) in RANGES.items():
