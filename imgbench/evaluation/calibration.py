@@ -1,0 +1,178 @@
+"""Whether probabilities can be believed, and what mends them: bins, temperature, and a threshold to act upon."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from scipy import optimize, stats
+
+from imgbench.evaluation.intervals import Number, group_codes, group_sums, mean_of_images, share
+from imgbench.evaluation.predictions import Predictions
+
+BINS = 15  # Guo et al. 2017, https://arxiv.org/abs/1706.04599
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """The images whose highest probability lies between the edges of a bin."""
+
+    confidence: float  # its mean over them
+    accuracy: float
+    low: float  # the accuracy's 95 % interval
+    high: float
+    n: int
+
+
+def _bins(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) the highest probability of each image, and the number of its bin of `BINS` of equal width."""
+    confidence = probabilities.max(1).astype(float)
+    return confidence, np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+
+
+def reliability(predictions: Predictions) -> list[ReliabilityBin]:
+    """Confidence and accuracy of the bins that have images, what a reliability diagram shows."""
+    confidence, bins = _bins(predictions.probabilities)
+    correct = predictions.predicted == predictions.targets
+    codes = group_codes(predictions.groups)
+    found = []
+    for i in np.unique(bins):
+        accuracy = share(correct, bins == i, codes)
+        mean = float(confidence[bins == i].mean())
+        found.append(ReliabilityBin(mean, accuracy["value"], accuracy["low"], accuracy["high"], accuracy["n"]))
+    return found
+
+
+def calibration_error(
+    probabilities: np.ndarray, targets: np.ndarray, codes: np.ndarray, draws: int = 4000, seed: int = 0
+) -> Number:
+    """Expected calibration error: the mean distance of accuracy from confidence in bins (Guo et al. 2017).
+
+    Chance alone moves accuracies away from confidence, the more the fewer images there are, so a perfectly calibrated
+    model has an error too: `if_calibrated` is what it would have. The interval answers for that. In the bins the
+    differences (correct - confidence) / N sum to a vector S, nearly normal around the true one, with the covariance of
+    the groups' sums, and the error is |S|, the sum of absolute values. The interval holds the lengths |t S| for which
+    |t S + noise| is neither above nor below what was found in 97.5 % of draws; it begins at 0 where t = 0 is among them.
+    """
+    confidence, bins = _bins(probabilities)
+    differences = ((probabilities.argmax(1) == targets) - confidence) / len(targets)
+    by_group = np.stack([group_sums(differences * (bins == i), codes) for i in np.unique(bins)], 1)  # (G, bins)
+    sums, groups = by_group.sum(0), len(by_group)
+    value = float(np.abs(sums).sum())
+    number = {"value": value, "low": 0.0, "high": 1.0, "n": len(targets), "groups": groups}
+    if groups < 2:
+        return number
+    centred = by_group - sums / groups
+    covariance = centred.T @ centred * groups / (groups - 1)
+    roots, directions = np.linalg.eigh(covariance)
+    normal = np.random.default_rng(seed).standard_normal((draws, len(sums)))
+    scale = stats.t.ppf(0.975, groups - 1) / stats.norm.ppf(0.975)
+    noise = scale * (normal * np.sqrt(np.maximum(roots, 0))) @ directions.T
+
+    def share_below(t: float) -> float:
+        return float((np.abs(t * sums + noise).sum(1) <= value).mean())
+
+    def length(level: float) -> float:
+        """The t of which a share of `level` lies below what was found; it falls as t grows."""
+        if share_below(0) <= level:
+            return 0.0
+        upper = 1.0
+        while share_below(upper) > level and upper < 1e3:
+            upper *= 2
+        return float(optimize.bisect(lambda t: share_below(t) - level - 1e-9, 0, upper, xtol=1e-4))
+
+    low, high = value * length(0.975), value * length(0.025)
+    # A value moved up by chance alone may lie above all that is likely: it is shown inside nevertheless.
+    expected = float(np.abs(noise).sum(1).mean())
+    return {**number, "low": min(low, value), "high": min(max(high, value), 1.0), "if_calibrated": expected}
+
+
+def brier_score(probabilities: np.ndarray, targets: np.ndarray, codes: np.ndarray) -> Number:
+    """Half the squared distance of the probabilities from the truth, 0 to 1; of two classes that of one (Brier 1950)."""
+    truth = np.eye(probabilities.shape[1])[targets]
+    return {**mean_of_images(((probabilities - truth) ** 2).sum(1) / 2, codes), "percent": False}
+
+
+@dataclass(frozen=True)
+class TemperatureScaling:
+    """Logits divided by a temperature (Guo et al. 2017): above 1 a model was too sure of itself."""
+
+    temperature: float
+
+    def apply(self, probabilities: np.ndarray) -> np.ndarray:
+        """Probabilities (N, num_classes) as they would be."""
+        return _softmax(_log(probabilities) / self.temperature)
+
+
+def _log(probabilities: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(probabilities.astype(float), 1e-38))  # what float32 rounded to 0
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def fit_temperature(predictions: Predictions) -> Number:
+    """The temperature of the highest likelihood, from 0.05 to 20; its interval is that of a score sandwich by groups."""
+    logits, targets = _log(predictions.probabilities), predictions.targets
+    rows = np.arange(len(targets))
+
+    def loss(log_scale: float) -> float:
+        scaled = np.exp(log_scale) * logits
+        top = scaled.max(1)
+        return float((top + np.log(np.exp(scaled - top[:, None]).sum(1)) - scaled[rows, targets]).mean())
+
+    limit = float(np.log(20))
+    log_scale = float(optimize.minimize_scalar(loss, bounds=(-limit, limit), method="bounded").x)
+    scale = np.exp(log_scale)
+    q = _softmax(scale * logits)
+    expected = (q * logits).sum(1)
+    scores = expected - logits[rows, targets]  # of the loss by the scale
+    curvature = float(((q * logits**2).sum(1) - expected**2).sum())
+    codes = group_codes(predictions.groups)
+    by_group = group_sums(scores, codes)
+    groups = len(by_group)
+    low, high = -limit, limit
+    if groups > 1 and curvature > 0:
+        error = np.sqrt((by_group**2).sum() * groups / (groups - 1)) / curvature / scale
+        half = float(stats.t.ppf(0.975, groups - 1) * error)
+        low, high = max(log_scale - half, low), min(log_scale + half, high)
+    temperature, low, high = (float(np.exp(-x)) for x in (log_scale, high, low))
+    return {"value": temperature, "low": low, "high": high, "n": len(targets), "groups": groups, "percent": False}
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A threshold on the probability of one class, chosen on validation images and measured on others."""
+
+    class_name: str
+    threshold: float
+    validation_images: int  # of the class, by which it was chosen
+    sensitivity: Number
+    specificity: Number
+    precision: Number
+
+
+def threshold_for_sensitivity(validation: Predictions, positive: int, sensitivity: float) -> float | None:
+    """The highest threshold at which a further image of the class is found with this probability; None: too few images.
+
+    It leaves out the (n + 1)(1 - sensitivity) lowest of n scores, which is what keeps the promise on average over new
+    images (split conformal prediction, Vovk et al. 2005), where the quantile of the n itself falls short.
+    """
+    scores = np.sort(validation.probabilities[validation.targets == positive, positive])
+    rank = int((len(scores) + 1) * (1 - Fraction(str(sensitivity))))
+    return float(scores[rank - 1]) if rank >= 1 else None
+
+
+def operating_point(test: Predictions, positive: int, threshold: float, validation_images: int) -> OperatingPoint:
+    """What calling an image of the class `positive` from the threshold on amounts to, on the test images."""
+    codes = group_codes(test.groups)
+    found, true = test.probabilities[:, positive] >= np.float32(threshold), test.targets == positive
+    return OperatingPoint(
+        test.class_names[positive],
+        threshold,
+        validation_images,
+        share(found, true, codes),
+        share(~found, ~true, codes),
+        share(true, found, codes),
+    )
