@@ -1,10 +1,11 @@
 """Whether probabilities can be believed, and what mends them: bins, temperature, and a threshold to act upon."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import stats
 
 from imgbench.evaluation.intervals import Number, group_codes, group_sums, mean_of_images, share
 from imgbench.evaluation.predictions import Predictions
@@ -43,15 +44,16 @@ def reliability(predictions: Predictions) -> list[ReliabilityBin]:
 
 
 def calibration_error(
-    probabilities: np.ndarray, targets: np.ndarray, codes: np.ndarray, draws: int = 4000, seed: int = 0
+    probabilities: np.ndarray, targets: np.ndarray, codes: np.ndarray, draws: int = 2000, seed: int = 0
 ) -> Number:
     """Expected calibration error: the mean distance of accuracy from confidence in bins (Guo et al. 2017).
 
     Chance alone moves accuracies away from confidence, the more the fewer images there are, so a perfectly calibrated
-    model has an error too: `if_calibrated` is what it would have. The interval answers for that. In the bins the
-    differences (correct - confidence) / N sum to a vector S, nearly normal around the true one, with the covariance of
-    the groups' sums, and the error is |S|, the sum of absolute values. The interval holds the lengths |t S| for which
-    |t S + noise| is neither above nor below what was found in 97.5 % of draws; it begins at 0 where t = 0 is among them.
+    model has an error too: `if_calibrated` is what it would have. In the bins the differences of correct and confidence
+    sum to a vector S, nearly normal around the true one, with the covariance of the groups' sums; the error is |S|, the
+    sum of absolute values. The interval begins at the least |t S| for which |t S + noise| reaches what was found in
+    2.5 % of draws, which is 0 where a calibrated model would do. It ends a Student's interval above the value, which is
+    too high rather than too low already: so it holds the true error in at least 95 % of cases, not in just as many.
     """
     confidence, bins = _bins(probabilities)
     differences = ((probabilities.argmax(1) == targets) - confidence) / len(targets)
@@ -65,29 +67,34 @@ def calibration_error(
     covariance = centred.T @ centred * groups / (groups - 1)
     roots, directions = np.linalg.eigh(covariance)
     normal = np.random.default_rng(seed).standard_normal((draws, len(sums)))
-    scale = stats.t.ppf(0.975, groups - 1) / stats.norm.ppf(0.975)
-    noise = scale * (normal * np.sqrt(np.maximum(roots, 0))) @ directions.T
-
-    def share_below(t: float) -> float:
-        return float((np.abs(t * sums + noise).sum(1) <= value).mean())
-
-    def length(level: float) -> float:
-        """The t of which a share of `level` lies below what was found; it falls as t grows."""
-        if share_below(0) <= level:
-            return 0.0
-        upper = 1.0
-        while share_below(upper) > level and upper < 1e3:
-            upper *= 2
-        return float(optimize.bisect(lambda t: share_below(t) - level - 1e-9, 0, upper, xtol=1e-4))
-
-    low, high = value * length(0.975), value * length(0.025)
-    # A value moved up by chance alone may lie above all that is likely: it is shown inside nevertheless.
+    noise = (normal * np.sqrt(np.maximum(roots, 0))) @ directions.T
+    low = _least_length(sums, noise)
+    signs = np.where(sums < 0, -1, 1)
+    half = float(stats.t.ppf(0.975, groups - 1) * np.sqrt(signs @ covariance @ signs))
     expected = float(np.abs(noise).sum(1).mean())
-    return {**number, "low": min(low, value), "high": min(max(high, value), 1.0), "if_calibrated": expected}
+    return {**number, "low": low, "high": min(value + half, 1.0), "if_calibrated": expected}
+
+
+def _least_length(sums: np.ndarray, noise: np.ndarray) -> float:
+    """The least |t S| for which |t S + noise| reaches |S| in 2.5 % of the draws; |.| is the sum of absolute values."""
+    value = float(np.abs(sums).sum())
+
+    def reaching(t: float) -> float:
+        return float((np.abs(t * sums + noise).sum(1) >= value).mean()) - 0.025
+
+    return 0.0 if reaching(0) >= 0 else value * _crossing(reaching, 0, 1)
+
+
+def _crossing(function: Callable[[float], float], low: float, high: float) -> float:
+    """Where a function that grows becomes positive, to 1e-6; an end of the interval where it does not."""
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        low, high = (low, middle) if function(middle) > 0 else (middle, high)
+    return (low + high) / 2
 
 
 def brier_score(probabilities: np.ndarray, targets: np.ndarray, codes: np.ndarray) -> Number:
-    """Half the squared distance of the probabilities from the truth, 0 to 1; of two classes that of one (Brier 1950)."""
+    """Half the squared distance of the probabilities from the truth, 0 to 1; of two classes that of either (Brier)."""
     truth = np.eye(probabilities.shape[1])[targets]
     return {**mean_of_images(((probabilities - truth) ** 2).sum(1) / 2, codes), "percent": False}
 
@@ -113,31 +120,37 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def fit_temperature(predictions: Predictions) -> Number:
-    """The temperature of the highest likelihood, from 0.05 to 20; its interval is that of a score sandwich by groups."""
-    logits, targets = _log(predictions.probabilities), predictions.targets
-    rows = np.arange(len(targets))
+    """The temperature of the highest likelihood, from 0.05 to 20.
 
-    def loss(log_scale: float) -> float:
-        scaled = np.exp(log_scale) * logits
-        top = scaled.max(1)
-        return float((top + np.log(np.exp(scaled - top[:, None]).sum(1)) - scaled[rows, targets]).mean())
+    Its interval is where twice what the log-likelihood loses stays below Student's square, times the ratio of the
+    groups' squared scores to the curvature, which is 1 for independent images and an exact model (White 1982).
+    """
+    logits, targets = _log(predictions.probabilities), predictions.targets
+    own = logits[np.arange(len(targets)), targets]
+
+    def scores(x: float) -> np.ndarray:
+        """(N,) the derivatives of the images' losses by the inverse temperature exp(x)."""
+        return (_softmax(np.exp(x) * logits) * logits).sum(1) - own
+
+    def loss(x: float) -> float:
+        return -float(_log(_softmax(np.exp(x) * logits)[np.arange(len(targets)), targets]).sum())
 
     limit = float(np.log(20))
-    log_scale = float(optimize.minimize_scalar(loss, bounds=(-limit, limit), method="bounded").x)
-    scale = np.exp(log_scale)
-    q = _softmax(scale * logits)
-    expected = (q * logits).sum(1)
-    scores = expected - logits[rows, targets]  # of the loss by the scale
-    curvature = float(((q * logits**2).sum(1) - expected**2).sum())
-    codes = group_codes(predictions.groups)
-    by_group = group_sums(scores, codes)
+    best = _crossing(lambda x: float(scores(x).sum()), -limit, limit)
+    q = _softmax(np.exp(best) * logits)
+    curvature = float(((q * logits**2).sum(1) - (q * logits).sum(1) ** 2).sum())
+    by_group = group_sums(scores(best), group_codes(predictions.groups))
     groups = len(by_group)
     low, high = -limit, limit
     if groups > 1 and curvature > 0:
-        error = np.sqrt((by_group**2).sum() * groups / (groups - 1)) / curvature / scale
-        half = float(stats.t.ppf(0.975, groups - 1) * error)
-        low, high = max(log_scale - half, low), min(log_scale + half, high)
-    temperature, low, high = (float(np.exp(-x)) for x in (log_scale, high, low))
+        squares = (by_group**2).sum()
+        freedom = np.clip(2 * squares**2 / max((by_group**4).sum() - squares**2 / groups, 1e-300), 2, groups - 1)
+        # Half of Student's square is what the likelihood may lose where images are independent and the model is exact.
+        allowed = stats.t.ppf(0.975, freedom) ** 2 / 2 * squares * groups / (groups - 1) / curvature
+        least = loss(best)
+        low = _crossing(lambda x: least + allowed - loss(x), low, best)
+        high = _crossing(lambda x: loss(x) - least - allowed, best, high)
+    temperature, low, high = (float(np.exp(-x)) for x in (best, high, low))
     return {"value": temperature, "low": low, "high": high, "n": len(targets), "groups": groups, "percent": False}
 
 
