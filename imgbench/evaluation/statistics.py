@@ -57,7 +57,7 @@ def means_test(first: Sequence[float], second: Sequence[float], paired: bool = F
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Adjusted p values of several tests, so that one false alarm among all is as rare as in a single one (Holm 1979)."""
+    """Adjusted p values: one false alarm among all tests is then as rare as in a single one (Holm 1979)."""
     p = np.asarray(p_values, float)
     order = np.argsort(p, kind="stable")
     adjusted = np.empty(len(p))
