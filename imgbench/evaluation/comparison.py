@@ -218,16 +218,15 @@ def _names(settings: list[dict[str, Any]]) -> list[str]:
         return [f"{settings[0].get('model_name', 'model')} on {settings[0].get('data_name', 'data')}"]
     keys = list(dict.fromkeys(key for one in settings for key in one if not key.startswith(ASIDE)))
     differing = [key for key in keys if len({repr(one.get(key)) for one in settings}) > 1]
-    # Another model or class has other entries, which its name stands for, unless that is not enough.
-    heads = {key: key.removesuffix("_name").removesuffix("._target_") + "." for key in differing
-             if key.endswith(("_name", "._target_"))}  # fmt: skip
-    named = set()
-    short = []
-    for key in differing:
-        head = next((head for name, head in heads.items() if key.startswith(head) and key != name), None)
-        if head is None and f"{key.split('.')[0]}_name" not in named:
-            short.append(key)
-            named.add(key)
+    differing.sort(key=lambda key: not key.endswith("_name"))
+    # Another model or another class has other entries, for which its name stands, unless that is not enough.
+    models = tuple(f"{key.removesuffix('_name')}." for key in differing if key.endswith("_name"))
+    classes = tuple(key.removesuffix("_target_") for key in differing if key.endswith("._target_"))
+    short = [
+        key
+        for key in differing
+        if not key.startswith(models) and (key.endswith("._target_") or not key.startswith(classes))
+    ]
     for chosen in (short, differing):
         names = [", ".join(f"{_word(key)}={_word(one[key])}" for key in chosen if key in one) for one in settings]
         if len(set(names)) == len(names):
@@ -339,7 +338,7 @@ def _notes(configurations: Sequence[Configuration]) -> Iterator[str]:
     grouped = "" if groups == images else f" in {groups} groups"
     classes, counts = np.unique(first.runs[0].targets, return_counts=True)
     largest = counts.max() / counts.sum()
-    yield f"{images} test images{grouped}; always {classes[counts.argmax()]!r}: {100 * largest:.1f} %"
+    yield f"{images} test images{grouped}; always {str(classes[counts.argmax()])!r}: {100 * largest:.1f} %"
     if len(configurations) > 1 and any(len(one.runs) == 1 for one in configurations):
         yield "of a single run, differences are those of two networks: other seeds may turn them round"
     for one in configurations:

@@ -105,9 +105,8 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
     }
     if points:
         draw_pareto(points, ("MB", "ms for one image"), folder / "pareto.png")
-    write_atomically(
-        folder / "comparison.csv", _csv(list(NUMBERS), [_numbers(one) for one in comparison.configurations])
-    )
+    numbers = [_numbers(one) for one in comparison.configurations]
+    write_atomically(folder / "comparison.csv", _csv((*NUMBERS, *COST, "seconds", "run_directories"), numbers))
     fields = ("first", "second", "value", "low", "high", "test", "p", "adjusted", "distinguishable")
     lines = [[getattr(difference, field) for field in fields] for difference in comparison.differences]
     write_atomically(folder / "differences.csv", _csv(fields, lines))
@@ -126,15 +125,13 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
     write_atomically(folder / "comparison.html", page)
 
 
-NUMBERS = ("configuration", "runs", "accuracy", "low", "high", "n", "groups", "low_over_runs", "high_over_runs",
-           "parameters", "multiply_adds", "size_mb", "latency_ms", "threads", "seconds", "run_directories")  # fmt: skip
+NUMBERS = ("configuration", "runs", "accuracy", "low", "high", "n", "groups", "low_over_runs", "high_over_runs")
+COST = ("parameters", "multiply_adds", "size_mb", "latency_ms", "threads")
 
 
 def _numbers(one: Configuration) -> list[Any]:
     accuracy = [one.accuracy[key] for key in ("value", "low", "high", "n", "groups")]
-    cost = [
-        (one.cost or {}).get(key, "") for key in ("parameters", "multiply_adds", "size_mb", "latency_ms", "threads")
-    ]
+    cost = [(one.cost or {}).get(key, "") for key in COST]
     places = " ".join(str(tested.run.shown) for tested in one.runs)
     return [one.name, len(one.runs), *accuracy, *(one.over_runs or ("", "")), *cost, one.seconds, places]
 
@@ -150,9 +147,8 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
-    c: f"\\{c}" for c in "&%$#_{}"
-}
+LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 
 
 def _latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
