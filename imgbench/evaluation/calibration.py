@@ -7,7 +7,15 @@ from fractions import Fraction
 import numpy as np
 from scipy import stats
 
-from imgbench.evaluation.intervals import Number, group_codes, group_sums, mean_of_images, share
+from imgbench.evaluation.intervals import (
+    Number,
+    group_codes,
+    group_sums,
+    mean_of_images,
+    number_if_alike,
+    share,
+    student_quantile,
+)
 from imgbench.evaluation.predictions import Predictions
 
 BINS = 15  # Guo et al. 2017, https://arxiv.org/abs/1706.04599
@@ -56,7 +64,8 @@ def calibration_error(
     too high rather than too low already: so it holds the true error in at least 95 % of cases, not in just as many.
     """
     confidence, bins = _bins(probabilities)
-    differences = ((probabilities.argmax(1) == targets) - confidence) / len(targets)
+    correct = probabilities.argmax(1) == targets
+    differences = (correct - confidence) / len(targets)
     by_group = np.stack([group_sums(differences * (bins == i), codes) for i in np.unique(bins)], 1)  # (G, bins)
     sums, groups = by_group.sum(0), len(by_group)
     value = float(np.abs(sums).sum())
@@ -64,7 +73,7 @@ def calibration_error(
     if groups < 2:
         return number
     centred = by_group - sums / groups
-    covariance = centred.T @ centred * groups / (groups - 1)
+    covariance = centred.T @ centred * groups / (groups - 1) + np.diag(_unseen_variance(bins, correct, codes))
     roots, directions = np.linalg.eigh(covariance)
     normal = np.random.default_rng(seed).standard_normal((draws, len(sums)))
     noise = (normal * np.sqrt(np.maximum(roots, 0))) @ directions.T
@@ -73,6 +82,18 @@ def calibration_error(
     half = float(stats.t.ppf(0.975, groups - 1) * np.sqrt(signs @ covariance @ signs))
     expected = float(np.abs(noise).sum(1).mean())
     return {**number, "low": low, "high": min(value + half, 1.0), "if_calibrated": expected}
+
+
+def _unseen_variance(bins: np.ndarray, correct: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """For each bin that has images, all of them right or all wrong, the variance that half an error more would show."""
+    unseen = []
+    for i in np.unique(bins):
+        inside = bins == i
+        size = float(number_if_alike(np.bincount(codes[inside])))
+        missed = 0.5 / (size + 1)
+        unanimous = correct[inside].all() or not correct[inside].any()
+        unseen.append(inside.mean() ** 2 * missed * (1 - missed) / size if unanimous else 0)
+    return np.array(unseen)
 
 
 def _least_length(sums: np.ndarray, noise: np.ndarray) -> float:
@@ -143,10 +164,9 @@ def fit_temperature(predictions: Predictions) -> Number:
     groups = len(by_group)
     low, high = -limit, limit
     if groups > 1 and curvature > 0:
-        squares = (by_group**2).sum()
-        freedom = np.clip(2 * squares**2 / max((by_group**4).sum() - squares**2 / groups, 1e-300), 2, groups - 1)
         # Half of Student's square is what the likelihood may lose where images are independent and the model is exact.
-        allowed = stats.t.ppf(0.975, freedom) ** 2 / 2 * squares * groups / (groups - 1) / curvature
+        ratio = (by_group**2).sum() * groups / (groups - 1) / curvature
+        allowed = float(student_quantile(by_group) ** 2 / 2 * ratio)
         least = loss(best)
         low = _crossing(lambda x: least + allowed - loss(x), low, best)
         high = _crossing(lambda x: loss(x) - least - allowed, best, high)

@@ -108,11 +108,20 @@ def effective_number(
     variance = squares * count / (count - 1) + unseen
     factor = 1.0
     if not exact_variance:
-        # An estimate is as good as that of so many normal values as its own spread tells (Satterthwaite 1946).
-        spread = np.maximum((additions**4).sum(-1) - squares**2 / count, 1e-12 * squares**2 + 1e-300)
-        freedom = np.clip(2 * squares**2 / spread, min(2, count - 1), count - 1)
-        factor = (Z / stats.t.ppf(0.975, freedom)) ** 2
+        factor = (Z / student_quantile(additions)) ** 2
     return np.where(variance > 0, value * (1 - value) * factor / np.where(variance > 0, variance, 1), 0)
+
+
+def student_quantile(additions: np.ndarray) -> np.ndarray:
+    """Student's 97.5 % quantile for what the groups (..., G), two or more, add to a number, in place of the normal one.
+
+    The estimate of a variance is as good as that of so many normal values as its own spread tells (Satterthwaite 1946).
+    """
+    count = additions.shape[-1]
+    relative = additions**2 / np.maximum((additions**2).sum(-1, keepdims=True), 1e-300)
+    spread = (relative**2).sum(-1) - 1 / count
+    freedom = 2 / np.maximum(spread, 1e-12)
+    return stats.t.ppf(0.975, np.clip(freedom, min(2, count - 1), count - 1))
 
 
 def mean_of_classes(

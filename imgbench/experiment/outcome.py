@@ -205,10 +205,11 @@ def _operating_points(
     points, notes = [], []
     for i, name in enumerate(model.class_names):
         n = int((validation.targets == i).sum())
+        most = int(100 * n / (n + 1)) / 100  # rounded down, so that it can be asked for
         threshold = threshold_for_sensitivity(validation, i, sensitivity)
         if threshold is None:
             notes.append(
-                f"{option} for {name} cannot be promised: of {n} validation images, {n / (n + 1):.3g} can at most"
+                f"{option} of {name} takes more than {n} validation images of it, with which {most} is the most"
             )
         else:
             points.append(operating_point(predictions, i, threshold, n))
