@@ -97,8 +97,6 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], C
                     raise
                 return None
 
-        command = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)
-
         @functools.wraps(function)
         def run() -> None:
             typed[:] = sys.argv
@@ -106,7 +104,8 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], C
             register_resolvers()
             with _errors_in_plain_words(place):
                 sys.argv[1:] = map(quoted, _with_run(sys.argv[1:], config_name))
-                command()
+                # Made here and not above, since that sets the version of Hydra's behaviour for the whole process.
+                hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
                 if failed:
                     raise failed[0]
 

@@ -31,7 +31,7 @@ from imgbench.errors import UserError
 
 # In a wheel conf lies inside the package, in a checkout beside it.
 CONF = next(path for path in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf") if path.is_dir())
-NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)  # nowhere to write
+NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # nowhere to write
 SPLIT_COLUMNS = ["path", "class", "group", "split", "hash"]
 SPLIT_NAMES = ("train", "val", "test")
 LARGEST_CONFIG = 100_000  # bytes; those that imgbench writes have a few thousand
@@ -209,7 +209,7 @@ class Run:
     def write_config(self, config: dict[str, Any]) -> None:
         """`config.yaml`: all that is needed to run it again in a new directory."""
         text = yaml.dump(config, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
-        again = f"# Again: python -m imgbench.train --config-dir {shlex.quote(str(self.shown))} --config-name config\n"
+        again = "# RUN is this directory: python -m imgbench.train --config-dir RUN --config-name config\n"
         write_atomically(self.path / "config.yaml", again + text)
 
     def note(self, **facts: Any) -> None:
@@ -323,26 +323,34 @@ def _check_types(content: dict[str, Any], types: dict[str, Any]) -> None:
             raise ValueError(f"{name} is {str(found)[:100]!r}, expected {shown}")
 
 
-def _check_values(value: Any, content: dict[str, Any], path: Path, modules: tuple[str, ...]) -> None:
+def _check_values(
+    value: Any, content: dict[str, Any], path: Path, modules: tuple[str, ...], inside: bool = False
+) -> None:
     """Refuses in a configuration that may come from anywhere what would look something up or call it.
 
+    Args:
+        modules: where a `_target_` may lie.
+        inside: whether these are arguments of a `_target_`, which are plain values: chained calls can do anything.
+
     Raises:
-        ValueError: a resolver such as `oc.env`, or a reference to more than a plain entry.
+        ValueError: a resolver such as `oc.env`, a reference to more than a plain entry, or an argument that is called.
         UserError: a `_target_` outside `modules`.
     """
     if isinstance(value, dict):
         if "_target_" in value:
-            if not isinstance(value["_target_"], str) or "$" in value["_target_"]:
-                raise ValueError(f"_target_ is {value['_target_']!r}, expected the name of a class")
-            check_target(value["_target_"], f"{path}: _target_", modules)
+            target = value["_target_"]
+            if not isinstance(target, str) or "$" in target:
+                raise ValueError(f"_target_ is {target!r}, expected the name of a class")
+            check_target(target, f"{path}: _target_", modules)
+            if inside and not is_trusted_by_user(target):
+                raise ValueError(f"an argument names a _target_ of its own, {target!r}, which is not called")
+            inside = True
         value = [*value.keys(), *value.values()]
     if isinstance(value, list):
         for item in value:
-            _check_values(item, content, path, modules)
+            _check_values(item, content, path, modules, inside)
     elif isinstance(value, str) and "${" in value and not refers_to_plain_entries(value, content):
-        raise ValueError(
-            f"it holds {value[:200]!r}, and only plain entries of the file itself are looked up. Write the value there"
-        )
+        raise ValueError(f"it holds {value[:200]!r}, and only plain entries of the file itself are looked up")
 
 
 def refers_to_plain_entries(value: str, content: Any) -> bool:

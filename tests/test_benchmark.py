@@ -15,6 +15,7 @@ from imgbench.data.scan import scan
 def test_command_prints_a_table_and_leaves_numbers_and_charts(make_folder, tmp_path):
     root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
     words = ["data=folder", f"data.root={root}", "data.image_size=20", "data.batch_size=4", "what=[step,data]"]
+    words += ["photographs=6"]
     line = [sys.executable, "-m", "imgbench.benchmark", *words, "rounds=2", "steps=2", "hydra.run.dir=bench"]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

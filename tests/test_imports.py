@@ -167,11 +167,6 @@ def test_no_room_imports_a_command():
             assert not {room(module) for module, _ in imports(path)} & COMMANDS, path
 
 
-DEFERRING_MORE_THAN_ONCE = {"compress", "evaluate", "export", "ladder", "predict"}
-
-
 @pytest.mark.parametrize("name", sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem in COMMANDS))
-def test_commands_defer_one_import_at_most(name, request):
-    if name in DEFERRING_MORE_THAN_ONCE:
-        request.node.add_marker(pytest.mark.xfail(reason="has several deferred imports", strict=False))
+def test_commands_defer_one_import_at_most(name):
     assert sum(deferred for _, deferred in imports(PACKAGE / f"{name}.py")) <= 1

@@ -39,14 +39,14 @@ def measure_photographs(config: dict[str, Any], rounds: int) -> dict[str, Timing
     `cold` starts without a decoded image; `ImageFolder` has as many worker processes as there are cores.
     """
     with tempfile.TemporaryDirectory() as folder:
-        make_photographs(Path(folder))
+        make_photographs(Path(folder), config["photographs"])
         data = {**config["data"], "root": folder, "num_classes": None, "split": {}, "cache": "memory"}
         variants = {"imgbench, cold": _cold, "ImageFolder + DataLoader": _image_folder}
         arguments = {"config": {**config, "data": data}, "workers": os.cpu_count()}
         return alternate(variants, arguments, rounds)
 
 
-def make_photographs(folder: Path, number: int = 48) -> None:
+def make_photographs(folder: Path, number: int) -> None:
     """Writes JPEGs of 4000 x 3000 pixels, with detail of all sizes as photographs have it, in two classes."""
     rng = np.random.default_rng(0)
     pixels = np.zeros((3000, 4000, 3), np.float32)

@@ -114,7 +114,7 @@ def explain(error: Exception, words: Sequence[str] = ()) -> str:
     if isinstance(error, InstantiationException):
         if isinstance(error.__cause__, UserError):
             return str(error.__cause__)
-        place = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE)
+        place = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE) or re.search(r"target '(.+)'", str(error))
         return f"{place[1] if place else 'The configuration'} cannot be used as it is: {error.__cause__ or error}"
     if isinstance(error, OverrideParseException):
         return (

@@ -189,7 +189,11 @@ class ImageClassifier(L.LightningModule):
     def configure_optimizers(self) -> Any:
         optimizer_config, scheduler_config = self.hparams["optimizer"], self.hparams["scheduler"]
         assert optimizer_config is not None, "a classifier without optimizer cannot be trained"
-        optimizer = instantiate(optimizer_config, _partial_=True, _convert_="all")(self.parameter_groups())
+        create = instantiate(optimizer_config, _partial_=True, _convert_="all")
+        try:
+            optimizer = create(self.parameter_groups())
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{optimizer_config['_target_']} cannot be used as it is: {error}") from error
         if scheduler_config is None:
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
