@@ -107,7 +107,9 @@ class NeighbourIndex:
         self.centres = vectors[:1]
         if number > 1:
             sample = vectors[np.random.default_rng(0).permutation(len(vectors))[: 64 * number]]
-            self.centres = MiniBatchKMeans(number, random_state=0, n_init=1, batch_size=4096).fit(sample).cluster_centers_
+            self.centres = (
+                MiniBatchKMeans(number, random_state=0, n_init=1, batch_size=4096).fit(sample).cluster_centers_
+            )
         own = np.concatenate([_nearest(block, self.centres, 1)[1][:, 0] for block in _blocks(vectors)])
         order = np.argsort(own, kind="stable")
         self.lists = np.split(order, np.searchsorted(own[order], np.arange(1, number)))

@@ -10,12 +10,17 @@ from scipy.sparse.csgraph import connected_components
 from imgbench.data.table import ImageTable
 from imgbench.inspection.alignment import similarities
 from imgbench.inspection.candidates import find_candidates
-from imgbench.inspection.thumbnails import make_thumbnails
+from imgbench.inspection.files import Header
+from imgbench.inspection.thumbnails import Thumbnails
 
 # Copies of the potato photographs, made in each of the ways above, agree to 0.95 and more, photographs of one leaf
 # taken twice to 0.8 and more, and two leaves to 0.85 at most. Two models of shoes, photographed alike, reach 0.89; and,
 # where a part of one is compared, which gives chance more to choose from, 0.93.
 NEAR, NEAR_PART = 0.9, 0.94
+# Where so many images are chained to each other, they are simple or of one scene, and chance makes pairs as good: only
+# what hardly differs counts then, as the frames of one film.
+CROWD, CROWD_SHARE, NEAR_IN_A_CROWD = 50, 0.05, 0.99
+SIMPLE = 16  # pixels of the short side below which two drawings of one digit may be equal by chance
 NO_HASH = np.zeros(16, np.uint8).view("V16")[0]
 
 
@@ -33,20 +38,28 @@ class Pair:
     similarity: float
 
 
-def find_duplicates(table: ImageTable) -> list[Pair]:
+def find_duplicates(table: ImageTable, thumbnails: Thumbnails, headers: list[Header | None]) -> list[Pair]:
     """All pairs of near duplicates that the index brings to light, and each exact copy with the first of its kind."""
-    thumbnails = make_thumbnails(table)
     first_of = _first_rows(table.digests.view("V16").ravel(), thumbnails.hashes)
     exact = [Pair(int(first), row, "exact", 1.0) for row, first in enumerate(first_of) if first != row]
-    originals = np.flatnonzero((first_of == np.arange(len(first_of))) & (thumbnails.hashes != NO_HASH))
-    grey = thumbnails.grey[originals]
+    detailed = np.array([header is not None and min(header.width, header.height) >= SIMPLE for header in headers])
+    originals = np.flatnonzero((first_of == np.arange(len(first_of))) & detailed)
+    near = _near_pairs(thumbnails.grey[originals], originals)
+    groups = np.bincount(connected([(pair.first, pair.second) for pair in near], len(first_of)))
+    if groups.max() > max(CROWD, CROWD_SHARE * len(first_of)):
+        near = [pair for pair in near if pair.similarity >= NEAR_IN_A_CROWD]
+    return exact + near
+
+
+def _near_pairs(grey: np.ndarray, rows: np.ndarray) -> list[Pair]:
+    """Of thumbnails (N, T, T) that belong to `rows`."""
     candidates = find_candidates(grey)
     scores = similarities(grey, candidates)
-    near: dict[tuple[int, int], float] = {}
+    found: dict[tuple[int, int], float] = {}
     for index in np.flatnonzero(scores >= np.where(candidates.views == 0, NEAR, NEAR_PART)):
-        one, other = sorted((int(originals[candidates.first[index]]), int(originals[candidates.second[index]])))
-        near[one, other] = max(near.get((one, other), 0), float(scores[index]))
-    return exact + [Pair(one, other, "near", score) for (one, other), score in sorted(near.items())]
+        one, other = sorted((int(rows[candidates.first[index]]), int(rows[candidates.second[index]])))
+        found[one, other] = max(found.get((one, other), 0), float(scores[index]))
+    return [Pair(one, other, "near", score) for (one, other), score in sorted(found.items())]
 
 
 def _first_rows(*keys: np.ndarray) -> np.ndarray:
