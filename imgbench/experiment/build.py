@@ -19,6 +19,8 @@ from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
 from imgbench.experiment.compose import choices, explain
 from imgbench.experiment.defaults import default_epochs, default_learning_rate
+from imgbench.inspection.audit import Audit, audit
+from imgbench.inspection.finders import label_findings, probe_findings
 from imgbench.inspection.leaks import find_leaks
 from imgbench.models.layers import normalises_batches
 from imgbench.models.summary import model_table
@@ -154,6 +156,15 @@ def build_data(config: DictConfig) -> ImageFolderDataModule:
     config.data.num_classes = len(data.class_names)
     config.data.root = str(data.table.root.resolve())
     return data
+
+
+def inspect(config: DictConfig) -> Audit:
+    """The audit of the configured images.
+
+    Raises:
+        UserError: they cannot be used as they are.
+    """
+    return audit(build_data(config).table, [probe_findings, label_findings])
 
 
 def build_classifier(

@@ -58,6 +58,10 @@ class Audit:
     proposal: dict[str, Any] | None = None  # an expression for data.split.group
     seconds: float = 0
 
+    def summary(self) -> str:
+        """What the command prints."""
+        return summary(self)
+
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
 

@@ -1,6 +1,6 @@
 """Images whose label is probably wrong: named in order of suspicion, never moved or deleted.
 
-Confident learning (Northcutt, Jiang and Chuang 2021, https://doi.org/10.1613/jair.1.12125): held-out predictions tell how
+Confident learning (Northcutt et al. 2021, https://doi.org/10.1613/jair.1.12125): held-out predictions tell how
 many images of each class are likely to be of another, and the least believable so many are named. The library of its
 authors, cleanlab, does the same and much more, and brings pandas with it.
 """
@@ -65,7 +65,7 @@ class LabelReview:
         """What was found, in words that need no explanation."""
         agreement = f"{100 * self.agreement:.1f} % of {self.n} labels"
         if not self.conclusive:
-            return f"No label was judged: predictions agree with {agreement} only, {100 * GOOD_ENOUGH:.0f} % are needed."
+            return f"No label was judged: predictions agree with {agreement}; {100 * GOOD_ENOUGH:.0f} % are needed."
         if not self.suspects:
             return f"No label is suspect: predictions agree with {agreement}."
         return (
