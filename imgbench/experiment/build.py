@@ -19,7 +19,7 @@ from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
 from imgbench.experiment.compose import choices, explain
 from imgbench.experiment.defaults import default_epochs, default_learning_rate
-from imgbench.inspection.audit import Audit, audit
+from imgbench.inspection.audit import Audit, audit, relatives
 from imgbench.inspection.finders import label_findings, probe_findings
 from imgbench.inspection.leaks import find_leaks
 from imgbench.models.layers import normalises_batches
@@ -149,7 +149,9 @@ def build_data(config: DictConfig) -> ImageFolderDataModule:
     """
     if OmegaConf.is_missing(config.data, "root"):
         raise UserError("data.root is not set. Point it at your photographs: data=folder data.root=/my/photos")
-    data: ImageFolderDataModule = create(config.data, augment=create(config.augment), seed=config.seed)
+    data: ImageFolderDataModule = create(
+        config.data, augment=create(config.augment), seed=config.seed, find_relatives=relatives
+    )
     data.setup()
     for message in find_leaks(data.table):
         log.warning("%s", message)

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1  # raise it when the inspection changes, so that old results are not read back
 ORDER = {"error": 0, "warning": 1, "note": 2}
-LEFT = "data.split.leaks=drop leaves them out of the test images; or move each family to one side."
+LEFT = "Move each family to one side; or leave the folders undivided, with data.split.group=auto."
 KEPT = "data.split.group=auto keeps relatives on one side."
 
 

@@ -86,7 +86,8 @@ def _small(squares: np.ndarray) -> np.ndarray:
     """(B, SMALL, SMALL, 3) float32 in 0 to 1."""
     if squares.shape[1] != SMALL:
         size = (SMALL, SMALL)
-        squares = np.stack([Image.fromarray(one).resize(size, Image.Resampling.BILINEAR) for one in squares])
+        small = (Image.fromarray(one).resize(size, Image.Resampling.BILINEAR) for one in squares)
+        squares = np.stack([np.asarray(one) for one in small])
     return squares.astype(np.float32) / 255
 
 

@@ -73,7 +73,7 @@ class Probe:
 
     @property
     def warning(self) -> str | None:
-        """What may be wrong, if the probe knows too much; never of names and times, which no network sees."""
+        """What may be wrong if the probe knows more than it should. No network sees names and times: never of these."""
         return CAUTION.get(self.name) if self.skill >= SUSPICIOUS else None
 
 
