@@ -148,8 +148,12 @@ def test_threshold_finds_the_wanted_share_of_further_images():
 
 
 def test_operating_point_measures_from_the_threshold_on():
-    found = operating_point(scored([0.2, 0.3, 0.4, 0.1, 0.3], [1, 1, 1, 0, 0]), 1, 0.3, 39)
-    assert found.class_name == "ill"
+    validation = scored([0.3, *np.linspace(0.5, 0.9, 8)], [1] * 9)
+    found = operating_point(validation, scored([0.2, 0.3, 0.4, 0.1, 0.3], [1, 1, 1, 0, 0]), 1, 0.9)
+    assert found is not None
+    assert (found.class_name, found.validation_images, found.validation_groups) == ("ill", 9, 9)
+    assert found.threshold == pytest.approx(0.3)
     assert (found.sensitivity["hits"], found.sensitivity["n"]) == (2, 3)
     assert (found.specificity["hits"], found.specificity["n"]) == (1, 2)
     assert (found.precision["hits"], found.precision["n"]) == (2, 3)
+    assert operating_point(validation, validation, 1, 0.95) is None

@@ -106,7 +106,7 @@ def test_threshold_for_a_sensitivity_is_chosen_on_validation_and_measured_on_tes
     (point,) = found.points
     assert point.sensitivity["n"] + point.specificity["n"] == 10
     assert f"cat from a probability of {point.threshold:.3f} on, chosen on the validation images" in found.table()
-    assert any("sensitivity 0.9 of dog takes more than" in note for note in found.notes)
+    assert any("sensitivity 0.9 of dog takes more than its" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("sensitivity", [0, 1, 1.5])

@@ -189,6 +189,8 @@ def test_metrics_are_plain_json_without_nan():
          "1.234 (95 % interval 1.000 to 1.500, n = 60 in 6 groups)"),
         ({"value": 0.98333, "low": 0.9641, "high": 0.9924, "n": 360},
          "98.33 % (95 % interval 96.4 to 99.2 %, n = 360)"),
+        ({"value": 0.1308, "low": 0, "high": 0.2906, "n": 308, "groups": 12, "if_calibrated": 0.1239},
+         "13.1 % (95 % interval 0 to 29 %, n = 308 in 12 groups; by chance alone about 12.4 %)"),
         ({"value": None, "low": 0.0, "high": 1.0, "n": 0}, "undefined (n = 0)"),
     ],
 )  # fmt: skip

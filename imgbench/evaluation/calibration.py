@@ -181,6 +181,7 @@ class OperatingPoint:
     class_name: str
     threshold: float
     validation_images: int  # of the class, by which it was chosen
+    validation_groups: int
     sensitivity: Number
     specificity: Number
     precision: Number
@@ -197,14 +198,21 @@ def threshold_for_sensitivity(validation: Predictions, positive: int, sensitivit
     return float(scores[rank - 1]) if rank >= 1 else None
 
 
-def operating_point(test: Predictions, positive: int, threshold: float, validation_images: int) -> OperatingPoint:
-    """What calling an image of the class `positive` from the threshold on amounts to, on the test images."""
+def operating_point(
+    validation: Predictions, test: Predictions, positive: int, sensitivity: float
+) -> OperatingPoint | None:
+    """What the threshold for this sensitivity of a class amounts to; None: too few validation images."""
+    threshold = threshold_for_sensitivity(validation, positive, sensitivity)
+    if threshold is None:
+        return None
+    chosen_on = share(validation.targets == positive, validation.targets == positive, group_codes(validation.groups))
     codes = group_codes(test.groups)
     found, true = test.probabilities[:, positive] >= np.float32(threshold), test.targets == positive
     return OperatingPoint(
         test.class_names[positive],
         threshold,
-        validation_images,
+        chosen_on["n"],
+        chosen_on["groups"],
         share(found, true, codes),
         share(~found, ~true, codes),
         share(true, found, codes),

@@ -136,6 +136,8 @@ def describe(number: Number) -> str:
         grouped = "" if groups == n else f" in {groups} groups"
         return f"{100 * value:.1f} % ({number['hits']} of {n}{grouped}; {interval})"
     rests_on = f"n = {n:,}" if groups == n else f"n = {n:,} in {groups:,} groups"
+    if "if_calibrated" in number:
+        rests_on += f"; by chance alone about {100 * number['if_calibrated']:.1f} %"
     return f"{100 * value:.{1 if small else 2}f} % ({interval}, {rests_on})"
 
 

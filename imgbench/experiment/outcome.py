@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
-from imgbench.evaluation.calibration import OperatingPoint, operating_point, threshold_for_sensitivity
+from imgbench.evaluation.calibration import OperatingPoint, operating_point
 from imgbench.evaluation.intervals import Number
 from imgbench.evaluation.metrics import describe, describe_accuracy, unmeasured_classes
 from imgbench.evaluation.plots import draw_curves, draw_grid
@@ -115,7 +115,7 @@ class Evaluation:
         for point in self.points:
             lines.append(
                 f"\n{point.class_name} from a probability of {point.threshold:.3f} on, chosen on the validation images "
-                f"({point.validation_images} of the class)\n"
+                f"({point.validation_images} of the class in {point.validation_groups} independent groups)\n"
                 f"  sensitivity  {describe(point.sensitivity)}\n  specificity  {describe(point.specificity)}\n"
                 f"  precision    {describe(point.precision)}"
             )
@@ -203,13 +203,11 @@ def _operating_points(
     validation = predict_split(model, data, "val")
     points, notes = [], []
     for i, name in enumerate(model.class_names):
+        point = operating_point(validation, predictions, i, sensitivity)
+        if point is not None:
+            points.append(point)
+            continue
         n = int((validation.targets == i).sum())
         most = int(100 * n / (n + 1)) / 100  # rounded down, so that it can be asked for
-        threshold = threshold_for_sensitivity(validation, i, sensitivity)
-        if threshold is None:
-            notes.append(
-                f"{option} of {name} takes more than {n} validation images of it, with which {most} is the most"
-            )
-        else:
-            points.append(operating_point(predictions, i, threshold, n))
+        notes.append(f"{option} of {name} takes more than its {n} validation images, with which {most} is the most")
     return points, notes
