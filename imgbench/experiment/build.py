@@ -149,9 +149,8 @@ def build_data(config: DictConfig) -> ImageFolderDataModule:
     """
     if OmegaConf.is_missing(config.data, "root"):
         raise UserError("data.root is not set. Point it at your photographs: data=folder data.root=/my/photos")
-    data: ImageFolderDataModule = create(
-        config.data, augment=create(config.augment), seed=config.seed, find_relatives=relatives
-    )
+    augment = create(config.augment)
+    data: ImageFolderDataModule = create(config.data, augment=augment, seed=config.seed, find_relatives=relatives)
     data.setup()
     for message in find_leaks(data.table):
         log.warning("%s", message)

@@ -101,7 +101,7 @@ def other_composition(table: ImageTable) -> Iterator[Finding]:
         both = np.array([train, own])[:, train + own > 0]
         if split == "train" or own.sum() == 0 or both.shape[1] < 2:
             continue
-        if chi2_contingency(both).pvalue < SURE:
+        if float(chi2_contingency(both)[1]) < SURE:  # pyright: ignore[reportArgumentType]
             shares = own / own.sum() - train / train.sum()
             most = int(np.abs(shares).argmax())
             yield Finding(
