@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from imgbench.errors import UserError
 from imgbench.experiment.compose import RUN_CHOICE, explain, files_of, quoted, register_resolvers
-from imgbench.run import CONF, NO_PLACE, Run
+from imgbench.run import CONF, NO_PLACE, Run, first_process
 
 # What the user can mend, by whatever library it was noticed.
 MENDABLE = (UserError, HydraException, OmegaConfBaseException, OSError)
@@ -85,6 +85,8 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], C
 
         @functools.wraps(function)
         def task(config: DictConfig) -> Any:
+            if not first_process():  # which says the same
+                logging.disable(logging.WARNING)
             sys.argv = typed[:]  # what run.json shows, and what further processes of this training are started with
             try:
                 return function(config)
@@ -97,8 +99,6 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], C
                     raise
                 return None
 
-        command = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)
-
         @functools.wraps(function)
         def run() -> None:
             typed[:] = sys.argv
@@ -106,7 +106,8 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], C
             register_resolvers()
             with _errors_in_plain_words(place):
                 sys.argv[1:] = map(quoted, _with_run(sys.argv[1:], config_name))
-                command()
+                # Made here and not above, since that sets the version of Hydra's behaviour for the whole process.
+                hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
                 if failed:
                     raise failed[0]
 
@@ -145,15 +146,15 @@ def _with_run(words: list[str], config_name: str) -> list[str]:
     return [f"--config-name={RUN_CHOICE}", *others]
 
 
-def run_parser(name: str, description: str | None, examples: str) -> argparse.ArgumentParser:
-    """The command line of a command that reads runs: RUN first."""
+def run_parser(name: str, description: str | None, examples: str, **run: Any) -> argparse.ArgumentParser:
+    """The command line of a command that reads runs: RUN first; `run` are options of that argument."""
     parser = argparse.ArgumentParser(
         f"python -m imgbench.{name}",
         description=description,
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", metavar="RUN", help="a run directory, a checkpoint or an ONNX file")
+    parser.add_argument("run", metavar="RUN", **{"help": "a run directory, a checkpoint or an ONNX file", **run})
     return parser
 
 

@@ -1,13 +1,11 @@
 """Names the class of images: files, folders and patterns."""
 
-import csv
 import glob
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from imgbench.cli import guarded_main, run_parser
+from imgbench.data.walk import images_below
 from imgbench.errors import UserError
 
 EXAMPLES = """examples:
@@ -23,8 +21,6 @@ def find_images(words: list[str]) -> list[Path]:
     Raises:
         UserError: a word names nothing.
     """
-    from imgbench.data.walk import images_below
-
     paths: list[Path] = []
     for word in words:
         path = Path(word)
@@ -40,27 +36,6 @@ def find_images(words: list[str]) -> list[Path]:
         else:
             raise UserError(f"{word} does not exist, and matches nothing as a pattern.")
     return paths
-
-
-def write_table(path: Path, rows: list[dict[str, Any]], class_names: list[str]) -> None:
-    """JSON if the file ends so, else CSV.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            if path.suffix.lower() == ".json":
-                json.dump(rows, file, indent=2, ensure_ascii=False)
-            else:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(["path", "predicted", "probability", *class_names])
-                for row in rows:
-                    values = [row["probability"], *(row["probabilities"][name] for name in class_names)]
-                    writer.writerow([row["path"], row["predicted"], *(f"{value:.6g}" for value in values)])
-    except OSError as error:
-        raise UserError(f"--output {path} cannot be written: {error.strerror}.") from error
 
 
 def predict(
@@ -85,33 +60,9 @@ def predict(
     if output and output.suffix.lower() not in (".csv", ".json"):
         raise UserError(f"--output {output} should end in .csv or .json.")
     paths = find_images([str(image) for image in images])
-    from imgbench.inference.predictor import Predictor  # takes seconds, and --help needs no torch
+    from imgbench.experiment.classify import classify  # takes seconds, and --help needs no torch
 
-    predictor = Predictor.load(run)
-    probabilities, errors = predictor.probabilities(paths)
-    rows = []
-    for i, path in enumerate(paths):
-        if i in errors:
-            print(f"{path}  skipped: {errors[i]}")
-            continue
-        prediction = predictor.prediction(probabilities[i])
-        ranked = list(prediction.probabilities.items())[:top_k]
-        print(f"{path}  " + "  ".join(f"{name} {100 * p:.1f} %" for name, p in ranked))
-        rows.append(
-            {
-                "path": str(path),
-                "predicted": prediction.label,
-                "probability": prediction.probability,
-                "probabilities": prediction.probabilities,
-            }
-        )
-        if save_images:
-            save_image(path, save_images, i, " / ".join(f"{name} {100 * p:.1f} %" for name, p in ranked))
-    if output:
-        write_table(output, rows, predictor.class_names)
-    if errors:
-        print(f"{len(errors)} of {len(paths)} files skipped")
-    return len(errors)
+    return classify(run, paths, top_k, output, save_images)
 
 
 def main() -> int:
@@ -128,20 +79,6 @@ def main() -> int:
     if args.top_k < 1:
         parser.error(f"--top-k {args.top_k}, but it should be 1 or more")
     return 1 if predict(**vars(args)) else 0
-
-
-def save_image(path: Path, folder: Path, index: int, text: str) -> None:
-    """Draws the image under its prediction; the index keeps images of the same name apart."""
-    import numpy as np
-
-    from imgbench.evaluation.plots import draw_prediction
-    from imgbench.preprocessing import open_image
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        draw_prediction(np.asarray(open_image(path)), text, folder / f"{index + 1:04d}_{path.stem}.png")
-    except OSError as error:
-        raise UserError(f"--save-images {folder} cannot be written: {error.strerror}.") from error
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from imgbench.errors import UserError
 
 # In a wheel conf lies inside the package, in a checkout beside it.
 CONF = next(path for path in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf") if path.is_dir())
-NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)  # nowhere to write
+NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # nowhere to write
 SPLIT_COLUMNS = ["path", "class", "group", "split", "hash"]
 SPLIT_NAMES = ("train", "val", "test")
 LARGEST_CONFIG = 100_000  # bytes; those that imgbench writes have a few thousand
@@ -46,6 +46,21 @@ CONFIG_TYPES = {
 }
 INFO_TYPES = {"status": str, **dict.fromkeys(("provenance", "compressed_from", "facts"), dict)}
 RESULTS = ("metrics.json", "predictions.csv", "report.html")  # of a run that was trained to its end
+
+
+TRUSTED = ("imgbench.", "torch.nn.", "torch.optim.", "torchvision.", "timm.")
+# What each entry of a run's configuration may be made by.
+TARGETS: dict[str, tuple[str, ...]] = {
+    "data": ("imgbench.data.datamodule", "imgbench.data.digits"),
+    "model": TRUSTED,  # which are no more than a first look: `build_model` calls networks only
+    "augment": ("imgbench.data.augment",),
+    "objective": ("imgbench.training.classifier", "imgbench.training.distillation"),
+    "optimizer": ("torch.optim",),
+    "scheduler": ("imgbench.training.schedules",),
+    "callbacks": ("imgbench.training.callbacks", "lightning.pytorch.callbacks"),
+    "trainer": ("lightning",),
+    "logger": ("lightning.pytorch.loggers",),
+}
 
 
 def write_atomically(path: Path, text: str | Iterable[str], errors: str = "strict") -> None:
@@ -131,18 +146,20 @@ class Run:
             if path.stat().st_size > LARGEST_CONFIG:
                 raise ValueError(f"it has {path.stat().st_size:,} bytes, a configuration a few thousand")
             text = path.read_text("utf-8")
-            if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):  # a few lines become gigabytes
+            events = list(yaml.parse(text))
+            if any(isinstance(event, yaml.AliasEvent) for event in events):  # a few lines become gigabytes
                 raise ValueError("it holds an alias of YAML, which imgbench never writes")
-            parsed = OmegaConf.create(text)
-            content: Any = OmegaConf.to_container(parsed, resolve=False) if OmegaConf.is_dict(parsed) else None
-            if content is None or "data" not in content:
+            mapping = len(events) > 2 and isinstance(events[2], yaml.MappingStartEvent)
+            content: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False) if mapping else {}
+            if "data" not in content:
                 raise ValueError("it holds no configuration of a run")
             content = {str(key): value for key, value in content.items() if key not in ("defaults", "hydra")}
             _check_types(content, CONFIG_TYPES)
             for name in ("data_name", "model_name"):  # which become folders
                 if not re.fullmatch(r"\w[\w.,+-]*", content.get(name, "unknown")):
                     raise ValueError(f"{name} is {content[name]!r}, expected a name")
-            _check_values(content, content, path)
+            for name, value in content.items():
+                _check_values([name, value], content, path, TARGETS.get(name, ()))
         return content
 
     @property
@@ -192,7 +209,7 @@ class Run:
     def write_config(self, config: dict[str, Any]) -> None:
         """`config.yaml`: all that is needed to run it again in a new directory."""
         text = yaml.dump(config, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
-        again = f"# Again: python -m imgbench.train --config-dir {shlex.quote(str(self.shown))} --config-name config\n"
+        again = "# RUN is this directory: python -m imgbench.train --config-dir RUN --config-name config\n"
         write_atomically(self.path / "config.yaml", again + text)
 
     def note(self, **facts: Any) -> None:
@@ -306,26 +323,34 @@ def _check_types(content: dict[str, Any], types: dict[str, Any]) -> None:
             raise ValueError(f"{name} is {str(found)[:100]!r}, expected {shown}")
 
 
-def _check_values(value: Any, content: dict[str, Any], path: Path) -> None:
+def _check_values(
+    value: Any, content: dict[str, Any], path: Path, modules: tuple[str, ...], inside: bool = False
+) -> None:
     """Refuses in a configuration that may come from anywhere what would look something up or call it.
 
+    Args:
+        modules: where a `_target_` may lie.
+        inside: whether these are arguments of a `_target_`, which are plain values: chained calls can do anything.
+
     Raises:
-        ValueError: a resolver such as `oc.env`, or a reference to more than a plain entry.
-        UserError: a `_target_` outside the allowlist.
+        ValueError: a resolver such as `oc.env`, a reference to more than a plain entry, or an argument that is called.
+        UserError: a `_target_` outside `modules`.
     """
     if isinstance(value, dict):
         if "_target_" in value:
-            if not isinstance(value["_target_"], str) or "$" in value["_target_"]:
-                raise ValueError(f"_target_ is {value['_target_']!r}, expected the name of a class")
-            check_target(value["_target_"], f"{path}: _target_")
+            target = value["_target_"]
+            if not isinstance(target, str) or "$" in target:
+                raise ValueError(f"_target_ is {target!r}, expected the name of a class")
+            check_target(target, f"{path}: _target_", modules)
+            if inside and not is_trusted_by_user(target):
+                raise ValueError(f"an argument names a _target_ of its own, {target!r}, which is not called")
+            inside = True
         value = [*value.keys(), *value.values()]
     if isinstance(value, list):
         for item in value:
-            _check_values(item, content, path)
+            _check_values(item, content, path, modules, inside)
     elif isinstance(value, str) and "${" in value and not refers_to_plain_entries(value, content):
-        raise ValueError(
-            f"it holds {value[:200]!r}, and only plain entries of the file itself are looked up. Write the value there"
-        )
+        raise ValueError(f"it holds {value[:200]!r}, and only plain entries of the file itself are looked up")
 
 
 def refers_to_plain_entries(value: str, content: Any) -> bool:
@@ -388,13 +413,13 @@ def _git_commit() -> str | None:
     return commit.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
 
 
-TRUSTED = ("imgbench", "torch.nn", "torch.optim", "torchvision", "timm")
 _own_targets: set[str] = set()
 
 
 def trust_target(target: Any) -> None:
     """Lets `check_target` pass what the user's own configuration names, for as long as this process lasts."""
-    _own_targets.add(str(target))
+    if not str(target).startswith(TRUSTED):  # which are looked at more closely where a checkpoint names them
+        _own_targets.add(str(target))
 
 
 def is_trusted_by_user(target: Any) -> bool:
@@ -403,10 +428,11 @@ def is_trusted_by_user(target: Any) -> bool:
     return target in _own_targets or str(target).startswith(tuple(f"{name}." for name in names))
 
 
-def check_target(target: Any, option: str) -> None:
+def check_target(target: Any, option: str, modules: tuple[str, ...] = TRUSTED) -> None:
     """Refuses the `_target_` of a checkpoint or of another's run before anything is imported by its name.
 
-    Importing a module executes it, and whoever sends a checkpoint can send a module along.
+    Importing a module executes it, and whoever sends a checkpoint can send a module along. From all but packages whose
+    name ends in a dot, only what lies in the module itself is taken: a module has in it all that it imports.
 
     Raises:
         UserError: it lies in no module that is trusted; `option` says where it stands.
@@ -415,11 +441,13 @@ def check_target(target: Any, option: str) -> None:
         raise UserError(f"{option}={target!r}, but a _target_ is the dotted name of a class, such as torch.nn.Linear.")
     if is_trusted_by_user(target):
         return
-    package = target.split(".")[0]
-    if not target.startswith(tuple(f"{name}." for name in TRUSTED)) or _lies_in_working_directory(package):
+    package, module = target.split(".")[0], target.rpartition(".")[0]
+    trusted = module in modules or f"{module}.".startswith(tuple(name for name in modules if name.endswith(".")))
+    if not trusted or _lies_in_working_directory(package):
+        known = ", ".join(name.rstrip(".") for name in modules) or "nothing"
         raise UserError(
             f"{option}={target} is not imported: a file of unknown origin could name any code, so only what is "
-            f"installed of {', '.join(TRUSTED)} is trusted.\nIf {package} is your own, say so in the environment: "
+            f"installed of {known} is trusted there.\nIf {package} is your own, say so in the environment: "
             f"IMGBENCH_TRUST={package}"
         )
 

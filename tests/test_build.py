@@ -135,7 +135,7 @@ def test_checkpoint_of_a_pretrained_model_is_resumed(checkpoint):
         ({"class_names": ["a", "x"]}, [], "ab", r"trained with class_names \['a', 'x'\].*\['a', 'b'\]"),
         ({"groups": 1}, [], "ab", "earlier version of imgbench, which let norms and biases decay"),
         ({}, ["optimizer.weight_decay=0"], "ab", "trained with optimizer.weight_decay=0.05, but .* has 0"),
-        ({"processed": 3}, [], "ab", "has trained 3 epochs, but trainer.max_epochs=3"),
+        ({"processed": 3}, [], "ab", "has trained 3 epochs, and trainer.max_epochs=3: nothing is left to do"),
     ],
 )
 def test_checkpoint_that_does_not_fit_is_refused(checkpoint, saved, overrides, names, message):

@@ -22,7 +22,7 @@ from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier
 
 FILES = {"config.yaml", "run.json", "split.csv", "summary.txt", "metrics.csv", "metrics.json", "predictions.csv",
-         "checkpoints", "samples.png", "curves.png", "confusion.png", "report.html"}  # fmt: skip
+         "checkpoints", "samples.png", "curves.png", "confusion.png", "reliability.png", "report.html"}  # fmt: skip
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_pruned_run_has_fewer_channels_and_says_what_was_done(run_compress, pare
     assert {path.name for path in run.path.iterdir()} == FILES
     assert (run.path / "split.csv").read_text() == (parent.path / "split.csv").read_text()
     widths = {name: shape[0] for name, shape in layer_widths(load_classifier(run.best).model).items()}
-    assert widths == {"features.0": 8, "features.3": 16, "features.7": 32, "classifier.1": 64, "classifier.3": 2}
+    assert widths == {"features.0": 8, "features.3": 16, "features.7": 32, "classifier.0": 64, "classifier.3": 2}
     assert [step["amount"] for step in run.info["facts"]["steps"]] == [0.25, 0.5]
     assert run.info["facts"]["amount"] == 0.5
     assert run.info["status"] == "finished"

@@ -14,6 +14,7 @@ from imgbench.experiment.build import plain
 from imgbench.experiment.compose import compose
 from imgbench.inference import onnx_file
 from imgbench.inference.onnx_file import METADATA_KEY, OnnxModel, write_onnx
+from imgbench.preprocessing import Preprocessing
 from imgbench.run import CONF
 from imgbench.training.classifier import ImageClassifier, build_model
 
@@ -100,7 +101,7 @@ def test_input_is_pixels_as_pillow_gives_them_and_the_batch_is_free(written):
 def test_file_says_itself_what_it_is(written, classifier):
     model = OnnxModel(written)
     assert model.class_names == NAMES
-    assert model.preprocessing.to_dict() == classifier.hparams["preprocessing"]
+    assert model.preprocessing == Preprocessing.from_dict(classifier.hparams["preprocessing"])
     assert model.provenance == {"split_hash": "abc"}
     assert not model.quantized
     assert [entry.version for entry in onnx.load(written).opset_import if entry.domain == ""] == [onnx_file.OPSET]

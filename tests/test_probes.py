@@ -7,7 +7,7 @@ from PIL import Image
 
 from imgbench.data.split import SplitPlan
 from imgbench.data.table import ImageTable, read_table
-from imgbench.evaluation.metrics import wilson_interval
+from imgbench.evaluation.intervals import wilson_interval
 from imgbench.inspection.probes import Probe, accuracy, probe
 from imgbench.preprocessing import Preprocessing
 

@@ -162,7 +162,7 @@ GROWING = "a0: x\na1: ${a0}${a0}\na2: ${a1}${a1}\na3: ${a2}${a2}\n"
     [
         "", "- a\n", "text", "3", "{", "data: 3", "data: null", "data: [a]", "x: y", "data: {root: [a]}",
         "!!python/object/apply:os.system ['touch marker']", "data: {}\nx: !!python/name:os.system ''",
-        "data: {}\n" + LAUGHS, "data: {}\na: &a [*a]", "data: {}\n" + GROWING, "data: {}\nx: " + "[" * 20_000,
+        "data: {}\n" + LAUGHS, "data: {}\na: &a [*a]", "data: {}\n" + GROWING, "data: {}\nx: " + "[" * 3_000,
         "data: {}\nx: " + "y" * 200_000, "data: {}\ndata: {}",
         "data: {}\nx: ${oc.env:HOME}", "data: {}\nx: ${oc.decode:'${oc.env:HOME}'}", "data: {}\n${oc.env:HOME}: x",
         "data: {}\na: oc\nx: ${${a}.env:HOME}", r"{data: {}, x: '\${oc.env:HOME}'}", "data: {}\nx: ${.:}",
@@ -171,6 +171,10 @@ GROWING = "a0: x\na1: ${a0}${a0}\na2: ${a1}${a1}\na3: ${a2}${a2}\n"
         "data: {}\ncallbacks: 5", "data: {}\nseed: x", "data: {}\nlogger: 3", "data: {}\nmonitor: 3",
         "data: {}\ndata_name: ../../x", "data: {}\nmodel_name: /x", "data: {_target_: 3}",
         "data: {}\nx: os.system\ny: {_target_: '${x}'}", "data: {}\ninit_from: [x]",
+        "data: {}\ncallbacks: {x: {_target_: imgbench.training.callbacks.EpochTable, "
+        "path: {_target_: imgbench.training.callbacks.Path, _args_: [x]}}}",
+        "data: {}\ncallbacks: {x: {_target_: imgbench.training.callbacks.EpochTable, "
+        "_args_: [[{_target_: imgbench.training.callbacks.Path}]]}}",
     ],
 )  # fmt: skip
 def test_foreign_or_damaged_configuration_is_named_and_does_nothing(content, run, monkeypatch):

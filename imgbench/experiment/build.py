@@ -3,7 +3,7 @@
 import importlib.util
 import logging
 from collections.abc import Mapping, Sequence
-from inspect import isclass
+from inspect import isclass, signature
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -19,6 +19,8 @@ from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
 from imgbench.experiment.compose import choices, explain
 from imgbench.experiment.defaults import default_epochs, default_learning_rate
+from imgbench.inspection.audit import Audit, audit, relatives
+from imgbench.inspection.finders import label_findings, probe_findings
 from imgbench.inspection.leaks import find_leaks
 from imgbench.models.layers import normalises_batches
 from imgbench.models.summary import model_table
@@ -30,6 +32,14 @@ from imgbench.training.classifier import ImageClassifier, build_model
 from imgbench.training.fast import FastSettings, supports_fused
 
 log = logging.getLogger(__name__)
+
+# Beyond these, libraries fail late, and with an error that names no option.
+RANGES = {
+    "data.image_size": (1, 8192),
+    "data.batch_size": (1, 1_000_000),
+    "optimizer.lr": (0, 1e6),
+    "objective.label_smoothing": (0, 1),
+}
 
 
 def plain(config: Any) -> Any:
@@ -43,10 +53,30 @@ def create(config: Any, **arguments: Any) -> Any:
     Raises:
         UserError: the constructor does not take the arguments.
     """
+    for node in [config, *(config.values() if OmegaConf.is_dict(config) else ())]:
+        _refuse_borrowed(node)
     try:
         return instantiate(config, **arguments, _convert_="all")
     except InstantiationException as error:
         raise UserError(explain(error)) from error
+
+
+def _refuse_borrowed(node: Any) -> None:
+    """A module has in it all that it imports, and another's configuration is not to call that.
+
+    Raises:
+        UserError: a `_target_` of imgbench is defined elsewhere than its name says.
+    """
+    target = node.get("_target_") if isinstance(node, Mapping | DictConfig) else None
+    if not str(target).startswith("imgbench."):
+        return
+    module, _, name = str(target).rpartition(".")
+    try:
+        found = get_object(str(target))
+    except Exception:  # said by `instantiate`
+        return
+    if getattr(found, "__module__", None) != module:
+        raise UserError(f"_target_={target}, but {module} defines no {name}.")
 
 
 def check_values(config: DictConfig) -> None:
@@ -56,24 +86,37 @@ def check_values(config: DictConfig) -> None:
         UserError: naming the option, what it is, and what it should be.
     """
     for name in NODES:
-        if not isinstance(config.get(name), DictConfig):
-            expected = " or ".join(choices(name)) or "its entries"
-            raise UserError(f"{name}={config.get(name)}, but it should be {expected}.")
-        _check_arguments(name, config[name], get_type_hints(FastSettings) if name == "fast" else None)
+        node, known = config.get(name), " or ".join(choices(name))
+        parts = name in ("callbacks", "fast")  # made of entries, and no object themselves
+        if not isinstance(node, DictConfig) or not (parts or "_target_" in node):
+            raise UserError(f"{name}={node}, but it should be {known or 'its entries'}.")
+        for key in node if name == "callbacks" else ():
+            if node[key] is not None and not (isinstance(node[key], DictConfig) and "_target_" in node[key]):
+                raise UserError(f"{name}.{key}={node[key]}, but it has no _target_, the name of its class.")
+        hints = get_type_hints(FastSettings) if name == "fast" else _annotations(name, node)
+        _check_arguments(name, node, hints)
+    for name in ("optimizer", "scheduler"):
+        taken = signature(get_object(config[name]["_target_"])).parameters
+        unknown = [key for key in config[name] if key not in taken and not str(key).startswith("_")]
+        if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+            raise UserError(f"{name}.{unknown[0]}: {config[name]['_target_']} takes {', '.join(taken)}.")
     if type(config.seed) is not int:
         raise UserError(f"seed={config.seed!r}, but it should be int.")
+    for name, (low, high) in RANGES.items():
+        value = OmegaConf.select(config, name)
+        if isinstance(value, int | float) and not low <= value <= high:
+            raise UserError(f"{name}={value}, but it should be {low} to {high}.")
 
 
-def _check_arguments(place: str, node: DictConfig, hints: Mapping[str, Any] | None = None) -> None:
+def _check_arguments(place: str, node: DictConfig, hints: Mapping[str, Any]) -> None:
     """Compares what a `_target_` is given with what its signature is annotated with, as far as that is unequivocal."""
-    hints = hints or (_annotations(str(node["_target_"])) if "_target_" in node else {})
     for key in node:
         name = f"{place}.{key}"
         if OmegaConf.is_missing(node, key) or node[key] is None:  # open: decided later
             continue
         value, hint = node[key], hints.get(str(key))
         if isinstance(value, DictConfig):
-            _check_arguments(name, value)
+            _check_arguments(name, value, _annotations(name, value))
         expected = get_args(hint) or (hint,)
         if OmegaConf.is_config(value) or not all(isclass(kind) and not get_args(kind) for kind in expected):
             continue
@@ -83,12 +126,18 @@ def _check_arguments(place: str, node: DictConfig, hints: Mapping[str, Any] | No
             raise UserError(f"{name}={value}, but it should be {kinds}.")
 
 
-def _annotations(target: str) -> dict[str, Any]:
+def _annotations(place: str, node: DictConfig) -> dict[str, Any]:
+    """The types of the arguments of a node's `_target_`, of its base classes too."""
+    if "_target_" not in node:
+        return {}
     try:
-        found = get_object(target)
+        found = get_object(str(node["_target_"]))
+    except Exception as error:
+        raise UserError(f"{place}: {node['_target_']} cannot be imported: {error}") from error
+    try:
         makers = [kind.__init__ for kind in reversed(found.__mro__)] if isclass(found) else [found]
         return {name: hint for maker in makers for name, hint in get_type_hints(maker).items()}
-    except Exception:  # said by who creates it; and annotations may name what is imported for type checkers only
+    except Exception:  # annotations may name what is imported for type checkers only
         return {}
 
 
@@ -100,13 +149,23 @@ def build_data(config: DictConfig) -> ImageFolderDataModule:
     """
     if OmegaConf.is_missing(config.data, "root"):
         raise UserError("data.root is not set. Point it at your photographs: data=folder data.root=/my/photos")
-    data: ImageFolderDataModule = create(config.data, augment=create(config.augment), seed=config.seed)
+    augment = create(config.augment)
+    data: ImageFolderDataModule = create(config.data, augment=augment, seed=config.seed, find_relatives=relatives)
     data.setup()
     for message in find_leaks(data.table):
         log.warning("%s", message)
     config.data.num_classes = len(data.class_names)
     config.data.root = str(data.table.root.resolve())
     return data
+
+
+def inspect(config: DictConfig) -> Audit:
+    """The audit of the configured images.
+
+    Raises:
+        UserError: they cannot be used as they are.
+    """
+    return audit(build_data(config).table, [probe_findings, label_findings])
 
 
 def build_classifier(

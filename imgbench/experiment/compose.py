@@ -4,13 +4,17 @@ import difflib
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import hydra
 import yaml
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.singleton import Singleton
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
+from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -74,7 +78,7 @@ def compose(words: Sequence[str] = (), config_name: str = "train") -> DictConfig
 def _compose(folder: Path, config_name: str, words: Sequence[str]) -> DictConfig:
     register_resolvers()
     try:
-        with hydra.initialize_config_dir(str(folder.resolve()), version_base="1.3"):
+        with _hydra_of_its_own(), hydra.initialize_config_dir(str(folder.resolve()), version_base="1.3"):
             config = hydra.compose(config_name, [quoted(word) for word in words], return_hydra_config=True)
         choices = config.hydra.runtime.choices
         with open_dict(config):
@@ -87,6 +91,19 @@ def _compose(folder: Path, config_name: str, words: Sequence[str]) -> DictConfig
     return config
 
 
+@contextmanager
+def _hydra_of_its_own() -> Iterator[None]:
+    """Of Hydra there is one in a process; a caller's, also that of a command, is as it was afterwards."""
+    kinds = (GlobalHydra, VersionBase)
+    callers = {kind: Singleton._instances.pop(kind) for kind in kinds if kind in Singleton._instances}
+    try:
+        yield
+    finally:
+        for kind in kinds:
+            Singleton._instances.pop(kind, None)
+        Singleton._instances.update(callers)
+
+
 def choices(group: str) -> list[str]:
     """The names of the configurations of a group."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
@@ -97,7 +114,7 @@ def explain(error: Exception, words: Sequence[str] = ()) -> str:
     if isinstance(error, InstantiationException):
         if isinstance(error.__cause__, UserError):
             return str(error.__cause__)
-        place = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE)
+        place = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE) or re.search(r"target '(.+)'", str(error))
         return f"{place[1] if place else 'The configuration'} cannot be used as it is: {error.__cause__ or error}"
     if isinstance(error, OverrideParseException):
         return (
@@ -111,8 +128,11 @@ def explain(error: Exception, words: Sequence[str] = ()) -> str:
             sorted(error.options)
         )
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if "Ambiguous value" in reason:
-        return f"{' '.join(words)}: a sweep over several values is for imgbench.train -m."
+    if several := re.match(r"Ambiguous value for argument '(.+)'", reason):
+        return (
+            f"{several[1]} names several values, a sweep, which imgbench.train -m runs. A text with commas needs "
+            "double quotes inside single ones, 'key=\"a, b\"', and a list brackets."
+        )
     if unknown := re.match(r"Could not override '(.+)'", reason):
         key = unknown[1]
         return f"{key}: the configuration has no such entry{_near(key, _entries(words))} +{key}=... adds it."

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
+from hydra.errors import InstantiationException
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 
@@ -26,7 +27,7 @@ from imgbench.experiment.build import (
     class_weights,
     plain,
 )
-from imgbench.experiment.compose import storable
+from imgbench.experiment.compose import explain, storable
 from imgbench.experiment.outcome import conclude, write_grid
 from imgbench.models.summary import model_table
 from imgbench.run import Run, first_process, write_atomically
@@ -188,6 +189,8 @@ def fit(
     except SystemExit:  # how Lightning ends when it was interrupted; it leaves further Ctrl-C ignored
         signal.signal(signal.SIGINT, signal.default_int_handler)
         return trainer, True
+    except InstantiationException as error:  # of the optimizer or its schedule, which Lightning asks for
+        raise UserError(explain(error)) from error
     if trainer.is_global_zero and config.ckpt_path is not None:
         _carry_over(Path(config.ckpt_path), run)
     return trainer, False

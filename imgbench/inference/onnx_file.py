@@ -33,7 +33,7 @@ METADATA_KEY = "imgbench"
 
 
 class Deployed(nn.Module):
-    """The function that leaves the house: uint8 (N, image_size, image_size, 3) -> probabilities (N, num_classes)."""
+    """What the ONNX file computes: uint8 (N, image_size, image_size, 3) -> probabilities (N, num_classes)."""
 
     def __init__(self, classifier: "ImageClassifier") -> None:
         super().__init__()

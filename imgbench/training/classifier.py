@@ -146,7 +146,8 @@ class ImageClassifier(L.LightningModule):
         loss = self.training_loss(images, logits, targets)
         labels = targets.argmax(1) if targets.dim() == 2 else targets
         self.train_acc.update(logits.detach(), labels)
-        if self.trainer.progress_bar_callback is not None:  # of this batch; where nobody looks, a tenth of a small step
+        # Computing the accuracy of each batch takes a tenth of a small step, so only if a progress bar shows it.
+        if self.trainer.progress_bar_callback is not None:
             accuracy = (logits.argmax(1) == labels).float().mean()
             self.log_dict({"loss": loss, "acc": accuracy}, prog_bar=True, logger=False)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
@@ -188,7 +189,11 @@ class ImageClassifier(L.LightningModule):
     def configure_optimizers(self) -> Any:
         optimizer_config, scheduler_config = self.hparams["optimizer"], self.hparams["scheduler"]
         assert optimizer_config is not None, "a classifier without optimizer cannot be trained"
-        optimizer = instantiate(optimizer_config, _partial_=True, _convert_="all")(self.parameter_groups())
+        create = instantiate(optimizer_config, _partial_=True, _convert_="all")
+        try:
+            optimizer = create(self.parameter_groups())
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{optimizer_config['_target_']} cannot be used as it is: {error}") from error
         if scheduler_config is None:
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)

@@ -1,0 +1,105 @@
+"""An ONNX file of a run, put in place only if it answers as the run does."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imgbench.errors import UserError
+from imgbench.inference.inputs import decode_batches
+from imgbench.inference.onnx_file import OnnxModel, write_onnx
+from imgbench.inference.predictor import Predictor
+from imgbench.run import Run, write_atomically
+from imgbench.training.checkpoint import load_classifier
+
+BATCH = 16
+
+
+def export_onnx(path: Path, output: Path | None, images: int, tolerance: float) -> dict[str, Any]:
+    """Writes the file beside its place and compares it there; returns what was found, as `export.json` keeps it.
+
+    Raises:
+        UserError: there is no checkpoint, its test images are gone, the place cannot be written, or the file disagrees;
+            what was there before is still there.
+    """
+    run = Run.open(path)
+    checkpoint = path if path.suffix == ".ckpt" else run.best
+    if not checkpoint.is_file():
+        found = "its model is an ONNX file already" if run.model else "it was not trained to the end of an epoch"
+        raise UserError(f"{run.shown} has no checkpoints/best.ckpt to export: {found}.")
+    output = output or run.path / "model.onnx"
+    if output.suffix != ".onnx":
+        raise UserError(f"--output {output} should end in .onnx.")
+    paths = photographs(run, images) if images else []
+    classifier = load_classifier(checkpoint)
+    unfinished = output.with_name(f".{os.getpid()}-{output.name}")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_onnx(classifier, unfinished)
+        facts: dict[str, Any] = {"file": str(output), "tolerance": tolerance}
+        if paths:
+            facts |= compare(OnnxModel(unfinished).run, checkpoint, paths)
+            if not facts["largest_difference"] <= tolerance:  # so that NaN fails too
+                raise UserError(
+                    f"{describe(facts)}\nThe exported file disagrees with the run by more than --tolerance "
+                    f"{tolerance:g}; it was deleted, and {output} is as it was before."
+                )
+        facts["bytes"] = unfinished.stat().st_size
+        unfinished.replace(output)
+    except OSError as error:
+        raise UserError(f"--output {output} cannot be written: {error.strerror}.") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+    write_atomically(run.path / "export.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+    return facts
+
+
+def photographs(run: Run, number: int) -> list[Path]:
+    """At most `number` images of the run's test split, evenly from the whole list, so of all classes.
+
+    Raises:
+        UserError: they are no longer there.
+    """
+    root = Path(run.config["data"]["root"])
+    rows = run.split_rows("test")
+    chosen = [rows[i * len(rows) // min(number, len(rows))] for i in range(min(number, len(rows)))]
+    missing = [row["path"] for row in chosen if not (root / row["path"]).is_file()]
+    if missing:
+        raise UserError(
+            f"{len(missing)} test images of {run.shown} are no longer in {root}, for example {missing[0]}.\n"
+            "Put them back, or export without comparing: --images 0"
+        )
+    return [root / row["path"] for row in chosen]
+
+
+def compare(exported: Callable[[np.ndarray], np.ndarray], checkpoint: Path, paths: list[Path]) -> dict[str, Any]:
+    """How far the exported function (uint8 (N, size, size, 3) -> probabilities) is from the checkpoint on these images.
+
+    The file gets what a deployment would give it: the first images one by one, then all in batches.
+    """
+    predictor = Predictor.load(checkpoint)
+    expected, errors = predictor.probabilities(paths)
+    if errors:
+        index, reason = next(iter(errors.items()))
+        raise UserError(f"{paths[index]} cannot be decoded ({reason}), so that nothing can be compared on it.")
+    batches = decode_batches(paths, predictor.preprocessing)
+    pixels = np.concatenate([images.permute(0, 2, 3, 1).numpy() for _, images, _ in batches])
+    single = np.concatenate([exported(pixels[i : i + 1]) for i in range(min(len(pixels), BATCH))])
+    batched = np.concatenate([exported(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)])
+    difference = max(np.abs(single - expected[: len(single)]).max(), np.abs(batched - expected).max())
+    return {
+        "images": len(paths),
+        "top1_agreement": float((batched.argmax(1) == expected.argmax(1)).mean()),
+        "largest_difference": float(difference),
+    }
+
+
+def describe(facts: dict[str, Any]) -> str:
+    """What the comparison found, in a line."""
+    return (
+        f"Compared on {facts['images']} test images: top-1 agreement {100 * facts['top1_agreement']:.2f} %, "
+        f"largest probability difference {facts['largest_difference']:.2g}"
+    )

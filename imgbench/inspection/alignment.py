@@ -1,0 +1,168 @@
+"""A second look at two pictures that may be the same: moved onto each other, how far do their details agree?
+
+The details are what remains of a picture without its coarse brightness, divided by their local strength: every region
+counts alike, so that neither a common background nor a common frame makes two pictures the same. The tones of the
+subject tell two things of one shape apart.
+"""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
+
+from imgbench.inspection.candidates import ORIENTATIONS, VIEWS, Candidates, area_weights, in_blocks, turned
+
+SIDE = 48  # pixels of the pictures that are compared
+MARGIN = 4  # of them, where frames and the ends of crops lie, do not count
+WORTH_MOVING = 0.5  # a lower agreement is not brought beyond that of chance by moving
+STEPS = 6
+BURNT_OUT = 245  # grey levels
+BLOCK = 512
+
+
+def similarities(grey: np.ndarray, candidates: Candidates) -> np.ndarray:
+    """How far each pair of thumbnails (N, T, T) agrees, -1 to 1, where they lie best on each other."""
+    if not len(candidates.first):
+        return np.zeros(0, np.float32)
+    with _one_thread_each(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        return np.concatenate(list(pool.map(partial(_compare, grey), in_blocks(candidates, BLOCK))))
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """PyTorch's own threads, which share the work of each small step, spend more time waiting than working."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _compare(grey: np.ndarray, pairs: Candidates) -> np.ndarray:
+    first = np.empty((len(pairs.first), SIDE, SIDE), np.float32)
+    for number, view in enumerate(VIEWS):
+        for turn in range(len(ORIENTATIONS)):
+            if (chosen := (pairs.views == number) & (pairs.orientations == turn)).any():
+                first[chosen] = turned(_pictures(grey, pairs.first[chosen], view), turn)
+    one, other = torch.from_numpy(first), torch.from_numpy(_pictures(grey, pairs.second, VIEWS[0]))
+    scores = _agreement(one, other, torch.ones_like(one))
+    again = torch.nonzero((scores > WORTH_MOVING) & (scores < 0.98))[:, 0]
+    if len(again):
+        moved, inside = move_onto(one[again], other[again])
+        scores[again] = torch.maximum(scores[again], _agreement(moved, other[again], inside))
+    return scores.numpy()
+
+
+def _agreement(one: Tensor, other: Tensor, inside: Tensor) -> Tensor:
+    """The mean of two correlations: of the details, and of the tones of what stands out from the background.
+
+    Two shoes on white have much the same outline, which is most of the details, but seldom the same tones. A copy made
+    brighter has lost what is burnt out, and has the other tones in proportion.
+    """
+    subject = torch.zeros_like(inside)
+    for images in (one, other):
+        background = _ring(images).median(1).values[:, None, None]
+        subject = torch.maximum(subject, ((images - background).abs() > 12).float())
+    subject = subject * inside * ((one < BURNT_OUT) & (other < BURNT_OUT))
+    enough = subject.mean((1, 2), keepdim=True) > 0.05
+    tones = _correlation(one, other, torch.where(enough, subject, inside), least=0.03)
+    return (_correlation(details(one), details(other), inside) + tones) / 2
+
+
+def _ring(images: Tensor) -> Tensor:
+    """(N, pixels) along the four sides of the pictures."""
+    width = MARGIN // 2
+    sides = images[:, :width], images[:, -width:], images[:, :, :width], images[:, :, -width:]
+    return torch.cat([side.flatten(1) for side in sides], 1)
+
+
+def _pictures(grey: np.ndarray, rows: np.ndarray, view: tuple[float, float, float, float]) -> np.ndarray:
+    top, bottom, left, right = view
+    size = grey.shape[1]
+    images = grey[rows].astype(np.float32)
+    return area_weights(top, bottom, size, SIDE) @ images @ area_weights(left, right, size, SIDE).T
+
+
+def _blur_matrix(sigma: float) -> Tensor:
+    """(SIDE, SIDE): applied to rows and columns, a Gaussian blur."""
+    place = torch.arange(SIDE, dtype=torch.float32)
+    weights = torch.exp(-((place[:, None] - place) ** 2) / (2 * sigma**2))
+    return weights / weights.sum(1, keepdim=True)
+
+
+FINE, COARSE = _blur_matrix(1), _blur_matrix(4)
+
+
+def _blur(images: Tensor, matrix: Tensor) -> Tensor:
+    return matrix @ images @ matrix.T
+
+
+def details(images: Tensor) -> Tensor:
+    """The structures of 1 to 4 pixels in pictures (N, SIDE, SIDE), equally strong everywhere.
+
+    Where a picture is flat, its noise is not made as strong as the rest.
+    """
+    band = _blur(images, FINE) - _blur(images, COARSE)
+    local = _blur(band.square(), COARSE).clamp(min=0).sqrt()
+    overall = band.square().mean((1, 2), keepdim=True).sqrt()
+    return band / (local + 0.3 * overall + 1e-3)
+
+
+def _correlation(one: Tensor, other: Tensor, inside: Tensor, least: float = 0.5) -> Tensor:
+    """Of the pixels that lie `inside` (1 or 0) of both; -1 where these are a smaller share than `least`."""
+    centre = slice(MARGIN, SIDE - MARGIN)
+    one, other, inside = (images[:, centre, centre].flatten(1) for images in (one, other, inside))
+    number = inside.sum(1, keepdim=True) + 1e-6
+    one = (one - (one * inside).sum(1, keepdim=True) / number) * inside
+    other = (other - (other * inside).sum(1, keepdim=True) / number) * inside
+    result = (one * other).sum(1) / ((one.square().sum(1) * other.square().sum(1)).sqrt() + 1e-6)
+    return torch.where(inside.mean(1) > least, result, -1)
+
+
+def move_onto(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Images (N, SIDE, SIDE), shifted, scaled, turned and sheared a little so that each fits its target best.
+
+    The second value is 1 where the moved image has pixels, and 0 outside of it. Gauss-Newton steps from the place where
+    they are (Lucas and Kanade 1981), on every second pixel of the blurred pictures.
+    """
+    number = len(images)
+    blurred, target = (_standardised(_blur(image, FINE)[:, ::2, ::2]) for image in (images, targets))
+    right, down = torch.zeros_like(blurred), torch.zeros_like(blurred)
+    right[:, :, 1:-1] = (blurred[:, :, 2:] - blurred[:, :, :-2]) * (SIDE / 8)  # per unit of the grid, which has 2
+    down[:, 1:-1] = (blurred[:, 2:] - blurred[:, :-2]) * (SIDE / 8)
+    layers = torch.stack([blurred, right, down, torch.ones_like(blurred)], 1)
+    place = (torch.arange(SIDE // 2) + 0.5) * 4 / SIDE - 1
+    y, x = torch.meshgrid(place, place, indexing="ij")
+    start = torch.eye(2, 3).expand(number, 2, 3)
+    motion = start.clone()
+    for _ in range(STEPS):
+        now, right, down, inside = _sampled(layers, motion).unbind(1)
+        inside = (inside > 0.99).float()
+        error = (target - now) * inside
+        error = (error - error.sum((1, 2), keepdim=True) / (inside.sum((1, 2), keepdim=True) + 1e-6)) * inside
+        right, down = right * inside, down * inside
+        slopes = torch.stack([right * x, right * y, right, down * x, down * y, down], 1).flatten(2)  # (N, 6, pixels)
+        normal = slopes @ slopes.mT
+        damping = 1e-3 * (torch.diag_embed(normal.diagonal(dim1=1, dim2=2)) + torch.eye(6))
+        step = torch.linalg.solve(normal + damping, slopes @ error.flatten(1)[..., None])
+        motion = motion + step.reshape(number, 2, 3).clamp(-0.1, 0.1)
+    moved, inside = _sampled(torch.stack([images, torch.ones_like(images)], 1), motion).unbind(1)
+    near = (motion - start).abs().amax((1, 2)) < 0.35  # farther, it was drawn to something else
+    return moved, ((inside > 0.99) & near[:, None, None]).float()
+
+
+def _standardised(images: Tensor) -> Tensor:
+    images = images - images.mean((1, 2), keepdim=True)
+    return images / (images.square().mean((1, 2), keepdim=True).sqrt() + 1e-3)
+
+
+def _sampled(layers: Tensor, motion: Tensor) -> Tensor:
+    grid = affine_grid(motion, [len(layers), 1, *layers.shape[-2:]], align_corners=False)
+    return grid_sample(layers, grid, align_corners=False)

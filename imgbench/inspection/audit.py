@@ -1,0 +1,295 @@
+"""The whole inspection of a data set: what is wrong with it, which images are relatives, and whether they leak."""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from imgbench.data.cache import cache_dir
+from imgbench.data.scan import NO_SPLIT, SPLITS
+from imgbench.data.table import ImageTable
+from imgbench.inspection.classes import class_findings
+from imgbench.inspection.duplicates import Pair, connected, find_duplicates
+from imgbench.inspection.families import Family, find_family
+from imgbench.inspection.files import file_findings, read_headers
+from imgbench.inspection.findings import Finding, counted, first_few
+from imgbench.inspection.thumbnails import make_thumbnails
+from imgbench.run import write_atomically
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # raise it when the inspection changes, so that old results are not read back
+ORDER = {"error": 0, "warning": 1, "note": 2}
+LEFT = "Move each family to one side; or leave the folders undivided, with data.split.group=auto."
+KEPT = "data.split.group=auto keeps relatives on one side."
+
+
+class Finder(Protocol):
+    """A further question to a data set, of which each image belongs to one of `groups`."""
+
+    def __call__(self, table: ImageTable, groups: Sequence[str]) -> Iterable[Finding]: ...
+
+
+@dataclass
+class Audit:
+    """What `audit.json` holds.
+
+    `leaking` counts the images of val and test that have a relative among the training images: the same picture, or a
+    member of the same family of file names. `pairs` and `groups` name paths.
+    """
+
+    root: str
+    hash: str  # of the images and their splits
+    verdict: Literal["clean", "suspect", "leaks"]
+    images: int
+    classes: dict[str, int]
+    splits: dict[str, int]
+    leaking: dict[str, int]
+    findings: list[Finding]
+    pairs: list[dict[str, Any]] = field(default_factory=list)
+    groups: list[list[str]] = field(default_factory=list)
+    relatives: dict[str, str] = field(default_factory=dict)  # path -> name of its group, where it has relatives
+    proposal: dict[str, Any] | None = None  # an expression for data.split.group
+    seconds: float = 0
+
+    def summary(self) -> str:
+        """What the command prints."""
+        return summary(self)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Audit":
+        values = json.loads(text)
+        return cls(**{**values, "findings": [Finding(**finding) for finding in values["findings"]]})
+
+
+def audit(table: ImageTable, finders: Sequence[Finder] = ()) -> Audit:
+    """Inspects a data set; of one that was inspected before, and has not changed, the result is read back."""
+    place = cache_dir() / "audits" / f"{_key(table, finders)}.json"
+    try:
+        return Audit.from_json(place.read_text("utf-8", "surrogateescape"))
+    except (OSError, ValueError, TypeError, KeyError):
+        result = _inspect(table, finders)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(place, result.to_json(), errors="surrogateescape")
+    except OSError as error:
+        log.warning("The audit cannot be kept in %s (%s): it will be made again.", place.parent, error.strerror)
+    return result
+
+
+def _key(table: ImageTable, finders: Sequence[Finder]) -> str:
+    left_out = sorted((reason, sorted(paths)) for reason, paths in table.passed_over.items())
+    names = [getattr(finder, "__name__", repr(finder)) for finder in finders]
+    facts = repr((FORMAT, str(table.root.resolve()), table.hash, table.plan, sorted(table.errors), left_out, names))
+    return hashlib.blake2b(facts.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+
+
+def _inspect(table: ImageTable, finders: Sequence[Finder]) -> Audit:
+    start = time.perf_counter()
+    headers, thumbnails = read_headers(table), make_thumbnails(table)
+    pairs = find_duplicates(table, thumbnails, headers)
+    family = find_family(table, pairs)
+    codes = related(table, pairs, family)
+    names = _group_names(table, codes)
+    leaking = {split: rows for split in ("val", "test") if len(rows := _leaking(table, codes, split))}
+    findings = [
+        *file_findings(table, headers, thumbnails),
+        *class_findings(table),
+        *duplicate_findings(table, pairs),
+        *family_findings(table, family),
+        *leak_findings(table, leaking),
+        *(finding for finder in finders for finding in finder(table, names)),
+    ]
+    findings.sort(key=lambda finding: ORDER[finding.severity])
+    doubtful = any(finding.severity != "note" for finding in findings)
+    members: dict[int, list[str]] = {}
+    sizes = np.bincount(codes)
+    for row in np.flatnonzero(sizes[codes] > 1):
+        members.setdefault(int(codes[row]), []).append(table.paths[row])
+    used = table.splits != NO_SPLIT
+    counts = np.bincount(table.labels[used], minlength=len(table.class_names)).tolist()
+    tested = "test" in leaking or (table.plan.selects_on_test and "val" in leaking)
+    return Audit(
+        root=str(table.root),
+        hash=table.hash,
+        verdict="leaks" if tested else "suspect" if doubtful else "clean",
+        images=int(used.sum()),
+        classes=dict(zip(table.class_names, counts, strict=True)),
+        splits={split: len(table.rows(split)) for split in SPLITS},
+        leaking={split: len(rows) for split, rows in leaking.items()},
+        findings=findings,
+        pairs=[_described(table, pair) for pair in pairs],
+        groups=sorted(members.values(), key=len, reverse=True),
+        relatives={table.paths[row]: names[row] for row in np.flatnonzero(sizes[codes] > 1)},
+        proposal=family
+        and {
+            "group": family.expression,
+            "support": family.support,
+            "evidence": family.evidence,
+            "groups": family.number,
+            "images": family.images,
+            "moves": family.moves(table),
+        },
+        seconds=round(time.perf_counter() - start, 2),
+    )
+
+
+def related(table: ImageTable, pairs: Sequence[Pair], family: Family | None) -> np.ndarray:
+    """(N,) the same number for images that duplicates, a family supported by pixels, or data.split.group connect."""
+    links = [(pair.first, pair.second) for pair in pairs]
+    known = [table.groups] if table.plan.group is not None else []
+    for groups in known + ([family.groups] if family and family.support == "pixels" else []):
+        first: dict[str, int] = {}
+        links += [(first.setdefault(name, row), row) for row, name in enumerate(groups) if row not in table.errors]
+    return connected(links, len(table.paths))
+
+
+def relatives(table: ImageTable) -> list[str]:
+    """The name of each image's group: images with the same name show the same thing, and belong on one side."""
+    thumbnails, headers = make_thumbnails(table), read_headers(table)
+    pairs = find_duplicates(table, thumbnails, headers)
+    return _group_names(table, related(table, pairs, find_family(table, pairs)))
+
+
+def _group_names(table: ImageTable, codes: np.ndarray) -> list[str]:
+    """A group is called after its first image."""
+    rows = np.unique(codes, return_index=True)[1]
+    return [table.paths[rows[code]] for code in codes]
+
+
+def _leaking(table: ImageTable, codes: np.ndarray, split: str) -> np.ndarray:
+    rows = table.rows(split)
+    return rows[np.isin(codes[rows], codes[table.rows("train")])]
+
+
+def _described(table: ImageTable, pair: Pair) -> dict[str, Any]:
+    rows = (pair.first, pair.second)
+    splits = [SPLITS[table.splits[row]] if table.splits[row] != NO_SPLIT else "" for row in rows]
+    return {
+        "paths": [table.paths[row] for row in rows],
+        "kind": pair.kind,
+        "similarity": round(pair.similarity, 3),
+        "classes": [table.class_names[table.labels[row]] for row in rows],
+        "splits": splits,
+    }
+
+
+def duplicate_findings(table: ImageTable, pairs: Sequence[Pair]) -> Iterator[Finding]:
+    """Copies within a class, across classes and across splits, exact ones and near ones."""
+    for kind, what in (("exact", "the same pixels"), ("near", "nearly the same picture")):
+        own = [pair for pair in pairs if pair.kind == kind]
+        across_labels = [pair for pair in own if table.labels[pair.first] != table.labels[pair.second]]
+        across_splits = [
+            pair for pair in own if len({table.splits[pair.first], table.splits[pair.second], NO_SPLIT}) == 3
+        ]
+        if across_labels:
+            yield Finding(
+                f"{kind}_across_labels",
+                "warning",
+                f"{counted(len(across_labels), 'pair')} of images with {what} in different classes: at most one label "
+                "of each can be right.",
+                len(across_labels),
+                first_few([_named(table, pair) for pair in across_labels]),
+                "Look at each pair, and delete or move one image of it.",
+            )
+        if across_splits:
+            yield Finding(
+                f"{kind}_across_splits",
+                "warning",
+                f"{counted(len(across_splits), 'pair')} of images with {what} in different splits.",
+                len(across_splits),
+                first_few([_named(table, pair) for pair in across_splits]),
+                LEFT if table.folder_splits else KEPT,
+            )
+        if own:
+            yield Finding(
+                f"{kind}_duplicates",
+                "note",
+                f"{counted(len(own), 'pair')} of images with {what}.",
+                len(own),
+                first_few([_named(table, pair) for pair in own]),
+            )
+
+
+def _named(table: ImageTable, pair: Pair) -> str:
+    return f"{table.paths[pair.first]} = {table.paths[pair.second]}"
+
+
+def family_findings(table: ImageTable, family: Family | None) -> Iterator[Finding]:
+    if family is None:
+        return
+    moved = family.moves(table)
+    remedy = f"data.split.group='{family.expression}'"
+    if table.folder_splits:
+        remedy = LEFT
+    elif moved is None:
+        remedy += " would keep them together, but leaves a class without images on one side."
+    else:
+        remedy += f" keeps each group on one side; {counted(moved)} change sides."
+    yield Finding(
+        "family",
+        "warning",
+        f"The file names tell {counted(family.number, 'family', 'families')} of {counted(family.images)} in all: "
+        f"{family.evidence}.",
+        family.number,
+        [],
+        remedy,
+    )
+
+
+def leak_findings(table: ImageTable, leaking: dict[str, np.ndarray]) -> Iterator[Finding]:
+    for split, rows in leaking.items():
+        total = len(table.rows(split))
+        yield Finding(
+            f"leak_{split}",
+            "error" if split == "test" or table.plan.selects_on_test else "warning",
+            f"{len(rows):,} of {counted(total, f'{split} image')} ({len(rows) / total:.1%}) have a relative among the "
+            f"training images: the {split} accuracy is too good.",
+            len(rows),
+            first_few([table.paths[row] for row in rows]),
+            LEFT if table.folder_splits else KEPT,
+        )
+
+
+def brief(result: Audit) -> str:
+    """One line for the start of a training."""
+    if result.verdict == "leaks":
+        named = ", ".join(
+            f"{number:,} of {counted(result.splits[split], f'{split} image')}"
+            for split, number in result.leaking.items()
+        )
+        return f"Audit: leaks. {named} have a relative among the training images; python -m imgbench.audit names them."
+    doubtful = [finding for finding in result.findings if finding.severity != "note"]
+    if doubtful:
+        more = f" (and {counted(len(doubtful) - 1, 'more finding')})" if len(doubtful) > 1 else ""
+        return f"Audit: suspect. {doubtful[0].message}{more}"
+    return "Audit: clean. No damage, no relatives across the splits."
+
+
+def summary(result: Audit) -> str:
+    """What the command prints."""
+    marks = {"error": "ERROR  ", "warning": "WARNING", "note": "note   "}
+    lines = [f"{result.root}: {counted(result.images)} in {counted(len(result.classes), 'class', 'classes')}"]
+    for finding in result.findings:
+        lines.append(f"\n{marks[finding.severity]} {finding.message}")
+        lines += [f"          {example}" for example in finding.examples[:3]]
+        if finding.count > 3 and len(finding.examples) > 3:
+            lines.append(f"          ... audit.json names {'more' if finding.count > len(finding.examples) else 'all'}")
+        if finding.remedy:
+            lines.append(f"        > {finding.remedy}")
+    lines.append(f"\n{brief(result).removesuffix('; python -m imgbench.audit names them.').removesuffix('.')}.")
+    return "\n".join(lines)
+
+
+def read_audit(path: Path) -> Audit:
+    """Of an `audit.json`."""
+    return Audit.from_json(path.read_text("utf-8", "surrogateescape"))

@@ -1,0 +1,137 @@
+"""Families of images that show in the names of their files: copies of one photograph, photographs of one patient.
+
+A name alone is no proof. An expression is proposed only where the pixels support it (most near duplicates lie within
+its groups, far more than chance would have it), or else the counts (groups of one size, as augmentation makes them).
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from imgbench.data.scan import NO_SPLIT, SPLITS, TRAIN, Scan
+from imgbench.data.split import assign_splits
+from imgbench.data.table import ImageTable
+from imgbench.errors import UserError
+from imgbench.inspection.duplicates import Pair
+
+SEPARATORS = "_-. ()"
+LONGEST = 4  # parts of a name that make a group
+MOST = 0.2  # share of all images that one group may have
+PAIRS = 5  # at least, within groups
+SHARE = 0.5  # of all pairs, within groups
+BEYOND_CHANCE = 10  # times
+EQUAL = 0.95  # share of the images in groups of the usual size
+COPY = r"^(.+?)(?:[ _-]*(?:\(\d+\)|copy|aug\w*|flip\w*|rot\w*|mirror\w*|crop\w*))+\.\w+$"
+
+
+@dataclass(frozen=True)
+class Family:
+    """An expression for `data.split.group`, and what speaks for it."""
+
+    expression: str
+    groups: list[str]  # of each row
+    number: int  # of groups of more than one image
+    images: int  # in them
+    support: str  # "pixels" or "counts"
+    evidence: str
+
+    def moves(self, table: ImageTable) -> int | None:
+        """How many images come into another split if these groups are kept together; None if they cannot be."""
+        splits = np.full(len(table.paths), NO_SPLIT, np.int8)
+        for split in table.folder_splits:
+            splits[table.rows(split)] = SPLITS.index(split)
+        if table.folder_splits:  # what is carved out of train is divided anew
+            splits[splits == NO_SPLIT] = TRAIN
+        scan = Scan(table.root, table.paths, table.labels, splits, np.zeros((0, 2), np.int64), table.class_names)
+        try:
+            new = assign_splits(scan, replace(table.plan, group=self.expression), self.groups, without=table.errors)
+        except UserError:
+            return None
+        return int((new != table.splits).sum())
+
+
+def find_family(table: ImageTable, pairs: Sequence[Pair]) -> Family | None:
+    """The expression that has most support; of several equally good ones that with the smallest groups.
+
+    None where names tell nothing, or no more than `data.split.group`, which is set.
+    """
+    names = [path.rsplit("/", 1)[-1] for path in table.paths]
+    rows = np.setdiff1d(np.arange(len(names)), list(table.errors))
+    links = np.array([(pair.first, pair.second) for pair in pairs], np.int64).reshape(-1, 2)
+    supported: list[tuple[float, Family, np.ndarray]] = []
+    for expression in expressions([names[row] for row in rows]):
+        groups = _groups(expression, names)
+        codes = np.unique(groups, return_inverse=True)[1]
+        sizes = np.bincount(codes[rows], minlength=codes.max() + 1)
+        if sizes.max() > max(MOST * len(rows), 2) or len(rows) == (sizes > 0).sum():
+            continue
+        within = codes[links[:, 0]] == codes[links[:, 1]]
+        chance = float((sizes * (sizes - 1.0)).sum() / (len(rows) * (len(rows) - 1.0)))
+        number, images = int((sizes > 1).sum()), int(sizes[sizes > 1].sum())
+        if within.sum() >= PAIRS and within.mean() > max(SHARE, min(BEYOND_CHANCE * chance, 0.9)):
+            evidence = (
+                f"{within.sum():,} of {len(links):,} pairs of duplicates lie within these groups ({within.mean():.0%}; "
+                f"by chance {chance:.1%})"
+            )
+            family = Family(expression, groups, number, images, "pixels", evidence)
+        elif usual := _usual_size(table, codes, sizes, rows):
+            family = Family(
+                expression, groups, number, images, "counts", f"nearly all groups have {usual} images, of one class"
+            )
+        else:
+            continue
+        supported.append((float(within.mean()) if len(within) else 0.0, family, codes))
+    best = _choose(supported, links)
+    known = table.groups if table.plan.group is not None else None
+    if best is None or (known and len(set(zip(best.groups, known, strict=True))) == len(set(best.groups))):
+        return None
+    return best
+
+
+def _choose(supported: list[tuple[float, Family, np.ndarray]], links: np.ndarray) -> Family | None:
+    """Pixels before counts; the finest that explains the pairs, or a coarser one where pairs cross its groups too."""
+    by_pixels = [one for one in supported if one[1].support == "pixels"]
+    if not by_pixels:
+        finest = max(supported, key=lambda one: len(set(one[1].groups)), default=None)
+        return finest and finest[1]
+    most = max(share for share, _, _ in by_pixels)
+    explaining = [one for one in by_pixels if one[0] > 0.95 * most]
+    _, best, codes = max(explaining, key=lambda one: len(set(one[1].groups)))
+    crossing = links[codes[links[:, 0]] != codes[links[:, 1]]]
+    for _, coarser, other in sorted(by_pixels, key=lambda one: -len(set(one[1].groups))):
+        nested = len(np.unique(np.stack([codes, other]), axis=1).T) == codes.max() + 1
+        within = other[crossing[:, 0]] == other[crossing[:, 1]]
+        if nested and other.max() < codes.max() and within.sum() >= PAIRS and within.mean() > 0.3:
+            return coarser
+    return best
+
+
+def expressions(names: Sequence[str]) -> Iterator[str]:
+    """Regular expressions that match all names: their first parts, and what stands before a mark of copies."""
+    for separator in SEPARATORS:
+        escaped = re.escape(separator)
+        stop = rf"[^{escaped}]+"
+        least = min((name.rpartition(".")[0].count(separator) for name in names), default=0)
+        for parts in range(1, min(least, LONGEST) + 1):
+            repeated = "" if parts == 1 else f"(?:{stop}{escaped}){{{parts - 1}}}"
+            yield f"^({repeated}{stop}){escaped}"
+    for expression in (r"^(\D*\d+)\D+\d", COPY.replace("))+", "))*")):
+        if all(re.search(expression, name) for name in names):
+            yield expression
+
+
+def _groups(expression: str, names: Sequence[str]) -> list[str]:
+    found = (re.search(expression, name) for name in names)  # damaged files need not match
+    return [match[1] if match else name for match, name in zip(found, names, strict=True)]
+
+
+def _usual_size(table: ImageTable, codes: np.ndarray, sizes: np.ndarray, rows: np.ndarray) -> int | None:
+    """The size that nearly all groups have, each of one class; None if there is none, or if groups are the classes."""
+    used = sizes[sizes > 0]
+    usual, number = Counter(used.tolist()).most_common(1)[0]
+    pure = len(np.unique(np.stack([codes[rows], table.labels[rows]]), axis=1).T) == len(used)
+    many = len(used) >= max(10, 3 * len(table.class_names))
+    return usual if usual > 1 and many and pure and number * usual >= EQUAL * len(rows) else None

@@ -1,0 +1,34 @@
+"""What the audit says: a finding."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+EXAMPLES = 10
+
+Severity = Literal["note", "warning", "error"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found in `count` images or places, of which `examples` names the first few.
+
+    A `note` is worth knowing, a `warning` may spoil the result, an `error` makes a reported number untrue. `remedy` is
+    what mends it: a command, an option, or what to do by hand.
+    """
+
+    kind: str
+    severity: Severity
+    message: str
+    count: int
+    examples: list[str] = field(default_factory=list)
+    remedy: str | None = None
+
+
+def first_few(paths: Sequence[str]) -> list[str]:
+    return list(paths[:EXAMPLES])
+
+
+def counted(number: int, noun: str = "image", plural: str | None = None) -> str:
+    """For example `1 image`, `2 images`, `3 classes`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {plural or noun + 's'}"

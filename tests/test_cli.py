@@ -1,0 +1,185 @@
+"""The commands as a user meets them: one message, exit code 2, nothing of Hydra's or Python's own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from imgbench import cli
+from imgbench.cli import plain_words
+from imgbench.errors import UserError
+from imgbench.run import Run
+
+ALL_OF_THEM = """
+import contextlib, io, json, runpy, sys
+results = []
+for words in json.loads(sys.argv[1]):
+    out, err = io.StringIO(), io.StringIO()
+    sys.argv = ["imgbench", *words]
+    code = 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            runpy.run_module(f"imgbench.{words[0]}", run_name="__main__", alter_sys=True)
+        except SystemExit as error:
+            code = error.code or 0
+    results.append((code, out.getvalue(), err.getvalue()))
+print(json.dumps(results))
+"""
+
+
+def commands(*lines: list[str], cwd: Path) -> list[tuple[int, str, str]]:
+    """Exit code, stdout and stderr of each command line: its name and its words. One process runs them all."""
+    script = ALL_OF_THEM.replace('sys.argv = ["imgbench", *words]', 'sys.argv = ["imgbench", *words[1:]]')
+    line = [sys.executable, "-c", script, json.dumps(lines)]
+    done = subprocess.run(line, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def assert_plain(result: tuple[int, str, str], *named: str) -> None:
+    code, _, err = result
+    assert code == 2, err
+    assert err.startswith("\nError: "), err
+    assert all(name in err for name in named), err
+    for strange in (
+        "Traceback",
+        "HYDRA_FULL_ERROR",
+        "Error executing job",
+        "hydra.cc",
+        "full_key",
+        "Config search path",
+    ):
+        assert strange not in err
+
+
+WRONG = {
+    "model=vgg99": "There are: cnn",
+    "optimizer=adamm": "did you mean adam",
+    "dta=potato": "did you mean data",
+    "data.imagesize=3": "did you mean data.image_size",
+    "optimizer.lr": "expected key=value",
+    "=3": "expected key=value",
+    "data.root=[": "data.root=[ is not understood",
+    "~callbacks.foo": "callbacks.foo",
+    "model=null": "model=null, but it is cnn",
+    "model=cnn,vgg16": "imgbench.train -m",
+    "hydra/launcher=joblibb": "hydra/launcher=joblibb",
+    "--config-name=nothing": "nothing",
+    "--config-dir=nowhere": "nowhere",
+}
+
+
+def test_wrong_word_is_named_and_nothing_else_is_said(tmp_path):
+    lines = [["train", word] for word in WRONG]
+    lines += [["summary", "model=vgg99"], ["train", "--cfg", "job", "model=vgg99"], ["train", "-m", "model=vgg99,cnn"]]
+    for result, named in zip(commands(*lines, cwd=tmp_path), [*WRONG.values(), *["There are: cnn"] * 3], strict=True):
+        assert_plain(result, named)
+    assert not list(tmp_path.rglob("run.json"))
+
+
+def test_value_that_nothing_can_use_is_named_before_the_data_is_read(tmp_path):
+    words = {
+        "optimizer.lr=abc": "optimizer.lr=abc, but it should be float",
+        "trainer.max_epochs=abc": "trainer.max_epochs=abc, but it should be int",
+        "callbacks.best.standard_errors=x": "callbacks.best.standard_errors=x, but it should be float",
+        "data.batch_size=2.5": "data.batch_size=2.5, but it should be int",
+        "fast.threads=x": "fast.threads=x, but it should be int or null",
+        "seed=x": "seed='x', but it should be int",
+        "monitor=${oc.env:NO_SUCH_VARIABLE}": "NO_SUCH_VARIABLE",
+    }
+    results = commands(*[["train", "hydra.run.dir=run", word] for word in words], cwd=tmp_path)
+    for result, named in zip(results, words.values(), strict=True):
+        assert_plain(result, named)
+        assert result[1] == ""
+    assert Run(tmp_path / "run").info["status"] == "failed"
+
+
+def test_sweep_says_the_same_and_goes_on(tmp_path):
+    [(code, out, err)] = commands(["train", "-m", "optimizer.lr=abc,def"], cwd=tmp_path)
+    assert code == 1
+    assert err.count("The sweep goes on without this run.") == 2
+    assert "optimizer.lr=def, but it should be float" in err
+    assert "Traceback" not in err
+    assert out.count("failed") == 2
+
+
+def test_run_again_takes_choices_and_nothing_of_hydra_from_the_run(tiny_run, tmp_path):
+    shutil.copytree(tiny_run.path, tmp_path / "run")
+    evil = "hydra: {run: {dir: pwned}, job: {env_set: {PWNED: y}}, callbacks: {x: {_target_: os.system, command: x}}}\n"
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(f"defaults: [/evil]\n{evil}" + config.read_text())
+    again = ["train", "--config-dir", "run", "--config-name", "config"]
+    lines = [
+        [*again, "--cfg", "job", "--resolve"],
+        [*again, "--cfg", "hydra"],
+        ["train", "--config-dir=run", "optimizer=sgd", "data.image_size=32", "--cfg", "job", "--resolve"],
+        ["train", "-cp", "run", "-cn", "config", "--cfg", "hydra"],
+        ["summary", "--config-dir", "run", "model=compact"],
+    ]
+    same, hydra, changed, by_path, summary = commands(*lines, cwd=tmp_path)
+    assert all(code == 0 for code, *_ in (same, hydra, changed, by_path, summary))
+    assert f"root: {tiny_run.config['data']['root']}" in same[1] and "max_epochs: 1\n" in same[1]
+    assert "pwned" not in (hydra[1] + by_path[1]).lower()
+    assert "torch.optim.SGD" in changed[1] and changed[1].count("image_size: 32") == 2
+    assert "CompactCNN" in summary[1]
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_every_command_that_reads_a_run_refuses_a_foreign_configuration(tiny_run, tmp_path):
+    run = Run(tmp_path / "run")
+    shutil.copytree(tiny_run.path, run.path)
+    text = (run.path / "config.yaml").read_text()
+    (run.path / "config.yaml").write_text(text + "note: ${oc.env:HOME}\n")
+    lines = [["evaluate", "run"], ["export", "run"], ["compress", "run", "prune"], ["ladder", "run"],
+             ["train", "--config-dir", "run", "--config-name", "config"], ["train", "--config-dir=run"],
+             ["train", "-cd", "run", "-cn", "config.yaml"],
+             ["summary", "--config-path", "run", "--config-name", "config"],
+             ["train", "--config-dir", "run", "--cfg", "job", "--resolve"]]  # fmt: skip
+    for result in commands(*lines, cwd=tmp_path):
+        assert_plain(result, "run/config.yaml", "${oc.env:HOME}")
+        assert os.environ["HOME"] not in result[2].replace("${oc.env:HOME}", "")
+
+
+def test_place_that_cannot_be_written_names_the_option(tiny_run, tmp_path):
+    (tmp_path / "file").touch()
+    photo = next(Path(tiny_run.config["data"]["root"]).glob("*/*"))
+    run = str(tiny_run.path)
+    lines = [
+        ["train", "hydra.run.dir=file/run"],
+        ["evaluate", run, "--output", "file/out"],
+        ["export", run, "--images", "0", "--output", "file/out.onnx"],
+        ["predict", run, str(photo), "--output", "file/out.csv"],
+        ["predict", run, str(photo), "--save-images", "file/out"],
+    ]
+    for line, result in zip(lines, commands(*lines, cwd=tmp_path), strict=True):
+        assert_plain(result, "file", line[-2] if len(line) > 2 else "hydra.run.dir")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(28, "No space left on device", "run/x"), "run/x: No space left on device.\n--output DIR puts"),
+        (OSError(30, "Read-only file system", "x"), "x: Read-only file system.\n--output DIR puts"),
+        (FileNotFoundError(2, "No such file or directory", "x"), "x: No such file or directory."),
+        (ConnectionRefusedError(111, "Connection refused"), "Connection refused."),
+        (UserError("as it is"), "as it is"),
+    ],
+)
+def test_hint_fits_the_error(error, expected):
+    assert plain_words(error, "--output DIR").startswith(expected)
+    assert ("puts" in plain_words(error, "--output DIR")) == ("puts" in expected)
+
+
+def test_folder_that_cannot_be_read_gets_no_hint_of_the_output(tmp_path, monkeypatch):
+    monkeypatch.setattr(cli.os, "access", lambda path, mode: False)  # root reads everything
+    error = PermissionError(13, "Permission denied", str(tmp_path))
+    assert plain_words(error, "hydra.run.dir=DIR") == f"{tmp_path}: Permission denied."
+
+
+def test_error_that_says_nothing_keeps_its_stack_trace():
+    with pytest.raises(OSError, match="a bug"):
+        plain_words(OSError("a bug"), "--output DIR")

@@ -1,0 +1,169 @@
+"""Composing configurations, and overriding those of runs."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from imgbench.errors import UserError
+from imgbench.experiment.compose import choices, compose, override, quoted, storable
+from imgbench.run import Run
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    """A run of the defaults, as far as its configuration goes."""
+    run = Run(tmp_path / "run")
+    run.path.mkdir()
+    config = compose(["data=folder", "data.root=photos", "data.num_classes=3", "optimizer.lr=0.01"])
+    run.write_config(storable(config))
+    return run
+
+
+def test_stored_configuration_overridden_by_nothing_is_the_same(run):
+    assert OmegaConf.to_container(override(run), resolve=True) == run.config
+    assert storable(override(run)) == run.stored_config
+
+
+def test_links_follow_what_they_link_to(run):
+    config = override(run, ["data.image_size=64", "monitor=val/loss", "mode=min", "data.num_classes=7"])
+    assert (config.model.image_size, config.model.num_classes) == (64, 7)
+    assert (config.callbacks.best.monitor, config.callbacks.best.mode) == ("val/loss", "min")
+
+
+def test_choice_replaces_what_the_run_has_and_keeps_the_rest(run):
+    config = override(run, ["model=vgg16", "head=gap", "optimizer=sgd", "callbacks=early_stopping"])
+    assert config.model == {**compose(["model=vgg16", "head=gap"]).model, "num_classes": 3, "image_size": 112}
+    assert "betas" not in config.optimizer and config.optimizer.momentum == 0.9
+    assert config.callbacks.early_stopping.monitor == "val/acc"
+    assert config.data.root == "photos"
+    assert (config.model_name, config.data_name) == ("vgg16", "folder")
+
+
+def test_name_of_the_data_follows_its_choice(run):
+    config = override(run, ["data=potato"])
+    assert (config.data_name, config.model_name, config.data.num_classes) == ("potato", "compact", 3)
+
+
+def test_values_are_added_removed_and_emptied(run):
+    config = override(run, ["+trainer.max_steps=5", "~data.split", "trainer.max_epochs=null", "+new.entry=[1,2]"])
+    assert config.trainer.max_steps == 5
+    assert "split" not in config.data
+    assert config.trainer.max_epochs is None
+    assert config.new.entry == [1, 2]
+
+
+def test_overridden_run_begins_anew(run):
+    run.write_config({**run.stored_config, "ckpt_path": "last.ckpt", "init_from": "run"})
+    assert override(run).ckpt_path is None
+    assert override(run).init_from is None
+    assert override(run, ["init_from=other"]).init_from == "other"
+
+
+def test_entry_that_an_older_run_lacks_has_its_default(run):
+    stored = run.stored_config
+    del stored["fast"], stored["init_from"]
+    run.write_config(stored)
+    assert override(run).fast.precision == "auto"
+
+
+def test_lists_and_links_of_ones_own_survive(run):
+    stored = {**run.stored_config, "own": {"list": [1, {"a": "${data.num_classes}"}], "text": "猫"}}
+    run.write_config(stored)
+    config = override(run, ["data.num_classes=5"])
+    assert OmegaConf.to_container(config.own, resolve=True) == {"list": [1, {"a": 5}], "text": "猫"}
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["model=vgg99"], r"model=vgg99: .*did you mean vgg1.*There are: cnn"),
+        (["optimiser=sgd"], r"optimiser: .*did you mean optimizer"),
+        (["data.imagesize=3"], r"data.imagesize: .*did you mean data.image_size"),
+        (["lr=1"], r"lr: .*did you mean optimizer.lr"),
+        (["model=vgg16", "model.dropout=1"], r"model.dropout: .*did you mean model.drop_rate"),
+        (["~callbacks.foo"], r"callbacks.foo"),
+        (["optimizer.lr"], r"optimizer.lr is not understood"),
+        (["=3"], r"'=3' is not understood"),
+        (["data.root=["], r"data.root=\[ is not understood"),
+        (["model=null"], r"model=null, but it is cnn or"),
+        (["head=null"], r"head=null, but it is .*left out"),
+        (["model=cnn,vgg16"], r"model=cnn,vgg16 names several values, a sweep"),
+        (["data.root=a, b and c"], r"data.root=a, b and c names several values.*A text with commas"),
+        (["experiment=potato_fast"], r"experiment=potato_fast is a whole recipe"),
+    ],
+)
+def test_word_that_is_wrong_is_named(words, named, run):
+    with pytest.raises(UserError, match=f"(?s){named}") as caught:
+        override(run, words)
+    assert "HYDRA" not in str(caught.value)
+
+
+AWKWARD = ["/photos/叶子", "my photos (2)", "runs/0_lr=1e-3/last.ckpt", r"C:\new folder", r"C:\new", 'the "best"',
+           "it's", "/a/b=c", "~/photos", "a:b", "#1", "100%", "a&b;c", "@home", "a+b", "Müller & Söhne"]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", AWKWARD)
+def test_awkward_path_reaches_compose_and_override_as_it_is(path, run):
+    assert compose(["data=folder", f"data.root={path}"]).data.root == path
+    assert override(run, [f"data.root={path}"]).data.root == path
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"^(M\d+)_", r"^(N?M\d+)_", "[^_]+", "plant-(.*)", r"(\d{3}),?", "a|b", "^$", "a$"]
+)
+def test_regular_expression_is_typed_as_it_is(pattern, run):
+    assert override(run, [f"data.split.group={pattern}"]).data.split.group == pattern
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["data.root='/a b'", "model=cnn,vgg16", "optimizer.lr=1e-3", "augment.scale=[0.5,1]", "+x={a: 1}", "~data.split",
+     "data.root=${oc.env:HOME}", "-m", "--cfg", "data.root=[", 'x="a b"', "trainer.max_epochs=null", "a=b c"],
+)  # fmt: skip
+def test_what_hydra_understands_is_left_alone(word):
+    assert quoted(word) == word
+
+
+def test_interpolations_are_what_they_refer_to(run):
+    assert override(run, ["trainer.max_epochs=${data.num_classes}"]).trainer.max_epochs == 3
+    assert compose(["data=folder", "data.root=${oc.env:HOME}"]).data.root == os.environ["HOME"]
+
+
+def test_only_links_to_plain_entries_are_stored():
+    config = OmegaConf.create(
+        {"data": {"root": "${oc.env:HOME}", "n": 3}, "a": "${data.n}", "b": "${a}", "c": "${data}", "d": "x${data.n}",
+         "e": {"f": "${..a}"}}
+    )  # fmt: skip
+    assert storable(config) == {
+        "data": {"root": os.environ["HOME"], "n": 3}, "a": "${data.n}", "b": 3, "d": "x${data.n}", "e": {"f": 3},
+        "c": {"root": os.environ["HOME"], "n": 3},
+    }  # fmt: skip
+
+
+def test_foreign_run_overrides_nothing_of_hydra(run, monkeypatch, tmp_path):
+    (tmp_path / "evil").mkdir()
+    (tmp_path / "evil" / "extra.yaml").write_text("x: 1\n")
+    text = (run.path / "config.yaml").read_text()
+    evil = (
+        f"defaults: [extra, _self_]\nhydra:\n  searchpath: ['file://{tmp_path}/evil']\n  job: {{env_set: {{EVIL: y}}}}"
+    )
+    (run.path / "config.yaml").write_text(text + evil)
+    config = override(run)
+    assert "x" not in config and "hydra" not in config
+    assert "EVIL" not in os.environ
+
+
+def test_composing_touches_no_file(run, tmp_path, monkeypatch):
+    shutil.rmtree(tmp_path / "elsewhere", ignore_errors=True)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    compose(["model=cnn"])
+    override(run, ["model=cnn"])
+    assert not any(Path.cwd().iterdir())
+
+
+def test_choices_are_those_of_the_folder():
+    assert choices("callbacks") == ["default", "early_stopping", "ema"]

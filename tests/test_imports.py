@@ -1,0 +1,172 @@
+"""Importing changes nothing in the caller's process, and imports point one way."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "imgbench"
+GROUND = {"errors", "run", "preprocessing"}
+COMMANDS = {"audit", "train", "summary", "evaluate", "predict", "compare", "compress", "ladder", "export", "demo",
+            "study", "shard", "benchmark"}  # fmt: skip
+# Room -> the rooms it may import besides the ground; those of `inference` and `experiment` stand in their docstrings.
+ALLOWED = {
+    "errors": set(),
+    "run": {"errors"},
+    "preprocessing": {"errors"},
+    "data": set(),
+    "models": set(),
+    "evaluation": set(),
+    "inspection": {"data"},
+    "training": {"models"},
+    "inference": {"data", "training", "evaluation"},
+    "experiment": {"data", "models", "evaluation", "inspection", "training", "inference"},
+}
+ALLOWED["compression"] = {*ALLOWED["experiment"], "experiment"}  # it trains, and knows what that is made of
+
+CALLER = """
+import logging, os, sys, warnings
+# What libraries do to the process when they are imported is their affair.
+import hydra, lightning, matplotlib.pyplot, omegaconf, PIL.Image, PIL.ImageFile
+import torch, torchinfo, torchmetrics, torchvision
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.singleton import Singleton
+from hydra.version import VersionBase
+from omegaconf.basecontainer import BaseContainer
+
+def state():
+    loggers = [logging.getLogger(name) for name in (None, "lightning.pytorch", "lightning.fabric", "matplotlib", "PIL",
+               "matplotlib.font_manager", "hydra")]
+    return dict(
+        filters=list(warnings.filters),
+        loggers=[(logger.level, list(logger.handlers), logger.disabled) for logger in loggers],
+        disabled=logging.root.manager.disable,
+        pixels=PIL.Image.MAX_IMAGE_PIXELS,
+        truncated=PIL.ImageFile.LOAD_TRUNCATED_IMAGES,
+        resolvers=set(BaseContainer._resolvers),
+        hydra=(GlobalHydra.instance().hydra, HydraConfig.instance().cfg, repr(ConfigStore.instance().repo)),
+        version_base=VersionBase.instance().getbase(),
+        threads=torch.get_num_threads(),
+        argv=list(sys.argv),
+        backend=matplotlib.get_backend(),
+    )
+"""
+
+
+def run_python(script: str, cwd: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", CALLER + script], cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def modules() -> list[str]:
+    files = [path.relative_to(PACKAGE.parent).with_suffix("") for path in sorted(PACKAGE.rglob("*.py"))]
+    return [".".join(path.parts) for path in files]
+
+
+def test_importing_changes_nothing_in_the_callers_process(tmp_path):
+    names = [name.removesuffix(".__init__") for name in modules()]
+    script = f"""
+import importlib
+before = state()
+for name in {names}:
+    importlib.import_module(name)
+    after = state()
+    changed = [key for key in before if before[key] != after[key]]
+    assert not changed, (name, changed)
+import imgbench
+try:
+    imgbench.load("nowhere")
+except imgbench.errors.UserError:
+    pass
+changed = [key for key, value in state().items() if before[key] != value]
+assert not changed, changed
+"""
+    run_python(script, tmp_path)
+
+
+def test_composing_leaves_hydra_as_it_was_also_within_another(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "own.yaml").write_text("a: 1\n")
+    script = """
+import imgbench.errors
+from imgbench.experiment.compose import compose
+mine = os.path.abspath("mine")
+with hydra.initialize_config_dir(mine, version_base="1.3"):
+    hydra.compose("own")  # for the first time in a process, Hydra registers its plugins
+before = state()
+assert compose(["model=cnn"]).model_name == "cnn"
+after = state()
+changed = {key for key in before if before[key] != after[key]}
+assert changed <= {"resolvers"}, changed
+assert after["resolvers"] - before["resolvers"] == {"imgbench.slug"}
+with hydra.initialize_config_dir(mine, version_base="1.3"):
+    outer = GlobalHydra.instance().hydra
+    compose(["model=cnn"])
+    try:
+        compose(["model=vgg99"])
+    except imgbench.errors.UserError:
+        pass
+    assert GlobalHydra.instance().hydra is outer
+    assert hydra.compose("own").a == 1
+"""
+    run_python(script, tmp_path)
+
+
+def room(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def imports(path: Path) -> list[tuple[str, bool]]:
+    """The modules of imgbench that a file imports, and whether within a function; those for type checkers left out."""
+    tree = ast.parse(path.read_text("utf-8"))
+    typing_only = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    deferred = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for inner in ast.walk(node)
+    }
+    found = []
+    for node in ast.walk(tree):
+        if node in typing_only:
+            continue
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "imgbench":
+            found.append((f"{node.module}", node in deferred))
+        elif isinstance(node, ast.Import):
+            found += [(name.name, node in deferred) for name in node.names if name.name.split(".")[0] == "imgbench"]
+        assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path}: a relative import"
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(ALLOWED))
+def test_rooms_import_what_they_may(name):
+    files = [PACKAGE / f"{name}.py"] if (PACKAGE / f"{name}.py").is_file() else sorted((PACKAGE / name).glob("**/*.py"))
+    for path in files:
+        used = {room(module) for module, _ in imports(path)} - {name}
+        allowed = ALLOWED[name] | (GROUND if name not in GROUND else set())
+        assert used <= allowed, f"{path.relative_to(PACKAGE)} imports {sorted(used - allowed)}"
+
+
+def test_every_module_is_a_room_a_command_or_what_commands_share():
+    names = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    assert names - ALLOWED.keys() - COMMANDS == {"__init__", "__main__", "cli"}
+
+
+def test_no_room_imports_a_command():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.relative_to(PACKAGE).parts[0].removesuffix(".py") not in (*COMMANDS, "__main__"):
+            assert not {room(module) for module, _ in imports(path)} & COMMANDS, path
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem in COMMANDS))
+def test_commands_defer_one_import_at_most(name):
+    assert sum(deferred for _, deferred in imports(PACKAGE / f"{name}.py")) <= 1
