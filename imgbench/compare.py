@@ -12,7 +12,7 @@ from typing import Any
 
 from imgbench.cli import guarded_main, output_directory, run_parser
 from imgbench.evaluation.comparison import Comparison, compare_runs, find_runs
-from imgbench.evaluation.comparison_tables import FILES, print_comparison, write_comparison
+from imgbench.evaluation.comparison_tables import COST, FILES, print_comparison, write_comparison
 from imgbench.run import Run
 
 EXAMPLES = """examples:
@@ -46,8 +46,10 @@ def compare(runs: Sequence[str | Path], output: str | Path | None = None, any_im
 def cost_of(run: Run) -> dict[str, Any] | None:
     """Parameters, multiply-adds, megabytes and milliseconds of a run's model; None where it is gone."""
     known = run.info.get("cost")
-    if isinstance(known, dict) or run.model is None:
+    if isinstance(known, dict) and known.keys() >= set(COST):
         return known
+    if run.model is None:
+        return None
     from imgbench.compression import measure  # takes seconds, and --help needs no torch
 
     cost = asdict(measure.cost_of(run))

@@ -147,6 +147,14 @@ def test_one_run_and_an_unfinished_run_are_refused(make_run):
         compare_runs([run, make_run("b", info={"status": "interrupted"})])
 
 
+@pytest.mark.parametrize("text", ["path,group,target,predicted,cat\na.png,,dog,cat,0.5\n", "path,group\na\n", ""])
+def test_damaged_predictions_are_named(make_run, text):
+    runs = [make_run("a"), make_run("b", model="vgg")]
+    (runs[1].path / "predictions.csv").write_text(text)
+    with pytest.raises(UserError, match=r"b/predictions\.csv"):
+        compare_runs(runs)
+
+
 def test_configurations_are_named_by_what_differs(make_run):
     runs = [make_run("a"), make_run("b", lr=0.01), make_run("c", lr=0.01, model="vgg")]
     names = {one.runs[0].run.path.name: one.name for one in compare_runs(runs).configurations}

@@ -124,6 +124,10 @@ def test_a_sensitivity_takes_two_classes(tmp_path, make_folder, train_run):
 def test_temperature_of_the_run_serves_every_evaluation_of_it(tiny_run, make_folder, tmp_path):
     folder = make_folder(tmp_path / "photos", {"cat": 4, "dog": 4})
     assert "test/ece_scaled" in evaluate(tiny_run.path, data=folder).metrics
+    copy = shutil.copytree(tiny_run.path, tmp_path / "copy")
+    (copy / "metrics.json").write_text("no JSON")
+    with pytest.raises(UserError, match=r"metrics\.json is damaged"):
+        evaluate(copy, data=folder)
     checkpoint = shutil.copy(tiny_run.best, tmp_path / "alone.ckpt")
     assert "test/ece_scaled" not in evaluate(checkpoint, data=folder).metrics
 

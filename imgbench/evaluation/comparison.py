@@ -186,7 +186,14 @@ def _read(run: Run) -> Tested:
             f"{run.shown} is not finished: its status is {info.get('status')!r}. Leave it out, or finish it: "
             f"{again}{resume}"
         )
-    predictions = Predictions.read_csv(run.path / "predictions.csv")
+    try:
+        predictions = Predictions.read_csv(run.path / "predictions.csv")
+    except (ValueError, IndexError) as error:
+        raise UserError(
+            f"{run.path / 'predictions.csv'} is damaged: {error}. Leave the run out, or evaluate it anew."
+        ) from error
+    if not predictions.paths:
+        raise UserError(f"{run.path / 'predictions.csv'} holds no test images.")
     hashes = {row["path"]: row["hash"] for row in run.split_rows("test")}
     images = [(path, hashes.get(path, "")) for path in predictions.paths]
     right = (predictions.predicted == predictions.targets).tolist()

@@ -180,8 +180,13 @@ def _temperature(path: Path) -> float | None:
         file = Run.open(path).path / "metrics.json"
     except UserError:
         return None
-    metrics = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    return metrics.get("val/temperature", {}).get("value")
+    if not file.is_file():
+        return None
+    try:
+        fitted = json.loads(file.read_text("utf-8")).get("val/temperature")
+        return None if fitted is None else float(fitted["value"])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{file} is damaged: {error}. Restore it from a copy, or train again.") from error
 
 
 def _operating_points(
