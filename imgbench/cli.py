@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from imgbench.errors import UserError
 from imgbench.experiment.compose import RUN_CHOICE, explain, files_of, quoted, register_resolvers
-from imgbench.run import CONF, NO_PLACE, Run
+from imgbench.run import CONF, NO_PLACE, Run, first_process
 
 # What the user can mend, by whatever library it was noticed.
 MENDABLE = (UserError, HydraException, OmegaConfBaseException, OSError)
@@ -85,6 +85,8 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], C
 
         @functools.wraps(function)
         def task(config: DictConfig) -> Any:
+            if not first_process():  # which says the same
+                logging.disable(logging.WARNING)
             sys.argv = typed[:]  # what run.json shows, and what further processes of this training are started with
             try:
                 return function(config)

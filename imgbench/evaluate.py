@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imgbench.cli import guarded_main, run_parser
+from imgbench.cli import guarded_main, output_directory, run_parser
 
 if TYPE_CHECKING:
     from imgbench.experiment.outcome import Evaluation
@@ -29,8 +29,8 @@ def evaluate(
     """
     from imgbench.experiment import outcome  # takes seconds, and --help needs no torch
 
-    folder, results = (None if path is None else Path(path) for path in (data, output))
-    return outcome.evaluate(Path(run), split, folder, results)
+    results = None if output is None else output_directory(Path(output))
+    return outcome.evaluate(Path(run), split, None if data is None else Path(data), results)
 
 
 def main() -> int:

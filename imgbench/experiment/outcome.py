@@ -127,6 +127,5 @@ def evaluate(path: Path, split: str, folder: Path | None = None, output: Path | 
     if output is None:
         metrics = classification_metrics(predictions, split)
     else:
-        output.mkdir(parents=True, exist_ok=True)
         metrics = write_results(output, title, {split: predictions}, selected_on_test)
     return Evaluation(split, title, model.class_names, metrics, left_out, notes)
