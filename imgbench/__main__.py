@@ -7,6 +7,7 @@ import sys
 from imgbench import __version__
 
 COMMANDS = {
+    "audit": "what is wrong with the images   imgbench audit data=folder data.root=DIR",
     "train": "train a classifier              imgbench train model=vgg16 data=potato",
     "summary": "layers, parameters, operations  imgbench summary model=vgg16 data=potato",
     "evaluate": "accuracy of a run               imgbench evaluate RUN [--data DIR]",

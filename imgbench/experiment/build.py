@@ -139,8 +139,8 @@ def _annotations(place: str, node: DictConfig) -> dict[str, Any]:
         return {}
 
 
-def build_data(config: DictConfig) -> ImageFolderDataModule:
-    """The data module, set up; the facts it discovered are written into `config.data`.
+def read_data(config: DictConfig) -> ImageFolderDataModule:
+    """The data module, set up.
 
     Raises:
         UserError: no data, or data of another shape than the configuration states.
@@ -149,6 +149,12 @@ def build_data(config: DictConfig) -> ImageFolderDataModule:
         raise UserError("data.root is not set. Point it at your photographs: data=folder data.root=/my/photos")
     data: ImageFolderDataModule = create(config.data, augment=create(config.augment), seed=config.seed)
     data.setup()
+    return data
+
+
+def build_data(config: DictConfig) -> ImageFolderDataModule:
+    """The data module, set up, after a word on leaks; the facts it discovered are written into `config.data`."""
+    data = read_data(config)
     for message in find_leaks(data.table):
         log.warning("%s", message)
     config.data.num_classes = len(data.class_names)

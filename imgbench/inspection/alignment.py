@@ -46,12 +46,13 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _compare(grey: np.ndarray, pairs: Candidates) -> np.ndarray:
-    first = np.empty((len(pairs.first), SIDE, SIDE), np.float32)
+    one = torch.empty(len(pairs.first), SIDE, SIDE)
     for number, view in enumerate(VIEWS):
         for turn in range(len(ORIENTATIONS)):
             if (chosen := (pairs.views == number) & (pairs.orientations == turn)).any():
-                first[chosen] = turned(_pictures(grey, pairs.first[chosen], view), turn)
-    one, other = torch.from_numpy(first), torch.from_numpy(_pictures(grey, pairs.second, VIEWS[0]))
+                own = turned(_pictures(grey, pairs.first[chosen], view).numpy(), turn)
+                one[torch.from_numpy(chosen)] = torch.from_numpy(np.ascontiguousarray(own))
+    other = _pictures(grey, pairs.second, VIEWS[0])
     scores = _agreement(one, other, torch.ones_like(one))
     again = torch.nonzero((scores > WORTH_MOVING) & (scores < 0.98))[:, 0]
     if len(again):
@@ -83,11 +84,14 @@ def _ring(images: Tensor) -> Tensor:
     return torch.cat([side.flatten(1) for side in sides], 1)
 
 
-def _pictures(grey: np.ndarray, rows: np.ndarray, view: tuple[float, float, float, float]) -> np.ndarray:
+def _pictures(grey: np.ndarray, rows: np.ndarray, view: tuple[float, float, float, float]) -> Tensor:
+    """(N, SIDE, SIDE) of the view of thumbnails."""
     top, bottom, left, right = view
     size = grey.shape[1]
-    images = grey[rows].astype(np.float32)
-    return area_weights(top, bottom, size, SIDE) @ images @ area_weights(left, right, size, SIDE).T
+    vertical, horizontal = (
+        torch.from_numpy(area_weights(start, stop, size, SIDE)) for start, stop in ((top, bottom), (left, right))
+    )
+    return vertical @ torch.from_numpy(grey[rows]).float() @ horizontal.T
 
 
 def _blur_matrix(sigma: float) -> Tensor:

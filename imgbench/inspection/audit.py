@@ -20,11 +20,13 @@ from imgbench.inspection.families import Family, find_family
 from imgbench.inspection.files import file_findings, read_headers
 from imgbench.inspection.findings import Finding, counted, first_few
 from imgbench.inspection.thumbnails import make_thumbnails
+from imgbench.preprocessing import Preprocessing
 from imgbench.run import write_atomically
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1  # raise it when the inspection changes, so that old results are not read back
+SHOWN = 3  # examples of each finding, in the terminal
 ORDER = {"error": 0, "warning": 1, "note": 2}
 LEFT = "data.split.leaks=drop leaves them out of the test images; or move each family to one side."
 KEPT = "data.split.group=auto keeps relatives on one side."
@@ -252,38 +254,51 @@ def leak_findings(table: ImageTable, leaking: dict[str, np.ndarray]) -> Iterator
             f"training images: the {split} accuracy is too good.",
             len(rows),
             first_few([table.paths[row] for row in rows]),
-            LEFT if table.folder_splits else KEPT,
+            LEFT if split in table.folder_splits else KEPT,
         )
+
+
+def shown_pairs(table: ImageTable, result: Audit, number: int = 24) -> tuple[np.ndarray, list[str]]:
+    """Pairs of images (N, 2, 112, 112, 3) uint8 and their titles: those across classes and splits first."""
+
+    def weight(pair: dict[str, Any]) -> tuple[bool, bool, float]:
+        return len(set(pair["classes"])) == 1, len({*pair["splits"], ""}) < 3, -pair["similarity"]
+
+    chosen = sorted(result.pairs, key=weight)[:number]
+    decode = Preprocessing(112, intensity=table.intensity).decode
+    images = np.stack([[decode(table.root / path) for path in pair["paths"]] for pair in chosen])
+    titles = []
+    for pair in chosen:
+        sides = [" ".join(filter(None, side)) for side in zip(pair["splits"], pair["classes"], strict=True)]
+        titles.append(f"{pair['kind']} {pair['similarity']:.2f}: {' = '.join(dict.fromkeys(sides))}")
+    return images, titles
 
 
 def brief(result: Audit) -> str:
-    """One line for the start of a training."""
+    """The verdict in one line, for the start of a training."""
     if result.verdict == "leaks":
-        named = ", ".join(
-            f"{number:,} of {counted(result.splits[split], f'{split} image')}"
-            for split, number in result.leaking.items()
-        )
-        return f"Audit: leaks. {named} have a relative among the training images; python -m imgbench.audit names them."
+        splits = [split for split in ("test", "val") if split in result.leaking]
+        counts = [f"{result.leaking[split]:,} of {counted(result.splits[split], f'{split} image')}" for split in splits]
+        return f"Audit: leaks. {' and '.join(counts)} have a relative among the training images."
     doubtful = [finding for finding in result.findings if finding.severity != "note"]
     if doubtful:
-        more = f" (and {counted(len(doubtful) - 1, 'more finding')})" if len(doubtful) > 1 else ""
+        more = f" And {counted(len(doubtful) - 1, 'more finding')}." if len(doubtful) > 1 else ""
         return f"Audit: suspect. {doubtful[0].message}{more}"
-    return "Audit: clean. No damage, no relatives across the splits."
+    return "Audit: clean. Nothing is damaged, and no image has a relative in another split."
 
 
 def summary(result: Audit) -> str:
-    """What the command prints."""
+    """What the command prints: the findings, and the verdict as the last line."""
     marks = {"error": "ERROR  ", "warning": "WARNING", "note": "note   "}
     lines = [f"{result.root}: {counted(result.images)} in {counted(len(result.classes), 'class', 'classes')}"]
     for finding in result.findings:
         lines.append(f"\n{marks[finding.severity]} {finding.message}")
-        lines += [f"          {example}" for example in finding.examples[:3]]
-        if finding.count > 3 and len(finding.examples) > 3:
-            lines.append(f"          ... audit.json names {'more' if finding.count > len(finding.examples) else 'all'}")
+        lines += [f"          {example}" for example in finding.examples[:SHOWN]]
+        if len(finding.examples) > SHOWN:
+            lines.append("          ...")
         if finding.remedy:
             lines.append(f"        > {finding.remedy}")
-    lines.append(f"\n{brief(result).removesuffix('; python -m imgbench.audit names them.').removesuffix('.')}.")
-    return "\n".join(lines)
+    return "\n".join([*lines, f"\n{brief(result)}"])
 
 
 def read_audit(path: Path) -> Audit:

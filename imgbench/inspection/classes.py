@@ -39,8 +39,8 @@ def few_images(table: ImageTable) -> Iterator[Finding]:
         yield Finding(
             "few_images",
             "warning",
-            f"{counted(len(rare), 'class', 'classes')} with fewer than {FEW} images: too few to learn from, and to tell "
-            "how well they are recognised.",
+            f"{counted(len(rare), 'class', 'classes')} with fewer than {FEW} images: too few to learn from and "
+            "to tell how well they are recognised.",
             len(rare),
             first_few(rare),
             "Add photographs, or merge classes.",
