@@ -7,11 +7,12 @@ import sys
 from imgbench import __version__
 
 COMMANDS = {
-    "audit": "what is wrong with the images   imgbench audit data=folder data.root=DIR",
+    "audit": "what makes a number untrue      imgbench audit data=folder data.root=photos",
     "train": "train a classifier              imgbench train model=vgg16 data=potato",
     "summary": "layers, parameters, operations  imgbench summary model=vgg16 data=potato",
     "evaluate": "accuracy of a run               imgbench evaluate RUN [--data DIR]",
     "predict": "class of single images          imgbench predict RUN IMAGE...",
+    "compare": "runs side by side           imgbench compare RUN RUN...",
     "compress": "a smaller run of a run          imgbench compress RUN prune",
     "export": "one ONNX file for elsewhere     imgbench export RUN",
     "ladder": "ever lighter runs of a run      imgbench ladder RUN",

@@ -1,4 +1,4 @@
-"""Inspects a data set before anyone relies on a number: `python -m imgbench.audit data=folder data.root=/my/photos`."""
+"""Looks for what makes a number untrue before anything is trained: `python -m imgbench.audit data=potato`."""
 
 import sys
 from pathlib import Path
@@ -11,37 +11,41 @@ from imgbench.cli import hydra_command
 from imgbench.run import Run, write_atomically
 
 if TYPE_CHECKING:
-    from imgbench.data.table import ImageTable
     from imgbench.inspection.audit import Audit
 
 EXIT_CODES = {"clean": 0, "suspect": 1, "leaks": 3}  # 2 is for errors
 
 
-def write_audit(table: "ImageTable", result: "Audit", folder: Path) -> None:
-    """Writes audit.json, a picture of pairs and a page."""
+def audit(config: DictConfig) -> "Audit":
+    """Inspects the images of a composed configuration; the result is kept in the cache until they change.
+
+    Raises:
+        UserError: the images cannot be used as they are.
+    """
+    from imgbench.experiment import build  # takes seconds, and --help needs no torch
+
+    return build.inspect(config)
+
+
+def write_audit(result: "Audit", folder: Path) -> None:
+    """Writes audit.json, a picture of the pairs of duplicates, and a page with both."""
     from imgbench.evaluation.plots import draw_pairs
     from imgbench.inspection.audit import shown_pairs
     from imgbench.inspection.page import audit_page
 
-    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "audit.json", result.to_json(), errors="surrogateescape")
-    picture = None
-    if result.pairs:
-        picture = folder / "pairs.png"
-        draw_pairs(*shown_pairs(table, result), picture)
+    picture = folder / "pairs.png" if result.pairs else None
+    if picture:
+        draw_pairs(*shown_pairs(result), picture)
     write_atomically(folder / "audit.html", audit_page(result, picture), errors="replace")
 
 
 @hydra_command("audit")
 def main(config: DictConfig) -> None:
-    from imgbench.experiment.build import read_data  # takes seconds, and --help needs no torch
-    from imgbench.inspection.audit import audit, summary
-
-    table = read_data(config).table
-    result = audit(table)
+    result = audit(config)
     run = Run(Path(HydraConfig.get().runtime.output_dir))
-    write_audit(table, result, run.path)
-    print(f"\n{summary(result)}\nWritten to {run.shown}")
+    write_audit(result, run.path)
+    print(f"{result.summary()}\nWritten to {run.shown}: audit.html, audit.json{', pairs.png' if result.pairs else ''}")
     sys.exit(EXIT_CODES[result.verdict])
 
 

@@ -146,15 +146,15 @@ def _with_run(words: list[str], config_name: str) -> list[str]:
     return [f"--config-name={RUN_CHOICE}", *others]
 
 
-def run_parser(name: str, description: str | None, examples: str) -> argparse.ArgumentParser:
-    """The command line of a command that reads runs: RUN first."""
+def run_parser(name: str, description: str | None, examples: str, **run: Any) -> argparse.ArgumentParser:
+    """The command line of a command that reads runs: RUN first; `run` are options of that argument."""
     parser = argparse.ArgumentParser(
         f"python -m imgbench.{name}",
         description=description,
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", metavar="RUN", help="a run directory, a checkpoint or an ONNX file")
+    parser.add_argument("run", metavar="RUN", **{"help": "a run directory, a checkpoint or an ONNX file", **run})
     return parser
 
 

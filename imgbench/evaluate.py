@@ -11,26 +11,34 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   python -m imgbench.evaluate outputs/digits/compact/2026-01-31_12-00-00
   python -m imgbench.evaluate outputs/digits/compact/2026-01-31_12-00-00 --split val
+  python -m imgbench.evaluate outputs/digits/compact/2026-01-31_12-00-00 --sensitivity 0.95
   python -m imgbench.evaluate model.ckpt --data "/photos from the field"
 """
 
 
 def evaluate(
-    run: str | Path, split: str = "test", data: str | Path | None = None, output: str | Path | None = None
+    run: str | Path,
+    split: str = "test",
+    data: str | Path | None = None,
+    output: str | Path | None = None,
+    sensitivity: float | None = None,
 ) -> "Evaluation":
     """Measures a run directory, a checkpoint or an ONNX file on its split `train`, `val` or `test`.
 
     Args:
         data: another folder with a folder for each class, or for each split with class folders.
-        output: a directory for predictions, metrics and the confusion matrix.
+        output: a directory for predictions, metrics and pictures.
+        sensitivity: of two classes, the share of a class that is to be found: for each, the threshold on its
+            probability is chosen on the run's validation images.
 
     Raises:
         UserError: no model or no images, or a class that the model does not know.
     """
     from imgbench.experiment import outcome  # takes seconds, and --help needs no torch
 
-    results = None if output is None else output_directory(Path(output))
-    return outcome.evaluate(Path(run), split, None if data is None else Path(data), results)
+    folder = None if data is None else Path(data)
+    place = None if output is None else output_directory(Path(output))
+    return outcome.evaluate(Path(run), split, folder, place, sensitivity)
 
 
 def main() -> int:
@@ -39,7 +47,11 @@ def main() -> int:
         "--split", default="test", choices=["test", "val", "train"], help="which images (default: test)"
     )
     parser.add_argument("--data", metavar="DIR", help="another folder with a folder for each class, matched by name")
-    parser.add_argument("--output", metavar="DIR", help="write predictions, metrics and the confusion matrix there")
+    parser.add_argument("--output", metavar="DIR", help="write predictions, metrics and pictures there")
+    parser.add_argument(
+        "--sensitivity", metavar="SHARE", type=float,
+        help="of two classes: choose on validation the threshold that finds this share of a class, such as 0.95",
+    )  # fmt: skip
     args = parser.parse_args()
     found = evaluate(**vars(args))
     print(found.table())

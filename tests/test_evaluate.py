@@ -29,7 +29,8 @@ def test_own_split_gives_the_numbers_of_training(split, tiny_run, tmp_path, caps
     assert run_evaluate(tiny_run.path, split=split, output=tmp_path / "out") == 0
     known = json.loads((tiny_run.path / "metrics.json").read_text())
     again = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert again == {name: number for name, number in known.items() if name.startswith(split)}
+    assert again.keys() == {name for name in known if name.startswith(split)}
+    assert all(number == pytest.approx(known[name], abs=1e-6) for name, number in again.items())
     assert f"{split} accuracy" in capsys.readouterr().out
     assert (tmp_path / "out" / "confusion.png").stat().st_size > 1000
 
@@ -92,8 +93,39 @@ def test_vanished_images_name_the_option_that_helps(tmp_path, make_folder, train
 def test_python_gets_the_numbers_of_the_command(tiny_run):
     found = evaluate(tiny_run.path, "val")
     known = json.loads((tiny_run.path / "metrics.json").read_text())
-    assert found.metrics == {name: number for name, number in known.items() if name.startswith("val/")}
+    assert found.metrics.keys() == {name for name in known if name.startswith("val/")}
+    assert found.metrics["val/acc"] == known["val/acc"]
     assert f"on the val images in {tiny_run.config['data']['root']}" in found.table()
+
+
+def test_threshold_for_a_sensitivity_is_chosen_on_validation_and_measured_on_test(tmp_path, make_folder, train_run):
+    root = make_folder(tmp_path / "photos", {"cat": 30, "dog": 18})
+    run = train_run(root, tmp_path / "run", "data.split.val=20", "data.split.test=10")
+    found = evaluate(run.path, sensitivity=0.9)
+    assert [point.class_name for point in found.points] == ["cat"]
+    (point,) = found.points
+    assert point.sensitivity["n"] + point.specificity["n"] == 10
+    assert f"cat from a probability of {point.threshold:.3f} on, chosen on the validation images" in found.table()
+    assert any("sensitivity 0.9 of dog takes more than its" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("sensitivity", [0, 1, 1.5])
+def test_a_sensitivity_that_is_no_share_is_refused(tiny_run, sensitivity):
+    with pytest.raises(UserError, match="between 0 and 1"):
+        evaluate(tiny_run.path, sensitivity=sensitivity)
+
+
+def test_a_sensitivity_takes_two_classes(tmp_path, make_folder, train_run):
+    run = train_run(make_folder(tmp_path / "photos", {"a": 6, "b": 6, "c": 6}), tmp_path / "run")
+    with pytest.raises(UserError, match="is for two classes, but there are 3"):
+        evaluate(run.path, sensitivity=0.9)
+
+
+def test_temperature_of_the_run_serves_every_evaluation_of_it(tiny_run, make_folder, tmp_path):
+    folder = make_folder(tmp_path / "photos", {"cat": 4, "dog": 4})
+    assert "test/ece_scaled" in evaluate(tiny_run.path, data=folder).metrics
+    checkpoint = shutil.copy(tiny_run.best, tmp_path / "alone.ckpt")
+    assert "test/ece_scaled" not in evaluate(checkpoint, data=folder).metrics
 
 
 def test_images_gone_since_training_are_told(tmp_path, make_folder, train_run):

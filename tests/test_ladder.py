@@ -17,7 +17,7 @@ from imgbench.compression.methods import Quantize, Reuse, Train, make_run
 from imgbench.compression.plan import PLAN, LadderEntry, select_entries
 from imgbench.compression.target import Target
 from imgbench.errors import UserError
-from imgbench.evaluation.metrics import paired_difference, proportion
+from imgbench.evaluation.intervals import paired_difference, proportion
 from imgbench.experiment.compose import override
 from imgbench.run import Run, sha256
 from imgbench.training.checkpoint import load_classifier

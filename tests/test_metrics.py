@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -6,13 +7,11 @@ import pytest
 import sklearn.metrics
 
 from imgbench.evaluation.metrics import (
-    Z,
     classification_metrics,
     confusion_matrix,
     describe,
-    macro_f1_interval,
+    describe_accuracy,
     unmeasured_classes,
-    wilson_interval,
 )
 from imgbench.evaluation.predictions import Predictions
 
@@ -36,48 +35,6 @@ def random_labels(seed, n=200, true_classes=(0, 1, 2, 3), predicted_classes=(0, 
     targets, predicted = rng.choice(true_classes, n), rng.choice(predicted_classes, n)
     known = np.isin(targets, predicted_classes) & (rng.random(n) < 0.6)
     return targets, np.where(known, targets, predicted)
-
-
-@pytest.mark.parametrize(
-    ("successes", "n", "low", "high"),
-    [
-        # Newcombe 1998, https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8<857::AID-SIM777>3.0.CO;2-E, table I
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-        # by hand: the centre of n/2 successes is 1/2, half the width is z / (2 sqrt(n + z^2))
-        (50, 100, 0.5 - Z / (2 * (100 + Z**2) ** 0.5), 0.5 + Z / (2 * (100 + Z**2) ** 0.5)),
-    ],
-)
-def test_wilson_interval_agrees_with_published_values(successes, n, low, high):
-    assert wilson_interval(successes, n) == pytest.approx((low, high), abs=5e-5)
-
-
-@pytest.mark.parametrize(("successes", "n"), [(1, 2), (7, 10), (359, 360), (12345, 54321)])
-def test_wilson_interval_ends_where_the_deviation_is_z_standard_errors(successes, n):
-    for end in wilson_interval(successes, n):
-        assert abs(successes / n - end) == pytest.approx(Z * (end * (1 - end) / n) ** 0.5)
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 7, 20, 359, 1000, 10**6])
-def test_wilson_interval_of_none_and_of_all_ends_there_exactly(n):
-    assert wilson_interval(0, n)[0] == 0.0
-    assert wilson_interval(n, n)[1] == 1.0
-    assert wilson_interval(0, n)[1] == pytest.approx(Z**2 / (n + Z**2))
-    assert wilson_interval(n, n)[0] == pytest.approx(n / (n + Z**2))
-
-
-def test_wilson_interval_holds_the_proportion_and_mirrors_failures():
-    for n in (1, 2, 5, 30):
-        for successes in range(n + 1):
-            low, high = wilson_interval(successes, n)
-            assert 0 <= low <= successes / n <= high <= 1
-            assert wilson_interval(n - successes, n) == pytest.approx((1 - high, 1 - low))
-
-
-def test_wilson_interval_of_no_trials_is_everything():
-    assert wilson_interval(0, 0) == (0, 1)
 
 
 def test_confusion_matrix_has_the_true_class_in_the_row():
@@ -106,12 +63,22 @@ def test_metrics_agree_with_scikit_learn(targets, predicted):
     there = np.unique(targets)
     macro_f1 = reference.f1_score(targets, predicted, labels=there, average="macro", zero_division=0)
     assert found["test/macro_f1"]["value"] == pytest.approx(macro_f1, abs=1e-6)
-    precision, recall, _, _ = reference.precision_recall_fscore_support(
+    balanced = reference.recall_score(targets, predicted, labels=there, average="macro")
+    assert found["test/balanced_acc"]["value"] == pytest.approx(balanced)
+    precision, recall, f1, _ = reference.precision_recall_fscore_support(
         targets, predicted, labels=range(4), zero_division=np.nan
     )
-    precision[np.setdiff1d(range(4), there)] = np.nan
+    absent = np.setdiff1d(range(4), there)
+    precision[absent] = f1[absent] = np.nan
+    (true_negative, false_positive), _ = reference.multilabel_confusion_matrix(
+        targets, predicted, labels=range(4)
+    ).transpose(1, 2, 0)
+    with np.errstate(invalid="ignore"):
+        specificity = true_negative / (true_negative + false_positive)
+    specificity[absent] = np.nan
     for i in range(4):
-        for kind, expected in (("precision", precision[i]), ("recall", recall[i])):
+        kinds = {"precision": precision, "recall": recall, "f1": f1, "specificity": specificity}
+        for kind, expected in ((kind, values[i]) for kind, values in kinds.items()):
             value = found[f"test/{kind}/class {i}"]["value"]
             assert (value is None and np.isnan(expected)) or value == pytest.approx(expected)
 
@@ -127,10 +94,72 @@ def test_every_value_lies_in_its_interval(targets, predicted):
 def test_n_is_the_number_of_images_the_number_rests_on():
     found = classification_metrics(predictions_of([0, 0, 0, 1], [0, 0, 1, 1], 3), "test")
     counts = {name.removeprefix("test/"): number["n"] for name, number in found.items()}
-    assert counts == {
-        "acc": 4, "macro_f1": 4, "precision/class 0": 2, "recall/class 0": 3, "precision/class 1": 2,
-        "recall/class 1": 1, "precision/class 2": 0, "recall/class 2": 0,
+    assert [counts.pop(f"{kind}/class 2") for kind in ("precision", "recall", "f1", "specificity")] == [0] * 4
+    per_class = {name: n for name, n in counts.items() if "/" in name}
+    assert per_class == {
+        "precision/class 0": 2, "recall/class 0": 3, "f1/class 0": 3, "specificity/class 0": 1,
+        "precision/class 1": 2, "recall/class 1": 1, "f1/class 1": 2, "specificity/class 1": 3,
     }  # fmt: skip
+    assert {n for name, n in counts.items() if "/" not in name} == {4}
+
+
+def in_groups(predictions, size):
+    groups = [f"patient {i // size}" for i in range(len(predictions.paths))]
+    return replace(predictions, groups=groups)
+
+
+def test_groups_are_counted_and_copies_of_one_image_are_worth_one():
+    targets, predicted = random_labels(7, 100)
+    single = classification_metrics(predictions_of(targets, predicted, 4), "test")
+    copies = in_groups(predictions_of(np.repeat(targets, 5), np.repeat(predicted, 5), 4), 5)
+    found = classification_metrics(copies, "test")
+    for name, number in found.items():
+        assert number["n"] == 5 * single[name]["n"]
+        assert number["groups"] == single[name]["groups"] == single[name]["n"]
+        assert number["value"] == pytest.approx(single[name]["value"])
+        width = number["high"] - number["low"]
+        assert width == pytest.approx(single[name]["high"] - single[name]["low"], rel=0.15, abs=1e-9), name
+
+
+def test_majority_is_the_share_of_the_largest_class_and_stands_beside_the_accuracy():
+    found = classification_metrics(predictions_of([0] + [1] * 3, [0] + [1] * 3, 2), "test")
+    assert found["test/majority"]["value"] == 0.75
+    assert found["test/majority"]["class"] == "class 1"
+    assert describe_accuracy(found, "test") == "100.0 % (4 of 4; 95 % interval 51 to 100 %); always 'class 1': 75.0 %"
+
+
+def test_top_5_is_measured_where_classes_are_many():
+    rng = np.random.default_rng(0)
+    targets, probabilities = rng.integers(0, 21, 200), rng.dirichlet(np.ones(21), 200).astype(np.float32)
+    names = [str(i) for i in range(21)]
+    found = classification_metrics(Predictions([""] * 200, [""] * 200, targets, probabilities, names), "test")
+    expected = reference.top_k_accuracy_score(targets, probabilities, k=5, labels=range(21))
+    assert found["test/top5_acc"]["value"] == pytest.approx(expected)
+    assert "test/top5_acc" not in classification_metrics(predictions_of(*random_labels(0), 4), "test")
+
+
+def test_of_equal_probabilities_the_earlier_classes_come_first_as_in_the_prediction():
+    equal = np.full((21, 21), 1 / 21, np.float32)
+    found = classification_metrics(
+        Predictions([""] * 21, [""] * 21, np.arange(21), equal, [str(i) for i in range(21)]), "test"
+    )
+    assert (found["test/acc"]["hits"], found["test/top5_acc"]["hits"]) == (1, 5)
+
+
+def test_ranking_agrees_with_scikit_learn():
+    rng = np.random.default_rng(3)
+    targets, probabilities = rng.integers(0, 3, 150), rng.dirichlet(np.ones(3), 150).astype(np.float32)
+    probabilities = np.round(probabilities, 1)  # with ties
+    found = classification_metrics(Predictions([""] * 150, [""] * 150, targets, probabilities, ["a", "b", "c"]), "test")
+    truth = np.eye(3)[targets]
+    assert found["test/auroc"]["value"] == pytest.approx(reference.roc_auc_score(truth, probabilities))
+    assert found["test/ap"]["value"] == pytest.approx(reference.average_precision_score(truth, probabilities))
+
+
+def test_one_class_has_no_ranking():
+    found = classification_metrics(predictions_of([1, 1], [1, 0], 2), "test")
+    assert "test/auroc" not in found
+    assert found["test/balanced_acc"]["value"] == 0.5
 
 
 def test_a_class_without_images_is_not_measured_however_often_it_is_predicted():
@@ -145,38 +174,65 @@ def test_metrics_are_plain_json_without_nan():
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
-@pytest.mark.parametrize("classes", [2, 4])
-def test_macro_f1_interval_shrinks_with_the_root_of_the_number_of_images(classes):
-    confusion = np.full((classes, classes), 2) + 20 * np.eye(classes, dtype=int)
-    widths = [np.ptp(macro_f1_interval(confusion * factor)) for factor in (1, 4, 16)]
-    assert widths[0] / widths[1] == pytest.approx(2, rel=0.1)
-    assert widths[1] / widths[2] == pytest.approx(2, rel=0.1)
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        ({"value": 67 / 76, "low": 0.79, "high": 0.937, "n": 76, "groups": 76, "hits": 67},
+         "88.2 % (67 of 76; 95 % interval 79 to 94 %)"),
+        ({"value": 0.5, "low": 0.312, "high": 0.688, "n": 532, "groups": 38, "hits": 266},
+         "50.0 % (266 of 532 in 38 groups; 95 % interval 31 to 69 %)"),
+        ({"value": 354 / 360, "low": 0.9641, "high": 0.9924, "n": 360, "groups": 360, "hits": 354},
+         "98.3 % (354 of 360; 95 % interval 96.4 to 99.2 %)"),
+        ({"value": 0.98333, "low": 0.9807, "high": 0.9856, "n": 10000, "groups": 10000, "hits": 9833},
+         "98.33 % (95 % interval 98.1 to 98.6 %, n = 10,000)"),
+        ({"value": 1.234, "low": 1.0, "high": 1.5, "n": 60, "groups": 6, "percent": False},
+         "1.234 (95 % interval 1.000 to 1.500, n = 60 in 6 groups)"),
+        ({"value": 0.98333, "low": 0.9641, "high": 0.9924, "n": 360},
+         "98.33 % (95 % interval 96.4 to 99.2 %, n = 360)"),
+        ({"value": 0.1308, "low": 0, "high": 0.2906, "n": 308, "groups": 12, "if_calibrated": 0.1239},
+         "13.1 % (95 % interval 0 to 29 %, n = 308 in 12 groups; by chance alone about 12.4 %)"),
+        ({"value": None, "low": 0.0, "high": 1.0, "n": 0}, "undefined (n = 0)"),
+    ],
+)  # fmt: skip
+def test_description_states_counts_interval_and_groups(number, text):
+    assert describe(number) == text
 
 
-def macro_f1(targets, predicted):
-    pairs = [(targets == c, predicted == c) for c in np.unique(targets)]
-    return np.mean([2 * (true & found).sum() / (true.sum() + found.sum()) for true, found in pairs])
+# What 95 % intervals hold, in simulations: (classes' images, images in each group, likeness within a group).
+DESIGNS = {
+    "two classes": ([60, 60], 1, 0.0),
+    "unequal classes": ([140, 40], 1, 0.0),
+    "five classes": ([40] * 5, 1, 0.0),
+    "groups of 4": ([160, 160], 4, 0.5),
+    "copies in groups of 14": ([560, 560], 14, 0.9),
+}
 
 
-@pytest.mark.parametrize("n", [12, 100])  # of 12 images in 4 classes, many draws lack a class
-def test_macro_f1_interval_agrees_with_resampling_the_images(n):
-    targets, predicted = random_labels(5, n)
-    rng = np.random.default_rng(1)
-    draws = [rng.integers(0, n, n) for _ in range(1000)]
-    expected = np.percentile([macro_f1(targets[draw], predicted[draw]) for draw in draws], [2.5, 97.5])
-    assert macro_f1_interval(confusion_of(targets, predicted, 4)) == pytest.approx(expected, abs=0.02)
+def draw(rng, images, size, likeness, margin=1.4):
+    """Normal logits; those of a group's images are alike."""
+    k, targets = len(images), np.repeat(np.arange(len(images)), images)
+    groups = np.concatenate([1000 * label + np.arange(n) // size for label, n in enumerate(images)])
+    _, codes = np.unique(groups, return_inverse=True)
+    shared = rng.normal(size=(codes.max() + 1, k))[codes]
+    logits = np.sqrt(likeness) * shared + np.sqrt(1 - likeness) * rng.normal(size=(len(targets), k))
+    logits[np.arange(len(targets)), targets] += margin
+    powers = np.exp(logits * margin)
+    probabilities = (powers / powers.sum(1, keepdims=True)).astype(np.float32)
+    names = [str(code) if size > 1 else "" for code in codes]
+    return Predictions([""] * len(targets), names, targets, probabilities, [f"class {i}" for i in range(k)])
 
 
-def test_macro_f1_interval_of_rare_classes_is_not_pulled_below_the_value():
-    assert macro_f1_interval(np.eye(100, dtype=int)) == (1, 1)
-
-
-def test_macro_f1_interval_is_the_same_on_every_call():
-    confusion = confusion_of(*random_labels(6), 4)
-    assert macro_f1_interval(confusion) == macro_f1_interval(confusion)
-
-
-def test_description_states_percent_interval_and_number():
-    number = {"value": 354 / 360, "low": 0.9641, "high": 0.9924, "n": 360}
-    assert describe(number) == "98.33 % (95 % interval 96.4 to 99.2 %, n = 360)"
-    assert describe({"value": None, "low": 0.0, "high": 1.0, "n": 0}) == "undefined (n = 0)"
+@pytest.mark.parametrize(("images", "size", "likeness"), DESIGNS.values(), ids=DESIGNS)
+def test_intervals_hold_the_truth_as_often_as_they_say(images, size, likeness):
+    measured = ("acc", "balanced_acc", "macro_f1", "auroc", "ap", "brier", "recall/class 0", "f1/class 0")
+    truth = classification_metrics(draw(np.random.default_rng(0), [n * 200 for n in images], 1, 0), "test")
+    rng, draws = np.random.default_rng(1), 250
+    missed = dict.fromkeys(measured, 0)
+    for _ in range(draws):
+        found = classification_metrics(draw(rng, images, size, likeness), "test")
+        for name in measured:
+            number, true = found[f"test/{name}"], truth[f"test/{name}"]["value"]
+            missed[name] += not number["low"] <= true <= number["high"]
+    # 12.5 of 250 are to be expected; 23 or more of a correct interval are as rare as 1 in 250.
+    assert all(count < 23 for count in missed.values()), missed
+    assert sum(missed.values()) > 0.02 * draws * len(measured), "intervals are far too wide"

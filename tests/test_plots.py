@@ -11,6 +11,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from imgbench.evaluation import plots
+from imgbench.evaluation.calibration import ReliabilityBin
 from imgbench.evaluation.plots import (
     BLUE,
     CJK_FONTS,
@@ -21,6 +22,7 @@ from imgbench.evaluation.plots import (
     draw_pareto,
     draw_prediction,
     draw_probabilities,
+    draw_reliability,
 )
 
 COLUMNS = ["epoch", "train/loss", "train/acc", "val/loss", "val/acc", "lr"]
@@ -152,6 +154,16 @@ def test_special_characters_are_drawn_as_they_are(name, tmp_path):
     figure = draw_confusion(np.eye(2, dtype=int), [name, "other"], tmp_path / "confusion.png", name)
     assert all(not text.get_parse_math() for text in figure.findobj(Text) if text.get_text() == name)
     pixels_of(tmp_path / "confusion.png")
+
+
+def test_reliability_shows_accuracy_with_its_interval_against_confidence_and_how_many_images(tmp_path):
+    bins = [ReliabilityBin(0.55, 0.5, 0.2, 0.8, 10), ReliabilityBin(0.95, 0.9, 0.85, 0.95, 90)]
+    figure = draw_reliability(bins, tmp_path / "reliability.png", "title $5")
+    upper, lower = figure.axes
+    (points,) = [line for line in upper.lines if line.get_marker() == "o"]
+    assert np.asarray(points.get_xydata()).tolist() == [[0.55, 0.5], [0.95, 0.9]]
+    assert [bar.get_height() for bar in lower.patches if isinstance(bar, Rectangle)] == [10, 90]
+    pixels_of(tmp_path / "reliability.png")
 
 
 @pytest.mark.parametrize("number", [1, 7])

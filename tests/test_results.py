@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 from imgbench.evaluation import results
-from imgbench.evaluation.metrics import classification_metrics
+from imgbench.evaluation.calibration import TemperatureScaling, fit_temperature
+from imgbench.evaluation.metrics import classification_metrics, describe_accuracy
 from imgbench.evaluation.plots import draw_confusion
 from imgbench.evaluation.predictions import Predictions
-from imgbench.evaluation.results import SELECTED_ON_TEST, write_report, write_results
+from imgbench.evaluation.results import SELECTED_ON_TEST, measure, write_report, write_results
 
 NAMES = ["猫", "<b>bold</b>", 'dog & "cat"']
 
@@ -58,11 +59,20 @@ class Page(HTMLParser):
 def test_metrics_json_holds_all_splits_and_predictions_csv_the_first(tmp_path):
     parts = {"test": predictions_of(0), "val": predictions_of(1)}
     returned = write_results(tmp_path, "cnn on folder", parts, selected_on_test=False)
-    expected = classification_metrics(parts["test"], "test") | classification_metrics(parts["val"], "val")
+    temperature = fit_temperature(parts["val"])
+    expected = classification_metrics(parts["test"], "test", TemperatureScaling(temperature["value"]))
+    expected |= classification_metrics(parts["val"], "val") | {"val/temperature": temperature}
     assert json.loads((tmp_path / "metrics.json").read_text("utf-8")) == returned == expected
     read = Predictions.read_csv(tmp_path / "predictions.csv")
     assert np.array_equal(read.probabilities, parts["test"].probabilities)
-    assert {path.name for path in tmp_path.iterdir()} == {"metrics.json", "predictions.csv", "confusion.png"}
+    pictures = {"confusion.png", "reliability.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"metrics.json", "predictions.csv", *pictures}
+
+
+def test_a_temperature_fitted_before_serves_where_there_are_no_validation_images():
+    found = measure({"test": predictions_of(0)}, temperature=2.0)
+    assert found == classification_metrics(predictions_of(0), "test", TemperatureScaling(2.0))
+    assert "test/ece_scaled" not in measure({"test": predictions_of(0)})
 
 
 def test_metrics_json_is_readable_in_chinese(tmp_path):
@@ -72,8 +82,7 @@ def test_metrics_json_is_readable_in_chinese(tmp_path):
 
 def test_heading_states_title_split_and_accuracy(tmp_path, headings):
     metrics = write_results(tmp_path, "cnn on folder", {"val": predictions_of(0)}, selected_on_test=False)
-    accuracy = f"{100 * metrics['val/acc']['value']:.2f} %"
-    assert re.fullmatch(rf"cnn on folder val accuracy {accuracy} \(95 % interval .*, n = 30\)", headings[0])
+    assert headings[0] == f"cnn on folder val accuracy {describe_accuracy(metrics, 'val')}"
     assert SELECTED_ON_TEST not in headings[0]
 
 
@@ -107,7 +116,7 @@ def test_report_refers_to_nothing_outside_itself(report):
 def test_report_embeds_the_pictures_of_the_run(report, tmp_path):
     page, _ = report
     embedded = [base64.b64decode(value.split(",")[1]) for name, value in page.attributes if name == "src"]
-    assert embedded == [(tmp_path / name).read_bytes() for name in ("curves.png", "confusion.png")]
+    assert embedded == [(tmp_path / name).read_bytes() for name in ("curves.png", "confusion.png", "reliability.png")]
 
 
 def test_report_shows_names_with_html_in_them_as_text(report):

@@ -20,7 +20,8 @@ from imgbench.compression.methods import Quantize, make_run, name_of
 from imgbench.compression.plan import LadderEntry
 from imgbench.compression.target import Target
 from imgbench.errors import UserError
-from imgbench.evaluation.metrics import Number, describe, paired_difference, proportion
+from imgbench.evaluation.intervals import Number, paired_difference, proportion
+from imgbench.evaluation.metrics import describe
 from imgbench.evaluation.plots import draw_pareto
 from imgbench.experiment.build import build_data
 from imgbench.inference.onnx_file import OnnxModel, write_onnx

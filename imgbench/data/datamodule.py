@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from imgbench.data.loading import Batch, EpochSampler, EvenBatches, ImageDataset, StreamingLoader, keep_batch
 from imgbench.data.split import SplitPlan
-from imgbench.data.table import ImageTable, read_table
+from imgbench.data.table import FindRelatives, ImageTable, read_table
 from imgbench.errors import UserError
 from imgbench.preprocessing import STATISTICS, Preprocessing
 
@@ -27,6 +27,7 @@ class ImageFolderDataModule(L.LightningDataModule):
         short_side: resize the short side to this and crop the centre, instead of stretching; None stretches.
         normalize: `unit` (0 to 1), `imagenet`, or `train` (statistics of the training images).
         num_classes: stated, it must agree with what is found.
+        find_relatives: names the group of each image where `split.group` is `auto`.
         cache: see `imgbench.data.cache.decode_images`.
 
     Raises:
@@ -45,6 +46,7 @@ class ImageFolderDataModule(L.LightningDataModule):
         num_classes: int | None = None,
         cache: str = "auto",
         seed: int = 42,
+        find_relatives: FindRelatives = lambda table: table.paths,
     ) -> None:
         super().__init__()
         if normalize not in (*STATISTICS, "train"):
@@ -53,7 +55,7 @@ class ImageFolderDataModule(L.LightningDataModule):
             raise UserError(f"data.short_side={short_side} is smaller than data.image_size={image_size}.")
         self.root, self.augment, self.normalize, self.cache = root, augment, normalize, cache
         self.plan, self.batch_size, self.seed = SplitPlan(**split or {}), batch_size, seed
-        self.stated_classes = num_classes
+        self.stated_classes, self.find_relatives = num_classes, find_relatives
         self.preprocessing = Preprocessing(image_size, short_side)
         self._table: ImageTable | None = None
 
@@ -76,7 +78,9 @@ class ImageFolderDataModule(L.LightningDataModule):
 
     def setup(self, stage: str = "fit") -> None:
         if self._table is None:
-            self._table = read_table(self.root, self.preprocessing, self.plan, self.cache, self.stated_classes)
+            self._table = read_table(
+                self.root, self.preprocessing, self.plan, self.cache, self.stated_classes, self.find_relatives
+            )
             self.preprocessing = replace(self.preprocessing, intensity=self._table.intensity)
             self.preprocessing = replace(self.preprocessing, **self._statistics())
 

@@ -17,7 +17,8 @@ class SplitPlan:
 
     `val` and `test` are fractions of all images (below 1) or numbers of images; `val="test"` selects the model on the
     test images, as the posts did, and gives up an independent estimate. `group` is a regular expression searched in the
-    file name: images with the same match (of its first parenthesis, if it has one) stay on one side.
+    file name: images with the same match (of its first parenthesis, if it has one) stay on one side. `group="auto"`
+    finds out which images are relatives.
     """
 
     val: float | int | str = 0.15

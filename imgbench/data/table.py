@@ -3,15 +3,15 @@
 import csv
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import psutil
 
-from imgbench.data.cache import decode_images
+from imgbench.data.cache import DecodedImages, decode_images
 from imgbench.data.scan import NO_SPLIT, SPLITS, Scan, scan
 from imgbench.data.split import SplitPlan, assign_splits, group_names
 from imgbench.data.walk import describe_left_out
@@ -105,12 +105,21 @@ class ImageTable:
         return sha.hexdigest()[:32]
 
 
+FindRelatives = Callable[[ImageTable], list[str]]
+
+
 def read_table(
-    root: str | Path, preprocessing: Preprocessing, plan: SplitPlan, cache: str = "auto", num_classes: int | None = None
+    root: str | Path,
+    preprocessing: Preprocessing,
+    plan: SplitPlan,
+    cache: str = "auto",
+    num_classes: int | None = None,
+    find_relatives: FindRelatives = lambda table: table.paths,
 ) -> ImageTable:
     """Scans, decodes and divides the images of a folder, and logs what was found and what was left out.
 
-    `cache`: see `imgbench.data.cache.decode_images`. `num_classes`, where stated, must agree with what is found.
+    `find_relatives` names the group of each image for `plan.group="auto"`; by default each is alone. `cache`: see
+    `imgbench.data.cache.decode_images`. `num_classes`, where stated, must agree with what is found.
 
     Raises:
         UserError: the folder cannot be used as it is, or has other classes than stated.
@@ -123,8 +132,18 @@ def read_table(
         )
     decoded = decode_images(found, preprocessing, cache)
     _require_decodable(found, decoded.errors)
-    groups = group_names(found.paths, plan.group, without=decoded.errors)
-    table = ImageTable(
+    if plan.group == "auto":
+        undivided = replace(plan, group=None)
+        groups = find_relatives(_table(found, decoded, undivided, [""] * len(found.paths)))
+    else:
+        groups = group_names(found.paths, plan.group, without=decoded.errors)
+    table = _table(found, decoded, plan, groups)
+    _describe(table, found.notes)
+    return table
+
+
+def _table(found: Scan, decoded: DecodedImages, plan: SplitPlan, groups: list[str]) -> ImageTable:
+    return ImageTable(
         found.root,
         found.class_names,
         plan,
@@ -139,8 +158,6 @@ def read_table(
         decoded.intensity,
         found.left_out,
     )
-    _describe(table, found.notes)
-    return table
 
 
 def labelled_table(found: Scan, preprocessing: Preprocessing, groups: list[str] | None = None) -> ImageTable:

@@ -1,95 +1,115 @@
-"""What predictions are worth: each number with its 95 % interval."""
-
-from typing import Any
+"""What predictions are worth: each number with its 95 % interval, the images and independent groups it rests on."""
 
 import numpy as np
-import torch
-from torchmetrics.functional.classification import multiclass_confusion_matrix, multiclass_f1_score
 
+from imgbench.evaluation.calibration import TemperatureScaling, brier_score, calibration_error
+from imgbench.evaluation.intervals import Number, group_codes, mean_of_classes, share
 from imgbench.evaluation.predictions import Predictions
+from imgbench.evaluation.ranking import auroc, average_precision
 
-Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
-Number = dict[str, Any]
-
-
-def wilson_interval(successes: int, n: int) -> tuple[float, float]:
-    """95 % interval of a proportion (Wilson 1927); unlike p +- 1.96 s it holds near 0 and 1.
-
-    https://doi.org/10.1080/01621459.1927.10502953
-    """
-    if n == 0:
-        return 0.0, 1.0
-    p = successes / n
-    center = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
-    half = Z / (1 + Z**2 / n) * np.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
-    # At 0 and n successes the interval ends there exactly; rounding must not leave it short.
-    return (0.0 if successes == 0 else float(center - half)), (1.0 if successes == n else float(center + half))
-
-
-def proportion(successes: int, n: int) -> Number:
-    low, high = wilson_interval(successes, n)
-    return {"value": successes / n if n else None, "low": low, "high": high, "n": n}
-
-
-def paired_difference(correct: np.ndarray, reference: np.ndarray) -> Number:
-    """Difference of two accuracies on the same images (N,), bool, with its 95 % interval.
-
-    Agresti and Min 2005, https://doi.org/10.1002/sim.1781: half an image is added to each of the four outcomes, so that
-    the interval has a width even where the two never disagree.
-    """
-    n = len(correct)
-    gained, lost = int((correct & ~reference).sum()), int((~correct & reference).sum())
-    total, plus, minus = n + 2, gained + 0.5, lost + 0.5
-    center = (plus - minus) / total
-    half = Z * np.sqrt(plus + minus - (plus - minus) ** 2 / total) / total
-    value = (gained - lost) / n
-    return {"value": value, "low": float(center - half), "high": float(center + half), "n": n,
-            "gained": gained, "lost": lost}  # fmt: skip
+TOP = 5  # how many guesses the target is looked for among
+MANY_CLASSES = 20  # in more than these, whether it is among them is worth knowing
 
 
 def confusion_matrix(predictions: Predictions) -> np.ndarray:
     """(num_classes, num_classes) counts: row the true class, column the predicted."""
-    targets, predicted = torch.from_numpy(predictions.targets), torch.from_numpy(predictions.predicted)
-    return multiclass_confusion_matrix(predicted, targets, len(predictions.class_names)).numpy()
+    k = len(predictions.class_names)
+    return np.bincount(predictions.targets * k + predictions.predicted, minlength=k * k).reshape(k, k)
 
 
-def macro_f1_interval(confusion: np.ndarray, samples: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile bootstrap: resampling images is a multinomial draw of the confusion matrix' cells."""
-    n, k = int(confusion.sum()), len(confusion)
-    rng = np.random.default_rng(seed)
-    cells = np.flatnonzero(confusion)
-    draws = rng.multinomial(n, confusion.ravel()[cells] / n, size=samples)
-    true, predicted = np.divmod(cells, k)
-    hits = draws @ ((true == predicted)[:, None] * np.eye(k)[true])
-    there = draws @ np.eye(k)[true]  # TP + FN of each class
-    seen = there + draws @ np.eye(k)[predicted]  # 2 TP + FP + FN
-    # As in the value itself, a class that a draw does not contain does not count; as 0 it would pull the interval down.
-    f1 = np.divide(2 * hits, seen, out=np.full_like(hits, np.nan), where=there > 0)
-    low, high = np.percentile(np.nanmean(f1, 1), [2.5, 97.5])
-    return float(low), float(high)
+def classification_metrics(
+    predictions: Predictions, split: str, temperature: TemperatureScaling | None = None
+) -> dict[str, Number]:
+    """All that is measured of predictions, named `<split>/...` and `<split>/.../<class>`.
 
+    A class without images is not measured: it counts in no mean, and its own numbers are undefined.
 
-def classification_metrics(predictions: Predictions, split: str) -> dict[str, Number]:
-    """Accuracy, macro F1, and precision and recall of each class, named `<split>/...`.
-
-    A class without images is not measured: it does not count in macro F1, and its precision and recall are undefined.
-    Intervals: Wilson for proportions, bootstrap over images for macro F1. They assume independent images.
+    Args:
+        temperature: fitted on other images; how well calibrated it makes the probabilities is measured too.
     """
-    confusion = confusion_matrix(predictions)
-    n, k = len(predictions.paths), len(predictions.class_names)
-    targets = torch.from_numpy(predictions.targets)
-    predicted = torch.from_numpy(predictions.predicted)
-    low, high = macro_f1_interval(confusion)
-    images = confusion.sum(1)  # of each class
-    macro_f1 = float(multiclass_f1_score(predicted, targets, k, average="none").numpy()[images > 0].mean())
+    codes = group_codes(predictions.groups)
+    targets, predicted = predictions.targets, predictions.predicted
+    everything = np.ones(len(targets), bool)
     metrics = {
-        f"{split}/acc": proportion(int(np.trace(confusion)), n),
-        f"{split}/macro_f1": {"value": macro_f1, "low": low, "high": high, "n": n},
+        "acc": share(targets == predicted, everything, codes),
+        "majority": _majority(predictions, codes),
+        "balanced_acc": _balanced_accuracy(predictions, codes),
+        "macro_f1": _macro_f1(predictions, codes),
     }
+    if len(predictions.class_names) > MANY_CLASSES:
+        metrics[f"top{TOP}_acc"] = share(_rank_of_target(predictions) < TOP, everything, codes)
+    if len(np.unique(targets)) > 1:
+        metrics |= _ranking(predictions, codes)
+    metrics["ece"] = calibration_error(predictions.probabilities, targets, codes)
+    if temperature is not None:
+        metrics["ece_scaled"] = calibration_error(temperature.apply(predictions.probabilities), targets, codes)
+    metrics["brier"] = brier_score(predictions.probabilities, targets, codes)
     for i, name in enumerate(predictions.class_names):
-        hits = int(confusion[i, i])
-        metrics[f"{split}/precision/{name}"] = proportion(hits, int(confusion[:, i].sum()) if images[i] else 0)
-        metrics[f"{split}/recall/{name}"] = proportion(hits, int(images[i]))
+        true, found = targets == i, predicted == i
+        there = true.any()  # else nothing is measured
+        metrics[f"precision/{name}"] = share(true, found & there, codes)
+        metrics[f"recall/{name}"] = share(found, true, codes)
+        metrics[f"specificity/{name}"] = share(~found, ~true & there, codes)
+        metrics[f"f1/{name}"] = _f1(share(true & found, (true | found) & there, codes))
+    return {f"{split}/{name}": number for name, number in metrics.items()}
+
+
+def _majority(predictions: Predictions, codes: np.ndarray) -> Number:
+    """What always answering the class with most of these images would reach: any accuracy has to be held against it."""
+    largest = int(np.bincount(predictions.targets, minlength=len(predictions.class_names)).argmax())
+    number = share(predictions.targets == largest, np.ones(len(codes), bool), codes)
+    return {**number, "class": predictions.class_names[largest]}
+
+
+def _balanced_accuracy(predictions: Predictions, codes: np.ndarray) -> Number:
+    """The mean recall: every class counts alike, however many images it has."""
+    targets, correct = predictions.targets, predictions.targets == predictions.predicted
+    classes, class_of, images = np.unique(targets, return_inverse=True, return_counts=True)
+    recalls = np.bincount(class_of, correct) / images
+    additions = (correct - recalls[class_of]) / (len(classes) * images[class_of])
+    return mean_of_classes(recalls, additions, targets, codes, counts=True)
+
+
+def _macro_f1(predictions: Predictions, codes: np.ndarray) -> Number:
+    targets, predicted = predictions.targets, predictions.predicted
+    confusion = confusion_matrix(predictions)
+    there = confusion.sum(1) > 0
+    found_or_true = confusion.sum(0) + confusion.sum(1)
+    f1 = 2 * np.diagonal(confusion) / np.maximum(found_or_true, 1)
+    # By the weight of an image: F1 = 2 TP / S grows by (2 [right] - F1 per part in S) / S; a class not there is left.
+    costs = np.where(there, f1 / np.maximum(found_or_true, 1), 0)
+    gains = np.where(targets == predicted, 2 / found_or_true[targets], 0)
+    additions = (gains - costs[targets] - costs[predicted]) / there.sum()
+    return mean_of_classes(f1[there], additions, targets, codes, counts=True)
+
+
+def _f1(jaccard: Number) -> Number:
+    """F1 = 2J / (1 + J) of J = TP / (TP + FP + FN), which is a proportion, so its interval is mapped alike.
+
+    Flores et al. 2022, "Assessing methods for confidence intervals of F1", https://arxiv.org/abs/2309.14621
+    """
+    mapped = {key: None if jaccard[key] is None else 2 * jaccard[key] / (1 + jaccard[key]) for key in jaccard.keys()
+              & {"value", "low", "high"}}  # fmt: skip
+    return {key: mapped.get(key, number) for key, number in jaccard.items() if key != "hits"}
+
+
+def _rank_of_target(predictions: Predictions) -> np.ndarray:
+    """(N,) how many classes come before the true one; equal probabilities in the order of the classes."""
+    own = np.take_along_axis(predictions.probabilities, predictions.targets[:, None], 1)
+    before = np.arange(len(predictions.class_names)) < predictions.targets[:, None]
+    return ((predictions.probabilities > own) | ((predictions.probabilities == own) & before)).sum(1)
+
+
+def _ranking(predictions: Predictions, codes: np.ndarray) -> dict[str, Number]:
+    """AUROC and average precision: each class against the rest, the mean over classes."""
+    classes = np.unique(predictions.targets)
+    metrics = {}
+    for name, score in (("auroc", auroc), ("ap", average_precision)):
+        values, additions = np.empty(len(classes)), np.zeros(len(codes))
+        for i, label in enumerate(classes):
+            values[i], gains = score(predictions.probabilities[:, label], predictions.targets == label)
+            additions += gains / len(classes)
+        metrics[name] = {**mean_of_classes(values, additions, predictions.targets, codes), "percent": False}
     return metrics
 
 
@@ -102,10 +122,26 @@ def unmeasured_classes(metrics: dict[str, Number], split: str) -> list[str]:
 
 
 def describe(number: Number) -> str:
-    """For example `98.3 % (95 % interval 96.4 to 99.3 %, n = 360)`."""
-    if number["value"] is None:
+    """For example `88.2 % (67 of 76; 95 % interval 79 to 94 %)`, and of many images `98.32 % (95 % interval ...)`."""
+    value, low, high, n = (number[key] for key in ("value", "low", "high", "n"))
+    if value is None:
         return "undefined (n = 0)"
-    return (
-        f"{100 * number['value']:.2f} % (95 % interval {100 * number['low']:.1f} to {100 * number['high']:.1f} %, "
-        f"n = {number['n']})"
-    )
+    groups = number.get("groups", n)
+    if not number.get("percent", True):
+        rests_on = f"n = {n}" if groups == n else f"n = {n} in {groups} groups"
+        return f"{value:.3f} (95 % interval {low:.3f} to {high:.3f}, {rests_on})"
+    small = groups < 100
+    interval = f"95 % interval {100 * low:.{0 if small else 1}f} to {100 * high:.{0 if small else 1}f} %"
+    if "hits" in number and n < 1000:
+        grouped = "" if groups == n else f" in {groups} groups"
+        return f"{100 * value:.1f} % ({number['hits']} of {n}{grouped}; {interval})"
+    rests_on = f"n = {n:,}" if groups == n else f"n = {n:,} in {groups:,} groups"
+    if "if_calibrated" in number:
+        rests_on += f"; by chance alone about {100 * number['if_calibrated']:.1f} %"
+    return f"{100 * value:.{1 if small else 2}f} % ({interval}, {rests_on})"
+
+
+def describe_accuracy(metrics: dict[str, Number], split: str) -> str:
+    """The accuracy, and beside it what the largest class alone would reach."""
+    majority = metrics[f"{split}/majority"]
+    return f"{describe(metrics[f'{split}/acc'])}; always {majority['class']!r}: {100 * majority['value']:.1f} %"

@@ -18,6 +18,8 @@ from matplotlib import font_manager, get_cachedir, rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from imgbench.evaluation.calibration import ReliabilityBin
+
 log = logging.getLogger(__name__)
 
 BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#777777"
@@ -131,6 +133,25 @@ def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], output: Pa
         for i, j in np.ndindex(k, k):
             color = "white" if shares[i, j] > 0.5 else "black"
             axes.text(j, i, f"{confusion[i, j]}", ha="center", va="center", fontsize=size, color=color)
+    return _save(figure, output)
+
+
+@_names_as_they_are()
+def draw_reliability(bins: Sequence[ReliabilityBin], output: Path | None, title: str) -> Figure:
+    """Accuracy against confidence, above the number of images; on the diagonal a probability can be believed."""
+    figure = Figure(figsize=(6, 6.5), layout="constrained")
+    figure.suptitle(_wrapped(title, figure.get_figwidth(), 10), fontsize=10)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    confidence, accuracy = [bin.confidence for bin in bins], [bin.accuracy for bin in bins]
+    errors = [[bin.accuracy - bin.low for bin in bins], [bin.high - bin.accuracy for bin in bins]]
+    upper.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="perfectly calibrated")
+    upper.errorbar(confidence, accuracy, errors, color=BLUE, fmt="o-", capsize=2, label="accuracy, 95 % interval")
+    upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(-0.02, 1.02))
+    upper.legend(fontsize=8, loc="upper left")
+    lower.bar(confidence, [bin.n for bin in bins], width=0.03, color=BLUE)
+    lower.set(xlabel="confidence: the highest probability", ylabel="images")
+    for axes in (upper, lower):
+        axes.grid(alpha=0.3)
     return _save(figure, output)
 
 

@@ -19,6 +19,8 @@ from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
 from imgbench.experiment.compose import choices, explain
 from imgbench.experiment.defaults import default_epochs, default_learning_rate
+from imgbench.inspection.audit import Audit, audit, relatives
+from imgbench.inspection.finders import label_findings, probe_findings
 from imgbench.inspection.leaks import find_leaks
 from imgbench.models.layers import normalises_batches
 from imgbench.models.summary import model_table
@@ -139,27 +141,31 @@ def _annotations(place: str, node: DictConfig) -> dict[str, Any]:
         return {}
 
 
-def read_data(config: DictConfig) -> ImageFolderDataModule:
-    """The data module, set up.
+def build_data(config: DictConfig) -> ImageFolderDataModule:
+    """The data module, set up; the facts it discovered are written into `config.data`.
 
     Raises:
         UserError: no data, or data of another shape than the configuration states.
     """
     if OmegaConf.is_missing(config.data, "root"):
         raise UserError("data.root is not set. Point it at your photographs: data=folder data.root=/my/photos")
-    data: ImageFolderDataModule = create(config.data, augment=create(config.augment), seed=config.seed)
+    augment = create(config.augment)
+    data: ImageFolderDataModule = create(config.data, augment=augment, seed=config.seed, find_relatives=relatives)
     data.setup()
-    return data
-
-
-def build_data(config: DictConfig) -> ImageFolderDataModule:
-    """The data module, set up, after a word on leaks; the facts it discovered are written into `config.data`."""
-    data = read_data(config)
     for message in find_leaks(data.table):
         log.warning("%s", message)
     config.data.num_classes = len(data.class_names)
     config.data.root = str(data.table.root.resolve())
     return data
+
+
+def inspect(config: DictConfig) -> Audit:
+    """The audit of the configured images.
+
+    Raises:
+        UserError: they cannot be used as they are.
+    """
+    return audit(build_data(config).table, [probe_findings, label_findings])
 
 
 def build_classifier(

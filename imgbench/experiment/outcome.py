@@ -1,5 +1,6 @@
 """What a run shows before it is trained, the images it sees, and after it: how good its model is."""
 
+import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,16 @@ from omegaconf import OmegaConf
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
-from imgbench.evaluation.metrics import Number, classification_metrics, describe, unmeasured_classes
+from imgbench.evaluation.calibration import OperatingPoint, operating_point
+from imgbench.evaluation.intervals import Number
+from imgbench.evaluation.metrics import describe, describe_accuracy, unmeasured_classes
 from imgbench.evaluation.plots import draw_curves, draw_grid
-from imgbench.evaluation.results import SELECTED_ON_TEST, write_report, write_results
+from imgbench.evaluation.predictions import Predictions
+from imgbench.evaluation.results import SELECTED_ON_TEST, measure, write_report, write_results
 from imgbench.experiment.build import build_data
 from imgbench.inference.labelled import images_of_folder, images_of_run
 from imgbench.inference.predict_split import predict_split
-from imgbench.inference.predictor import Predictor
+from imgbench.inference.predictor import Model, Predictor
 from imgbench.run import Run
 
 
@@ -62,12 +66,24 @@ def conclude(run: Run, data: ImageFolderDataModule | None = None, announce: bool
     write_report(run.path, title, metrics, selected_on_test)
     if not announce:
         return
-    print(f"\nRun directory  {run.shown}\nTest accuracy  {describe(metrics['test/acc'])}")
+    print(f"\nRun directory  {run.shown}\nTest accuracy  {describe_accuracy(metrics, 'test')}")
     if selected_on_test:
         print(f"Note           {SELECTED_ON_TEST}")
     place = shlex.quote(str(run.shown))
     print(f"Next           python -m imgbench.evaluate {place}")
     print(f"               python -m imgbench.predict {place} IMAGE...")
+
+
+# Of what is measured, what a terminal shows; metrics.json and the report have all.
+LABELS = {
+    "balanced_acc": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "top5_acc": "top-5 accuracy",
+    "auroc": "AUROC",
+    "ap": "average precision",
+    "ece": "calibration error",
+    "ece_scaled": "calibration error with the temperature fitted on validation",
+}
 
 
 @dataclass(frozen=True)
@@ -80,16 +96,29 @@ class Evaluation:
     metrics: dict[str, Number]
     left_out: list[str]
     notes: list[str]
+    points: list[OperatingPoint]  # thresholds for a wanted sensitivity
 
     def table(self) -> str:
-        """Accuracy, macro F1, and a line per class, each with its interval."""
+        """The numbers of all images, and a line per class, each with its interval."""
         width = max(len(name) for name in [*self.class_names, "macro F1"])
+        split = self.split
         lines = [*(f"Left out: {line}" for line in self.left_out), *(f"Note: {note}." for note in self.notes)]
         lines += [
             self.title,
-            f"{self.split} accuracy  {describe(self.metrics[f'{self.split}/acc'])}",
-            f"{self.split} macro F1  {describe(self.metrics[f'{self.split}/macro_f1'])}",
+            f"{split} accuracy  {describe_accuracy(self.metrics, split)}",
+            *(
+                f"{split} {label}  {describe(self.metrics[f'{split}/{name}'])}"
+                for name, label in LABELS.items()
+                if f"{split}/{name}" in self.metrics
+            ),
         ]
+        for point in self.points:
+            lines.append(
+                f"\n{point.class_name} from a probability of {point.threshold:.3f} on, chosen on the validation images "
+                f"({point.validation_images} of the class in {point.validation_groups} independent groups)\n"
+                f"  sensitivity  {describe(point.sensitivity)}\n  specificity  {describe(point.specificity)}\n"
+                f"  precision    {describe(point.precision)}"
+            )
         for kind in ("precision", "recall"):
             lines.append(f"\n{kind}")
             lines += [
@@ -103,11 +132,20 @@ class Evaluation:
         return "\n".join(lines)
 
 
-def evaluate(path: Path, split: str, folder: Path | None = None, output: Path | None = None) -> Evaluation:
+def evaluate(
+    path: Path,
+    split: str,
+    folder: Path | None = None,
+    output: Path | None = None,
+    sensitivity: float | None = None,
+) -> Evaluation:
     """Measures a run directory, a checkpoint or an ONNX file on a split of its own, or of another folder.
 
+    Args:
+        sensitivity: of two classes, for which a threshold is chosen on the validation images, for either of them.
+
     Raises:
-        UserError: no model or no images, or a class that the model does not know.
+        UserError: no model or no images, a class that the model does not know, or a sensitivity that cannot be had.
     """
     model = Predictor.load(path).model
     selected_on_test = folder is None and bool(model.provenance.get("selected_on_test"))
@@ -124,8 +162,52 @@ def evaluate(path: Path, split: str, folder: Path | None = None, output: Path | 
         raise UserError(f"None of the {len(table.paths)} images in {table.root} can be decoded.")
     predictions = predict_split(model, data, split)
     title = f"{path} on the {split} images in {table.root}"
+    points: list[OperatingPoint] = []
+    if sensitivity is not None:
+        points, missing = _operating_points(path, model, predictions, sensitivity, selected_on_test)
+        notes += missing
+    temperature = _temperature(path)
     if output is None:
-        metrics = classification_metrics(predictions, split)
+        metrics = measure({split: predictions}, temperature)
     else:
-        metrics = write_results(output, title, {split: predictions}, selected_on_test)
-    return Evaluation(split, title, model.class_names, metrics, left_out, notes)
+        metrics = write_results(output, title, {split: predictions}, selected_on_test, temperature)
+    return Evaluation(split, title, model.class_names, metrics, left_out, notes, points)
+
+
+def _temperature(path: Path) -> float | None:
+    """What was fitted on the validation images of the run that a model lies in; None where it lies alone."""
+    try:
+        file = Run.open(path).path / "metrics.json"
+    except UserError:
+        return None
+    metrics = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    return metrics.get("val/temperature", {}).get("value")
+
+
+def _operating_points(
+    path: Path, model: Model, predictions: Predictions, sensitivity: float, selected_on_test: bool
+) -> tuple[list[OperatingPoint], list[str]]:
+    """For each of two classes; and notes on those that have too few validation images.
+
+    Raises:
+        UserError: there are not two classes, or no validation images, or the sensitivity is no share.
+    """
+    option = f"--sensitivity {sensitivity:g}"
+    if not 0 < sensitivity < 1:
+        raise UserError(f"{option}, but it is the share of a class that is to be found: between 0 and 1.")
+    if len(model.class_names) != 2:
+        raise UserError(f"{option} is for two classes, but there are {len(model.class_names)}: {model.class_names}")
+    if selected_on_test:
+        raise UserError(f"{option} needs validation images, but {SELECTED_ON_TEST}.")
+    data, _ = images_of_run(Run.open(path), "val", model)
+    validation = predict_split(model, data, "val")
+    points, notes = [], []
+    for i, name in enumerate(model.class_names):
+        point = operating_point(validation, predictions, i, sensitivity)
+        if point is not None:
+            points.append(point)
+            continue
+        n = int((validation.targets == i).sum())
+        most = int(100 * n / (n + 1)) / 100  # rounded down, so that it can be asked for
+        notes.append(f"{option} of {name} takes more than its {n} validation images, with which {most} is the most")
+    return points, notes

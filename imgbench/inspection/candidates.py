@@ -8,6 +8,7 @@ A crop of a picture has the features of the same part of the whole, so parts of 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from sklearn.cluster import MiniBatchKMeans
@@ -105,12 +106,11 @@ class NeighbourIndex:
     def __init__(self, vectors: np.ndarray, probes: int = 8) -> None:
         number = max(1, round(np.sqrt(len(vectors)))) if len(vectors) > BLOCK else 1
         self.vectors, self.probes = vectors, min(probes, number)
-        self.centres = vectors[:1]
+        self.centres: np.ndarray = vectors[:1]
         if number > 1:
             sample = vectors[np.random.default_rng(0).permutation(len(vectors))[: 64 * number]]
-            self.centres = (
-                MiniBatchKMeans(number, random_state=0, n_init=1, batch_size=4096).fit(sample).cluster_centers_
-            )
+            clusters: Any = MiniBatchKMeans
+            self.centres = clusters(number, random_state=0, n_init=1, batch_size=4096).fit(sample).cluster_centers_
         own = np.concatenate([_nearest(block, self.centres, 1)[1][:, 0] for block in _blocks(vectors)])
         order = np.argsort(own, kind="stable")
         self.lists = np.split(order, np.searchsorted(own[order], np.arange(1, number)))

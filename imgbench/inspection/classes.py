@@ -39,8 +39,8 @@ def few_images(table: ImageTable) -> Iterator[Finding]:
         yield Finding(
             "few_images",
             "warning",
-            f"{counted(len(rare), 'class', 'classes')} with fewer than {FEW} images: too few to learn from and "
-            "to tell how well they are recognised.",
+            f"{counted(len(rare), 'class', 'classes')} with fewer than {FEW} images: too few to learn from, and to say "
+            "how well they are recognised.",
             len(rare),
             first_few(rare),
             "Add photographs, or merge classes.",
@@ -101,7 +101,7 @@ def other_composition(table: ImageTable) -> Iterator[Finding]:
         both = np.array([train, own])[:, train + own > 0]
         if split == "train" or own.sum() == 0 or both.shape[1] < 2:
             continue
-        if chi2_contingency(both).pvalue < SURE:
+        if float(chi2_contingency(both)[1]) < SURE:  # pyright: ignore[reportArgumentType]
             shares = own / own.sum() - train / train.sum()
             most = int(np.abs(shares).argmax())
             yield Finding(

@@ -36,7 +36,7 @@ def make_thumbnails(table: ImageTable) -> Thumbnails:
             if row in table.errors:
                 continue
             square = decode(table.root / table.paths[row]) if pixels is None else np.ascontiguousarray(pixels[row])
-            hashes[row] = np.frombuffer(hashlib.blake2b(square, digest_size=16).digest(), np.uint8)
+            hashes[row] = np.frombuffer(hashlib.blake2b(square.tobytes(), digest_size=16).digest(), np.uint8)
             image = Image.fromarray(square).convert("L")
             grey[row] = np.asarray(image.resize((side, side), Image.Resampling.BOX))
 

@@ -1,0 +1,70 @@
+"""Compares runs: configurations with their seeds or folds, whether they differ, and what they cost.
+
+Runs that differ in the seed or the fold alone are one configuration. Configurations are tested against each other on
+the same test images, corrected for the number of pairs: a difference that chance explains is said not to be one.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from imgbench.cli import guarded_main, output_directory, run_parser
+from imgbench.evaluation.comparison import Comparison, compare_runs, find_runs
+from imgbench.evaluation.comparison_tables import FILES, print_comparison, write_comparison
+from imgbench.run import Run
+
+EXAMPLES = """examples:
+  python -m imgbench.compare outputs/digits/cnn/2026-01-31_12-00-00 outputs/digits/compact/2026-01-31_13-00-00
+  python -m imgbench.train -m model=cnn,compact seed=1,2,3       a sweep, whose directory is compared as a whole:
+  python -m imgbench.compare outputs/digits/cnn,compact/2026-01-31_12-00-00 --output comparison
+  python -m imgbench.compare 'outputs/digits/*/*'
+"""
+
+
+def compare(runs: Sequence[str | Path], output: str | Path | None = None, any_images: bool = False) -> Comparison:
+    """Groups runs by their configuration and tests whether the configurations differ.
+
+    What a model costs is measured once and kept in its run.json.
+
+    Args:
+        runs: run directories, directories of them such as a sweep's, and globs.
+        output: a directory for the tables and the picture.
+        any_images: go on where test images differ; there is no test of such a pair.
+
+    Raises:
+        UserError: fewer than two runs, one that is not finished, different test images, or `output` cannot be written.
+    """
+    folder = None if output is None else output_directory(Path(output))
+    comparison = compare_runs(find_runs(runs), any_images, cost_of)
+    if folder is not None:
+        write_comparison(comparison, folder)
+    return comparison
+
+
+def cost_of(run: Run) -> dict[str, Any] | None:
+    """Parameters, multiply-adds, megabytes and milliseconds of a run's model; None where it is gone."""
+    known = run.info.get("cost")
+    if isinstance(known, dict) or run.model is None:
+        return known
+    from imgbench.compression import measure  # takes seconds, and --help needs no torch
+
+    cost = asdict(measure.cost_of(run))
+    with suppress(OSError):  # of another's run, which cannot be written
+        run.note(cost=cost)
+    return cost
+
+
+def main() -> None:
+    parser = run_parser("compare", __doc__, EXAMPLES, nargs="+", help="run directories, directories of runs, globs")
+    parser.add_argument("--output", metavar="DIR", help=f"write {FILES} there")
+    parser.add_argument("--any-images", action="store_true", help="go on where the runs were tested on other images")
+    args = parser.parse_args()
+    print_comparison(compare(args.run, args.output, args.any_images))
+    if args.output:
+        print(f"Written to {args.output}: {FILES}")
+
+
+if __name__ == "__main__":
+    guarded_main(main)

@@ -1,0 +1,188 @@
+"""95 % intervals of numbers that rest on images, some of which belong together.
+
+Images of one group (a patient, the copies of a photograph) are not independent. Each number is followed back to what
+every group adds to it, and its variance is that of these contributions. Wilson's interval then takes the number of
+independent images that would have this variance (Korn and Graubard 1998, Survey Methodology 24, 193). Images without a
+group are groups of one, of which a proportion has Wilson's own interval.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+Z = float(stats.norm.ppf(0.975))
+Number = dict[str, Any]  # value, its 95 % interval low to high, n images, groups that are independent, and more
+FEWEST_WITH_ERRORS = 3  # groups; from fewer it cannot be seen whether errors come together
+
+
+def group_codes(groups: Sequence[str]) -> np.ndarray:
+    """(N,) the number of each image's group, from 0; an image without a group is one of its own."""
+    numbers: dict[object, int] = {}
+    return np.array([numbers.setdefault(name or i, len(numbers)) for i, name in enumerate(groups)], np.int64)
+
+
+def group_sums(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """(G,) the sum of the values (N,) of each group's images."""
+    return np.bincount(codes, np.asarray(values, float))
+
+
+def wilson(value: Any, n: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The interval of a proportion of n, elementwise; unlike p +- 1.96 s it holds near 0 and 1.
+
+    Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953
+    """
+    value, n = np.asarray(value, float), np.asarray(n, float)
+    some = np.where(n > 0, n, 1)
+    center = (value + Z**2 / (2 * some)) / (1 + Z**2 / some)
+    variance = np.maximum(value * (1 - value), 0) / some + Z**2 / (4 * some**2)
+    half = Z / (1 + Z**2 / some) * np.sqrt(variance)
+    # At 0 and 1 the interval ends there exactly; rounding must not leave it short. Of nothing it is everything.
+    low = np.where((value <= 0) | (n <= 0), 0, np.clip(center - half, 0, 1))
+    high = np.where((value >= 1) | (n <= 0), 1, np.clip(center + half, 0, 1))
+    return low, high
+
+
+def wilson_interval(successes: float, n: float) -> tuple[float, float]:
+    """The interval of so many successes of n independent trials."""
+    low, high = wilson(successes / n if n else 0, n)
+    return float(low), float(high)
+
+
+def proportion(successes: int, n: int) -> Number:
+    """Of n independent images."""
+    low, high = wilson_interval(successes, n)
+    return {"value": successes / n if n else None, "low": low, "high": high, "n": n, "groups": n, "hits": successes}
+
+
+def share(hits: np.ndarray, counted: np.ndarray, codes: np.ndarray) -> Number:
+    """The proportion of hits (N,) bool among the images that are counted (N,) bool."""
+    hits = hits & counted
+    successes, sizes = group_sums(hits, codes), group_sums(counted, codes)
+    there = sizes > 0
+    low, high = ratio_interval(successes[there], sizes[there])
+    number, n = int(hits.sum()), int(counted.sum())
+    value = number / n if n else None
+    return {"value": value, "low": float(low), "high": float(high), "n": n, "groups": int(there.sum()), "hits": number}
+
+
+def ratio_interval(successes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The interval of a proportion, of the successes and images (..., G) of each group; no group is empty.
+
+    Where too few groups have an error (or, of a proportion near 0, a success) to see whether errors come together, it
+    is taken that all images of a group are alike.
+    """
+    total = sizes.sum(-1)
+    value = successes.sum(-1) / np.maximum(total, 1)
+    additions = (successes - value[..., None] * sizes) / np.maximum(total, 1)[..., None]
+    alike = number_if_alike(sizes)
+    seen = np.minimum((successes < sizes).sum(-1), (successes > 0).sum(-1))
+    # Images of a group cannot be worth less than if they are all alike.
+    effective = np.maximum(effective_number(value, additions), alike)
+    return wilson(value, np.where(seen < FEWEST_WITH_ERRORS, alike, effective))
+
+
+def number_if_alike(sizes: np.ndarray) -> np.ndarray:
+    """How many independent images groups of sizes (..., G) are worth, if those of a group are all alike.
+
+    Kish 1965, Survey Sampling: that of groups of equal size is their number.
+    """
+    return sizes.sum(-1) ** 2 / np.maximum((sizes**2).sum(-1), 1)
+
+
+def effective_number(
+    value: np.ndarray, additions: np.ndarray, unseen: float = 0, exact_variance: bool = False
+) -> np.ndarray:
+    """How many independent images a number between 0 and 1 is worth; 0 where it has no variance.
+
+    Args:
+        additions: (..., G) what each group adds to the value over its expectation: they sum to 0.
+        unseen: a further variance.
+        exact_variance: the variance is no estimate, but follows from the value, as that of independent counts does.
+    """
+    count = additions.shape[-1]
+    if count < 2:
+        return np.zeros_like(value)
+    squares = (additions**2).sum(-1)
+    variance = squares * count / (count - 1) + unseen
+    factor = 1.0
+    if not exact_variance:
+        factor = (Z / student_quantile(additions)) ** 2
+    return np.where(variance > 0, value * (1 - value) * factor / np.where(variance > 0, variance, 1), 0)
+
+
+def student_quantile(additions: np.ndarray) -> np.ndarray:
+    """Student's 97.5 % quantile for what the groups (..., G), two or more, add to a number, in place of the normal one.
+
+    The estimate of a variance is as good as that of so many normal values as its own spread tells (Satterthwaite 1946).
+    """
+    count = additions.shape[-1]
+    relative = additions**2 / np.maximum((additions**2).sum(-1, keepdims=True), 1e-300)
+    spread = (relative**2).sum(-1) - 1 / count
+    freedom = 2 / np.maximum(spread, 1e-12)
+    return stats.t.ppf(0.975, np.clip(freedom, min(2, count - 1), count - 1))
+
+
+def mean_of_classes(
+    values: np.ndarray, additions: np.ndarray, targets: np.ndarray, codes: np.ndarray, counts: bool = False
+) -> Number:
+    """The mean of a number between 0 and 1 over the classes that have images.
+
+    Args:
+        values: (K,) the number of each class.
+        additions: (N,) how much more the mean is for each image: its derivative by the image's weight.
+        targets: (N,) class of each image. How many images a class has is taken as given.
+        counts: the number is made of counts alone.
+    """
+    classes, class_of = np.unique(targets, return_inverse=True)
+    images = np.bincount(class_of)
+    centred = additions - (np.bincount(class_of, additions) / images)[class_of]
+    centred *= np.sqrt(images / np.maximum(images - 1, 1))[class_of]
+    totals = group_sums(centred, codes)
+    independent = len(totals) == len(targets)
+    sizes = images.astype(float)
+    if not independent:
+        sizes = np.array([number_if_alike(np.bincount(codes[class_of == i])) for i in range(len(classes))])
+    # In a class that is all right (or all wrong) no variance is seen; it gets that of half an error more.
+    missed = 0.5 / (sizes + 1)
+    unseen = (missed * (1 - missed) / sizes)[(values <= 0) | (values >= 1)].sum() / len(values) ** 2
+    value = float(values.mean())
+    effective = effective_number(np.asarray(value), totals, unseen, exact_variance=counts and independent)
+    if value in (0, 1):
+        effective = len(values) ** 2 / (1 / sizes).sum()
+    low, high = wilson(value, effective)
+    return {"value": value, "low": float(low), "high": float(high), "n": len(targets), "groups": len(totals)}
+
+
+def mean_of_images(values: np.ndarray, codes: np.ndarray) -> Number:
+    """The mean of values (N,) between 0 and 1."""
+    value, n = float(values.mean()), len(values)
+    effective = float(effective_number(np.asarray(value), group_sums((values - value) / n, codes)))
+    low, high = wilson(value, effective or float(number_if_alike(np.bincount(codes))))
+    return {"value": value, "low": float(low), "high": float(high), "n": n, "groups": int(codes.max()) + 1}
+
+
+def mean_of_runs(values: Sequence[float]) -> tuple[float, float, float]:
+    """The mean over seeds or folds and Student's interval, which of a single run is endless."""
+    mean, n = float(np.mean(values)), len(values)
+    if n < 2:
+        return mean, -np.inf, np.inf
+    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+    return mean, mean - half, mean + half
+
+
+def paired_difference(correct: np.ndarray, reference: np.ndarray) -> Number:
+    """Difference of two accuracies on the same independent images (N,), bool.
+
+    Agresti and Min 2005, https://doi.org/10.1002/sim.1781: half an image is added to each of the four outcomes, so that
+    the interval has a width even where the two never disagree.
+    """
+    n = len(correct)
+    gained, lost = int((correct & ~reference).sum()), int((~correct & reference).sum())
+    total, plus, minus = n + 2, gained + 0.5, lost + 0.5
+    center = (plus - minus) / total
+    half = Z * np.sqrt(plus + minus - (plus - minus) ** 2 / total) / total
+    value = (gained - lost) / n
+    return {"value": value, "low": float(center - half), "high": float(center + half), "n": n,
+            "gained": gained, "lost": lost}  # fmt: skip

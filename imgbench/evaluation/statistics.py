@@ -1,0 +1,65 @@
+"""Whether two configurations differ: paired tests on the same images, tests over runs, and their correction."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+DRAWS = 10_000  # of a permutation test; its smallest p value is 1 / (DRAWS + 1)
+EXACT = 12  # up to so many groups that differ, all 2^12 exchanges are tried instead
+
+
+def mcnemar(correct: np.ndarray, reference: np.ndarray) -> float:
+    """The exact two-sided p value for two classifiers on the same independent images (N,) bool (McNemar 1947).
+
+    Of the images that only one of them has right, each has half of them by chance.
+    """
+    gained, lost = int((correct & ~reference).sum()), int((~correct & reference).sum())
+    return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
+def permutation_test(differences: np.ndarray, draws: int = DRAWS, seed: int = 0) -> float:
+    """The two-sided p value of a sum of differences (G,) between two classifiers, one for each independent group.
+
+    Were both alike, each difference could as well have the other sign.
+    """
+    differences = differences[differences != 0]
+    observed = abs(differences.sum()) - 1e-9 * np.abs(differences).sum()  # rounding shall not part what is equal
+    if len(differences) <= EXACT:
+        signs = 1 - 2 * (np.arange(2 ** len(differences))[:, None] >> np.arange(len(differences)) & 1)
+        return float((np.abs(signs @ differences) >= observed).mean())
+    rng = np.random.default_rng(seed)
+    reached, block = 0, max(1, 4_000_000 // len(differences))
+    for start in range(0, draws, block):
+        signs = rng.integers(0, 2, (min(block, draws - start), len(differences)), np.int8) * 2 - 1
+        reached += int((np.abs(signs @ differences) >= observed).sum())
+    return (reached + 1) / (draws + 1)
+
+
+def means_test(first: Sequence[float], second: Sequence[float], paired: bool = False) -> float:
+    """The two-sided p value for accuracies of runs: Welch's t test over seeds, Student's over folds that are paired.
+
+    1 where a side has a single run, from which nothing is learnt of how much runs vary.
+    """
+    a, b = np.asarray(first, float), np.asarray(second, float)
+    if min(len(a), len(b)) < 2:
+        return 1.0
+    difference = a.mean() - b.mean()
+    if paired:
+        variance, freedom = (a - b).var(ddof=1) / len(a), float(len(a) - 1)
+    else:
+        parts = np.array([a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)])
+        variance = parts.sum()
+        freedom = variance**2 / (parts**2 / [len(a) - 1, len(b) - 1]).sum() if variance else 1.0
+    if variance < 1e-24:
+        return 1.0 if abs(difference) < 1e-12 else 0.0
+    return float(2 * stats.t.sf(abs(difference) / np.sqrt(variance), freedom))
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Adjusted p values: one false alarm among all tests is then as rare as in a single one (Holm 1979)."""
+    p = np.asarray(p_values, float)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
+    return adjusted

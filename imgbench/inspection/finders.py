@@ -1,0 +1,22 @@
+"""The further questions of an audit, as findings: what can be told without the subject, and which labels to look at."""
+
+from collections.abc import Iterator, Sequence
+
+from imgbench.data.table import ImageTable
+from imgbench.inspection.findings import Finding, first_few
+from imgbench.inspection.labels import label_suspects
+from imgbench.inspection.probes import probe
+
+
+def probe_findings(table: ImageTable, groups: Sequence[str]) -> Iterator[Finding]:
+    """What each probe reaches; a warning where it knows more than it should."""
+    for found in probe(table, groups):
+        severity = "warning" if found.warning else "note"
+        yield Finding(f"probe: {found.name}", severity, found.sentence, found.accuracy["n"], [], found.warning)
+
+
+def label_findings(table: ImageTable, groups: Sequence[str]) -> Iterator[Finding]:
+    """The labels that cross-validated predictions contradict, the most suspicious first."""
+    review = label_suspects(table, groups)
+    examples = first_few([suspect.sentence for suspect in review])
+    yield Finding("label_suspects", "note", review.sentence, len(review), examples)

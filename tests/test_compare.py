@@ -1,0 +1,55 @@
+import csv
+import json
+import shutil
+import sys
+
+import pytest
+
+from imgbench import compare as command
+from imgbench.compare import compare
+from imgbench.errors import UserError
+from imgbench.run import Run
+
+
+@pytest.fixture
+def two_runs(tiny_run, tmp_path):
+    """A run, and the same as if another learning rate had led to it."""
+    runs = [Run(tmp_path / "runs" / name) for name in ("one", "other")]
+    for run in runs:
+        shutil.copytree(tiny_run.path, run.path)
+    config = runs[1].config
+    config["optimizer"]["lr"] = 0.123
+    runs[1].write_config(config)
+    return runs
+
+
+def test_command_prints_a_table_and_writes_all_files(two_runs, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", ["compare", str(tmp_path / "runs"), "--output", str(output)])
+    command.main()
+    printed = capsys.readouterr().out
+    assert "optimizer.lr=0.123" in printed
+    assert "not distinguishable" in printed
+    assert {path.name for path in output.iterdir()} == set(command.FILES.split(", "))
+    assert r"optimizer.lr=0.123 & 1 &" in (output / "comparison.tex").read_text()
+    assert r"accuracy, \%" in (output / "comparison.tex").read_text()
+    assert "| optimizer.lr=0.123 | 1 |" in (output / "comparison.md").read_text()
+    assert "<td>optimizer.lr=0.123</td>" in (output / "comparison.html").read_text()
+    with (output / "comparison.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    known = json.loads((two_runs[0].path / "metrics.json").read_text())["test/acc"]
+    assert [float(row["accuracy"]) for row in rows] == [known["value"]] * 2
+    assert (float(rows[0]["low"]), float(rows[0]["high"])) == (known["low"], known["high"])
+    assert int(rows[0]["parameters"]) > 0
+
+
+def test_cost_is_measured_once(two_runs, monkeypatch):
+    first = compare([run.path for run in two_runs])
+    assert two_runs[0].info["cost"] == first.configurations[0].cost
+    monkeypatch.delattr("imgbench.compression.measure.cost_of")
+    assert compare([run.path for run in two_runs]).configurations[0].cost == first.configurations[0].cost
+
+
+def test_one_run_is_refused(two_runs):
+    with pytest.raises(UserError, match="two runs or more"):
+        compare([two_runs[0].path])
