@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
+from torch.nn.functional import affine_grid, grid_sample, max_pool2d
 
 from imgbench.inspection.candidates import ORIENTATIONS, VIEWS, Candidates, area_weights, in_blocks, turned
 
@@ -22,7 +22,8 @@ SIDE = 48  # pixels of the pictures that are compared
 MARGIN = 4  # of them, where frames and the ends of crops lie, do not count
 WORTH_MOVING = 0.5  # a lower agreement is not brought beyond that of chance by moving
 STEPS = 6
-BURNT_OUT = 245  # grey levels
+BURNT_OUT, BLACK = 245, 3  # grey levels
+EDGE = 3  # pixels around what is black
 BLOCK = 512
 
 
@@ -67,6 +68,7 @@ def _agreement(one: Tensor, other: Tensor, inside: Tensor) -> Tensor:
     Two shoes on white have much the same outline, which is most of the details, but seldom the same tones. A copy made
     brighter has lost what is burnt out, and has the other tones in proportion.
     """
+    inside = _without_padding(one, other, inside)
     subject = torch.zeros_like(inside)
     for images in (one, other):
         background = _ring(images).median(1).values[:, None, None]
@@ -75,6 +77,13 @@ def _agreement(one: Tensor, other: Tensor, inside: Tensor) -> Tensor:
     enough = subject.mean((1, 2), keepdim=True) > 0.05
     tones = _correlation(one, other, torch.where(enough, subject, inside), least=0.03)
     return (_correlation(details(one), details(other), inside) + tones) / 2
+
+
+def _without_padding(one: Tensor, other: Tensor, inside: Tensor) -> Tensor:
+    """Without what is black in either picture, and its edges: two rotated pictures may be padded alike."""
+    black = ((one < BLACK) | (other < BLACK)).float()
+    shown = inside * (1 - max_pool2d(black[:, None], 2 * EDGE + 1, 1, EDGE)[:, 0])
+    return torch.where(shown.mean((1, 2), keepdim=True) > 0.5, shown, inside)
 
 
 def _ring(images: Tensor) -> Tensor:
@@ -119,7 +128,7 @@ def details(images: Tensor) -> Tensor:
     return band / (local + 0.3 * overall + 1e-3)
 
 
-def _correlation(one: Tensor, other: Tensor, inside: Tensor, least: float = 0.5) -> Tensor:
+def _correlation(one: Tensor, other: Tensor, inside: Tensor, least: float = 0.4) -> Tensor:
     """Of the pixels that lie `inside` (1 or 0) of both; -1 where these are a smaller share than `least`."""
     centre = slice(MARGIN, SIDE - MARGIN)
     one, other, inside = (images[:, centre, centre].flatten(1) for images in (one, other, inside))

@@ -107,7 +107,7 @@ class Evidence:
 
     @cached_property
     def codes(self) -> np.ndarray:
-        """(N,) the same number for images that duplicates, a family supported by pixels, or data.split.group connect."""
+        """(N,) the same number for images that duplicates, a family of names or data.split.group connect."""
         return related(self.table, self.pairs, self.family)
 
     @cached_property
@@ -194,7 +194,7 @@ def _inspect(table: ImageTable, finders: Sequence[Finder]) -> Audit:
 
 
 def related(table: ImageTable, pairs: Sequence[Pair], family: Family | None) -> np.ndarray:
-    """(N,) the same number for images that duplicates, a family supported by pixels, or data.split.group connect."""
+    """(N,) the same number for images that duplicates, a family of names or data.split.group connect."""
     links = [(pair.first, pair.second) for pair in pairs]
     known = [table.groups] if table.plan.group is not None else []
     for groups in known + ([family.groups] if family and family.support == "pixels" else []):
