@@ -22,7 +22,7 @@ from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier
 
 FILES = {"config.yaml", "run.json", "split.csv", "summary.txt", "metrics.csv", "metrics.json", "predictions.csv",
-         "checkpoints", "samples.png", "curves.png", "confusion.png", "report.html"}  # fmt: skip
+         "checkpoints", "samples.png", "curves.png", "confusion.png", "reliability.png", "report.html"}  # fmt: skip
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from imgbench.training.callbacks import COLUMNS
 from imgbench.training.checkpoint import load_classifier
 
 FILES = {"config.yaml", "run.json", "split.csv", "summary.txt", "metrics.csv", "metrics.json", "predictions.csv",
-         "checkpoints", "samples.png", "curves.png", "confusion.png", "report.html"}  # fmt: skip
+         "checkpoints", "samples.png", "curves.png", "confusion.png", "reliability.png", "report.html"}  # fmt: skip
 
 
 def command(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
