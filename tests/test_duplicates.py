@@ -47,7 +47,8 @@ def pairs_of(root: Path, size: int = 64, cache: str = "memory") -> dict[tuple[st
     table = read_table(root, Preprocessing(size), SplitPlan(), cache)
     pairs = find_duplicates(table, make_thumbnails(table), read_headers(table))
     names = [Path(path).stem for path in table.paths]
-    return {(*sorted((names[pair.first], names[pair.second])),): pair.kind for pair in pairs}
+    ends = [(names[pair.first], names[pair.second]) for pair in pairs]
+    return {(min(end), max(end)): pair.kind for end, pair in zip(ends, pairs, strict=True)}
 
 
 @pytest.fixture
