@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from imgbench.cli import hydra_command
-from imgbench.run import Run, write_atomically
+from imgbench.run import Run
 
 if TYPE_CHECKING:
     from imgbench.inspection.audit import Audit
@@ -16,23 +16,27 @@ if TYPE_CHECKING:
 EXIT_CODES = {"clean": 0, "suspect": 1, "leaks": 3}  # 2 is for errors
 
 
-def audit(config: DictConfig) -> "Audit":
+def audit(config: DictConfig, folder: Path | None = None) -> "Audit":
     """Inspects the images of a composed configuration; the result is kept in the cache until they change.
+
+    `folder` gets audit.json, audit.html and pairs.png.
 
     Raises:
         UserError: the images cannot be used as they are.
     """
-    from imgbench.experiment import build  # takes seconds, and --help needs no torch
+    from imgbench.experiment.audit import inspect, write_audit  # takes seconds, and --help needs no torch
 
-    return build.inspect(config)
+    result = inspect(config)
+    if folder:
+        write_audit(result, folder)
+    return result
 
 
 @hydra_command("audit")
 def main(config: DictConfig) -> None:
-    result = audit(config)
     run = Run(Path(HydraConfig.get().runtime.output_dir))
-    write_atomically(run.path / "audit.json", result.to_json(), errors="surrogateescape")
-    print(f"{result.summary()}\nWritten to {run.shown}/audit.json")
+    result = audit(config, run.path)
+    print(f"{result.summary()}\nWritten to {run.shown}: audit.html, audit.json{', pairs.png' if result.pairs else ''}")
     sys.exit(EXIT_CODES[result.verdict])
 
 

@@ -13,11 +13,12 @@ from PIL import Image, ImageFilter
 from imgbench.audit import EXIT_CODES
 from imgbench.audit import audit as audit_command
 from imgbench.experiment.compose import compose
+from imgbench.inspection.audit import Audit, brief
 
 
-def paint(root: Path, counts: dict[str, int], size: int = 64) -> Path:
+def paint(root: Path, counts: dict[str, int], size: int = 64, seed: int = 0) -> Path:
     """Pictures of a few blurred shapes, so that no two are alike, one class brighter than the other."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for name, count in counts.items():
         (root / name).mkdir(parents=True)
         for number in range(count):
@@ -69,3 +70,40 @@ def test_exit_code_tells_a_script_what_was_found(photos, tmp_path):
     assert done.returncode == EXIT_CODES[found["verdict"]], done.stderr
     assert f"Audit: {found['verdict']}" in done.stdout
     assert "Always answering" in done.stdout
+
+
+def test_page_and_picture_show_what_was_found(photos, tmp_path):
+    shutil.copy(photos / "cat" / "cat0.png", photos / "dog" / "<wrong>.png")
+    result = audit_command(compose(["data=folder", f"data.root={photos}", "data.image_size=64"]), tmp_path)
+    page = (tmp_path / "audit.html").read_text()
+    assert "in different classes" in page
+    assert "&lt;wrong&gt;.png" in page
+    assert "data:image/png;base64" in page
+    assert (tmp_path / "pairs.png").stat().st_size > 1000
+    assert Audit.from_json((tmp_path / "audit.json").read_text()) == result
+
+
+def test_pairs_are_read_back_until_a_file_changes(photos, cache_home):
+    shutil.copy(photos / "cat" / "cat0.png", photos / "cat" / "again.png")
+    assert len(inspect(photos).pairs) == 1
+    kept = set((cache_home / "audits").iterdir())
+    assert len(inspect(photos, "data.split.seed=7").pairs) == 1  # another audit, of the same pairs
+    assert len(set((cache_home / "audits").glob("pairs-*")) - kept) == 0
+    (photos / "cat" / "again.png").unlink()
+    assert inspect(photos).pairs == []
+
+
+def test_relatives_in_test_are_leaks_and_in_val_alone_are_suspect(tmp_path):
+    root = tmp_path / "photos"
+    for seed, split in enumerate(("train", "val", "test")):
+        paint(root / split, {"cat": 25, "dog": 25}, seed=seed)
+    assert inspect(root).leaking == {}
+    shutil.copy(root / "train/cat/cat0.png", root / "val/cat/again.png")
+    result = inspect(root)
+    assert (result.verdict, result.leaking) == ("suspect", {"val": 1})
+    shutil.copy(root / "train/cat/cat1.png", root / "test/cat/again.png")
+    result = inspect(root)
+    assert (result.verdict, result.leaking) == ("leaks", {"val": 1, "test": 1})
+    assert brief(result) == (
+        "Audit: leaks. 1 of 51 test images and 1 of 51 val images have a relative among the training images."
+    )

@@ -5,11 +5,16 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from imgbench.benchmark.audit import FAULTS, measure_audit
 from imgbench.benchmark.growth import CLASSES, FILES, make_images, measure_growth
 from imgbench.benchmark.rounds import Timing, alternate, serve
 from imgbench.data.scan import scan
+from imgbench.experiment.build import plain
+from imgbench.experiment.compose import compose
 
 
 def test_command_prints_a_table_and_leaves_numbers_and_charts(make_folder, tmp_path):
@@ -95,3 +100,15 @@ def test_variant_that_ends_early_is_an_error(tmp_path):
 def test_ratio_compares_round_by_round():
     # A machine that is ten times slower in the last round does not change the ratio.
     assert Timing([1.0, 2.0, 10.0], 0).ratio(Timing([2.0, 4.0, 20.0], 0)) == 0.5
+
+
+def test_planted_copies_are_counted(tmp_path):
+    for number in range(30):
+        path = tmp_path / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        coarse = np.random.default_rng(number).integers(0, 256, (12, 12, 3), np.uint8)
+        Image.fromarray(coarse).resize((96, 96), Image.Resampling.BICUBIC).save(path)
+    config = compose(["data=folder", f"data.root={tmp_path}", "data.image_size=64"])
+    rows = measure_audit({**plain(config), "planted": 3})
+    assert list(rows) == list(FAULTS)
+    assert all(row["planted"] == 3 and row["value"] == 1 and row["pairs with others"] == 0 for row in rows.values())

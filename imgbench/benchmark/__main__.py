@@ -1,4 +1,4 @@
-"""Measures this machine: `python -m imgbench.benchmark what=[step,data,epoch,growth] model=cnn data=sneakers`."""
+"""Measures this machine: `python -m imgbench.benchmark what=[step,data,epoch,growth,audit] model=cnn data=sneakers`."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,13 @@ from imgbench.run import Run, write_atomically
 if TYPE_CHECKING:
     from imgbench.benchmark.rounds import Timing
 
-UNITS = {"step": "ms per step", "data": "images/s", "epoch": "seconds per epoch", "growth": "seconds"}
+UNITS = {
+    "step": "ms per step",
+    "data": "images/s",
+    "epoch": "seconds per epoch",
+    "growth": "seconds",
+    "audit": "share of planted copies that are found",
+}
 PHOTOGRAPHS = "photographs"  # what=[data] measures them too
 
 
@@ -37,9 +43,11 @@ def main(config: DictConfig) -> None:
         results = {kind: measure(kind, settings) for kind in kinds}
         write_atomically(run.path / "benchmark.json", json.dumps(results, indent=2) + "\n")
         for kind, rows in results.items():
-            what = {"growth": "small generated images", PHOTOGRAPHS: "generated photographs of 12 megapixels"}.get(
-                kind, f"{config.model_name} on {config.data_name}"
-            )
+            what = {
+                "growth": "small generated images",
+                PHOTOGRAPHS: "generated photographs of 12 megapixels",
+                "audit": config.data_name,
+            }.get(kind, f"{config.model_name} on {config.data_name}")
             unit = UNITS["data" if kind == PHOTOGRAPHS else kind]
             print_table(f"{unit}: {what}", rows)
             draw_bars({name: row["value"] for name, row in rows.items()}, run.path / f"{kind}.png", unit)
@@ -55,6 +63,10 @@ def measure(kind: str, settings: dict[str, Any]) -> dict[str, dict[str, float]]:
         from imgbench.benchmark.growth import measure_growth
 
         return measure_growth(settings["sizes"])
+    if kind == "audit":
+        from imgbench.benchmark.audit import measure_audit
+
+        return measure_audit(settings)
     if kind == "epoch":
         from imgbench.benchmark.epoch import measure_epoch
 

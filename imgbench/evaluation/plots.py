@@ -171,6 +171,21 @@ def draw_grid(images: np.ndarray, names: Sequence[str], output: Path | None, tit
 
 
 @_names_as_they_are()
+def draw_pairs(pairs: np.ndarray, titles: Sequence[str], output: Path | None) -> Figure:
+    """Pairs of images (N, 2, H, W, 3) uint8, side by side, each under its title."""
+    columns = min(4, len(pairs))
+    rows = -(-len(pairs) // columns)
+    figure = Figure(figsize=(3.6 * columns, 2.3 * rows), layout="constrained")
+    for axes in figure.subplots(rows, columns, squeeze=False).flat:
+        axes.axis("off")
+    for axes, pair, title in zip(figure.axes, pairs, titles, strict=False):
+        gap = np.full((pair.shape[1], max(1, pair.shape[2] // 16), 3), 255, np.uint8)
+        axes.imshow(np.hstack([pair[0], gap, pair[1]]))
+        axes.set_title(_wrapped(title, 3.4, 8), fontsize=8)
+    return _save(figure, output)
+
+
+@_names_as_they_are()
 def draw_prediction(image: np.ndarray, text: str, output: Path | None) -> Figure:
     """One image (H, W, 3) uint8 under its prediction."""
     height, width = image.shape[:2]

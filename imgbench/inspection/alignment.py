@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
+from torch.nn.functional import affine_grid, grid_sample, max_pool2d
 
 from imgbench.inspection.candidates import ORIENTATIONS, VIEWS, Candidates, area_weights, in_blocks, turned
 
@@ -22,7 +22,8 @@ SIDE = 48  # pixels of the pictures that are compared
 MARGIN = 4  # of them, where frames and the ends of crops lie, do not count
 WORTH_MOVING = 0.5  # a lower agreement is not brought beyond that of chance by moving
 STEPS = 6
-BURNT_OUT = 245  # grey levels
+BURNT_OUT, BLACK = 245, 3  # grey levels
+EDGE = 3  # pixels around what is black
 BLOCK = 512
 
 
@@ -46,12 +47,13 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _compare(grey: np.ndarray, pairs: Candidates) -> np.ndarray:
-    first = np.empty((len(pairs.first), SIDE, SIDE), np.float32)
+    one = torch.empty(len(pairs.first), SIDE, SIDE)
     for number, view in enumerate(VIEWS):
         for turn in range(len(ORIENTATIONS)):
             if (chosen := (pairs.views == number) & (pairs.orientations == turn)).any():
-                first[chosen] = turned(_pictures(grey, pairs.first[chosen], view), turn)
-    one, other = torch.from_numpy(first), torch.from_numpy(_pictures(grey, pairs.second, VIEWS[0]))
+                own = turned(_pictures(grey, pairs.first[chosen], view).numpy(), turn)
+                one[torch.from_numpy(chosen)] = torch.from_numpy(np.ascontiguousarray(own))
+    other = _pictures(grey, pairs.second, VIEWS[0])
     scores = _agreement(one, other, torch.ones_like(one))
     again = torch.nonzero((scores > WORTH_MOVING) & (scores < 0.98))[:, 0]
     if len(again):
@@ -66,6 +68,7 @@ def _agreement(one: Tensor, other: Tensor, inside: Tensor) -> Tensor:
     Two shoes on white have much the same outline, which is most of the details, but seldom the same tones. A copy made
     brighter has lost what is burnt out, and has the other tones in proportion.
     """
+    inside = _without_padding(one, other, inside)
     subject = torch.zeros_like(inside)
     for images in (one, other):
         background = _ring(images).median(1).values[:, None, None]
@@ -76,6 +79,13 @@ def _agreement(one: Tensor, other: Tensor, inside: Tensor) -> Tensor:
     return (_correlation(details(one), details(other), inside) + tones) / 2
 
 
+def _without_padding(one: Tensor, other: Tensor, inside: Tensor) -> Tensor:
+    """Without what is black in either picture, and its edges: two rotated pictures may be padded alike."""
+    black = ((one < BLACK) | (other < BLACK)).float()
+    shown = inside * (1 - max_pool2d(black[:, None], 2 * EDGE + 1, 1, EDGE)[:, 0])
+    return torch.where(shown.mean((1, 2), keepdim=True) > 0.5, shown, inside)
+
+
 def _ring(images: Tensor) -> Tensor:
     """(N, pixels) along the four sides of the pictures."""
     width = MARGIN // 2
@@ -83,11 +93,14 @@ def _ring(images: Tensor) -> Tensor:
     return torch.cat([side.flatten(1) for side in sides], 1)
 
 
-def _pictures(grey: np.ndarray, rows: np.ndarray, view: tuple[float, float, float, float]) -> np.ndarray:
+def _pictures(grey: np.ndarray, rows: np.ndarray, view: tuple[float, float, float, float]) -> Tensor:
+    """(N, SIDE, SIDE) of the view of thumbnails."""
     top, bottom, left, right = view
     size = grey.shape[1]
-    images = grey[rows].astype(np.float32)
-    return area_weights(top, bottom, size, SIDE) @ images @ area_weights(left, right, size, SIDE).T
+    vertical, horizontal = (
+        torch.from_numpy(area_weights(start, stop, size, SIDE)) for start, stop in ((top, bottom), (left, right))
+    )
+    return vertical @ torch.from_numpy(grey[rows]).float() @ horizontal.T
 
 
 def _blur_matrix(sigma: float) -> Tensor:
@@ -115,7 +128,7 @@ def details(images: Tensor) -> Tensor:
     return band / (local + 0.3 * overall + 1e-3)
 
 
-def _correlation(one: Tensor, other: Tensor, inside: Tensor, least: float = 0.5) -> Tensor:
+def _correlation(one: Tensor, other: Tensor, inside: Tensor, least: float = 0.4) -> Tensor:
     """Of the pixels that lie `inside` (1 or 0) of both; -1 where these are a smaller share than `least`."""
     centre = slice(MARGIN, SIDE - MARGIN)
     one, other, inside = (images[:, centre, centre].flatten(1) for images in (one, other, inside))

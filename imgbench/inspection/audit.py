@@ -4,10 +4,11 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -17,14 +18,17 @@ from imgbench.data.table import ImageTable
 from imgbench.inspection.classes import class_findings
 from imgbench.inspection.duplicates import Pair, connected, find_duplicates
 from imgbench.inspection.families import Family, find_family
-from imgbench.inspection.files import file_findings, read_headers
+from imgbench.inspection.files import Header, file_findings, read_headers
 from imgbench.inspection.findings import Finding, counted, first_few
-from imgbench.inspection.thumbnails import make_thumbnails
+from imgbench.inspection.thumbnails import Thumbnails, make_thumbnails
+from imgbench.preprocessing import Preprocessing
 from imgbench.run import write_atomically
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # raise it when the inspection changes, so that old results are not read back
+FORMAT = 2  # raise it when the inspection changes, so that old results are not read back
+SHOWN = 3  # examples of each finding, in the terminal
 ORDER = {"error": 0, "warning": 1, "note": 2}
 LEFT = "Move each family to one side; or leave the folders undivided, with data.split.group=auto."
 KEPT = "data.split.group=auto keeps relatives on one side."
@@ -71,38 +75,84 @@ class Audit:
         return cls(**{**values, "findings": [Finding(**finding) for finding in values["findings"]]})
 
 
+@dataclass
+class Evidence:
+    """What the findings rest on, each piece made when it is first asked for."""
+
+    table: ImageTable
+
+    @cached_property
+    def headers(self) -> list[Header | None]:
+        return read_headers(self.table)
+
+    @cached_property
+    def thumbnails(self) -> Thumbnails:
+        return make_thumbnails(self.table)
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """Kept in the cache until a file changes, whatever the splits."""
+        stored = 0 if self.table.pixels is None else self.table.pixels.shape[1]
+        facts = (FORMAT, stored, self.table.intensity, *self.table.paths, self.table.digests.tobytes())
+
+        def find() -> str:
+            pairs = find_duplicates(self.table, self.thumbnails, self.headers)
+            return json.dumps([[pair.first, pair.second, pair.kind, pair.similarity] for pair in pairs])
+
+        return _kept("pairs", facts, find, lambda text: [Pair(*values) for values in json.loads(text)])
+
+    @cached_property
+    def family(self) -> Family | None:
+        return find_family(self.table, self.pairs)
+
+    @cached_property
+    def codes(self) -> np.ndarray:
+        """(N,) the same number for images that duplicates, a family of names or data.split.group connect."""
+        return related(self.table, self.pairs, self.family)
+
+    @cached_property
+    def groups(self) -> list[str]:
+        """The name of each image's group, which is called after its first image."""
+        rows = np.unique(self.codes, return_index=True)[1]
+        return [self.table.paths[rows[code]] for code in self.codes]
+
+
 def audit(table: ImageTable, finders: Sequence[Finder] = ()) -> Audit:
     """Inspects a data set; of one that was inspected before, and has not changed, the result is read back."""
-    place = cache_dir() / "audits" / f"{_key(table, finders)}.json"
-    try:
-        return Audit.from_json(place.read_text("utf-8", "surrogateescape"))
-    except (OSError, ValueError, TypeError, KeyError):
-        result = _inspect(table, finders)
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(place, result.to_json(), errors="surrogateescape")
-    except OSError as error:
-        log.warning("The audit cannot be kept in %s (%s): it will be made again.", place.parent, error.strerror)
-    return result
-
-
-def _key(table: ImageTable, finders: Sequence[Finder]) -> str:
     left_out = sorted((reason, sorted(paths)) for reason, paths in table.passed_over.items())
     names = [getattr(finder, "__name__", repr(finder)) for finder in finders]
-    facts = repr((FORMAT, str(table.root.resolve()), table.hash, table.plan, sorted(table.errors), left_out, names))
-    return hashlib.blake2b(facts.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+    facts = (FORMAT, table.root.resolve(), table.hash, table.plan, sorted(table.errors), left_out, names)
+    return _kept("audit", facts, lambda: _inspect(table, finders).to_json(), Audit.from_json)
+
+
+def relatives(table: ImageTable) -> list[str]:
+    """The name of each image's group: images with the same name show the same thing, and belong on one side."""
+    return Evidence(table).groups
+
+
+def _kept(kind: str, facts: tuple[Any, ...], make: Callable[[], str], read: Callable[[str], T]) -> T:
+    """What was made of the same facts before, or else is made and put into the cache."""
+    key = hashlib.blake2b(repr(facts).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+    place = cache_dir() / "audits" / f"{kind}-{key}.json"
+    try:
+        return read(place.read_text("utf-8", "surrogateescape"))
+    except (OSError, ValueError, TypeError, KeyError):
+        text = make()
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(place, text, errors="surrogateescape")
+    except OSError as error:
+        log.warning("The audit cannot be kept in %s (%s): it will be made again.", place.parent, error.strerror)
+    return read(text)
 
 
 def _inspect(table: ImageTable, finders: Sequence[Finder]) -> Audit:
     start = time.perf_counter()
-    headers, thumbnails = read_headers(table), make_thumbnails(table)
-    pairs = find_duplicates(table, thumbnails, headers)
-    family = find_family(table, pairs)
-    codes = related(table, pairs, family)
-    names = _group_names(table, codes)
+    evidence = Evidence(table)
+    pairs, family, codes, names = evidence.pairs, evidence.family, evidence.codes, evidence.groups
     leaking = {split: rows for split in ("val", "test") if len(rows := _leaking(table, codes, split))}
     findings = [
-        *file_findings(table, headers, thumbnails),
+        *file_findings(table, evidence.headers, evidence.thumbnails),
         *class_findings(table),
         *duplicate_findings(table, pairs),
         *family_findings(table, family),
@@ -144,26 +194,13 @@ def _inspect(table: ImageTable, finders: Sequence[Finder]) -> Audit:
 
 
 def related(table: ImageTable, pairs: Sequence[Pair], family: Family | None) -> np.ndarray:
-    """(N,) the same number for images that duplicates, a family supported by pixels, or data.split.group connect."""
+    """(N,) the same number for images that duplicates, a family of names or data.split.group connect."""
     links = [(pair.first, pair.second) for pair in pairs]
     known = [table.groups] if table.plan.group is not None else []
     for groups in known + ([family.groups] if family and family.support == "pixels" else []):
         first: dict[str, int] = {}
         links += [(first.setdefault(name, row), row) for row, name in enumerate(groups) if row not in table.errors]
     return connected(links, len(table.paths))
-
-
-def relatives(table: ImageTable) -> list[str]:
-    """The name of each image's group: images with the same name show the same thing, and belong on one side."""
-    thumbnails, headers = make_thumbnails(table), read_headers(table)
-    pairs = find_duplicates(table, thumbnails, headers)
-    return _group_names(table, related(table, pairs, find_family(table, pairs)))
-
-
-def _group_names(table: ImageTable, codes: np.ndarray) -> list[str]:
-    """A group is called after its first image."""
-    rows = np.unique(codes, return_index=True)[1]
-    return [table.paths[rows[code]] for code in codes]
 
 
 def _leaking(table: ImageTable, codes: np.ndarray, split: str) -> np.ndarray:
@@ -256,38 +293,51 @@ def leak_findings(table: ImageTable, leaking: dict[str, np.ndarray]) -> Iterator
             f"training images: the {split} accuracy is too good.",
             len(rows),
             first_few([table.paths[row] for row in rows]),
-            LEFT if table.folder_splits else KEPT,
+            LEFT if split in table.folder_splits else KEPT,
         )
+
+
+def shown_pairs(result: Audit, number: int = 24) -> tuple[np.ndarray, list[str]]:
+    """Pairs of images (N, 2, 112, 112, 3) uint8 and their titles: those across classes and splits first."""
+
+    def order(pair: dict[str, Any]) -> tuple[bool, bool, float]:
+        return len(set(pair["classes"])) == 1, len({*pair["splits"], ""}) < 3, -pair["similarity"]
+
+    chosen = sorted(result.pairs, key=order)[:number]
+    decode = Preprocessing(112).decode
+    images = np.stack([[decode(Path(result.root) / path) for path in pair["paths"]] for pair in chosen])
+    titles = []
+    for pair in chosen:
+        sides = [" ".join(filter(None, side)) for side in zip(pair["splits"], pair["classes"], strict=True)]
+        titles.append(f"{pair['kind']} {pair['similarity']:.2f}: {' = '.join(dict.fromkeys(sides))}")
+    return images, titles
 
 
 def brief(result: Audit) -> str:
-    """One line for the start of a training."""
+    """The verdict in one line, for the start of a training."""
     if result.verdict == "leaks":
-        named = ", ".join(
-            f"{number:,} of {counted(result.splits[split], f'{split} image')}"
-            for split, number in result.leaking.items()
-        )
-        return f"Audit: leaks. {named} have a relative among the training images; python -m imgbench.audit names them."
+        splits = [split for split in ("test", "val") if split in result.leaking]
+        counts = [f"{result.leaking[split]:,} of {counted(result.splits[split], f'{split} image')}" for split in splits]
+        return f"Audit: leaks. {' and '.join(counts)} have a relative among the training images."
     doubtful = [finding for finding in result.findings if finding.severity != "note"]
     if doubtful:
-        more = f" (and {counted(len(doubtful) - 1, 'more finding')})" if len(doubtful) > 1 else ""
+        more = f" And {counted(len(doubtful) - 1, 'more finding')}." if len(doubtful) > 1 else ""
         return f"Audit: suspect. {doubtful[0].message}{more}"
-    return "Audit: clean. No damage, no relatives across the splits."
+    return "Audit: clean. Nothing is damaged, and no image has a relative in another split."
 
 
 def summary(result: Audit) -> str:
-    """What the command prints."""
+    """What the command prints: the findings, and the verdict as the last line."""
     marks = {"error": "ERROR  ", "warning": "WARNING", "note": "note   "}
     lines = [f"{result.root}: {counted(result.images)} in {counted(len(result.classes), 'class', 'classes')}"]
     for finding in result.findings:
         lines.append(f"\n{marks[finding.severity]} {finding.message}")
-        lines += [f"          {example}" for example in finding.examples[:3]]
-        if finding.count > 3 and len(finding.examples) > 3:
-            lines.append(f"          ... audit.json names {'more' if finding.count > len(finding.examples) else 'all'}")
+        lines += [f"          {example}" for example in finding.examples[:SHOWN]]
+        if len(finding.examples) > SHOWN:
+            lines.append("          ...")
         if finding.remedy:
             lines.append(f"        > {finding.remedy}")
-    lines.append(f"\n{brief(result).removesuffix('; python -m imgbench.audit names them.').removesuffix('.')}.")
-    return "\n".join(lines)
+    return "\n".join([*lines, f"\n{brief(result)}"])
 
 
 def read_audit(path: Path) -> Audit:

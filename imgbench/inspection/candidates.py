@@ -20,6 +20,7 @@ SAMPLES = 32  # pixels of each side of what the transform is made of
 VIEWS = ((0, 1, 0, 1), (0.05, 0.95, 0.05, 0.95), (0.1, 0.9, 0.1, 0.9), (0, 0.9, 0, 1), (0.1, 1, 0, 1))
 ORIENTATIONS = [(swap, rows, columns) for swap in (0, 1) for rows in (0, 1) for columns in (0, 1)]
 NEIGHBOURS = 8  # of each view of each image
+LOOKS = 2  # at a pair, each with another view or orientation
 FARTHEST = 0.7  # between vectors of length 1; copies made brighter, so that highlights are cut off, reach 0.5
 FLAT = 2.0  # grey levels of standard deviation below which an image shows nothing that could be recognised
 BLOCK = 4096
@@ -164,12 +165,19 @@ def find_candidates(grey: np.ndarray) -> Candidates:
         second = neighbours[first, place]
         first, second = first[first != second], second[first != second]
         for block in np.split(np.arange(len(first)), range(BLOCK, len(first), BLOCK)):
-            one, other = first[block], whole[second[block]]
-            products = [(_turned_frequencies(own[one], turn) * other).sum((1, 2)) for turn in range(len(ORIENTATIONS))]
-            best = np.argmax(products, 0)
-            near = np.max(products, 0) > 1 - FARTHEST**2 / 2
-            found.append((rows[one[near]], rows[second[block][near]], np.full(near.sum(), number), best[near]))
-    return Candidates(*(np.concatenate(column) for column in zip(*found, strict=True)))
+            one, other = own[first[block]], whole[second[block]]
+            products = [(_turned_frequencies(one, turn) * other).sum((1, 2)) for turn in range(len(ORIENTATIONS))]
+            likeness = np.max(products, 0)
+            near = likeness > 1 - FARTHEST**2 / 2
+            columns = first[block], second[block], np.full(len(block), number), np.argmax(products, 0), likeness
+            found.append([column[near] for column in columns])
+    first, second, views, orientations, likeness = (np.concatenate(column) for column in zip(*found, strict=True))
+    # The same pair is found by several views, and from both sides: the best few are worth a second look.
+    order = np.lexsort((-likeness, np.minimum(first, second) * len(rows) + np.maximum(first, second)))
+    pair = np.stack([np.minimum(first, second), np.maximum(first, second)])[:, order]
+    repeated = (pair[:, LOOKS:] == pair[:, :-LOOKS]).all(0)
+    kept = np.sort(order[np.concatenate([np.ones(min(LOOKS, len(order)), bool), ~repeated])])
+    return Candidates(rows[first[kept]], rows[second[kept]], views[kept], orientations[kept])
 
 
 def in_blocks(candidates: Candidates, size: int) -> Iterator[Candidates]:

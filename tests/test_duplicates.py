@@ -1,0 +1,144 @@
+"""Copies are found however they were changed, and different pictures are not taken for copies."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import REAL_DATA
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+
+from imgbench.benchmark.audit import FAULTS
+from imgbench.data.split import SplitPlan
+from imgbench.data.table import read_table
+from imgbench.inspection.candidates import (
+    FREQUENCIES,
+    ORIENTATIONS,
+    NeighbourIndex,
+    find_candidates,
+    invariants,
+    turned,
+)
+from imgbench.inspection.duplicates import connected, find_duplicates
+from imgbench.inspection.files import read_headers
+from imgbench.inspection.thumbnails import make_thumbnails
+from imgbench.preprocessing import Preprocessing
+
+
+def texture(seed: int, size: int = 96) -> Image.Image:
+    """Structures of several sizes, as photographs have them."""
+    rng = np.random.default_rng(seed)
+    image = np.zeros((size, size, 3))
+    for cells, strength in ((3, 60), (6, 40), (12, 25), (24, 12)):
+        coarse = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), np.uint8))
+        image += strength / 128 * (np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC)) - 128.0)
+    return Image.fromarray(np.clip(image + 118, 0, 255).astype(np.uint8))
+
+
+def write(root: Path, images: dict[str, Image.Image]) -> Path:
+    for name, image in images.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        image.save(root / name)
+    return root
+
+
+def pairs_of(root: Path, size: int = 64, cache: str = "memory") -> dict[tuple[str, str], str]:
+    """(name, name) -> kind."""
+    table = read_table(root, Preprocessing(size), SplitPlan(), cache)
+    pairs = find_duplicates(table, make_thumbnails(table), read_headers(table))
+    names = [Path(path).stem for path in table.paths]
+    ends = [(names[pair.first], names[pair.second]) for pair in pairs]
+    return {(min(end), max(end)): pair.kind for end, pair in zip(ends, pairs, strict=True)}
+
+
+@pytest.fixture
+def textures(tmp_path):
+    return write(tmp_path, {f"{'ab'[i % 2]}/{i}.png": texture(i) for i in range(40)})
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_planted_copies_are_found_and_nothing_else(textures, fault):
+    write(textures, {f"{'ab'[i % 2]}/copy{i}.png": FAULTS[fault](texture(i)) for i in range(8)})
+    kind = "exact" if fault.startswith("exact") else "near"
+    assert pairs_of(textures) == {(str(i), f"copy{i}"): kind for i in range(8)}
+
+
+def test_textures_are_no_copies_of_each_other(textures):
+    assert pairs_of(textures) == {}
+
+
+def test_a_turned_and_recompressed_copy_in_another_class_is_found_without_decoded_pixels(textures):
+    copy = FAULTS["JPEG, quality 50"](texture(0).transpose(Image.Transpose.TRANSVERSE))
+    write(textures, {"b/copy.jpg": copy})
+    assert pairs_of(textures, cache="off") == {("0", "copy"): "near"}
+
+
+def test_the_same_pixels_in_another_format_are_exact_and_many_copies_are_linked_to_the_first(textures):
+    write(textures, {f"a/copy{n}.{ending}": texture(0) for n, ending in enumerate(("bmp", "tiff", "png"))})
+    assert pairs_of(textures) == {("0", f"copy{n}"): "exact" for n in range(3)}
+
+
+def test_a_common_frame_or_caption_does_not_make_pictures_the_same(tmp_path):
+    def framed(image: Image.Image) -> Image.Image:
+        page = ImageOps.expand(image, 10, "black")
+        ImageDraw.Draw(page).text((12, 100), "HOSPITAL 7", fill="white")
+        return page
+
+    write(tmp_path, {f"{'ab'[i % 2]}/{i}.png": framed(texture(i)) for i in range(40)})
+    assert pairs_of(tmp_path) == {}
+
+
+def test_a_picture_taken_twice_with_a_little_movement_is_found(textures):
+    moved = texture(0).rotate(2, Image.Resampling.BICUBIC, translate=(2, -1), fillcolor=(118, 118, 118))
+    write(textures, {"a/again.png": ImageEnhance.Contrast(moved).enhance(0.9)})
+    assert pairs_of(textures) == {("0", "again"): "near"}
+
+
+def test_flat_and_damaged_and_very_small_images_are_no_near_duplicates(textures):
+    write(textures, {f"a/flat{n}.png": Image.new("RGB", (64, 64), (n, n, n)) for n in (100, 101)})
+    write(textures, {f"a/digit{n}.png": texture(0).resize((8, 8 + n)) for n in (0, 1)})
+    file = io.BytesIO()
+    texture(0).save(file, "PNG")
+    for name in ("a/cut1.png", "a/cut2.png"):
+        (textures / name).write_bytes(file.getvalue()[:-200])
+    assert pairs_of(textures) == {}
+
+
+def test_features_are_equal_in_all_orientations():
+    images = np.random.default_rng(0).normal(size=(3, FREQUENCIES, FREQUENCIES)).astype(np.float32)
+    signs = (-1.0) ** np.arange(FREQUENCIES)
+    for swap, rows, columns in ORIENTATIONS:
+        changed = images.transpose(0, 2, 1) if swap else images
+        changed = changed * (signs[:, None] if rows else 1) * (signs if columns else 1)
+        np.testing.assert_allclose(invariants(changed), invariants(images), atol=1e-5)
+
+
+def test_candidates_say_how_to_turn_the_first_image():
+    grey = np.stack([np.asarray(texture(i, 64).convert("L")) for i in range(12)])
+    mirrored = np.concatenate([grey, grey[:1, :, ::-1]])
+    found = find_candidates(mirrored)
+    index = int(np.flatnonzero((found.first == 12) & (found.second == 0) & (found.views == 0))[0])
+    np.testing.assert_array_equal(turned(mirrored[12:], int(found.orientations[index]))[0], grey[0])
+
+
+def test_index_of_many_vectors_finds_the_nearest():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(6000, 16)).astype(np.float32)
+    queries = vectors[:500] + rng.normal(scale=0.05, size=(500, 16)).astype(np.float32)
+    index = NeighbourIndex(vectors)
+    distances, rows = index.search(queries, 3)
+    assert len(index.lists) == 77
+    assert (rows[:, 0] == np.arange(500)).mean() > 0.99
+    np.testing.assert_allclose(distances[0, 0], ((queries[0] - vectors[0]) ** 2).sum(), rtol=1e-2)
+
+
+def test_chains_of_pairs_are_one_group():
+    assert len(set(connected([(0, 1), (1, 4)], 5)[[0, 1, 4]])) == 1
+    assert len(set(connected([], 3))) == 3
+
+
+@pytest.mark.skipif(not (REAL_DATA / "sneakers").is_dir(), reason="no photographs at hand")
+def test_sneakers_have_relatives_and_few_pairs_besides():
+    pairs = pairs_of(REAL_DATA / "sneakers", 112)
+    assert ("233", "37") in pairs  # in train and in test, cropped otherwise
+    assert len(pairs) < 10
