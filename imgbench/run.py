@@ -256,8 +256,7 @@ class Run:
             return f"{kept}. hydra.run.dir=DIR, or --output DIR, puts the run elsewhere."
         return (
             f"Kept: {self.last.parent}. Make room, or let the run go on elsewhere: "
-            f"python -m imgbench.train --config-dir {shlex.quote(str(self.shown))} --config-name config "
-            f"ckpt_path={shlex.quote(str(self.last))} hydra.run.dir=DIR"
+            f"python -m imgbench.train --resume {shlex.quote(str(self.shown))} hydra.run.dir=DIR"
         )
 
     def split_rows(self, split: str) -> list[dict[str, str]]:
