@@ -19,14 +19,14 @@ from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.results import SELECTED_ON_TEST, measure, write_report, write_results
 from imgbench.experiment.audit import audit_of, related_to_training
 from imgbench.experiment.build import build_data
-from imgbench.inference.acceptance import keep_for_acceptance
+from imgbench.inference.acceptance import is_kept, keep_for_acceptance
 from imgbench.inference.labelled import images_of_folder, images_of_run, notes_on_seen
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Model, Predictor
 from imgbench.inspection.audit import Audit, brief
 from imgbench.inspection.findings import counted
 from imgbench.inspection.labels import suspects_of_predictions
-from imgbench.run import ACCEPTANCE_FILES, Run
+from imgbench.run import Run
 
 
 def write_grid(data: ImageFolderDataModule, run: Run, number: int = 20) -> None:
@@ -244,7 +244,7 @@ def evaluate(
 def _keep_missing(path: Path, model: Model, predictions: Predictions, data: ImageFolderDataModule) -> list[str]:
     """Writes what a run of an earlier imgbench lacks for `predict --max-error`; returns notes on that."""
     run = Run.open(path)
-    if path.is_file() or all((run.path / name).is_file() for name in ACCEPTANCE_FILES):
+    if path.is_file() or is_kept(run, model):
         return []
     try:
         train, _ = images_of_run(run, "train", model)

@@ -5,6 +5,7 @@ import os
 import shlex
 import zipfile
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 from torch import Tensor
@@ -22,6 +23,16 @@ VALIDATION, FEATURES = ACCEPTANCE_FILES
 MOST_TRAINING_IMAGES = 2000  # more of them hardly change a distribution of a few hundred features
 
 
+def has_features(model: Model) -> TypeGuard[TorchModel]:
+    """Whether it tells what is unlike the training images: an ONNX file has probabilities only."""
+    return isinstance(model, TorchModel) and model.has_features
+
+
+def is_kept(run: Run, model: Model) -> bool:
+    """Whether the run has all that `Acceptance.open` reads."""
+    return all((run.path / name).is_file() for name in (VALIDATION, *([FEATURES] if has_features(model) else [])))
+
+
 def keep_for_acceptance(
     folder: Path, model: Model, validation: Predictions, val: ImageFolderDataModule, train: ImageFolderDataModule
 ) -> None:
@@ -31,7 +42,7 @@ def keep_for_acceptance(
         validation: the predictions for the validation images of `val`.
     """
     write_atomically(folder / VALIDATION, validation.to_csv(), errors="surrogateescape")
-    if not (isinstance(model, TorchModel) and model.has_features):
+    if not has_features(model):
         return
     distribution = FeatureDistribution.of(_features(model, train, "train", MOST_TRAINING_IMAGES))
     distances = distribution.distances(_features(model, val, "val")).astype(np.float32)
@@ -87,9 +98,14 @@ class Acceptance:
         file = Path(path)
         if file.is_file() and file.resolve() not in (run.best.resolve(), (run.path / "model.onnx").resolve()):
             raise UserError(f"{option} is known of the epoch kept only, not of {file}. Name the run: {run.shown}")
-        validation = _read_validation(run, model, option)
+        if not is_kept(run, model):
+            raise UserError(
+                f"{option} takes what the run knows of its validation images, but {run.shown} has not kept it.\n"
+                f"{_renew(run)}"
+            )
+        validation = _read_validation(run, model)
         distribution, distances = None, np.zeros(len(validation.paths))
-        if isinstance(model, TorchModel) and model.has_features:
+        if has_features(model):
             distribution, distances = _read_features(run, len(validation.paths))
         selection = select(validation, distances, max_error)
         if selection.threshold is None:
@@ -100,10 +116,10 @@ class Acceptance:
         """uint8 (N, 3, image_size, image_size) -> (N, num_classes + 1): probabilities, and a distance."""
         if self.distribution is None:
             return np.pad(self.model(images), ((0, 0), (0, 1)))
-        assert isinstance(self.model, TorchModel)
+        assert has_features(self.model)
         probabilities, features = self.model.with_features(images)
         if features.shape[1] != len(self.distribution.mean):
-            raise UserError(f"{FEATURES} of the run is of another network. {_renew('RUN')}")
+            raise UserError(f"{FEATURES} of the run is damaged: it is of another network. Remove it.")
         return np.column_stack([probabilities, self.distribution.distances(features)])
 
     def doubt(self, row: np.ndarray) -> str | None:
@@ -144,35 +160,29 @@ def _hindrance(selection: Selection) -> str:
     )
 
 
-def _renew(run: str) -> str:
-    return (
-        f"While its images are still there, this writes it: python -m imgbench.evaluate {shlex.quote(run)} --split val"
-    )
+def _renew(run: Run) -> str:
+    place = shlex.quote(str(run.shown))
+    return f"Where its images are still there, this writes it: python -m imgbench.evaluate {place} --split val"
 
 
-def _read_validation(run: Run, model: Model, option: str) -> Predictions:
+def _read_validation(run: Run, model: Model) -> Predictions:
     path = run.path / VALIDATION
-    if not path.is_file():
-        raise UserError(
-            f"{option} takes what the run predicted for its validation images, but {run.shown} has no {VALIDATION}.\n"
-            f"{_renew(str(run.shown))}"
-        )
     try:
         found = Predictions.read_csv(path)
         if found.class_names != model.class_names or not len(found.paths):
             raise ValueError(f"it has {len(found.paths)} images of the classes {found.class_names}")
     except (ValueError, IndexError, StopIteration, OSError) as error:
-        raise UserError(f"{path} is damaged: {error}. {_renew(str(run.shown))}") from error
+        raise UserError(f"{path} is damaged: {error}.\nRemove it. {_renew(run)}") from error
     return found
 
 
 def _read_features(run: Run, images: int) -> tuple[FeatureDistribution, np.ndarray]:
     path = run.path / FEATURES
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             mean, precision, distances = (content[name] for name in ("mean", "precision", "distances"))
         if precision.shape != (len(mean), len(mean)) or distances.shape != (images,):
             raise ValueError(f"its shapes are {mean.shape}, {precision.shape}, {distances.shape}")
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is missing or damaged: {error}. {_renew(str(run.shown))}") from error
+        raise UserError(f"{path} is damaged: {error}.\nRemove it. {_renew(run)}") from error
     return FeatureDistribution(mean, precision), distances
