@@ -71,7 +71,7 @@ def conclude(run: Run, data: ImageFolderDataModule | None = None, announce: bool
     results = with_unrelated(run, results)
     metrics = write_results(run.path, title, results, selected_on_test)
     if not selected_on_test:
-        keep_for_acceptance(run.path, model, results["val"], data, data)
+        keep_for_acceptance(run.path, model, _independent(run, results["val"]), data, data)
     found = audit_of(run)
     shortcuts = describe_shortcuts(found, metrics) if found else None
     checks = [brief(found)] if found else []
@@ -241,6 +241,11 @@ def evaluate(
     return Evaluation(split, title, model.class_names, metrics, left_out, notes, points)
 
 
+def _independent(run: Run, validation: Predictions) -> Predictions:
+    """Without images that have a relative among the training images: of new ones they promise nothing."""
+    return validation.subset(~related_to_training(run, validation.paths))
+
+
 def _keep_missing(path: Path, model: Model, predictions: Predictions, data: ImageFolderDataModule) -> list[str]:
     """Writes what a run of an earlier imgbench lacks for `predict --max-error`; returns notes on that."""
     run = Run.open(path)
@@ -248,7 +253,7 @@ def _keep_missing(path: Path, model: Model, predictions: Predictions, data: Imag
         return []
     try:
         train, _ = images_of_run(run, "train", model)
-        keep_for_acceptance(run.path, model, predictions, data, train)
+        keep_for_acceptance(run.path, model, _independent(run, predictions), data, train)
     except (UserError, OSError) as error:
         return [f"nothing could be kept for predict --max-error: {error}"]
     return [f"kept in {run.shown} for predict --max-error"]

@@ -39,13 +39,14 @@ def keep_for_acceptance(
     """Writes `validation.csv` and, of a network that has features, `features.npz`.
 
     Args:
-        validation: the predictions for the validation images of `val`.
+        validation: the predictions for those validation images of `val` that are independent of the training images.
     """
     write_atomically(folder / VALIDATION, validation.to_csv(), errors="surrogateescape")
     if not has_features(model):
         return
     distribution = FeatureDistribution.of(_features(model, train, "train", MOST_TRAINING_IMAGES))
-    distances = distribution.distances(_features(model, val, "val")).astype(np.float32)
+    independent = np.isin([val.table.paths[row] for row in val.rows("val")], validation.paths)
+    distances = distribution.distances(_features(model, val, "val")[independent]).astype(np.float32)
     unfinished = folder / f".{os.getpid()}-{FEATURES}"
     try:
         np.savez(unfinished, mean=distribution.mean, precision=distribution.precision, distances=distances)
