@@ -68,6 +68,24 @@ def test_run_keeps_what_it_predicted_for_each_validation_image(finished):
         assert len(content["mean"]) == load_classifier(finished.best).model.num_features
 
 
+@pytest.mark.parametrize("own", [0, 4])
+def test_validation_images_with_a_relative_in_training_promise_nothing(own, make_folder, train_run, tmp_path):
+    root = tmp_path / "photos"
+    for split, cats, dogs in (("train", 16, 21), ("val", own, own), ("test", 6, 7)):
+        make_folder(root / split, {"cat": cats, "dog": dogs})
+    for name, number in (("cat", 5), ("dog", 3)):
+        for i in range(number):
+            shutil.copy(root / "train" / name / f"{i + 7}.png", root / "val" / name / f"copy {name} {i}.png")
+    run = train_run(root, tmp_path / "run")
+    kept = Predictions.read_csv(run.path / "validation.csv")
+    assert sorted(kept.paths) == [f"val/{name}/{i}.png" for name in ("cat", "dog") for i in range(own)]
+    with np.load(run.path / "features.npz") as content:
+        assert len(content["distances"]) == 2 * own
+    reason = "8 independent validation images promise" if own else "every validation image has a relative"
+    with pytest.raises(UserError, match=reason):
+        predict.predict(run.path, [root / "test"], max_error=0.1)
+
+
 def test_images_like_those_of_training_are_accepted_and_others_are_unsure(finished, foreign, run_predict):
     out = run_predict(finished.path, photos_of(finished), foreign, "--max-error", "0.05")
     unsure = [line for line in out.splitlines() if "  unsure: " in line]

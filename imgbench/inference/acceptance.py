@@ -105,6 +105,11 @@ class Acceptance:
                 f"{_renew(run)}"
             )
         validation = _read_validation(run, model)
+        if not validation.paths:
+            raise UserError(
+                f"{option} cannot be promised for {run.shown}: every validation image has a relative among the "
+                "training images.\nDivide the images otherwise: data.split.group=auto keeps relatives together."
+            )
         distribution, distances = None, np.zeros(len(validation.paths))
         if has_features(model):
             distribution, distances = _read_features(run, len(validation.paths))
@@ -170,8 +175,8 @@ def _read_validation(run: Run, model: Model) -> Predictions:
     path = run.path / VALIDATION
     try:
         found = Predictions.read_csv(path)
-        if found.class_names != model.class_names or not len(found.paths):
-            raise ValueError(f"it has {len(found.paths)} images of the classes {found.class_names}")
+        if found.class_names != model.class_names:
+            raise ValueError(f"its classes are {found.class_names}")
     except (ValueError, IndexError, StopIteration, OSError) as error:
         raise UserError(f"{path} is damaged: {error}.\nRemove it. {_renew(run)}") from error
     return found
