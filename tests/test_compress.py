@@ -22,8 +22,8 @@ from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier
 
 FILES = {"config.yaml", "run.json", "split.csv", "audit.json", "summary.txt", "metrics.csv", "metrics.json",
-         "predictions.csv", "validation.csv", "features.npz", "checkpoints", "samples.png", "curves.png", "confusion.png",
-         "reliability.png", "report.html"}  # fmt: skip
+         "predictions.csv", "validation.csv", "features.npz", "checkpoints", "samples.png", "curves.png",
+         "confusion.png", "reliability.png", "report.html"}  # fmt: skip
 
 
 @pytest.fixture
