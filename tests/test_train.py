@@ -23,7 +23,7 @@ from imgbench.training.callbacks import COLUMNS
 from imgbench.training.checkpoint import load_classifier
 
 FILES = {"config.yaml", "run.json", "split.csv", "audit.json", "summary.txt", "metrics.csv", "metrics.json",
-         "predictions.csv",
+         "predictions.csv", "validation.csv", "features.npz",
          "checkpoints", "samples.png", "curves.png", "confusion.png", "reliability.png", "report.html"}  # fmt: skip
 
 
