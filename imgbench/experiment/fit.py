@@ -28,7 +28,9 @@ from imgbench.experiment.build import (
     plain,
 )
 from imgbench.experiment.compose import explain, storable
+from imgbench.experiment.head import fit_head
 from imgbench.experiment.outcome import conclude, write_grid
+from imgbench.models.backbone import PooledFeatures
 from imgbench.models.summary import model_table
 from imgbench.run import Run, first_process, write_atomically
 from imgbench.training import fast
@@ -73,12 +75,15 @@ def run_experiment(
     with _quiet_libraries():
         experiment = resolve(config, data)
         classifier = begin(run, experiment)
-        trainer, interrupted = fit(run, experiment, classifier, callbacks)
-        if trainer.is_global_zero:
+        if isinstance(classifier.model, PooledFeatures):
+            score, interrupted, first = fit_head(run, classifier, experiment.data), False, first_process()
+        else:
+            trainer, interrupted = fit(run, experiment, classifier, callbacks)
+            score, first = getattr(trainer.checkpoint_callback, "best_model_score", None), trainer.is_global_zero
+        if first:
             conclude(run, experiment.data, announce)
     if interrupted:
         raise KeyboardInterrupt
-    score = getattr(trainer.checkpoint_callback, "best_model_score", None)
     return None if score is None else float(score)
 
 

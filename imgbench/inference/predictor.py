@@ -55,6 +55,17 @@ class TorchModel:
     def __call__(self, images: Tensor) -> np.ndarray:
         return self.classifier(images.to(self.device)).float().softmax(1).cpu().numpy()
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether nothing but the last layer was learnt, so that its inputs are the same in every run."""
+        return bool(getattr(self.classifier.model, "is_frozen", False))
+
+    @torch.inference_mode()
+    def classify(self, features: np.ndarray) -> np.ndarray:
+        """The inputs of the last layer (N, D) -> probabilities (N, num_classes)."""
+        last = self.classifier.model.get_classifier()
+        return last(torch.from_numpy(features).to(self.device)).softmax(1).cpu().numpy()
+
 
 class Predictor:
     """Preprocesses and classifies images exactly as the model was evaluated."""
