@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -64,8 +65,20 @@ PICTURES = {
 }
 
 
-def write_report(folder: Path, title: str, metrics: dict[str, Number], selected_on_test: bool) -> None:
-    """`report.html`: the numbers, the pictures and the model of a run in one self-contained page."""
+def write_report(
+    folder: Path,
+    title: str,
+    metrics: dict[str, Number],
+    selected_on_test: bool,
+    weights: str | None = None,
+    notes: Sequence[str] = (),
+) -> None:
+    """`report.html`: the numbers, the pictures and the model of a run in one self-contained page.
+
+    Args:
+        weights: what it started from, and the licence of that.
+        notes: further ones.
+    """
     templates = Environment(loader=PackageLoader("imgbench.evaluation"), autoescape=True, undefined=StrictUndefined)
     templates.filters["describe"] = describe
     overall = {name: number for name, number in metrics.items() if name.count("/") == 1}
@@ -73,7 +86,8 @@ def write_report(folder: Path, title: str, metrics: dict[str, Number], selected_
     summary = folder / "summary.txt"
     page = templates.get_template("report.html.jinja").render(
         title=title,
-        notes=[SELECTED_ON_TEST] if selected_on_test else [],
+        notes=[*([SELECTED_ON_TEST] if selected_on_test else []), *notes],
+        weights=weights,
         overall=overall,
         by_class={name: number for name, number in metrics.items() if name not in overall},
         pictures={

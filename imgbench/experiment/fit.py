@@ -32,6 +32,7 @@ from imgbench.experiment.head import fit_head
 from imgbench.experiment.outcome import conclude, write_grid
 from imgbench.models.backbone import PooledFeatures
 from imgbench.models.summary import model_table
+from imgbench.models.weights import facts_of_weights
 from imgbench.run import Run, first_process, write_atomically
 from imgbench.training import fast
 from imgbench.training.callbacks import progress_bar, run_of_checkpoint
@@ -126,6 +127,8 @@ def begin(run: Run, experiment: Experiment) -> ImageClassifier:
         provenance=provenance,
         widths=kept_widths(config, experiment.start),
     )
+    if config.model.get("pretrained"):
+        classifier.hparams["provenance"]["weights"] = facts_of_weights(plain(config.model), classifier.model)
     if experiment.start:
         take_weights(classifier, experiment.start)
     check_monitor(config.monitor, config.mode, classifier)
@@ -142,7 +145,7 @@ def begin(run: Run, experiment: Experiment) -> ImageClassifier:
         )
         size = data.preprocessing.image_size
         write_atomically(run.path / "summary.txt", model_table(classifier.model, size))
-        write_grid(data, run)
+        write_grid(data, run, augmented=not isinstance(classifier.model, PooledFeatures))
     fast.prepare(classifier, settings)
     return classifier
 

@@ -4,7 +4,8 @@ import csv
 import io
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from imgbench.training.checkpoint import AtomicCheckpointIO
 from imgbench.training.classifier import ImageClassifier
 
 # Inverse strengths of the regularisation, times the number of features, of which cross-validation takes one.
-STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 AT_MOST = 3_000  # images by which the strength is chosen
 ABSENT = -30.0  # logit of a class that no image to learn from has
 
@@ -43,7 +44,8 @@ def fit_head(run: Run, classifier: ImageClassifier, data: ImageFolderDataModule)
     codes = group_codes([data.table.groups[row] for row in splits["train"]])
     importance = classifier.hparams["class_weights"]
     weight, bias = solve(features["train"], labels["train"], codes, len(data.class_names), importance)
-    last = classifier.model.get_classifier()
+    network: Any = classifier.model
+    last = network.get_classifier()
     with torch.no_grad():
         last.weight.copy_(weight)
         last.bias.copy_(bias)
@@ -81,49 +83,61 @@ def solve(
     with warnings.catch_warnings(), threadpool_limits(1):  # small problems: threads would wait for each other
         warnings.simplefilter("ignore")  # of folds without a rare class, and of last digits that do not matter
         sampled = draw_groups(codes, AT_MOST)
-        losses = np.zeros(len(STRENGTHS))
-        for train, held_out in folds(labels[sampled], codes[sampled], num_classes):
-            layers = _regress(features[sampled[train]], labels[sampled[train]], STRENGTHS, num_classes, class_weights)
-            images, targets = (torch.from_numpy(values[sampled[held_out]]) for values in (features, labels))
-            for index, (weight, bias) in enumerate(layers):
-                losses[index] += float(F.cross_entropy(images @ weight.T + bias, targets, reduction="sum"))
-        best = int(losses.argmin()) if losses.any() else len(STRENGTHS) // 2
-        [layer] = _regress(features, labels, STRENGTHS[best : best + 1], num_classes, class_weights)
-    return layer
+        divisions = [
+            (sampled[train], sampled[held_out])
+            for train, held_out in folds(labels[sampled], codes[sampled], num_classes)
+        ]
+
+        def loss(strength: float) -> float:
+            total = 0.0
+            for train, held_out in divisions:
+                weight, bias = _regress(features[train], labels[train], strength, num_classes, class_weights)
+                logits = torch.from_numpy(features[held_out]) @ weight.T + bias
+                total += float(F.cross_entropy(logits, torch.from_numpy(labels[held_out]), reduction="sum"))
+            return total / len(sampled)
+
+        strength = lowest(loss, STRENGTHS) if divisions else STRENGTHS[len(STRENGTHS) // 2]
+        return _regress(features, labels, strength, num_classes, class_weights)
+
+
+def lowest(function: Callable[[float], float], candidates: Sequence[float]) -> float:
+    """The candidate of the lowest value, if values fall towards it from both sides: found without computing all."""
+    known: dict[int, float] = {}
+
+    def value(index: int) -> float:
+        if index not in known:
+            known[index] = function(candidates[index]) if 0 <= index < len(candidates) else float("inf")
+        return known[index]
+
+    best = len(candidates) // 2
+    while (near := min((best - 1, best + 1), key=value)) != best and value(near) < value(best):
+        best = near
+    return candidates[best]
 
 
 def _regress(
-    features: np.ndarray,
-    labels: np.ndarray,
-    strengths: Sequence[float],
-    num_classes: int,
-    class_weights: list[float] | None,
-) -> list[tuple[Tensor, Tensor]]:
-    """Weight and bias by each strength, for features as they are: the standardisation is folded in."""
+    features: np.ndarray, labels: np.ndarray, strength: float, num_classes: int, class_weights: list[float] | None
+) -> tuple[Tensor, Tensor]:
+    """Weight and bias for features as they are: the standardisation is folded in."""
     from sklearn.linear_model import LogisticRegression  # takes a second to import
 
-    mean, std = features.mean(0), features.std(0)
-    # A feature that is nearly constant here would count without bound in an image where it is not.
-    scale = np.maximum(std, 0.01 * std.mean()) + 1e-12
-    scaled = (features - mean) / scale
+    mean, std = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
+    scale = np.where(std > 1e-6 * np.abs(mean), std, 1.0)  # a constant feature gets no weight
+    scaled = ((features - mean) / scale).astype(np.float32)
     known = np.unique(labels)
     importance = None if class_weights is None else np.asarray(class_weights)[labels]
-    layers = []
-    for strength in strengths:
-        weight = np.zeros((num_classes, features.shape[1]))
-        bias = np.full(num_classes, ABSENT)
-        if len(known) == 1:
-            bias[known] = 0
-        else:
-            model = LogisticRegression(C=strength / features.shape[1], max_iter=300, tol=1e-3)
-            model.fit(scaled, labels, importance)
-            found, offset = model.coef_, model.intercept_
-            if len(known) == 2:  # the logit of the second class, halved between the two
-                found, offset = np.concatenate([-found, found]) / 2, np.concatenate([-offset, offset]) / 2
-            weight[known] = found / scale
-            bias[known] = offset - weight[known] @ mean
-        layers.append((torch.from_numpy(weight).float(), torch.from_numpy(bias).float()))
-    return layers
+    weight, bias = np.zeros((num_classes, features.shape[1])), np.full(num_classes, ABSENT)
+    if len(known) == 1:
+        bias[known] = 0
+    else:
+        model = LogisticRegression(C=strength / features.shape[1], max_iter=300, tol=1e-3)
+        model.fit(scaled, labels, importance)
+        found, offset = model.coef_, model.intercept_
+        if len(known) == 2:  # the logit of the second class, halved between the two
+            found, offset = np.concatenate([-found, found]) / 2, np.concatenate([-offset, offset]) / 2
+        weight[known] = found / scale
+        bias[known] = offset - weight[known] @ mean
+    return torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
 
 
 def _write_row(run: Run, metrics: dict[str, float], seconds: float, images: int) -> None:

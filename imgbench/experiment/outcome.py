@@ -21,15 +21,20 @@ from imgbench.experiment.build import build_data
 from imgbench.inference.labelled import images_of_folder, images_of_run
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Model, Predictor
+from imgbench.models.weights import described_weights
 from imgbench.run import Run
 
 
-def write_grid(data: ImageFolderDataModule, run: Run, number: int = 20) -> None:
-    """`samples.png`: training images as the network sees them, augmented, but before normalisation."""
+def write_grid(data: ImageFolderDataModule, run: Run, number: int = 20, augmented: bool = True) -> None:
+    """`samples.png`: training images as the network sees them, augmented if it does, but before normalisation."""
     train = data.dataset("train")
     order = np.random.default_rng(data.seed).permutation(len(train))[:number]
     with torch.random.fork_rng():  # drawing a picture must not change what is trained
-        images, targets = data.augment_batch(*train.__getitems__(order.tolist()))
+        images, targets = train.__getitems__(order.tolist())
+        if augmented:
+            images, targets = data.augment_batch(images, targets)
+        else:
+            images = data.preprocessing.center_crop(images).float() / 255
     if targets.dim() == 2:  # mixed images have several classes
         names = [" + ".join(data.class_names[i] for i in row.nonzero().flatten()) for row in targets]
     else:
@@ -63,12 +68,17 @@ def conclude(run: Run, data: ImageFolderDataModule | None = None, announce: bool
     splits = ("test",) if selected_on_test else ("test", "val")
     results = {split: predict_split(model, data, split) for split in splits}
     metrics = write_results(run.path, title, results, selected_on_test)
-    write_report(run.path, title, metrics, selected_on_test)
+    weights, warnings = described_weights(model.provenance)
+    write_report(run.path, title, metrics, selected_on_test, weights, warnings)
     if not announce:
         return
     print(f"\nRun directory  {run.shown}\nTest accuracy  {describe_accuracy(metrics, 'test')}")
     if selected_on_test:
         print(f"Note           {SELECTED_ON_TEST}")
+    if weights:
+        print(f"Weights        {weights}")
+    for warning in warnings:
+        print(f"Note           {warning}")
     place = shlex.quote(str(run.shown))
     print(f"Next           python -m imgbench.evaluate {place}")
     print(f"               python -m imgbench.predict {place} IMAGE...")

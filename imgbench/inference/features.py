@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,9 +58,9 @@ def _key(classifier: ImageClassifier) -> str:
     found = hashlib.blake2b(digest_size=16)
     facts = (FORMAT, classifier.hparams["preprocessing"], classifier.hparams["model"]["_target_"])
     found.update(json.dumps(facts).encode())
-    last = classifier.model.get_classifier()
-    learnt = {id(parameter) for parameter in last.parameters()}
-    for name, value in classifier.model.state_dict(keep_vars=True).items():
+    network: Any = classifier.model
+    learnt = {id(parameter) for parameter in network.get_classifier().parameters()}
+    for name, value in network.state_dict(keep_vars=True).items():
         if id(value) not in learnt:
             found.update(name.encode())
             found.update(value.detach().cpu().contiguous().numpy().tobytes())
@@ -70,7 +71,7 @@ def _read(file: Path) -> dict[bytes, np.ndarray]:
     if not file.is_file():
         return {}
     try:
-        with np.load(file) as content:
+        with file.open("rb") as stream, np.load(stream) as content:
             digests, features = content["digests"], content["features"]
         return {digest.tobytes(): values for digest, values in zip(digests, features, strict=True)}
     except Exception as error:  # zip, numpy and the disk have each their own
@@ -102,7 +103,7 @@ class _Features(Deployed):
 
 def embedded(classifier: ImageClassifier, images: Tensor) -> Tensor:
     """The inputs of the last layer, (N, D), of uint8 images (N, 3, image_size, image_size)."""
-    model = classifier.model
+    model: Any = classifier.model
     return model.forward_head(model.forward_features(classifier.normalized(images)), pre_logits=True)
 
 

@@ -63,8 +63,8 @@ class TorchModel:
     @torch.inference_mode()
     def classify(self, features: np.ndarray) -> np.ndarray:
         """The inputs of the last layer (N, D) -> probabilities (N, num_classes)."""
-        last = self.classifier.model.get_classifier()
-        return last(torch.from_numpy(features).to(self.device)).softmax(1).cpu().numpy()
+        network: Any = self.classifier.model
+        return network.get_classifier()(torch.from_numpy(features).to(self.device)).softmax(1).cpu().numpy()
 
 
 class Predictor:

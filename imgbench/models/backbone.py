@@ -18,7 +18,8 @@ def timm_classifier(
     pretrained: bool = False,
     weights: str = "hub",
     freeze_backbone: bool = False,
-) -> nn.Module:
+    in_chans: int = 3,
+) -> Any:
     """timm's network `name` for `num_classes` classes; timm's networks speak timm's language themselves.
 
     Args:
@@ -28,6 +29,7 @@ def timm_classifier(
             HF_ENDPOINT names), `package` (of the Python Package Index), or the path of a safetensors file or a state
             dict.
         freeze_backbone: train the new last layer only.
+        in_chans: three; images are shown as red, green and blue, grey ones with three equal channels.
 
     Raises:
         UserError: timm has no such network, the weights cannot be had or are those of another, or the network takes no
@@ -35,13 +37,17 @@ def timm_classifier(
     """
     import timm  # takes seconds
 
+    if in_chans != 3:
+        raise UserError(
+            f"model.in_chans={in_chans}, but images are shown as red, green and blue, grey ones too: leave it at 3."
+        )
     cfg = _config(name)
     overlay: dict[str, Any] = PACKAGES[name][2] if weights == "package" and name in PACKAGES else {}
     options: dict[str, Any] = {"in_chans": 3, "pretrained_cfg_overlay": overlay}
     if cfg.fixed_input_size and image_size:
         options["img_size"] = image_size
     _refuse_size(name, cfg, image_size)
-    model = _with_weights(name, weights, cfg, options) if pretrained else timm.create_model(name, **options)
+    model: Any = _with_weights(name, weights, cfg, options) if pretrained else timm.create_model(name, **options)
     if freeze_backbone:
         model.requires_grad_(False)
     model.reset_classifier(num_classes)
@@ -63,9 +69,9 @@ def _config(name: str) -> Any:
     tags = {known.partition(".")[2] for known in timm.list_pretrained(f"{plain}.*")} if timm.is_model(plain) else set()
     if not timm.is_model(plain) or (tag and tag not in tags):
         known = [f"{plain}.{tag}" for tag in sorted(tags)] if tags else timm.list_models()
-        near = difflib.get_close_matches(name, known, n=5, cutoff=0.5) or difflib.get_close_matches(plain, known, 5, 0)
+        near = [other for other in known if other.startswith(name)] + difflib.get_close_matches(name, known, 5, 0.4)
         raise UserError(
-            f"model.name={name!r} is no network of timm; the nearest names are {', '.join(near)}.\nAll names: "
+            f"model.name={name!r} is no network of timm; the nearest names are {', '.join(near[:5])}.\nAll names: "
             'python -c "import timm; print(*timm.list_models())"'
         )
     cfg: Any = timm.get_pretrained_cfg(name)
@@ -142,11 +148,12 @@ class PooledFeatures(nn.Module):
 
     Args:
         backbone: a network of timm.
+        image_size: that the backbone was built for.
     """
 
     is_frozen = True
 
-    def __init__(self, backbone: Any, num_classes: int) -> None:
+    def __init__(self, backbone: Any, num_classes: int, image_size: int | None = None) -> None:
         super().__init__()
         backbone.reset_classifier(0)
         self.backbone = backbone.requires_grad_(False).eval()
@@ -155,15 +162,12 @@ class PooledFeatures(nn.Module):
         self._channels_last = getattr(backbone, "output_fmt", None) == "NHWC"
         for name in blocks(backbone):
             backbone.get_submodule(name).register_forward_hook(_collect)
-        self.num_features = self._count()
+        self.num_features = self._count(image_size or self.pretrained_cfg["input_size"][-1])
         self.classifier = nn.Linear(self.num_features, num_classes)
 
-    def _count(self) -> int:
+    def _count(self, size: int) -> int:
         on_meta = {name: torch.empty_like(value, device="meta") for name, value in self.state_dict().items()}
-        images = torch.empty(2, *self.pretrained_cfg["input_size"], device="meta")  # shapes without arithmetic
-        size = getattr(getattr(self.backbone, "patch_embed", None), "img_size", None)  # of one built for another size
-        if size is not None:
-            images = images.new_empty(2, 3, *size)
+        images = torch.empty(2, 3, size, size, device="meta")  # shapes without arithmetic
         return torch.func.functional_call(self, on_meta, images, {"classify": False}).shape[1]
 
     @property
@@ -221,7 +225,13 @@ def blocks(backbone: nn.Module) -> list[str]:
 
 
 def pooled_features(
-    name: str, num_classes: int, image_size: int | None = None, pretrained: bool = False, weights: str = "hub"
+    name: str,
+    num_classes: int,
+    image_size: int | None = None,
+    pretrained: bool = False,
+    weights: str = "hub",
+    in_chans: int = 3,
 ) -> PooledFeatures:
     """`PooledFeatures` of timm's network `name`; arguments and errors are those of `timm_classifier`."""
-    return PooledFeatures(timm_classifier(name, 1, image_size, pretrained, weights), num_classes)
+    backbone = timm_classifier(name, 1, image_size, pretrained, weights, in_chans=in_chans)
+    return PooledFeatures(backbone, num_classes, image_size)

@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import pickle
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,7 +115,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
             content: Any = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of formats that no file of weights has
+                content = torch.load(path, map_location="cpu", weights_only=True)
             content = next((content[key] for key in ("state_dict", "model") if key in content), content)
         weights = {name.removeprefix("module."): value for name, value in content.items()}
     except pickle.UnpicklingError as error:
@@ -129,6 +132,40 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         raise UserError(f"The weights {path} are no state dict: expected tensors by their names.")
     return weights
+
+
+# Parts of the names of licences that allow research, or other uses without gain, only.
+NOT_COMMERCIAL = ("-nc", "noncommercial", "non-commercial", "amlr", "seer-license", "SWAG")
+
+
+def facts_of_weights(model: dict[str, Any], network: Any) -> dict[str, str]:
+    """What a run notes of the weights that it started from: whose they are, from where, and their licence.
+
+    Args:
+        model: the configuration that `network` was built by.
+    """
+    source = str(model.get("weights") or "torchvision")
+    license = (getattr(network, "pretrained_cfg", None) or {}).get("license")
+    known = source in ("hub", "package", "torchvision")
+    return {
+        "network": str(model.get("name", "")),
+        "source": PACKAGES[model["name"]][0] if source == "package" else source,
+        "license": str(license or "unknown") if known else "unknown",
+    }
+
+
+def described_weights(provenance: dict[str, Any]) -> tuple[str | None, list[str]]:
+    """A line on the weights that a model started from, and warnings; neither where it started from none."""
+    facts = provenance.get("weights")
+    if not isinstance(facts, dict):
+        return None, []
+    network, source, license = (str(facts.get(name, "unknown")) for name in ("network", "source", "license"))
+    line = f"{network} from {source}, licence: {license}"
+    if any(part in license for part in NOT_COMMERCIAL):
+        return line, [f"the weights that it started from are not for commercial use (licence: {license})"]
+    if license in ("unknown", "other"):
+        return line, ["the licence of the weights that it started from is unknown: find out before you pass it on"]
+    return line, []
 
 
 def fit_names(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -146,6 +183,8 @@ def describe_difference(weights: dict[str, Tensor], expected: dict[str, Tensor])
     """In what the weights are not those of a network, for an error message."""
     for name, value in expected.items():
         if name in weights and weights[name].shape != value.shape:
+            if value.dim() == 4 and value.shape[1] == 3 and weights[name].dim() == 4:
+                return f"they are for images of {weights[name].shape[1]} channels, but imgbench shows three"
             found, wanted = (f"{tuple(tensor.shape)}" for tensor in (weights[name], value))
             return f"{name} has the shape {found}, not {wanted}"
     missing, further = ([name for name in one if name not in other] for one, other in (
