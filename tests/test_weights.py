@@ -1,7 +1,12 @@
 """Weights of networks of timm: where they come from, what is refused, and what is said of their licence."""
 
+import os
 import pickle
+import subprocess
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import timm
@@ -159,3 +164,49 @@ def test_licence_of_a_file_is_not_taken_from_the_name_of_the_network(state, tmp_
 
 def test_model_without_pretrained_weights_says_nothing():
     assert described_weights({"data": "folder"}) == (None, [])
+
+
+class Mirror(BaseHTTPRequestHandler):
+    """What a hub answers for one file of one repository, `content`."""
+
+    content = b""
+
+    def do_HEAD(self):
+        known = self.path == f"/timm/{SMALL}.lamb_in1k/resolve/main/model.safetensors"
+        self.send_response(200 if known else 404)
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.send_header("ETag", '"1"')
+        self.send_header("Content-Length", str(len(self.content) if known else 0))
+        self.end_headers()
+
+    def do_GET(self):
+        self.do_HEAD()
+        self.wfile.write(self.content)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_weights_come_from_a_mirror_of_the_hub_and_then_from_the_cache(state, tmp_path):
+    save_file(state, tmp_path / "weights.safetensors")
+    Mirror.content = (tmp_path / "weights.safetensors").read_bytes()
+    script = f"""
+from imgbench.models.backbone import timm_classifier
+model = timm_classifier("{SMALL}.lamb_in1k", 2, pretrained=True)
+print(float(model.conv_stem.weight.sum()))
+"""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
+    Thread(target=server.serve_forever).start()
+    # Read when the hub's library is imported, so that another process it has to be.
+    place = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path), "no_proxy": "127.0.0.1"}
+    try:
+        line = [sys.executable, "-c", script]
+        first = subprocess.run(line, env={**os.environ, **place}, capture_output=True, text=True, check=False)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert first.returncode == 0, first.stderr
+    second = subprocess.run(line, env={**os.environ, **place}, capture_output=True, text=True, check=True)
+    assert (
+        float(first.stdout) == float(second.stdout) == pytest.approx(float(state["conv_stem.weight"].sum()), abs=1e-4)
+    )

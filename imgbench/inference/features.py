@@ -37,7 +37,7 @@ def image_features(classifier: ImageClassifier, data: ImageFolderDataModule, row
     """(len(rows), D) float32: the inputs of the classifier's last layer for these rows of the table.
 
     Only for classifiers in which nothing but the last layer learns. Those of an image are known again by the content of
-    its file, the weights and the preprocessing, wherever the file lies.
+    its file, the weights and the preprocessing, wherever below the table's root the file lies.
     """
     table = data.table
     folder = cache_dir() / "features" / _key(classifier)
