@@ -22,7 +22,8 @@ MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 
 def model_config(*overrides):
     words = [*overrides, "data.num_classes=3"] if "data=potato" in overrides else overrides
-    return plain(compose(list(words)).model)
+    model = plain(compose(list(words)).model)
+    return {**model, "pretrained": False} if "pretrained" in model else model  # nothing is fetched
 
 
 def number_of_parameters(config):
@@ -46,7 +47,9 @@ def test_every_model_config_has_finite_gradients(name):
     with torch.device("meta" if large else "cpu"):
         model = build_model(config)
         model(torch.rand(2, 3, 32, 32)).logsumexp(1).sum().backward()
-    for parameter_name, parameter in model.named_parameters():
+    learning = [(key, parameter) for key, parameter in model.named_parameters() if parameter.requires_grad]
+    assert learning
+    for parameter_name, parameter in learning:
         assert parameter.grad is not None, parameter_name
         assert large or parameter.grad.isfinite().all(), parameter_name
 

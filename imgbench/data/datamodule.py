@@ -15,6 +15,8 @@ from imgbench.data.table import FindRelatives, ImageTable, read_table
 from imgbench.errors import UserError
 from imgbench.preprocessing import STATISTICS, Preprocessing
 
+CHANNELS = {"mean": 3, "std": 3}
+
 
 class ImageFolderDataModule(L.LightningDataModule):
     """Reads `root/<class>/*` or `root/<split>/<class>/*`, divides it, and hands out uint8 batches.
@@ -25,7 +27,8 @@ class ImageFolderDataModule(L.LightningDataModule):
     Args:
         image_size: side of the square the network sees, in pixels.
         short_side: resize the short side to this and crop the centre, instead of stretching; None stretches.
-        normalize: `unit` (0 to 1), `imagenet`, or `train` (statistics of the training images).
+        normalize: `unit` (0 to 1), `imagenet`, `train` (statistics of the training images), or the lists `mean` and
+            `std` of the channels.
         num_classes: stated, it must agree with what is found.
         find_relatives: names the group of each image where `split.group` is `auto`.
         cache: see `imgbench.data.cache.decode_images`.
@@ -40,7 +43,7 @@ class ImageFolderDataModule(L.LightningDataModule):
         augment: nn.Module,
         image_size: int = 224,
         short_side: int | None = None,
-        normalize: str = "imagenet",
+        normalize: str | dict[str, list[float]] = "imagenet",
         split: dict[str, Any] | None = None,
         batch_size: int = 32,
         num_classes: int | None = None,
@@ -49,8 +52,10 @@ class ImageFolderDataModule(L.LightningDataModule):
         find_relatives: FindRelatives = lambda table: table.paths,
     ) -> None:
         super().__init__()
-        if normalize not in (*STATISTICS, "train"):
+        if isinstance(normalize, str) and normalize not in (*STATISTICS, "train"):
             raise UserError(f"data.normalize={normalize!r}, but it is one of {', '.join([*STATISTICS, 'train'])}.")
+        if not isinstance(normalize, str) and {name: len(numbers) for name, numbers in normalize.items()} != CHANNELS:
+            raise UserError(f"data.normalize={normalize}, but it has three numbers for mean and three for std.")
         if short_side is not None and short_side < image_size:
             raise UserError(f"data.short_side={short_side} is smaller than data.image_size={image_size}.")
         self.root, self.augment, self.normalize, self.cache = root, augment, normalize, cache
@@ -85,6 +90,8 @@ class ImageFolderDataModule(L.LightningDataModule):
             self.preprocessing = replace(self.preprocessing, **self._statistics())
 
     def _statistics(self) -> dict[str, tuple[float, ...]]:
+        if isinstance(self.normalize, dict):
+            return {name: tuple(numbers) for name, numbers in self.normalize.items()}
         if self.normalize in STATISTICS:
             mean, std = STATISTICS[self.normalize]
             return {"mean": mean, "std": std}

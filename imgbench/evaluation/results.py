@@ -66,12 +66,20 @@ PICTURES = {
 
 
 def write_report(
-    folder: Path, title: str, metrics: dict[str, Number], selected_on_test: bool, checks: Sequence[str] = ()
+    folder: Path,
+    title: str,
+    metrics: dict[str, Number],
+    selected_on_test: bool,
+    checks: Sequence[str] = (),
+    weights: str | None = None,
+    notes: Sequence[str] = (),
 ) -> None:
     """`report.html`: the numbers, the pictures and the model of a run in one self-contained page.
 
     Args:
         checks: what else is to be known of the images, in sentences.
+        weights: what it started from, and the licence of that.
+        notes: further ones.
     """
     templates = Environment(loader=PackageLoader("imgbench.evaluation"), autoescape=True, undefined=StrictUndefined)
     templates.filters["describe"] = describe
@@ -81,7 +89,8 @@ def write_report(
     page = templates.get_template("report.html.jinja").render(
         title=title,
         checks=checks,
-        notes=[SELECTED_ON_TEST] if selected_on_test else [],
+        notes=[*([SELECTED_ON_TEST] if selected_on_test else []), *notes],
+        weights=weights,
         overall=overall,
         by_class={name: number for name, number in metrics.items() if name not in overall},
         pictures={

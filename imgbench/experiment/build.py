@@ -14,6 +14,7 @@ from hydra.utils import get_object, instantiate
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
@@ -147,6 +148,7 @@ def build_data(config: DictConfig) -> ImageFolderDataModule:
     """
     if OmegaConf.is_missing(config.data, "root"):
         raise UserError("data.root is not set. Point it at your photographs: data=folder data.root=/my/photos")
+    follow_backbone(config)
     settings = plain(config.data)
     settings.pop("audit", None)  # says what comes before training, not what the images are
     augment = create(config.augment)
@@ -203,11 +205,36 @@ def apply_defaults(config: DictConfig, images: int) -> None:
         config.optimizer.lr = default_learning_rate(_will_normalise(config), bool(config.model.get("pretrained")))
 
 
-def _will_normalise(config: DictConfig) -> bool:
-    model = plain(config.model)
+def follow_backbone(config: DictConfig) -> None:
+    """Fills in how the images are to be prepared for a pretrained network, where the configuration leaves it open.
+
+    Raises:
+        UserError: the network does not say.
+    """
+    data = config.data
+    if data.get("image_size") is not None and data.get("normalize", "") is not None:
+        return
+    outline = _outline(config)
+    expected: dict[str, Any] = getattr(outline, "pretrained_cfg", None) or {}
+    if data.get("image_size") is None:
+        data.image_size = (expected.get("input_size") or [None])[-1]
+    if data.image_size is None:
+        raise UserError("data.image_size=null, but the model does not say what size it expects. Set data.image_size=N.")
+    if data.get("normalize", "") is None:
+        statistics = {name: [float(number) for number in expected.get(name, ())] for name in ("mean", "std")}
+        data.normalize = statistics if all(statistics.values()) else "imagenet"
+
+
+def _outline(config: DictConfig) -> nn.Module:
+    """The configured model without numbers, which takes no memory, and no weights that would have to be fetched."""
+    model = {**plain(config.model), "num_classes": plain(config.model).get("num_classes") or 2}
     trust_target(model["_target_"])
-    with torch.device("meta"):  # shapes without memory, and without weights that would have to be fetched
-        return normalises_batches(build_model({**model, "pretrained": False} if "pretrained" in model else model))
+    with torch.device("meta"):
+        return build_model({**model, "pretrained": False} if "pretrained" in model else model)
+
+
+def _will_normalise(config: DictConfig) -> bool:
+    return normalises_batches(_outline(config))
 
 
 def model_summary(config: DictConfig) -> str:
@@ -221,6 +248,7 @@ def model_summary(config: DictConfig) -> str:
             build_data(config)
         except UserError as error:
             raise UserError(f"{error}\nOr state data.num_classes=N, and no data is needed.") from error
+    follow_backbone(config)
     return model_table(build_model(plain(config.model)), int(config.data.image_size))
 
 

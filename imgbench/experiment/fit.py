@@ -30,9 +30,12 @@ from imgbench.experiment.build import (
     plain,
 )
 from imgbench.experiment.compose import explain, storable
+from imgbench.experiment.head import fit_head
 from imgbench.experiment.outcome import conclude, write_grid
 from imgbench.inspection.audit import brief
+from imgbench.models.backbone import PooledFeatures
 from imgbench.models.summary import model_table
+from imgbench.models.weights import facts_of_weights
 from imgbench.run import Run, first_process, write_atomically
 from imgbench.training import fast
 from imgbench.training.callbacks import progress_bar, run_of_checkpoint
@@ -76,12 +79,15 @@ def run_experiment(
     with _quiet_libraries():
         experiment = resolve(config, data)
         classifier = begin(run, experiment)
-        trainer, interrupted = fit(run, experiment, classifier, callbacks)
-        if trainer.is_global_zero:
+        if isinstance(classifier.model, PooledFeatures):
+            score, interrupted, first = fit_head(run, classifier, experiment.data), False, first_process()
+        else:
+            trainer, interrupted = fit(run, experiment, classifier, callbacks)
+            score, first = getattr(trainer.checkpoint_callback, "best_model_score", None), trainer.is_global_zero
+        if first:
             conclude(run, experiment.data, announce)
     if interrupted:
         raise KeyboardInterrupt
-    score = getattr(trainer.checkpoint_callback, "best_model_score", None)
     return None if score is None else float(score)
 
 
@@ -125,6 +131,8 @@ def begin(run: Run, experiment: Experiment) -> ImageClassifier:
         provenance=provenance,
         widths=kept_widths(config, experiment.start),
     )
+    if config.model.get("pretrained"):
+        classifier.hparams["provenance"]["weights"] = facts_of_weights(plain(config.model), classifier.model)
     if experiment.start:
         take_weights(classifier, experiment.start)
     check_monitor(config.monitor, config.mode, classifier)
@@ -144,7 +152,7 @@ def begin(run: Run, experiment: Experiment) -> ImageClassifier:
         )
         size = data.preprocessing.image_size
         write_atomically(run.path / "summary.txt", model_table(classifier.model, size))
-        write_grid(data, run)
+        write_grid(data, run, augmented=not isinstance(classifier.model, PooledFeatures))
     fast.prepare(classifier, settings)
     return classifier
 

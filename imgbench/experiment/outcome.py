@@ -26,15 +26,20 @@ from imgbench.inference.predictor import Model, Predictor
 from imgbench.inspection.audit import Audit, brief
 from imgbench.inspection.findings import counted
 from imgbench.inspection.labels import suspects_of_predictions
+from imgbench.models.weights import described_weights
 from imgbench.run import Run
 
 
-def write_grid(data: ImageFolderDataModule, run: Run, number: int = 20) -> None:
-    """`samples.png`: training images as the network sees them, augmented, but before normalisation."""
+def write_grid(data: ImageFolderDataModule, run: Run, number: int = 20, augmented: bool = True) -> None:
+    """`samples.png`: training images as the network sees them, augmented if it does, but before normalisation."""
     train = data.dataset("train")
     order = np.random.default_rng(data.seed).permutation(len(train))[:number]
     with torch.random.fork_rng():  # drawing a picture must not change what is trained
-        images, targets = data.augment_batch(*train.__getitems__(order.tolist()))
+        images, targets = train.__getitems__(order.tolist())
+        if augmented:
+            images, targets = data.augment_batch(images, targets)
+        else:
+            images = data.preprocessing.center_crop(images).float() / 255
     if targets.dim() == 2:  # mixed images have several classes
         names = [" + ".join(data.class_names[i] for i in row.nonzero().flatten()) for row in targets]
     else:
@@ -75,7 +80,9 @@ def conclude(run: Run, data: ImageFolderDataModule | None = None, announce: bool
     found = audit_of(run)
     shortcuts = describe_shortcuts(found, metrics) if found else None
     checks = [brief(found)] if found else []
-    write_report(run.path, title, metrics, selected_on_test, [*checks, *filter(None, [shortcuts]), *suspects])
+    checks += [*filter(None, [shortcuts]), *suspects]
+    weights, warnings = described_weights(model.provenance)
+    write_report(run.path, title, metrics, selected_on_test, checks, weights, warnings)
     if not announce:
         return
     print(f"\nRun directory  {run.shown}\nTest accuracy  {describe_accuracy(metrics, 'test')}")
@@ -89,6 +96,10 @@ def conclude(run: Run, data: ImageFolderDataModule | None = None, announce: bool
         print(f"Beside it      {shortcuts}")
     if suspects:
         print(f"Labels         {len(suspects)} may be wrong, named in report.html; the first: {suspects[0]}")
+    if weights:
+        print(f"Weights        {weights}")
+    for warning in warnings:
+        print(f"Note           {warning}")
     place = shlex.quote(str(run.shown))
     print(f"Next           python -m imgbench.evaluate {place}")
     print(f"               python -m imgbench.predict {place} IMAGE...")

@@ -130,10 +130,20 @@ def write_onnx(classifier: "ImageClassifier", path: str | Path) -> None:
     Raises:
         UserError: a package is not installed, or the model is too large or has operations that ONNX cannot express.
     """
+    with in_evaluation(classifier):
+        graph = exported(Deployed(classifier), "probabilities")
+    save_model(graph, Path(path), metadata_of(classifier))
+
+
+def exported(module: Deployed, output: str) -> Any:
+    """The onnx.ModelProto of what the file computes, with this name for its output.
+
+    Raises:
+        UserError: a package is not installed, or the model has operations that ONNX cannot express.
+    """
     require("onnx", "onnxscript", "onnxruntime")
-    module = Deployed(classifier)
-    with in_evaluation(classifier), silenced():
-        module.eval()
+    module.eval()
+    with silenced():
         try:
             program = torch.onnx.export(
                 module,
@@ -141,7 +151,7 @@ def write_onnx(classifier: "ImageClassifier", path: str | Path) -> None:
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=["images"],
-                output_names=["probabilities"],
+                output_names=[output],
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 custom_translation_table={
                     torch.ops.aten.adaptive_avg_pool2d.default: adaptive_avg_pool2d,
@@ -152,7 +162,7 @@ def write_onnx(classifier: "ImageClassifier", path: str | Path) -> None:
         except torch.onnx.errors.OnnxExporterError as error:
             raise UserError(f"The model cannot be expressed in ONNX: {error}") from error
     assert program is not None  # only without dynamo
-    save_model(program.model_proto, Path(path), metadata_of(classifier))
+    return program.model_proto
 
 
 def save_model(model: Any, path: Path, metadata: dict[str, Any]) -> None:

@@ -9,16 +9,23 @@ from torch import Tensor
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.evaluation.predictions import Predictions
-from imgbench.inference.predictor import Model
+from imgbench.inference.features import image_features
+from imgbench.inference.predictor import Model, TorchModel
 
 
 def predict_split(model: Model, data: ImageFolderDataModule, split: str) -> Predictions:
-    """What the model answers for the images of a split, `train`, `val` or `test`, none of them augmented."""
-    batches: Iterable[tuple[Tensor, Tensor]] = data.loader(split)
-    if Console().is_terminal:
-        batches = track(batches, f"Evaluating {split}", transient=True)
-    probabilities = [model(data.preprocessing.center_crop(images)) for images, _ in batches]
+    """What the model answers for the images of a split, `train`, `val` or `test`, none of them augmented.
+
+    The features of a network that is frozen but for its last layer are computed once, and found again.
+    """
     table, rows = data.table, data.rows(split)
+    if isinstance(model, TorchModel) and model.is_frozen:
+        probabilities = [model.classify(image_features(model.classifier, data, rows))]
+    else:
+        batches: Iterable[tuple[Tensor, Tensor]] = data.loader(split)
+        if Console().is_terminal:
+            batches = track(batches, f"Evaluating {split}", transient=True)
+        probabilities = [model(data.preprocessing.center_crop(images)) for images, _ in batches]
     return Predictions(
         [table.paths[row] for row in rows],
         [table.groups[row] for row in rows],

@@ -64,11 +64,22 @@ class TorchModel:
     def with_features(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities (N, num_classes), and the means of the feature map's channels (N, num_features)."""
         network: Any = self.classifier.model
-        features = network.forward_features(self.classifier.normalise(images.to(self.device)))
+        features = network.forward_features(self.classifier.normalized(images.to(self.device)))
         probabilities = network.forward_head(features).float().softmax(1)
         if features.dim() > 2:  # a map (N, channels, h, w), or tokens (N, number, channels)
             features = features.mean((2, 3) if features.dim() == 4 else 1)
         return probabilities.cpu().numpy(), features.float().cpu().numpy()
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether nothing but the last layer was learnt, so that its inputs are the same in every run."""
+        return bool(getattr(self.classifier.model, "is_frozen", False))
+
+    @torch.inference_mode()
+    def classify(self, features: np.ndarray) -> np.ndarray:
+        """The inputs of the last layer (N, D) -> probabilities (N, num_classes)."""
+        network: Any = self.classifier.model
+        return network.get_classifier()(torch.from_numpy(features).to(self.device)).softmax(1).cpu().numpy()
 
 
 class Predictor:

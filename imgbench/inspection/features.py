@@ -106,6 +106,27 @@ def draw_groups(codes: np.ndarray, number: int, seed: int = 0) -> np.ndarray:
     return np.flatnonzero(np.isin(codes, order[taken]))
 
 
+def folds(labels: np.ndarray, codes: np.ndarray, num_classes: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Positions to learn from and to hold out, such that each image is held out once and groups stay together; none
+    where too few classes have images that are independent of each other.
+
+    Args:
+        codes: (N,) the group of each image.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # takes a second to import
+
+    pairs = np.unique(np.stack([labels, codes]), axis=1)
+    number = min(FOLDS, int(np.sort(np.bincount(pairs[0], minlength=num_classes))[-2]))
+    if number < 2:
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")  # its images then are never predicted rightly
+        # Of images that are all independent, the first gives the same kind of folds a thousand times as fast.
+        alone = len(np.unique(codes)) == len(codes)
+        divide = (StratifiedKFold if alone else StratifiedGroupKFold)(number, shuffle=True, random_state=0)
+        yield from list(divide.split(labels, labels, None if alone else codes))
+
+
 def cross_validated(
     features: Mapping[str, np.ndarray], labels: np.ndarray, codes: np.ndarray, num_classes: int
 ) -> dict[str, np.ndarray] | None:
@@ -118,24 +139,18 @@ def cross_validated(
     # scikit-learn takes a second to import.
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits
 
-    pairs = np.unique(np.stack([labels, codes]), axis=1)
-    folds = min(FOLDS, int(np.sort(np.bincount(pairs[0], minlength=num_classes))[-2]))
-    if folds < 2:
-        return None
     probabilities = {name: np.zeros((len(labels), num_classes), np.float32) for name in features}
     # The problems are small: on a busy machine, threads that wait for each other take fifty times as long as one.
     with warnings.catch_warnings(), threadpool_limits(1):
-        warnings.filterwarnings("ignore", "The least populated class")  # its images then are never predicted rightly
         warnings.simplefilter("ignore", ConvergenceWarning)  # the last digits do not matter
-        # Of images that are all independent, the first gives the same kind of folds a thousand times as fast.
-        alone = len(np.unique(codes)) == len(codes)
-        divide = (StratifiedKFold if alone else StratifiedGroupKFold)(folds, shuffle=True, random_state=0)
-        for train, held_out in divide.split(labels, labels, None if alone else codes):
+        divisions = list(folds(labels, codes, num_classes))
+        if not divisions:
+            return None
+        for train, held_out in divisions:
             known = np.unique(labels[train])
             for name, values in features.items():
                 if len(known) == 1:

@@ -136,10 +136,10 @@ class ImageClassifier(L.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8, or float in 0 to 1, (N, 3, image_size, image_size) -> logits (N, num_classes)."""
-        return self.model(self.normalise(images))
+        return self.model(self.normalized(images))
 
-    def normalise(self, images: Tensor) -> Tensor:
-        """What the network takes."""
+    def normalized(self, images: Tensor) -> Tensor:
+        """What the model sees of uint8 images, or of floats in 0 to 1."""
         whole = images.dtype == torch.uint8
         factor = self.factor if whole else 255 * self.factor
         return torch.addcmul(self.offset, images.float() if whole else images, factor)  # in one pass

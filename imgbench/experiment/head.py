@@ -1,0 +1,158 @@
+"""The last layer of a network that is frozen otherwise: solved for, in seconds, in the place of training."""
+
+import csv
+import io
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from imgbench.data.datamodule import ImageFolderDataModule
+from imgbench.errors import UserError
+from imgbench.inference.features import image_features
+from imgbench.inspection.features import draw_groups, folds, group_codes
+from imgbench.run import Run, write_atomically
+from imgbench.training.callbacks import COLUMNS
+from imgbench.training.checkpoint import AtomicCheckpointIO
+from imgbench.training.classifier import ImageClassifier
+
+# Inverse strengths of the regularisation, times the number of features, of which cross-validation takes one.
+STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+AT_MOST = 3_000  # images by which the strength is chosen
+ABSENT = -30.0  # logit of a class that no image to learn from has
+
+
+def fit_head(run: Run, classifier: ImageClassifier, data: ImageFolderDataModule) -> float:
+    """Solves for the last layer, and leaves best.ckpt and metrics.csv as training does; returns the monitored value.
+
+    Raises:
+        UserError: the objective is no classification of images by their labels.
+    """
+    start = time.perf_counter()
+    if type(classifier) is not ImageClassifier:
+        raise UserError("model=pretrained solves for its last layer, from labels alone: take objective=classify.")
+    splits = {split: data.rows(split) for split in ("train", "val")}
+    image_features(classifier, data, np.concatenate([*splits.values(), data.rows("test")]))  # all in one go
+    features = {split: image_features(classifier, data, rows) for split, rows in splits.items()}
+    labels = {split: data.table.labels[rows].astype(np.int64) for split, rows in splits.items()}
+    codes = group_codes([data.table.groups[row] for row in splits["train"]])
+    importance = classifier.hparams["class_weights"]
+    weight, bias = solve(features["train"], labels["train"], codes, len(data.class_names), importance)
+    network: Any = classifier.model
+    last = network.get_classifier()
+    with torch.no_grad():
+        last.weight.copy_(weight)
+        last.bias.copy_(bias)
+    logits = {split: torch.from_numpy(values) @ weight.T + bias for split, values in features.items()}
+    metrics = {
+        f"{split}/{name}": value
+        for split, found in logits.items()
+        for name, value in _measure(found, torch.from_numpy(labels[split])).items()
+    }
+    _write_row(run, metrics, time.perf_counter() - start, len(splits["train"]))
+    _save(run, classifier)
+    return metrics[str(classifier.hparams["monitor"])]
+
+
+def _measure(logits: Tensor, targets: Tensor) -> dict[str, float]:
+    loss = F.cross_entropy(logits, targets)
+    return {"loss": float(loss), "acc": float((logits.argmax(1) == targets).float().mean())}
+
+
+def solve(
+    features: np.ndarray,
+    labels: np.ndarray,
+    codes: np.ndarray,
+    num_classes: int,
+    class_weights: list[float] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Weight (num_classes, D) and bias (num_classes,) of logistic regression on standardised features.
+
+    The strength of its regularisation is that of the lowest loss in cross-validation, in which images of one group stay
+    together.
+
+    Args:
+        codes: (N,) the group of each image.
+    """
+    with warnings.catch_warnings(), threadpool_limits(1):  # small problems: threads would wait for each other
+        warnings.simplefilter("ignore")  # of folds without a rare class, and of last digits that do not matter
+        sampled = draw_groups(codes, AT_MOST)
+        divisions = [
+            (sampled[train], sampled[held_out])
+            for train, held_out in folds(labels[sampled], codes[sampled], num_classes)
+        ]
+
+        def loss(strength: float) -> float:
+            total = 0.0
+            for train, held_out in divisions:
+                weight, bias = _regress(features[train], labels[train], strength, num_classes, class_weights)
+                logits = torch.from_numpy(features[held_out]) @ weight.T + bias
+                total += float(F.cross_entropy(logits, torch.from_numpy(labels[held_out]), reduction="sum"))
+            return total / len(sampled)
+
+        strength = lowest(loss, STRENGTHS) if divisions else STRENGTHS[len(STRENGTHS) // 2]
+        return _regress(features, labels, strength, num_classes, class_weights)
+
+
+def lowest(function: Callable[[float], float], candidates: Sequence[float]) -> float:
+    """The candidate of the lowest value, if values fall towards it from both sides: found without computing all."""
+    known: dict[int, float] = {}
+
+    def value(index: int) -> float:
+        if index not in known:
+            known[index] = function(candidates[index]) if 0 <= index < len(candidates) else float("inf")
+        return known[index]
+
+    best = len(candidates) // 2
+    while (near := min((best - 1, best + 1), key=value)) != best and value(near) < value(best):
+        best = near
+    return candidates[best]
+
+
+def _regress(
+    features: np.ndarray, labels: np.ndarray, strength: float, num_classes: int, class_weights: list[float] | None
+) -> tuple[Tensor, Tensor]:
+    """Weight and bias for features as they are: the standardisation is folded in."""
+    from sklearn.linear_model import LogisticRegression  # takes a second to import
+
+    mean, std = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
+    scale = np.where(std > 1e-6 * np.abs(mean), std, 1.0)  # a constant feature gets no weight
+    scaled = ((features - mean) / scale).astype(np.float32)
+    known = np.unique(labels)
+    importance = None if class_weights is None else np.asarray(class_weights)[labels]
+    weight, bias = np.zeros((num_classes, features.shape[1])), np.full(num_classes, ABSENT)
+    if len(known) == 1:
+        bias[known] = 0
+    else:
+        model = LogisticRegression(C=strength / features.shape[1], max_iter=300, tol=1e-3)
+        model.fit(scaled, labels, importance)
+        found, offset = model.coef_, model.intercept_
+        if len(known) == 2:  # the logit of the second class, halved between the two
+            found, offset = np.concatenate([-found, found]) / 2, np.concatenate([-offset, offset]) / 2
+        weight[known] = found / scale
+        bias[known] = offset - weight[known] @ mean
+    return torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
+
+
+def _write_row(run: Run, metrics: dict[str, float], seconds: float, images: int) -> None:
+    """`metrics.csv`, with the one row that training for an epoch would have left."""
+    row = {"epoch": 1, **metrics, "epoch_seconds": seconds, "images_per_second": images / seconds}
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, restval="")
+    writer.writeheader()
+    writer.writerow({name: value if name == "epoch" else f"{value:.6g}" for name, value in row.items()})
+    write_atomically(run.path / "metrics.csv", text.getvalue())
+
+
+def _save(run: Run, classifier: ImageClassifier) -> None:
+    """`best.ckpt`; there is no last.ckpt, since nothing can be resumed."""
+    hparams = {name: classifier.hparams[name] for name in ImageClassifier.argument_names()}
+    hparams["model"] = {**hparams["model"], "pretrained": False}  # the checkpoint brings its weights
+    content = {"epoch": 0, "hyper_parameters": hparams, "state_dict": classifier.state_dict()}
+    AtomicCheckpointIO().save_checkpoint(content, run.best)

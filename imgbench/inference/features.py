@@ -1,0 +1,164 @@
+"""What a frozen network sees in each image, computed once and kept in the user's cache."""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from imgbench.data.cache import cache_dir
+from imgbench.data.datamodule import ImageFolderDataModule
+from imgbench.data.loading import ImageDataset
+from imgbench.errors import UserError
+from imgbench.inference.onnx_file import Deployed, exported, in_evaluation
+from imgbench.training.classifier import ImageClassifier
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # raise it when features are computed otherwise, so that old ones are not read
+BATCH = 8  # what a core computes at a time; larger ones are no faster
+# Writing the network as an ONNX file takes as long as PyTorch needs for this many images.
+WORTH_EXPORTING = 300
+
+Embed = Callable[[Tensor], np.ndarray]  # uint8 (N, 3, image_size, image_size) -> (N, D) float32
+
+
+def image_features(classifier: ImageClassifier, data: ImageFolderDataModule, rows: np.ndarray) -> np.ndarray:
+    """(len(rows), D) float32: the inputs of the classifier's last layer for these rows of the table.
+
+    Only for classifiers in which nothing but the last layer learns. Those of an image are known again by the content of
+    its file, the weights and the preprocessing, wherever below the table's root the file lies.
+    """
+    table = data.table
+    folder = cache_dir() / "features" / _key(classifier)
+    file = folder / f"{hashlib.blake2b(str(table.root.resolve()).encode(), digest_size=8).hexdigest()}.npz"
+    known = _read(file)
+    keys = [digest.tobytes() for digest in table.digests[rows]]
+    new = list({key: int(row) for key, row in zip(keys, rows, strict=True) if key not in known}.items())
+    if new:
+        with in_evaluation(classifier):
+            embed, threads = _embedding(classifier, len(new))
+            computed = _compute(embed, data, np.array([row for _, row in new]), threads)
+        known |= {key: values for (key, _), values in zip(new, computed, strict=True)}
+        _write(file, known)
+    return np.stack([known[key] for key in keys])
+
+
+def _key(classifier: ImageClassifier) -> str:
+    found = hashlib.blake2b(digest_size=16)
+    facts = (FORMAT, classifier.hparams["preprocessing"], classifier.hparams["model"]["_target_"])
+    found.update(json.dumps(facts).encode())
+    network: Any = classifier.model
+    learnt = {id(parameter) for parameter in network.get_classifier().parameters()}
+    for name, value in network.state_dict(keep_vars=True).items():
+        if id(value) not in learnt:
+            found.update(name.encode())
+            found.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def _read(file: Path) -> dict[bytes, np.ndarray]:
+    if not file.is_file():
+        return {}
+    try:
+        with file.open("rb") as stream, np.load(stream) as content:
+            digests, features = content["digests"], content["features"]
+        return {digest.tobytes(): values for digest, values in zip(digests, features, strict=True)}
+    except Exception as error:  # zip, numpy and the disk have each their own
+        log.warning("The cached features %s are damaged (%s) and are made anew.", file, error)
+        return {}
+
+
+def _write(file: Path, known: dict[bytes, np.ndarray]) -> None:
+    digests = np.frombuffer(b"".join(known), np.uint8).reshape(-1, 16)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".making-", delete=False) as unfinished:
+            try:
+                np.savez(unfinished, digests=digests, features=np.stack(list(known.values())))
+                unfinished.close()
+                Path(unfinished.name).replace(file)
+            finally:
+                Path(unfinished.name).unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("The features cannot be kept in %s (%s). IMGBENCH_CACHE=DIR moves it.", file, error.strerror)
+
+
+class _Features(Deployed):
+    """uint8 (N, image_size, image_size, 3) -> (N, D)."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return embedded(self.classifier, images.permute(0, 3, 1, 2))
+
+
+def embedded(classifier: ImageClassifier, images: Tensor) -> Tensor:
+    """The inputs of the last layer, (N, D), of uint8 images (N, 3, image_size, image_size)."""
+    model: Any = classifier.model
+    return model.forward_head(model.forward_features(classifier.normalized(images)), pre_logits=True)
+
+
+def _embedding(classifier: ImageClassifier, images: int) -> tuple[Embed, int]:
+    """What computes features, and in how many threads at once.
+
+    onnxruntime on the CPU, where it is four times as fast as PyTorch; else the classifier's device.
+    """
+    if classifier.device.type == "cpu" and images >= WORTH_EXPORTING:
+        try:
+            return _onnx_embedding(classifier), os.cpu_count() or 1
+        except UserError as error:
+            log.warning("Computing features with PyTorch, which is slower. %s", error)
+
+    @torch.inference_mode()
+    def embed(pixels: Tensor) -> np.ndarray:
+        return embedded(classifier, pixels.to(classifier.device)).float().cpu().numpy()
+
+    return embed, 1
+
+
+def _onnx_embedding(classifier: ImageClassifier) -> Embed:
+    """Raises UserError: a package is not installed, or the network cannot be expressed."""
+    graph = exported(_Features(classifier), "features").SerializeToString()
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    options.intra_op_num_threads = 1  # each core has images of its own, so that none waits for another
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+    def embed(pixels: Tensor) -> np.ndarray:
+        return np.asarray(session.run(None, {"images": pixels.permute(0, 2, 3, 1).contiguous().numpy()})[0])
+
+    return embed
+
+
+def _compute(embed: Embed, data: ImageFolderDataModule, rows: np.ndarray, threads: int) -> np.ndarray:
+    table = data.table
+    paths = [table.paths[row] for row in rows]
+    images = ImageDataset(table.root, paths, table.labels[rows], data.preprocessing, table.pixels, rows)
+
+    def chunk(start: int) -> np.ndarray:
+        pixels, _ = images.__getitems__(list(range(start, min(start + BATCH, len(rows)))))
+        return embed(data.preprocessing.center_crop(pixels))
+
+    columns = (TextColumn("Features"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    found = []
+    with (
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
+        ThreadPoolExecutor(threads) as pool,
+    ):
+        task = progress.add_task("", total=len(rows))
+        for features in pool.map(chunk, range(0, len(rows), BATCH)):
+            found.append(features)
+            progress.advance(task, len(features))
+    return np.concatenate(found)

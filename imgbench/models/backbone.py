@@ -1,0 +1,237 @@
+"""Any network of timm by name, with pretrained weights; and one that only learns a last layer on all of its blocks."""
+
+import difflib
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from imgbench.errors import UserError
+from imgbench.models.weights import PACKAGES, describe_difference, find_weights, fit_names, quiet, read_weights
+
+
+def timm_classifier(
+    name: str,
+    num_classes: int,
+    image_size: int | None = None,
+    pretrained: bool = False,
+    weights: str = "hub",
+    freeze_backbone: bool = False,
+    in_chans: int = 3,
+) -> Any:
+    """timm's network `name` for `num_classes` classes; timm's networks speak timm's language themselves.
+
+    Args:
+        image_size: transformers are built for one size; None takes that of the weights.
+        pretrained: start from the weights.
+        weights: where they come from: `hub` (https://huggingface.co/timm, or the mirror that the environment variable
+            HF_ENDPOINT names), `package` (of the Python Package Index), or the path of a safetensors file or a state
+            dict.
+        freeze_backbone: train the new last layer only.
+        in_chans: three; images are shown as red, green and blue, grey ones with three equal channels.
+
+    Raises:
+        UserError: timm has no such network, the weights cannot be had or are those of another, or the network takes no
+            images of this size or of three channels.
+    """
+    import timm  # takes seconds
+
+    if in_chans != 3:
+        raise UserError(
+            f"model.in_chans={in_chans}, but images are shown as red, green and blue, grey ones too: leave it at 3."
+        )
+    cfg = _config(name)
+    overlay: dict[str, Any] = PACKAGES[name][2] if weights == "package" and name in PACKAGES else {}
+    options: dict[str, Any] = {"in_chans": 3, "pretrained_cfg_overlay": overlay}
+    if cfg.fixed_input_size and image_size:
+        options["img_size"] = image_size
+    _refuse_size(name, cfg, image_size)
+    model: Any = _with_weights(name, weights, cfg, options) if pretrained else timm.create_model(name, **options)
+    if freeze_backbone:
+        model.requires_grad_(False)
+    model.reset_classifier(num_classes)
+    model.in_chans = 3
+    if not hasattr(model, "drop_rate"):
+        model.drop_rate = 0.0
+    return model
+
+
+def _config(name: str) -> Any:
+    """timm's `PretrainedCfg` of a name, without anything being looked up on the hub.
+
+    Raises:
+        UserError: timm has no such network, or it is not for colour images.
+    """
+    import timm
+
+    plain, _, tag = name.partition(".")
+    tags = {known.partition(".")[2] for known in timm.list_pretrained(f"{plain}.*")} if timm.is_model(plain) else set()
+    if not timm.is_model(plain) or (tag and tag not in tags):
+        known = [f"{plain}.{tag}" for tag in sorted(tags)] if tags else timm.list_models()
+        near = [other for other in known if other.startswith(name)] + difflib.get_close_matches(name, known, 5, 0.4)
+        raise UserError(
+            f"model.name={name!r} is no network of timm; the nearest names are {', '.join(near[:5])}.\nAll names: "
+            'python -c "import timm; print(*timm.list_models())"'
+        )
+    cfg: Any = timm.get_pretrained_cfg(name)
+    channels = cfg.input_size[0]
+    if channels != 3:
+        raise UserError(
+            f"model.name={name} takes images of {channels} channels, but here they have three: red, green and blue."
+        )
+    return cfg
+
+
+def _refuse_size(name: str, cfg: Any, image_size: int | None) -> None:
+    """Builds the network without numbers, and shows it an image of this size.
+
+    Raises:
+        UserError: it cannot take it.
+    """
+    import timm
+
+    if image_size is None or not cfg.fixed_input_size:
+        return
+    own = cfg.input_size[-1]
+    try:
+        with torch.device("meta"):
+            outline = timm.create_model(name, img_size=image_size).eval()
+            patch = getattr(getattr(outline, "patch_embed", None), "patch_size", (1, 1))
+            step = patch[0] if isinstance(patch, tuple) else int(patch)
+            assert image_size % step == 0, f"its patches have {step} pixels a side"
+            outline(torch.empty(1, 3, image_size, image_size))
+    except Exception as error:  # each family says it in its own way
+        raise UserError(
+            f"data.image_size={image_size}: {name} cannot take images of this size ({error or type(error).__name__}). "
+            f"Its weights were trained at data.image_size={own}."
+        ) from error
+
+
+def _with_weights(name: str, source: str, cfg: Any, options: dict[str, Any]) -> Any:
+    """The network with the weights, its own last layer included."""
+    import timm
+
+    path = find_weights(name, source, cfg)
+    found = read_weights(path)
+    with torch.device("meta"):
+        expected = timm.create_model(name, in_chans=3).state_dict()
+    found = fit_names(found, expected)
+    overlay = {**options["pretrained_cfg_overlay"], "state_dict": found}
+    last = found.get(f"{cfg.classifier}.weight")
+    if last is not None and last.dim() > 0:  # trained for other classes than the hub's were
+        overlay["num_classes"] = len(last)
+    try:
+        with quiet("timm"):
+            return timm.create_model(name, True, **{**options, "pretrained_cfg_overlay": overlay})
+    except Exception as error:  # of timm's filters, which know the names of weights of other libraries
+        raise UserError(
+            f"model.weights={path} is not of model.name={name}: {describe_difference(found, expected)}."
+        ) from error
+
+
+_collected: ContextVar[list[Tensor] | None] = ContextVar("_collected", default=None)
+
+
+def _collect(layer: nn.Module, inputs: Any, output: Any) -> None:
+    """A forward hook: keeps the output, if somebody asked for it in this thread."""
+    found = _collected.get()
+    if found is not None and isinstance(output, Tensor) and output.dim() in (3, 4):
+        found.append(output)
+
+
+class PooledFeatures(nn.Module):
+    """A frozen backbone, whose blocks' outputs are averaged over the image, and a linear layer on all of them.
+
+    What early blocks see helps where photographs are unlike those of ImageNet: Head2Toe (Evci et al. 2022,
+    https://arxiv.org/abs/2201.03529). The linear layer is not trained by gradients: see `imgbench.experiment.head`.
+
+    Args:
+        backbone: a network of timm.
+        image_size: that the backbone was built for.
+    """
+
+    is_frozen = True
+
+    def __init__(self, backbone: Any, num_classes: int, image_size: int | None = None) -> None:
+        super().__init__()
+        backbone.reset_classifier(0)
+        self.backbone = backbone.requires_grad_(False).eval()
+        self.in_chans, self.drop_rate = backbone.in_chans, 0.0
+        self.pretrained_cfg = backbone.pretrained_cfg
+        self._channels_last = getattr(backbone, "output_fmt", None) == "NHWC"
+        for name in blocks(backbone):
+            backbone.get_submodule(name).register_forward_hook(_collect)
+        self.num_features = self._count(image_size or self.pretrained_cfg["input_size"][-1])
+        self.classifier = nn.Linear(self.num_features, num_classes)
+
+    def _count(self, size: int) -> int:
+        on_meta = {name: torch.empty_like(value, device="meta") for name, value in self.state_dict().items()}
+        images = torch.empty(2, 3, size, size, device="meta")  # shapes without arithmetic
+        return torch.func.functional_call(self, on_meta, images, {"classify": False}).shape[1]
+
+    @property
+    def num_classes(self) -> int:
+        return self.classifier.out_features
+
+    @property
+    def head_hidden_size(self) -> int:
+        return self.num_features
+
+    def get_classifier(self) -> nn.Linear:
+        return self.classifier
+
+    def reset_classifier(self, num_classes: int) -> None:
+        self.classifier = nn.Linear(self.num_features, num_classes)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, num_features, 1, 1): the blocks', and last what the backbone's own last layer takes."""
+        token = _collected.set([])
+        try:
+            last = self.backbone(x)
+            found = _collected.get() or []
+        finally:
+            _collected.reset(token)
+        pooled = [self._average(output) for output in found if output.shape[0] == x.shape[0]]
+        return torch.cat([*pooled, last.flatten(1)], 1)[:, :, None, None]
+
+    def _average(self, output: Tensor) -> Tensor:
+        if output.dim() == 3:  # tokens (N, T, C)
+            return output.mean(1)
+        return output.mean((1, 2) if self._channels_last else (2, 3))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        x = x.flatten(1)
+        return x if pre_logits else self.classifier(x)
+
+    def forward(self, x: Tensor, classify: bool = True) -> Tensor:  # (N, 3, H, W) -> (N, num_classes)
+        return self.forward_head(self.forward_features(x), pre_logits=not classify)
+
+
+def blocks(backbone: nn.Module) -> list[str]:
+    """The names of the blocks that the stages of a network are chains of.
+
+    A block is a link of a chain that has several layers with weights, and no such chain in it; timm's residual
+    networks, mobile networks and transformers are built so. Of others there may be none.
+    """
+    found = [
+        f"{name}.{link}" if name else link
+        for name, chain in backbone.named_modules()
+        if isinstance(chain, nn.Sequential | nn.ModuleList)
+        for link, layer in chain.named_children()
+        if sum(isinstance(inner, nn.Conv2d | nn.Linear) for inner in layer.modules()) > 1
+    ]
+    return [name for name in found if not any(other.startswith(f"{name}.") for other in found)]
+
+
+def pooled_features(
+    name: str,
+    num_classes: int,
+    image_size: int | None = None,
+    pretrained: bool = False,
+    weights: str = "hub",
+    in_chans: int = 3,
+) -> PooledFeatures:
+    """`PooledFeatures` of timm's network `name`; arguments and errors are those of `timm_classifier`."""
+    backbone = timm_classifier(name, 1, image_size, pretrained, weights, in_chans=in_chans)
+    return PooledFeatures(backbone, num_classes, image_size)
