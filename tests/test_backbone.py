@@ -48,6 +48,12 @@ def test_transformer_is_built_for_the_size_of_the_images():
         assert model(torch.empty(2, 3, 96, 96)).shape == (2, 3)
 
 
+def test_shapes_alone_need_no_weights():
+    with torch.device("meta"):
+        model = timm_classifier("resnet10t", 3, pretrained=True, weights="nowhere.pth")
+    assert model.get_classifier().out_features == 3
+
+
 def test_frozen_backbone_trains_its_last_layer_only():
     with torch.device("meta"):
         model = timm_classifier("resnet10t", 5, freeze_backbone=True)

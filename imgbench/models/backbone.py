@@ -47,7 +47,9 @@ def timm_classifier(
     if cfg.fixed_input_size and image_size:
         options["img_size"] = image_size
     _refuse_size(name, cfg, image_size)
-    model: Any = _with_weights(name, weights, cfg, options) if pretrained else timm.create_model(name, **options)
+    shapes_only = torch.empty(0).device.type == "meta"
+    wanted = pretrained and not shapes_only
+    model: Any = _with_weights(name, weights, cfg, options) if wanted else timm.create_model(name, **options)
     if freeze_backbone:
         model.requires_grad_(False)
     model.reset_classifier(num_classes)
