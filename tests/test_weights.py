@@ -183,7 +183,7 @@ class Mirror(BaseHTTPRequestHandler):
         self.do_HEAD()
         self.wfile.write(self.content)
 
-    def log_message(self, *_):
+    def log_message(self, format, *args):
         pass
 
 

@@ -110,8 +110,8 @@ def embedded(classifier: ImageClassifier, images: Tensor) -> Tensor:
 def _embedding(classifier: ImageClassifier, images: int) -> tuple[Embed, int]:
     """What computes features, and in how many threads at once.
 
-    onnxruntime on the CPU, where it is three times as fast as PyTorch, and nearly twice as fast as that is in bf16 where
-    the processor multiplies it; else the classifier's device.
+    onnxruntime on the CPU, where it is three times as fast as PyTorch, and nearly twice as fast as PyTorch in bf16 on
+    processors that multiply it; else the classifier's device.
     """
     if classifier.device.type == "cpu" and images >= WORTH_EXPORTING:
         try:
