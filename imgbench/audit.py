@@ -24,9 +24,9 @@ def audit(config: DictConfig, folder: Path | None = None) -> "Audit":
     Raises:
         UserError: the images cannot be used as they are.
     """
-    from imgbench.experiment.audit import inspect, write_audit  # takes seconds, and --help needs no torch
+    from imgbench.experiment.audit import inspect_configured, write_audit  # takes seconds, and --help needs no torch
 
-    result = inspect(config)
+    result = inspect_configured(config)
     if folder:
         write_audit(result, folder)
     return result

@@ -12,7 +12,7 @@ EXAMPLES = """examples:
   python -m imgbench.evaluate outputs/digits/compact/2026-01-31_12-00-00
   python -m imgbench.evaluate outputs/digits/compact/2026-01-31_12-00-00 --split val
   python -m imgbench.evaluate outputs/digits/compact/2026-01-31_12-00-00 --sensitivity 0.95
-  python -m imgbench.evaluate model.ckpt --data "/photos from the field"
+  python -m imgbench.evaluate outputs/digits/compact/2026-01-31_12-00-00 --data "/photos from the field"
 """
 
 
@@ -22,6 +22,7 @@ def evaluate(
     data: str | Path | None = None,
     output: str | Path | None = None,
     sensitivity: float | None = None,
+    allow_seen: bool = False,
 ) -> "Evaluation":
     """Measures a run directory, a checkpoint or an ONNX file on its split `train`, `val` or `test`.
 
@@ -30,15 +31,16 @@ def evaluate(
         output: a directory for predictions, metrics and pictures.
         sensitivity: of two classes, the share of a class that is to be found: for each, the threshold on its
             probability is chosen on the run's validation images.
+        allow_seen: go on where images of `data` are, byte for byte, among those that the run was trained on.
 
     Raises:
-        UserError: no model or no images, or a class that the model does not know.
+        UserError: no model or no images, a class that the model does not know, or images that it was trained on.
     """
     from imgbench.experiment import outcome  # takes seconds, and --help needs no torch
 
     folder = None if data is None else Path(data)
     place = None if output is None else output_directory(Path(output))
-    return outcome.evaluate(Path(run), split, folder, place, sensitivity)
+    return outcome.evaluate(Path(run), split, folder, place, sensitivity, allow_seen)
 
 
 def main() -> int:
@@ -52,6 +54,11 @@ def main() -> int:
         "--sensitivity", metavar="SHARE", type=float,
         help="of two classes: choose on validation the threshold that finds this share of a class, such as 0.95",
     )  # fmt: skip
+    parser.add_argument(
+        "--allow-seen",
+        action="store_true",
+        help="measure --data even where the model was trained on some of its images",
+    )
     args = parser.parse_args()
     found = evaluate(**vars(args))
     print(found.table())

@@ -1,6 +1,7 @@
 """The audit as a command, on folders with planted faults."""
 
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,10 @@ from PIL import Image, ImageFilter
 
 from imgbench.audit import EXIT_CODES
 from imgbench.audit import audit as audit_command
+from imgbench.errors import UserError
+from imgbench.evaluate import evaluate
+from imgbench.evaluation.predictions import Predictions
+from imgbench.experiment.build import build_data
 from imgbench.experiment.compose import compose
 from imgbench.inspection.audit import Audit, brief
 
@@ -48,7 +53,7 @@ def test_copies_are_found_named_and_counted_as_leaks(photos):
     for number in range(12):  # turned, so that the bytes differ
         turned = Image.open(photos / "cat" / f"cat{number}.png").transpose(Image.Transpose.ROTATE_90)
         turned.save(photos / "cat" / f"turned{number}.png")
-    result = inspect(photos)
+    result = inspect(photos, "data.split.group=null")
     pairs = {tuple(sorted(Path(path).stem for path in pair["paths"])) for pair in result.pairs}
     assert pairs == {(f"cat{number}", f"turned{number}") for number in range(12)}
     assert result.verdict == "leaks"
@@ -107,3 +112,63 @@ def test_relatives_in_test_are_leaks_and_in_val_alone_are_suspect(tmp_path):
     assert brief(result) == (
         "Audit: leaks. 1 of 51 test images and 1 of 51 val images have a relative among the training images."
     )
+
+
+def test_which_images_are_relatives_does_not_depend_on_the_size_the_network_sees(photos):
+    for number in range(12):
+        Image.open(photos / "cat" / f"cat{number}.png").resize((40, 40)).save(photos / "cat" / f"small{number}.png")
+    small, large = (build_data(compose(["data=folder", f"data.root={photos}", f"data.image_size={size}"])).table
+                    for size in (24, 64))  # fmt: skip
+    assert small.hash == large.hash
+    assert len(set(small.groups)) == 60
+
+
+@pytest.fixture
+def leaking_run(tmp_path, train_run):
+    """A run on photographs of which four were copied from train to test."""
+    root = tmp_path / "photos"
+    for seed, split in enumerate(("train", "test")):
+        paint(root / split, {"cat": 25, "dog": 25}, seed=seed)
+    for number in range(4):
+        turned = Image.open(root / f"train/cat/cat{number}.png").transpose(Image.Transpose.ROTATE_90)
+        turned.save(root / f"test/cat/turned{number}.png")
+    return lambda *words: train_run(root, tmp_path / "run", *words)
+
+
+def test_run_on_leaking_images_says_so_before_and_carries_both_figures_after(leaking_run, caplog, capsys):
+    caplog.set_level(logging.INFO)
+    run = leaking_run()
+    assert "Audit: leaks. 4 of 54 test images" in caplog.text
+    metrics = json.loads((run.path / "metrics.json").read_text())
+    assert (metrics["test/acc"]["n"], metrics["test_unrelated/acc"]["n"]) == (54, 50)
+    predictions = Predictions.read_csv(run.path / "predictions.csv")
+    others = np.array(["turned" not in path for path in predictions.paths])
+    right = (predictions.predicted == predictions.targets)[others]
+    assert metrics["test_unrelated/acc"]["value"] == pytest.approx(right.mean())
+    assert "without 4 images that have a relative among the training images" in capsys.readouterr().out
+    assert "Audit: leaks" in (run.path / "report.html").read_text()
+    assert "without 4 images that have a relative" in evaluate(run.path).table()
+
+
+def test_run_that_drops_leaks_is_clean_of_them(leaking_run, caplog):
+    caplog.set_level(logging.INFO)
+    run = leaking_run("data.split.leaks=drop")
+    assert "Audit: leaks" not in caplog.text
+    metrics = json.loads((run.path / "metrics.json").read_text())
+    assert metrics["test/acc"]["n"] == 50
+    assert "test_unrelated/acc" not in metrics
+    assert (run.path / "left_out.csv").read_text().count("test image with a relative in train") == 4
+
+
+def test_audit_before_training_can_be_left_out(leaking_run, caplog):
+    caplog.set_level(logging.INFO)
+    run = leaking_run("data.audit=off")
+    assert "Audit" not in caplog.text
+    assert not (run.path / "audit.json").exists()
+    # What is in split.csv still tells the relatives.
+    assert json.loads((run.path / "metrics.json").read_text())["test_unrelated/acc"]["n"] == 50
+
+
+def test_audit_is_on_or_off(leaking_run):
+    with pytest.raises(UserError, match="data.audit='brief', but it is on or off"):
+        leaking_run("data.audit=brief")

@@ -37,7 +37,7 @@ def test_own_split_gives_the_numbers_of_training(split, tiny_run, tmp_path, caps
 
 def test_another_folder_is_matched_by_class_name_not_by_position(tiny_run, make_folder, tmp_path, run_evaluate):
     # Only `dog` and, before it, a new order: by position the classes would be exchanged.
-    root = make_folder(tmp_path / "cat_dog" / "photos", {"cat": 3, "dog": 3})
+    root = make_folder(tmp_path / "cat_dog" / "others", {"cat": 3, "dog": 3})
     run_evaluate(tiny_run.path, root, output=tmp_path / "both")
     shutil.rmtree(root / "cat")
     run_evaluate(tiny_run.path, root, output=tmp_path / "dogs")
@@ -122,7 +122,7 @@ def test_a_sensitivity_takes_two_classes(tmp_path, make_folder, train_run):
 
 
 def test_temperature_of_the_run_serves_every_evaluation_of_it(tiny_run, make_folder, tmp_path):
-    folder = make_folder(tmp_path / "photos", {"cat": 4, "dog": 4})
+    folder = make_folder(tmp_path / "others", {"cat": 4, "dog": 4})
     assert "test/ece_scaled" in evaluate(tiny_run.path, data=folder).metrics
     copy = shutil.copytree(tiny_run.path, tmp_path / "copy")
     (copy / "metrics.json").write_text("no JSON")
@@ -140,3 +140,22 @@ def test_images_gone_since_training_are_told(tmp_path, make_folder, train_run):
     found = evaluate(run.path)
     assert found.metrics["test/acc"]["n"] == 7
     assert any(f"1 image(s) are gone since training, for example {gone}" in note for note in found.notes)
+
+
+def test_images_that_the_run_learnt_from_are_refused_unless_they_are_allowed(tiny_run, make_folder, tmp_path):
+    folder = make_folder(tmp_path / "new", {"cat": 3, "dog": 3})
+    known = tiny_run.split_rows("train")[0]["path"]
+    shutil.copy(f"{tiny_run.config['data']['root']}/{known}", folder / "cat" / "copy.png")
+    with pytest.raises(UserError, match=r"1 of 7 image\(s\) are, byte.*: cat/copy.png.\nLeave.*--allow-seen"):
+        evaluate(tiny_run.path, data=folder)
+    found = evaluate(tiny_run.path, data=folder, allow_seen=True)
+    assert found.metrics["test/acc"]["n"] == 7
+    assert any("1 of 7 image(s) are, byte for byte, among those" in note for note in found.notes)
+    (folder / "cat" / "copy.png").unlink()
+    assert evaluate(tiny_run.path, data=folder).notes == []
+
+
+def test_of_a_checkpoint_outside_a_run_it_cannot_be_told_what_it_has_seen(tiny_run, make_folder, tmp_path):
+    shutil.copy(tiny_run.best, tmp_path / "model.ckpt")
+    folder = make_folder(tmp_path / "new", {"cat": 3, "dog": 3})
+    assert "cannot be told" in evaluate(tmp_path / "model.ckpt", data=folder).notes[0]

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -202,10 +204,71 @@ def test_rows_that_are_left_out_come_into_no_split_and_change_no_other(make_scan
 
 def test_a_class_of_one_group_is_an_error(make_scan):
     found = make_scan(20, 20)
-    with pytest.raises(UserError, match="class 'class1' has 20 images in groups, and none of them came into 'val'"):
+    expected = "'class1' has 20 images in 1 group, which data.split.group keeps together, and none of them came into"
+    with pytest.raises(UserError, match=re.escape(expected)):
         divide(found, [*found.paths[:20], *["one patient"] * 20], group="x")
 
 
 def test_more_images_asked_for_than_there_are_is_an_error(make_scan):
     with pytest.raises(UserError, match="none of them came into 'train'"):
         divide(make_scan(10, 10), val=100)
+
+
+def test_images_of_no_group_are_alone(make_scan):
+    found = make_scan(60, 40)
+    groups = ["pair" if row < 2 else "" for row in range(100)]
+    assert sizes(divide(found, groups, group="auto")) == [70, 15, 15]
+
+
+def test_groups_without_company_change_nothing(make_scan):
+    found = make_scan(61, 39)
+    assert divide(found, found.paths, group="auto").tolist() == divide(found).tolist()
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_each_image_is_tested_in_one_fold_and_groups_stay_whole(make_scan, size):
+    found = make_scan(60, 30)
+    groups = [f"{label}-{row // size}" for label, row in zip(found.labels, range(90), strict=True)]
+    folds = [divide(found, groups, group="auto", folds=5, fold=fold) for fold in range(5)]
+    tested = np.stack([splits == TEST for splits in folds])
+    assert (tested.sum(0) == 1).all()
+    for splits in folds:
+        assert np.bincount(found.labels[splits == TEST]).tolist() == [12, 6]
+        assert (splits == VAL).sum() in range(12, 16)
+        for split in (TRAIN, VAL, TEST):
+            own = {groups[row] for row in np.flatnonzero(splits == split)}
+            assert own.isdisjoint({groups[row] for row in np.flatnonzero(splits != split)})
+
+
+def test_the_seed_decides_the_folds(make_scan):
+    found = make_scan(30, 30)
+    first, again, other = (divide(found, folds=3, fold=0, seed=seed) for seed in (1, 1, 2))
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ({"folds": 5, "fold": 5}, "data.split.fold=5, but of data.split.folds=5 they are 0 to 4"),
+        ({"folds": 5}, "-m data.split.fold=0,1,2,3,4"),
+        ({"folds": 1, "fold": 0}, "data.split.folds=1, but it is a number of parts, 2 or more"),
+        ({"fold": 2}, "Set data.split.folds too"),
+        ({"folds": 5, "fold": 0, "val": "test"}, "data.split.val=test would choose the epoch on the fold"),
+        ({"leaks": "keep"}, "data.split.leaks='keep', but it is warn or drop"),
+    ],
+)
+def test_folds_that_cannot_be_had_are_an_error_saying_what_can(make_scan, plan, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        divide(make_scan(20, 20), **plan)
+
+
+def test_folders_that_divide_leave_nothing_to_fold(make_scan):
+    with pytest.raises(UserError, match="divided by folders: train and test"):
+        divide(make_scan(20, splits=[TRAIN] * 15 + [TEST] * 5), folds=5, fold=0)
+
+
+def test_a_class_with_fewer_groups_than_folds_is_an_error(make_scan):
+    found = make_scan(20, 20)
+    with pytest.raises(UserError, match="class 'class1' has 20 images in 1 group"):
+        divide(found, [*found.paths[:20], *["one patient"] * 20], group="x", folds=4, fold=0)

@@ -134,3 +134,31 @@ def test_loose_test_images_are_told_and_test_is_taken_from_train(tmp_path, make_
     assert {table.paths[row].split("/")[0] for row in table.rows("test")} == {"train"}
     assert len(table.rows("test")) == 4
     assert "imgbench.predict RUN" in caplog.text
+
+
+def test_relatives_of_training_images_are_left_out_of_test_and_val_where_that_is_wanted(tmp_path, make_folder):
+    for split in ("train", "val", "test"):
+        make_folder(tmp_path / split, {"cat": 5, "dog": 5})
+
+    def first_is_one(table):
+        return ["one" if path.endswith("cat/0.png") else path for path in table.paths]
+
+    plan = {"preprocessing": Preprocessing(16), "find_relatives": first_is_one}
+    warned = read_table(tmp_path, plan=SplitPlan(group="auto"), **plan)
+    assert [len(warned.rows(split)) for split in SPLITS] == [10, 10, 10]
+    assert {row["group"] for row in rows_of(warned) if row["path"].endswith("cat/0.png")} == {"one"}
+    for group in ("auto", None):
+        dropped = read_table(tmp_path, plan=SplitPlan(group=group, leaks="drop"), **plan)
+        assert [len(dropped.rows(split)) for split in SPLITS] == [10, 9, 9]
+        assert {path for path, _ in dropped.left_out} == {"val/cat/0.png", "test/cat/0.png"}
+        assert {reason for _, reason in dropped.left_out} == {
+            "val image with a relative in train", "test image with a relative in train"
+        }  # fmt: skip
+
+
+def test_a_test_folder_of_relatives_only_cannot_be_dropped(tmp_path, make_folder):
+    for split in ("train", "val", "test"):
+        make_folder(tmp_path / split, {"cat": 5, "dog": 5})
+    with pytest.raises(UserError, match=r"data.split.leaks=drop leaves no val image: all 10 are relatives"):
+        plan = SplitPlan(group="auto", leaks="drop")
+        read_table(tmp_path, Preprocessing(16), plan, find_relatives=lambda table: ["one"] * len(table.paths))

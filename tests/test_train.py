@@ -22,7 +22,8 @@ from imgbench.train import train
 from imgbench.training.callbacks import COLUMNS
 from imgbench.training.checkpoint import load_classifier
 
-FILES = {"config.yaml", "run.json", "split.csv", "summary.txt", "metrics.csv", "metrics.json", "predictions.csv",
+FILES = {"config.yaml", "run.json", "split.csv", "audit.json", "summary.txt", "metrics.csv", "metrics.json",
+         "predictions.csv",
          "checkpoints", "samples.png", "curves.png", "confusion.png", "reliability.png", "report.html"}  # fmt: skip
 
 

@@ -19,6 +19,12 @@ class SplitPlan:
     test images, as the posts did, and gives up an independent estimate. `group` is a regular expression searched in the
     file name: images with the same match (of its first parenthesis, if it has one) stay on one side. `group="auto"`
     finds out which images are relatives.
+
+    With `folds`, the images are divided into so many parts of which `fold`, counted from 0, is the test images; the
+    share of `val` is drawn from the others, so that nothing is chosen on the images that are tested on.
+
+    Where the folders divide, relatives of training images in val and test are only named with `leaks="warn"`, and
+    left out with `leaks="drop"`.
     """
 
     val: float | int | str = 0.15
@@ -26,6 +32,9 @@ class SplitPlan:
     seed: int = 42
     stratify: bool = True
     group: str | None = None
+    folds: int | None = None
+    fold: int | None = None
+    leaks: str = "warn"
 
     @property
     def selects_on_test(self) -> bool:
@@ -72,37 +81,102 @@ def assign_splits(scan: Scan, plan: SplitPlan, groups: list[str], without: Colle
     # Shares are of the whole that the folders left undivided, so that val=0.15 means the same with or without test.
     whole = undivided or int((splits == TRAIN).sum())
     rng = np.random.default_rng(plan.seed)
-    _check_shares(plan)
+    _check_plan(plan)
+    if plan.folds is not None:
+        _check_folds(scan, plan)
+        rows = np.flatnonzero(splits == TRAIN)
+        splits[rows[draw_folds(scan.labels[rows], [groups[row] for row in rows], plan.folds, rng) == plan.fold]] = TEST
     for split, share in ((TEST, plan.test), (VAL, plan.val)):
         if (splits == split).any() or (split == VAL and plan.selects_on_test):
             continue
         assert not isinstance(share, str)
         wanted = share if isinstance(share, int) else round(share * whole)
         candidates = np.flatnonzero(splits == TRAIN)
-        if plan.group is not None:
-            chosen = _draw_groups(candidates, scan.labels, groups, wanted, rng)
+        if _any_together(groups, candidates):
+            chosen = _draw_groups(candidates, scan.labels, groups, wanted, rng, plan.stratify)
         elif plan.stratify:
             chosen = draw_stratified(candidates, scan.labels, wanted, rng)
         else:
             chosen = rng.permutation(candidates)[:wanted]
         splits[chosen] = split
-    _require_every_class(scan, splits, plan)
+    _require_every_class(scan, splits, plan, groups)
     return splits
 
 
-def _check_shares(plan: SplitPlan) -> None:
+def _check_plan(plan: SplitPlan) -> None:
+    """What can be told without images.
+
+    Raises:
+        UserError: a share, a fold or `leaks` is none.
+    """
+    if plan.leaks not in ("warn", "drop"):
+        raise UserError(f"data.split.leaks={plan.leaks!r}, but it is warn or drop.")
     for name, share in (("val", plan.val), ("test", plan.test)):
         if name == "val" and plan.selects_on_test:
             continue
         if not isinstance(share, int | float) or isinstance(share, bool) or share <= 0:
             allowed = "a fraction between 0 and 1 or a number of images" + (', or "test"' if name == "val" else "")
             raise UserError(f"data.split.{name}={share!r}, but it takes {allowed}.")
+    if plan.folds is None and plan.fold is not None:
+        raise UserError(f"data.split.fold={plan.fold} is one of how many? Set data.split.folds too, for example to 5.")
     fractions = [share for share in (plan.val, plan.test) if isinstance(share, float)]
-    if sum(fractions) >= 1:
+    if plan.folds is None and sum(fractions) >= 1:
         raise UserError(
             f"data.split.val={plan.val} and data.split.test={plan.test} leave nothing to train on; "
             "lower them, for example data.split.val=0.15 data.split.test=0.15."
         )
+
+
+def _check_folds(scan: Scan, plan: SplitPlan) -> None:
+    folds, fold = plan.folds, plan.fold
+    if not isinstance(folds, int) or isinstance(folds, bool) or folds < 2:
+        raise UserError(f"data.split.folds={folds!r}, but it is a number of parts, 2 or more.")
+    every = ",".join(map(str, range(folds)))
+    if fold is None:
+        raise UserError(f"data.split.folds={folds}, and which is tested on? All in turn: -m data.split.fold={every}")
+    if not isinstance(fold, int) or isinstance(fold, bool) or not 0 <= fold < folds:
+        raise UserError(f"data.split.fold={fold!r}, but of data.split.folds={folds} they are 0 to {folds - 1}.")
+    if plan.selects_on_test:
+        raise UserError("data.split.val=test would choose the epoch on the fold that is tested on. Set a share: 0.15")
+    if given := [name for split, name in enumerate(SPLITS) if split != TRAIN and split in scan.splits]:
+        raise UserError(
+            f"data.split.folds={folds} divides images, but those of {scan.root} are divided by folders: "
+            f"train and {' and '.join(given)}. Put the class folders side by side, or leave data.split.folds out."
+        )
+
+
+def draw_folds(labels: np.ndarray, groups: list[str], folds: int, rng: np.random.Generator) -> np.ndarray:
+    """(N,) the fold of each image: groups stay whole, and each class is divided as evenly as they allow.
+
+    The groups of a class (of a group's most frequent one), largest first, each come into the fold that has the fewest
+    images of the class, and of those the one that has the fewest of all.
+    """
+    by_class: dict[int, list[list[int]]] = defaultdict(list)
+    for rows in _members(np.arange(len(labels)), groups):
+        by_class[int(np.bincount(labels[rows]).argmax())].append(rows)
+    fold_of, total = np.empty(len(labels), np.int64), np.zeros(folds, np.int64)
+    for label in sorted(by_class):
+        own = [by_class[label][i] for i in rng.permutation(len(by_class[label]))]
+        taken = np.zeros(folds, np.int64)
+        for rows in sorted(own, key=len, reverse=True):
+            fold = np.lexsort((total, taken))[0]
+            fold_of[rows] = fold
+            taken[fold] += len(rows)
+            total[fold] += len(rows)
+    return fold_of
+
+
+def _members(rows: np.ndarray, groups: list[str]) -> list[list[int]]:
+    """The rows of each group; those of no group are alone."""
+    members: dict[object, list[int]] = defaultdict(list)
+    for row in rows.tolist():
+        members[groups[row] or row].append(row)
+    return list(members.values())
+
+
+def _any_together(groups: list[str], rows: np.ndarray) -> bool:
+    names = [groups[row] for row in rows]
+    return len(set(names) - {""}) + names.count("") < len(names)
 
 
 def draw_stratified(candidates: np.ndarray, labels: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
@@ -120,15 +194,17 @@ def draw_stratified(candidates: np.ndarray, labels: np.ndarray, wanted: int, rng
 
 
 def _draw_groups(
-    candidates: np.ndarray, labels: np.ndarray, groups: list[str], wanted: int, rng: np.random.Generator
+    candidates: np.ndarray,
+    labels: np.ndarray,
+    groups: list[str],
+    wanted: int,
+    rng: np.random.Generator,
+    stratify: bool = True,
 ) -> np.ndarray:
     """Whole groups, drawn class by class (of a group's most frequent class) until each class has its share."""
-    members: dict[str, list[int]] = defaultdict(list)
-    for index in candidates:
-        members[groups[index]].append(int(index))
     by_class: dict[int, list[list[int]]] = defaultdict(list)
-    for group in members.values():
-        by_class[int(np.bincount(labels[group]).argmax())].append(group)
+    for group in _members(candidates, groups):
+        by_class[int(np.bincount(labels[group]).argmax()) if stratify else 0].append(group)
     chosen: list[int] = []
     for label in sorted(by_class):
         own = by_class[label]
@@ -143,7 +219,7 @@ def _draw_groups(
     return np.array(chosen, dtype=np.int64)
 
 
-def _require_every_class(scan: Scan, splits: np.ndarray, plan: SplitPlan) -> None:
+def _require_every_class(scan: Scan, splits: np.ndarray, plan: SplitPlan, groups: list[str]) -> None:
     """Every class has images in train, and in what is carved out of train; a folder for val or test may lack some."""
     drawn = [split for split in (TRAIN, VAL, TEST) if split == TRAIN or split not in scan.splits]
     for split in drawn:
@@ -151,11 +227,15 @@ def _require_every_class(scan: Scan, splits: np.ndarray, plan: SplitPlan) -> Non
             continue
         counts = np.bincount(scan.labels[splits == split], minlength=len(scan.class_names))
         for label in np.flatnonzero(counts == 0):
-            total = int((scan.labels[splits != NO_SPLIT] == label).sum())
-            unit = "images" if plan.group is None else "images in groups"
+            rows = np.flatnonzero((scan.labels == label) & (splits != NO_SPLIT))
+            number = len(_members(rows, groups))
+            unit, thing = "images", "image"
+            if number < len(rows):
+                unit += f" in {number} group{'s' if number > 1 else ''}, which data.split.group keeps together"
+                thing = "group"
             needed = [SPLITS[one] for one in drawn if not (one == VAL and plan.selects_on_test)]
             raise UserError(
-                f"data.split: class {scan.class_names[label]!r} has {total} {unit}, and none of them came into "
-                f"{SPLITS[split]!r}.\nEach class needs at least one image for each of {', '.join(needed)}: add images, "
-                "remove the class folder, change data.split.seed, or use data.split.stratify=true."
+                f"data.split: class {scan.class_names[label]!r} has {len(rows)} {unit}, and none of them came into "
+                f"{SPLITS[split]!r}.\nEach class needs at least one {thing} for each of {', '.join(needed)}: "
+                "add images, remove the class folder, change data.split.seed, or use data.split.stratify=true."
             )

@@ -118,7 +118,8 @@ def read_table(
 ) -> ImageTable:
     """Scans, decodes and divides the images of a folder, and logs what was found and what was left out.
 
-    `find_relatives` names the group of each image for `plan.group="auto"`; by default each is alone. `cache`: see
+    `find_relatives` names the group of each image, for `plan.group="auto"` and `plan.leaks="drop"`; by default each is
+    alone. `cache`: see
     `imgbench.data.cache.decode_images`. `num_classes`, where stated, must agree with what is found.
 
     Raises:
@@ -138,6 +139,8 @@ def read_table(
     else:
         groups = group_names(found.paths, plan.group, without=decoded.errors)
     table = _table(found, decoded, plan, groups)
+    if plan.leaks == "drop" and table.folder_splits:
+        _drop_relatives(table, groups if plan.group == "auto" else find_relatives(table))
     _describe(table, found.notes)
     return table
 
@@ -196,6 +199,23 @@ def _require_decodable(found: Scan, errors: dict[int, str]) -> None:
             )
 
 
+def _drop_relatives(table: ImageTable, groups: list[str]) -> None:
+    """Leaves relatives of training images out of the val and test that the folders give."""
+    trained = {groups[row] for row in table.rows("train")} - {""}
+    for split in table.folder_splits:
+        rows = table.rows(split) if split != "train" else []
+        related = [row for row in rows if groups[row] in trained]
+        if len(rows) and len(related) == len(rows):
+            raise UserError(
+                f"data.split.leaks=drop leaves no {split} image: all {len(rows)} are relatives of training images. "
+                "Leave the folders undivided, so that relatives stay on one side."
+            )
+        table.splits[related] = NO_SPLIT
+        if related:
+            names = table.passed_over.setdefault(f"{split} image with a relative in train", [])
+            names += [table.paths[row] for row in related]
+
+
 def _describe(table: ImageTable, notes: list[str]) -> None:
     for note in notes:
         log.warning("%s", note)
@@ -212,7 +232,7 @@ def _describe(table: ImageTable, notes: list[str]) -> None:
     log.info(
         "%s: %d images in %d classes (%s); left out: %s",
         table.root,
-        len(table.paths) - len(table.errors),
+        int((table.splits != NO_SPLIT).sum()),
         len(table.class_names),
         counts,
         describe_left_out(left_out),

@@ -148,9 +148,16 @@ def mean_of_classes(
     missed = 0.5 / (sizes + 1)
     unseen = (missed * (1 - missed) / sizes)[(values <= 0) | (values >= 1)].sum() / len(values) ** 2
     value = float(values.mean())
-    effective = effective_number(np.asarray(value), totals, unseen, exact_variance=counts and independent)
+    if_equal = len(values) ** 2 / (1 / sizes).sum()  # what the images are worth if the classes are equally hard
     if value in (0, 1):
-        effective = len(values) ** 2 / (1 / sizes).sum()
+        effective = if_equal
+    else:
+        exact = counts and independent
+        effective = effective_number(np.asarray(value), totals, unseen, exact)
+        if not counts:
+            # Unlike a mean of counts, it comes arbitrarily near to 1, where hardly any variance is left to divide by:
+            # what was not seen must not outweigh what was.
+            effective = max(effective, min(effective_number(np.asarray(value), totals, 0, exact), if_equal))
     low, high = wilson(value, effective)
     return {"value": value, "low": float(low), "high": float(high), "n": len(targets), "groups": len(totals)}
 

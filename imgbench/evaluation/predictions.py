@@ -24,6 +24,17 @@ class Predictions:
         """(N,) the most probable class of each image."""
         return self.probabilities.argmax(1)
 
+    def subset(self, chosen: np.ndarray) -> "Predictions":
+        """Those images for which chosen (N,) is true."""
+        rows = np.flatnonzero(chosen)
+        return Predictions(
+            [self.paths[row] for row in rows],
+            [self.groups[row] for row in rows],
+            self.targets[rows],
+            self.probabilities[rows],
+            self.class_names,
+        )
+
     def to_csv(self) -> str:
         """path, group, target, predicted and a column of probabilities per class: what `predictions.csv` holds."""
         file = io.StringIO()

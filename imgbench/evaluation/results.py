@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -64,8 +65,14 @@ PICTURES = {
 }
 
 
-def write_report(folder: Path, title: str, metrics: dict[str, Number], selected_on_test: bool) -> None:
-    """`report.html`: the numbers, the pictures and the model of a run in one self-contained page."""
+def write_report(
+    folder: Path, title: str, metrics: dict[str, Number], selected_on_test: bool, checks: Sequence[str] = ()
+) -> None:
+    """`report.html`: the numbers, the pictures and the model of a run in one self-contained page.
+
+    Args:
+        checks: what else is to be known of the images, in sentences.
+    """
     templates = Environment(loader=PackageLoader("imgbench.evaluation"), autoescape=True, undefined=StrictUndefined)
     templates.filters["describe"] = describe
     overall = {name: number for name, number in metrics.items() if name.count("/") == 1}
@@ -73,6 +80,7 @@ def write_report(folder: Path, title: str, metrics: dict[str, Number], selected_
     summary = folder / "summary.txt"
     page = templates.get_template("report.html.jinja").render(
         title=title,
+        checks=checks,
         notes=[SELECTED_ON_TEST] if selected_on_test else [],
         overall=overall,
         by_class={name: number for name, number in metrics.items() if name not in overall},

@@ -1,20 +1,81 @@
-"""The audit of configured images, and what it leaves in a directory."""
+"""The audit of configured images, what it leaves in a directory, and what it says beside the numbers of a run."""
 
 from pathlib import Path
 
-from imgbench.evaluation.plots import draw_pairs
-from imgbench.experiment.build import inspect
-from imgbench.inspection.audit import Audit, shown_pairs
-from imgbench.inspection.page import audit_page
-from imgbench.run import write_atomically
+import numpy as np
+from omegaconf import DictConfig
 
-__all__ = ["inspect", "write_audit"]
+from imgbench.data.scan import SPLITS
+from imgbench.data.table import ImageTable
+from imgbench.errors import UserError
+from imgbench.evaluation.plots import draw_pairs
+from imgbench.experiment.build import build_data
+from imgbench.inspection.audit import Audit, audit, read_audit, shown_pairs
+from imgbench.inspection.finders import label_findings, probe_findings
+from imgbench.inspection.page import audit_page
+from imgbench.run import Run, write_atomically
+
+FILE = "audit.json"
+
+
+def inspect(table: ImageTable) -> Audit:
+    """All that is asked of a data set; from the cache, where its images are as they were."""
+    return audit(table, [probe_findings, label_findings])
+
+
+def inspect_configured(config: DictConfig) -> Audit:
+    """The audit of the configured images.
+
+    Raises:
+        UserError: they cannot be used as they are.
+    """
+    return inspect(build_data(config).table)
+
+
+def is_wanted(config: DictConfig) -> bool:
+    """Whether `data.audit` asks for an audit before training.
+
+    Raises:
+        UserError: it is neither on nor off.
+    """
+    wanted = {"on": True, True: True, "off": False, False: False}.get(config.data.get("audit", "off"))
+    if wanted is None:
+        raise UserError(f"data.audit={config.data.audit!r}, but it is on or off.")
+    return wanted
+
+
+def write_json(result: Audit, folder: Path) -> None:
+    write_atomically(folder / FILE, result.to_json(), errors="surrogateescape")
 
 
 def write_audit(result: Audit, folder: Path) -> None:
     """Writes audit.json, a picture of the pairs of duplicates, and a page with both."""
-    write_atomically(folder / "audit.json", result.to_json(), errors="surrogateescape")
+    write_json(result, folder)
     picture = folder / "pairs.png" if result.pairs else None
     if picture:
         draw_pairs(*shown_pairs(result), picture)
     write_atomically(folder / "audit.html", audit_page(result, picture), errors="replace")
+
+
+def audit_of(run: Run) -> Audit | None:
+    """What was found before the run was trained; None where that was not asked for.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    file = run.path / FILE
+    if not file.is_file():
+        return None
+    try:
+        return read_audit(file)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{file} is damaged: {error}. Restore it from a copy, or delete it.") from error
+
+
+def related_to_training(run: Run, paths: list[str]) -> np.ndarray:
+    """(N,) bool: which images of a run have a relative, by the audit or else by `split.csv`, that it was trained on."""
+    found = audit_of(run)
+    rows = {row["path"]: row for split in SPLITS for row in run.split_rows(split)}
+    names = {path: row["group"] for path, row in rows.items()} | (found.relatives if found else {})
+    trained = {names[path] for path, row in rows.items() if row["split"] == "train"} - {""}
+    return np.array([names.get(path, "") in trained for path in paths], bool)

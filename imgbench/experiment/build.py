@@ -19,9 +19,7 @@ from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
 from imgbench.experiment.compose import choices, explain
 from imgbench.experiment.defaults import default_epochs, default_learning_rate
-from imgbench.inspection.audit import Audit, audit, relatives
-from imgbench.inspection.finders import label_findings, probe_findings
-from imgbench.inspection.leaks import find_leaks
+from imgbench.inspection.audit import relatives
 from imgbench.models.layers import normalises_batches
 from imgbench.models.summary import model_table
 from imgbench.preprocessing import Preprocessing
@@ -149,23 +147,14 @@ def build_data(config: DictConfig) -> ImageFolderDataModule:
     """
     if OmegaConf.is_missing(config.data, "root"):
         raise UserError("data.root is not set. Point it at your photographs: data=folder data.root=/my/photos")
+    settings = plain(config.data)
+    settings.pop("audit", None)  # says what comes before training, not what the images are
     augment = create(config.augment)
-    data: ImageFolderDataModule = create(config.data, augment=augment, seed=config.seed, find_relatives=relatives)
+    data: ImageFolderDataModule = create(settings, augment=augment, seed=config.seed, find_relatives=relatives)
     data.setup()
-    for message in find_leaks(data.table):
-        log.warning("%s", message)
     config.data.num_classes = len(data.class_names)
     config.data.root = str(data.table.root.resolve())
     return data
-
-
-def inspect(config: DictConfig) -> Audit:
-    """The audit of the configured images.
-
-    Raises:
-        UserError: they cannot be used as they are.
-    """
-    return audit(build_data(config).table, [probe_findings, label_findings])
 
 
 def build_classifier(

@@ -16,6 +16,8 @@ from omegaconf import DictConfig
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
+from imgbench.experiment.audit import FILE as AUDIT
+from imgbench.experiment.audit import inspect, is_wanted, write_json
 from imgbench.experiment.build import (
     apply_defaults,
     build_classifier,
@@ -29,6 +31,7 @@ from imgbench.experiment.build import (
 )
 from imgbench.experiment.compose import explain, storable
 from imgbench.experiment.outcome import conclude, write_grid
+from imgbench.inspection.audit import brief
 from imgbench.models.summary import model_table
 from imgbench.run import Run, first_process, write_atomically
 from imgbench.training import fast
@@ -90,6 +93,7 @@ def resolve(config: DictConfig, data: ImageFolderDataModule | None = None) -> Ex
     """
     config = config.copy()
     check_values(config)
+    is_wanted(config)
     L.seed_everything(config.seed, workers=True, verbose=False)
     settings, device = fast.apply(fast.FastSettings(**config.fast), config.trainer.accelerator)
     data = data or build_data(config)
@@ -128,7 +132,7 @@ def begin(run: Run, experiment: Experiment) -> ImageClassifier:
     if first_process():
         run.forget_results()
         run.write_config(storable(config))
-        write_table(run, data)
+        write_table(run, config, data)
         run.note(
             device=experiment.device,
             precision=settings.precision,
@@ -142,11 +146,16 @@ def begin(run: Run, experiment: Experiment) -> ImageClassifier:
     return classifier
 
 
-def write_table(run: Run, data: ImageFolderDataModule) -> None:
-    """`split.csv`, and `left_out.csv` where a file of the data's folder is no image of the table."""
+def write_table(run: Run, config: DictConfig, data: ImageFolderDataModule) -> None:
+    """`split.csv`, `left_out.csv` where a file of the data's folder is no image of the table, and `audit.json`."""
     write_atomically(run.path / "split.csv", data.table.csv_lines(), errors="surrogateescape")
     if any(True for _ in data.table.left_out):
         write_atomically(run.path / "left_out.csv", data.table.left_out_lines(), errors="surrogateescape")
+    (run.path / AUDIT).unlink(missing_ok=True)
+    if is_wanted(config):
+        result = inspect(data.table)
+        write_json(result, run.path)
+        log.info("%s", brief(result))
 
 
 def kept_widths(config: DictConfig, start: ImageClassifier | None) -> dict[str, list[int]] | None:

@@ -17,10 +17,14 @@ from imgbench.evaluation.metrics import describe, describe_accuracy, unmeasured_
 from imgbench.evaluation.plots import draw_curves, draw_grid
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.results import SELECTED_ON_TEST, measure, write_report, write_results
+from imgbench.experiment.audit import audit_of, related_to_training
 from imgbench.experiment.build import build_data
-from imgbench.inference.labelled import images_of_folder, images_of_run
+from imgbench.inference.labelled import images_of_folder, images_of_run, notes_on_seen
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Model, Predictor
+from imgbench.inspection.audit import Audit, brief
+from imgbench.inspection.findings import counted
+from imgbench.inspection.labels import suspects_of_predictions
 from imgbench.run import Run
 
 
@@ -62,16 +66,62 @@ def conclude(run: Run, data: ImageFolderDataModule | None = None, announce: bool
     selected_on_test = data.plan.selects_on_test
     splits = ("test",) if selected_on_test else ("test", "val")
     results = {split: predict_split(model, data, split) for split in splits}
+    suspects = [line for found in results.values() for line in _suspect_labels(found)]
+    results = with_unrelated(run, results)
     metrics = write_results(run.path, title, results, selected_on_test)
-    write_report(run.path, title, metrics, selected_on_test)
+    found = audit_of(run)
+    shortcuts = describe_shortcuts(found, metrics) if found else None
+    checks = [brief(found)] if found else []
+    write_report(run.path, title, metrics, selected_on_test, [*checks, *filter(None, [shortcuts]), *suspects])
     if not announce:
         return
     print(f"\nRun directory  {run.shown}\nTest accuracy  {describe_accuracy(metrics, 'test')}")
     if selected_on_test:
         print(f"Note           {SELECTED_ON_TEST}")
+    if UNRELATED.format("test") in results:
+        print(f"Unrelated      {describe_unrelated(metrics, 'test')}")
+    elif found and found.leaking.get("test"):
+        print("Note           every test image has a relative among the training images: the accuracy is too good")
+    if shortcuts:
+        print(f"Beside it      {shortcuts}")
+    if suspects:
+        print(f"Labels         {len(suspects)} may be wrong, named in report.html; the first: {suspects[0]}")
     place = shlex.quote(str(run.shown))
     print(f"Next           python -m imgbench.evaluate {place}")
     print(f"               python -m imgbench.predict {place} IMAGE...")
+
+
+UNRELATED = "{}_unrelated"  # the images of a split that have no relative among the training images
+
+
+def with_unrelated(run: Run, results: dict[str, Predictions]) -> dict[str, Predictions]:
+    """The results, and beside those on test images that have relatives in training, those on the others alone."""
+    more = {}
+    for split, predictions in results.items():
+        related = related_to_training(run, predictions.paths) if split == "test" else np.zeros(0, bool)
+        if related.any() and not related.all():
+            more[UNRELATED.format(split)] = predictions.subset(~related)
+    return results | more
+
+
+def describe_unrelated(metrics: dict[str, Number], split: str) -> str:
+    """The accuracy on the images that have no relative among the training images."""
+    number = metrics[f"{UNRELATED.format(split)}/acc"]
+    related = metrics[f"{split}/acc"]["n"] - number["n"]
+    return f"{describe(number)}, without {counted(related)} that have a relative among the training images"
+
+
+def describe_shortcuts(found: Audit, metrics: dict[str, Number]) -> str | None:
+    """What can be told without the subject; None where nothing can."""
+    told = [f"{name} alone {100 * number['value']:.1f} %" for name, number in found.shortcuts.items()]
+    if not told:
+        return None
+    value = f"{100 * metrics['test/acc']['value']:.1f} %"
+    return f"the network has {value}; {', '.join(told)} (cross-validated, without looking at the subject)"
+
+
+def _suspect_labels(predictions: Predictions) -> list[str]:
+    return [suspect.sentence for suspect in suspects_of_predictions(predictions)]
 
 
 # Of what is measured, what a terminal shows; metrics.json and the report have all.
@@ -107,6 +157,11 @@ class Evaluation:
             self.title,
             f"{split} accuracy  {describe_accuracy(self.metrics, split)}",
             *(
+                [f"{split} accuracy of unrelated images  {describe_unrelated(self.metrics, split)}"]
+                if f"{UNRELATED.format(split)}/acc" in self.metrics
+                else []
+            ),
+            *(
                 f"{split} {label}  {describe(self.metrics[f'{split}/{name}'])}"
                 for name, label in LABELS.items()
                 if f"{split}/{name}" in self.metrics
@@ -138,19 +193,23 @@ def evaluate(
     folder: Path | None = None,
     output: Path | None = None,
     sensitivity: float | None = None,
+    allow_seen: bool = False,
 ) -> Evaluation:
     """Measures a run directory, a checkpoint or an ONNX file on a split of its own, or of another folder.
 
     Args:
         sensitivity: of two classes, for which a threshold is chosen on the validation images, for either of them.
+        allow_seen: go on where images of the other folder were trained on.
 
     Raises:
-        UserError: no model or no images, a class that the model does not know, or a sensitivity that cannot be had.
+        UserError: no model or no images, a class that the model does not know, images that it was trained on, or a
+            sensitivity that cannot be had.
     """
     model = Predictor.load(path).model
     selected_on_test = folder is None and bool(model.provenance.get("selected_on_test"))
     if folder is not None:
-        data, notes = images_of_folder(folder, split, model), []
+        data = images_of_folder(folder, split, model)
+        notes = notes_on_seen(path, data.table, allow_seen)
     else:
         split = "test" if selected_on_test and split == "val" else split  # which is all that it was selected on
         data, notes = images_of_run(Run.open(path), split, model)
@@ -167,10 +226,13 @@ def evaluate(
         points, missing = _operating_points(path, model, predictions, sensitivity, selected_on_test)
         notes += missing
     temperature = _temperature(path)
+    results = {split: predictions}
+    if folder is None:
+        results = with_unrelated(Run.open(path), results)
     if output is None:
-        metrics = measure({split: predictions}, temperature)
+        metrics = measure(results, temperature)
     else:
-        metrics = write_results(output, title, {split: predictions}, selected_on_test, temperature)
+        metrics = write_results(output, title, results, selected_on_test, temperature)
     return Evaluation(split, title, model.class_names, metrics, left_out, notes, points)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.layout import folder_that_would_do, setting
 from imgbench.data.scan import NO_SPLIT, SPLIT_FOLDERS, SPLITS, Scan, scan
-from imgbench.data.table import labelled_table
+from imgbench.data.table import NAMED, ImageTable, labelled_table
 from imgbench.errors import UserError
 from imgbench.inference.predictor import Model
 from imgbench.run import Run
@@ -82,3 +82,28 @@ def images_of_folder(folder: str | Path, split: str, model: Model) -> ImageFolde
         class_names=model.class_names,
     )
     return ImageFolderDataModule.of_table(labelled_table(chosen, model.preprocessing), model.preprocessing)
+
+
+def notes_on_seen(path: Path, table: ImageTable, allow_seen: bool) -> list[str]:
+    """What to say of images that are, byte for byte, among those that the model of `path` was trained on or chosen by.
+
+    Raises:
+        UserError: there are some, and they are not allowed.
+    """
+    try:
+        run = Run.open(path)
+    except UserError:
+        return [f"whether these images were trained on cannot be told, since {path} lies in no run directory"]
+    known = {row["hash"] for split in ("train", "val") for row in run.split_rows(split)}
+    rows = np.flatnonzero(table.splits != NO_SPLIT)
+    seen = [row for row in rows if table.digests[row].tobytes().hex() in known]
+    if not seen:
+        return []
+    count = f"{len(seen)} of {len(rows)} image(s) are, byte for byte, among those that {run.shown} learnt from"
+    if allow_seen:
+        return [f"{count}: the accuracy is too good"]
+    names = ", ".join(table.paths[row] for row in seen[:NAMED]) + (", ..." if len(seen) > NAMED else "")
+    raise UserError(
+        f"--data {table.root}: {count}: {names}.\nLeave them out, since their accuracy says nothing of "
+        "new images; --allow-seen measures them nevertheless."
+    )

@@ -19,7 +19,7 @@ from imgbench.inspection.classes import class_findings
 from imgbench.inspection.duplicates import Pair, connected, find_duplicates
 from imgbench.inspection.families import Family, find_family
 from imgbench.inspection.files import Header, file_findings, read_headers
-from imgbench.inspection.findings import Finding, counted, first_few
+from imgbench.inspection.findings import PROBE, Finding, counted, first_few
 from imgbench.inspection.thumbnails import Thumbnails, make_thumbnails
 from imgbench.preprocessing import Preprocessing
 from imgbench.run import write_atomically
@@ -27,9 +27,10 @@ from imgbench.run import write_atomically
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # raise it when the inspection changes, so that old results are not read back
+FORMAT = 3  # raise it when the inspection changes, so that old results are not read back
 SHOWN = 3  # examples of each finding, in the terminal
 ORDER = {"error": 0, "warning": 1, "note": 2}
+UNSEEN = ("file names", "file times")  # what probes may use and no network
 LEFT = "Move each family to one side; or leave the folders undivided, with data.split.group=auto."
 KEPT = "data.split.group=auto keeps relatives on one side."
 
@@ -62,6 +63,17 @@ class Audit:
     proposal: dict[str, Any] | None = None  # an expression for data.split.group
     seconds: float = 0
 
+    @property
+    def shortcuts(self) -> dict[str, dict[str, Any]]:
+        """The accuracies of probes of what a network sees too, where they know anything; the best first."""
+        found = {
+            finding.kind.removeprefix(PROBE): finding.accuracy
+            for finding in self.findings
+            if finding.accuracy and finding.accuracy["skill"] > 0
+        }
+        seen = {name: accuracy for name, accuracy in found.items() if name not in UNSEEN}
+        return dict(sorted(seen.items(), key=lambda item: -item[1]["value"]))
+
     def summary(self) -> str:
         """What the command prints."""
         return summary(self)
@@ -92,8 +104,7 @@ class Evidence:
     @cached_property
     def pairs(self) -> list[Pair]:
         """Kept in the cache until a file changes, whatever the splits."""
-        stored = 0 if self.table.pixels is None else self.table.pixels.shape[1]
-        facts = (FORMAT, stored, self.table.intensity, *self.table.paths, self.table.digests.tobytes())
+        facts = (FORMAT, self.table.intensity, *self.table.paths, self.table.digests.tobytes())
 
         def find() -> str:
             pairs = find_duplicates(self.table, self.thumbnails, self.headers)

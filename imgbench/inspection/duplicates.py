@@ -21,7 +21,6 @@ NEAR, NEAR_PART = 0.9, 0.94
 # what hardly differs counts then, as the frames of one film.
 CROWD, CROWD_SHARE, NEAR_IN_A_CROWD = 50, 0.05, 0.99
 SIMPLE = 16  # pixels of the short side below which two drawings of one digit may be equal by chance
-NO_HASH = np.zeros(16, np.uint8).view("V16")[0]
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,9 @@ class Pair:
 
 def find_duplicates(table: ImageTable, thumbnails: Thumbnails, headers: list[Header | None]) -> list[Pair]:
     """All pairs of near duplicates that the index brings to light, and each exact copy with the first of its kind."""
-    first_of = _first_rows(table.digests.view("V16").ravel(), thumbnails.hashes)
+    sizes = np.array([sorted((header.width, header.height)) if header else (0, 0) for header in headers], np.int32)
+    pixels = np.concatenate([thumbnails.hashes.view(np.uint8).reshape(-1, 16), sizes.view(np.uint8)], 1)
+    first_of = _first_rows(table.digests, pixels, sizes[:, 0] > 0)
     exact = [Pair(int(first), row, "exact", 1.0) for row, first in enumerate(first_of) if first != row]
     detailed = np.array([header is not None and min(header.width, header.height) >= SIMPLE for header in headers])
     originals = np.flatnonzero((first_of == np.arange(len(first_of))) & detailed)
@@ -62,14 +63,13 @@ def _near_pairs(grey: np.ndarray, rows: np.ndarray) -> list[Pair]:
     return [Pair(one, other, "near", score) for (one, other), score in sorted(found.items())]
 
 
-def _first_rows(*keys: np.ndarray) -> np.ndarray:
+def _first_rows(files: np.ndarray, pixels: np.ndarray, usable: np.ndarray) -> np.ndarray:
     """(N,) the first row with the same bytes in the file, or else with the same pixels; damaged images have no copy."""
-    first_of = np.arange(len(keys[0]))
-    for hashes in keys:
+    first_of = np.arange(len(files))
+    for hashes in (files, pixels):
         seen: dict[bytes, int] = {}
-        for row, value in enumerate(keys[-1]):
-            if value != NO_HASH:
-                first_of[row] = first_of[seen.setdefault(hashes[row].tobytes(), int(first_of[row]))]
+        for row in np.flatnonzero(usable):
+            first_of[row] = first_of[seen.setdefault(hashes[row].tobytes(), int(first_of[row]))]
     return first_of
 
 

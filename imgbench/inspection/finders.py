@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from imgbench.data.table import ImageTable
-from imgbench.inspection.findings import Finding, first_few
+from imgbench.inspection.findings import PROBE, Finding, first_few
 from imgbench.inspection.labels import label_suspects
 from imgbench.inspection.probes import probe
 
@@ -12,7 +12,8 @@ def probe_findings(table: ImageTable, groups: Sequence[str]) -> Iterator[Finding
     """What each probe reaches; a warning where it knows more than it should."""
     for found in probe(table, groups):
         severity = "warning" if found.warning else "note"
-        yield Finding(f"probe: {found.name}", severity, found.sentence, found.accuracy["n"], [], found.warning)
+        accuracy = {**found.accuracy, "skill": found.skill}
+        yield Finding(f"{PROBE}{found.name}", severity, found.sentence, accuracy["n"], [], found.warning, accuracy)
 
 
 def label_findings(table: ImageTable, groups: Sequence[str]) -> Iterator[Finding]:

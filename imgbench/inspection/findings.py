@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 EXAMPLES = 10
+PROBE = "probe: "  # how the kind of a finding begins that says what can be told without the subject
 
 Severity = Literal["note", "warning", "error"]
 
@@ -14,7 +15,8 @@ class Finding:
     """One thing that was found in `count` images or places, of which `examples` names the first few.
 
     A `note` is worth knowing, a `warning` may spoil the result, an `error` makes a reported number untrue. `remedy` is
-    what mends it: a command, an option, or what to do by hand.
+    what mends it: a command, an option, or what to do by hand. `accuracy` is what a probe reached: a dict of value, low
+    and high (the 95 % interval), n and groups.
     """
 
     kind: str
@@ -23,6 +25,7 @@ class Finding:
     count: int
     examples: list[str] = field(default_factory=list)
     remedy: str | None = None
+    accuracy: dict[str, Any] | None = None
 
 
 def first_few(paths: Sequence[str]) -> list[str]:

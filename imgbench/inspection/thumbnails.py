@@ -11,7 +11,7 @@ from PIL import Image
 from imgbench.data.table import ImageTable
 from imgbench.preprocessing import Preprocessing
 
-SIDE = 64  # pixels of a thumbnail; of images that are stored smaller, what they have
+SIDE = 64  # pixels of a thumbnail
 CHUNK = 64
 
 
@@ -19,26 +19,25 @@ CHUNK = 64
 class Thumbnails:
     """Row i belongs to `paths[i]` of the table; those of damaged images are black, and their hash is zero."""
 
-    grey: np.ndarray  # (N, T, T) uint8
-    hashes: np.ndarray  # (N,) V16: BLAKE2b of the decoded pixels, whatever the format or metadata of the file
+    grey: np.ndarray  # (N, SIDE, SIDE) uint8
+    hashes: np.ndarray  # (N,) V16: BLAKE2b of the thumbnails in colour, whatever the format or metadata of the file
 
 
 def make_thumbnails(table: ImageTable) -> Thumbnails:
-    """Reads the decoded pixels once; of a table without pixels the files are decoded again."""
-    number, pixels = len(table.paths), table.pixels
-    side = SIDE if pixels is None else min(SIDE, pixels.shape[1])
+    """Decodes all files, and leaves the cached pixels alone: those depend on the size of image that a network sees,
+    and which images are relatives, and so divided together, must not."""
+    number = len(table.paths)
     decode = Preprocessing(SIDE, intensity=table.intensity).decode
-    grey = np.zeros((number, side, side), np.uint8)
+    grey = np.zeros((number, SIDE, SIDE), np.uint8)
     hashes = np.zeros((number, 16), np.uint8)
 
     def chunk(start: int) -> None:
         for row in range(start, min(start + CHUNK, number)):
             if row in table.errors:
                 continue
-            square = decode(table.root / table.paths[row]) if pixels is None else np.ascontiguousarray(pixels[row])
+            square = decode(table.root / table.paths[row])
             hashes[row] = np.frombuffer(hashlib.blake2b(square.tobytes(), digest_size=16).digest(), np.uint8)
-            image = Image.fromarray(square).convert("L")
-            grey[row] = np.asarray(image.resize((side, side), Image.Resampling.BOX))
+            grey[row] = np.asarray(Image.fromarray(square).convert("L"))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow and hashlib let go of the interpreter lock
         list(pool.map(chunk, range(0, number, CHUNK)))
