@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from imgbench.cli import hydra_command
@@ -37,7 +38,8 @@ def main(config: DictConfig) -> None:
     run = Run(Path(HydraConfig.get().runtime.output_dir))
     result = audit(config, run.path)
     print(f"{result.summary()}\nWritten to {run.shown}: audit.html, audit.json{', pairs.png' if result.pairs else ''}")
-    sys.exit(EXIT_CODES[result.verdict])
+    if HydraConfig.get().mode != RunMode.MULTIRUN:  # of which an exit would be the end
+        sys.exit(EXIT_CODES[result.verdict])
 
 
 if __name__ == "__main__":

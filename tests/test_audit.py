@@ -170,5 +170,5 @@ def test_audit_before_training_can_be_left_out(leaking_run, caplog):
 
 
 def test_audit_is_on_or_off(leaking_run):
-    with pytest.raises(UserError, match="data.audit='brief', but it is on or off"):
+    with pytest.raises(UserError, match=r"data\.audit=.brief., but it is on or off"):
         leaking_run("data.audit=brief")

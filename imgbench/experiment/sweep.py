@@ -1,6 +1,8 @@
 """The table that ends a sweep: its runs, best first."""
 
 import json
+import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,9 @@ class SweepTable(Callback):
         if not console.is_terminal:
             console = Console(width=200)  # a log file has no width of its own
         console.print(table)
+        if sum(score is not None for *_, score in rows) > 1:
+            folder = shlex.quote(os.path.commonpath([path for _, path, _ in rows]))
+            print(f"Next  python -m imgbench.compare {folder}")
         if any(score is None for *_, score in rows):
             sys.exit(1)
 
