@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, max_pool2d
 
 from imgbench.inspection.candidates import ORIENTATIONS, VIEWS, Candidates, area_weights, in_blocks, turned
+from imgbench.inspection.progress import shown
 
 SIDE = 48  # pixels of the pictures that are compared
 MARGIN = 4  # of them, where frames and the ends of crops lie, do not count
@@ -32,7 +33,8 @@ def similarities(grey: np.ndarray, candidates: Candidates) -> np.ndarray:
     if not len(candidates.first):
         return np.zeros(0, np.float32)
     with _one_thread_each(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        return np.concatenate(list(pool.map(partial(_compare, grey), in_blocks(candidates, BLOCK))))
+        blocks = pool.map(partial(_compare, grey), in_blocks(candidates, BLOCK))
+        return np.concatenate(list(shown(blocks, -(-len(candidates.first) // BLOCK), "Comparing pairs of images")))
 
 
 @contextmanager
