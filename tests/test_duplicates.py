@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from imgbench.benchmark.audit import FAULTS
 from imgbench.data.split import SplitPlan
 from imgbench.data.table import read_table
+from imgbench.inspection.alignment import COARSE, FINE
 from imgbench.inspection.candidates import (
     FREQUENCIES,
     ORIENTATIONS,
@@ -140,6 +141,12 @@ def test_index_of_many_vectors_finds_the_nearest():
     assert len(index.lists) == 77
     assert (rows[:, 0] == np.arange(500)).mean() > 0.99
     np.testing.assert_allclose(distances[0, 0], ((queries[0] - vectors[0]) ** 2).sum(), rtol=1e-2)
+
+
+def test_blurs_have_no_weights_that_are_slow_to_calculate_with():
+    for weights in (FINE, COARSE):
+        assert weights[weights > 0].min() > 1e-7
+        np.testing.assert_allclose(weights.sum(1), 1, atol=1e-5)
 
 
 def test_chains_of_pairs_are_one_group():
