@@ -105,7 +105,7 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], C
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, instead of printing them its own way
             register_resolvers()
             with _errors_in_plain_words(place):
-                sys.argv[1:] = map(quoted, _with_run(sys.argv[1:], config_name))
+                sys.argv[1:] = map(quoted, _with_run(_resumed(sys.argv[1:]), config_name))
                 # Made here and not above, since that sets the version of Hydra's behaviour for the whole process.
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
                 if failed:
@@ -114,6 +114,32 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], C
         return run
 
     return decorate
+
+
+def _resumed(words: list[str]) -> list[str]:
+    """A command line in which `--resume RUN` has become the run's configuration, its last checkpoint and directory.
+
+    A run without a checkpoint was killed in its first epoch, and begins anew.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    option = next((word for word in words if word.split("=")[0] == "--resume"), None)
+    if option is None:
+        return words
+    place = words.index(option)
+    length = 1 if "=" in option else 2
+    path = option.partition("=")[2] if "=" in option else "".join(words[place + 1 : place + 2])
+    others = [*words[:place], *words[place + length :]]
+    if not path:
+        raise UserError("--resume RUN: name the run directory, for example outputs/digits/compact/2026-01-31_12-00-00")
+    run = Run.open(path)
+    if run.concluded and run.info.get("status") == "finished" and not others:
+        print(f"{run.shown} is finished: nothing is left to do. To train on, add trainer.max_epochs=N.")
+        sys.exit(0)
+    checkpoint = [f"ckpt_path={run.last.resolve()}"] if run.last.is_file() else []
+    own = ["--config-dir", str(run.path), "--config-name", "config", f"hydra.run.dir={run.path.resolve()}"]
+    return [*own, *checkpoint, *others]
 
 
 def _with_run(words: list[str], config_name: str) -> list[str]:

@@ -12,6 +12,7 @@ EXAMPLES = """examples:
   python -m imgbench.predict outputs/potato/vgg16/2026-01-31_12-00-00 "leaf 1 (108).jpg"
   python -m imgbench.predict RUN photos/ more/*.png --top-k 3
   python -m imgbench.predict RUN photos/ --output predictions.csv --save-images predictions/
+  python -m imgbench.predict RUN photos/ --max-error 0.02
 """
 
 
@@ -44,6 +45,7 @@ def predict(
     top_k: int = 1,
     output: Path | None = None,
     save_images: Path | None = None,
+    max_error: float | None = None,
 ) -> int:
     """Prints the class of each image; returns how many could not be read.
 
@@ -53,16 +55,22 @@ def predict(
         top_k: how many of the most probable classes to print.
         output: a .csv or .json file for all probabilities.
         save_images: a directory for the images, each under its prediction.
+        max_error: calls predictions unsure, so that with 95 % confidence at most this share of the others is wrong.
 
     Raises:
-        UserError: no such model or images, or the results cannot be written.
+        UserError: no such model or images, the results cannot be written, or the run cannot promise `max_error`.
     """
+    if max_error is not None and not 0 < max_error < 1:
+        never = "; that nothing is ever wrong is more than any number of images can show" if max_error == 0 else ""
+        raise UserError(
+            f"--max-error {max_error:g}, but it is a share above 0 and below 1, such as 0.02 for 2 %{never}."
+        )
     if output and output.suffix.lower() not in (".csv", ".json"):
         raise UserError(f"--output {output} should end in .csv or .json.")
     paths = find_images([str(image) for image in images])
     from imgbench.experiment.classify import classify  # takes seconds, and --help needs no torch
 
-    return classify(run, paths, top_k, output, save_images)
+    return classify(run, paths, top_k, output, save_images, max_error)
 
 
 def main() -> int:
@@ -75,6 +83,11 @@ def main() -> int:
     )
     parser.add_argument("--output", metavar="FILE", type=Path, help="write all probabilities to FILE.csv or FILE.json")
     parser.add_argument("--save-images", metavar="DIR", type=Path, help="write each image under its prediction")
+    parser.add_argument(
+        "--max-error", metavar="SHARE", type=float,
+        help="call predictions unsure, so that of the others at most this share, such as 0.02, is wrong, "
+        "with 95 %% confidence",
+    )  # fmt: skip
     args = parser.parse_args()
     if args.top_k < 1:
         parser.error(f"--top-k {args.top_k}, but it should be 1 or more")

@@ -46,6 +46,7 @@ CONFIG_TYPES = {
 }
 INFO_TYPES = {"status": str, **dict.fromkeys(("provenance", "compressed_from", "facts"), dict)}
 RESULTS = ("metrics.json", "predictions.csv", "report.html")  # of a run that was trained to its end
+ACCEPTANCE_FILES = ("validation.csv", "features.npz")  # what `predict --max-error` needs; earlier runs lack them
 
 
 TRUSTED = ("imgbench.", "torch.nn.", "torch.optim.", "torchvision.", "timm.")
@@ -197,7 +198,7 @@ class Run:
 
     def forget_results(self) -> None:
         """Removes what an earlier training in this directory ended with: it does not belong to the next."""
-        for name in RESULTS:
+        for name in (*RESULTS, *ACCEPTANCE_FILES):
             (self.path / name).unlink(missing_ok=True)
 
     @property
@@ -256,8 +257,7 @@ class Run:
             return f"{kept}. hydra.run.dir=DIR, or --output DIR, puts the run elsewhere."
         return (
             f"Kept: {self.last.parent}. Make room, or let the run go on elsewhere: "
-            f"python -m imgbench.train --config-dir {shlex.quote(str(self.shown))} --config-name config "
-            f"ckpt_path={shlex.quote(str(self.last))} hydra.run.dir=DIR"
+            f"python -m imgbench.train --resume {shlex.quote(str(self.shown))} hydra.run.dir=DIR"
         )
 
     def split_rows(self, split: str) -> list[dict[str, str]]:

@@ -143,7 +143,7 @@ def test_one_run_and_an_unfinished_run_are_refused(make_run):
     run = make_run("a")
     with pytest.raises(UserError, match="two runs or more, but there is 1"):
         compare_runs([run])
-    with pytest.raises(UserError, match=r"its status is 'interrupted'.*imgbench\.train --config-dir"):
+    with pytest.raises(UserError, match=r"its status is 'interrupted'.*imgbench\.train --resume"):
         compare_runs([run, make_run("b", info={"status": "interrupted"})])
 
 

@@ -21,8 +21,9 @@ from imgbench.models.narrow import layer_widths
 from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier
 
-FILES = {"config.yaml", "run.json", "split.csv", "summary.txt", "metrics.csv", "metrics.json", "predictions.csv",
-         "checkpoints", "samples.png", "curves.png", "confusion.png", "reliability.png", "report.html"}  # fmt: skip
+FILES = {"config.yaml", "run.json", "split.csv", "audit.json", "summary.txt", "metrics.csv", "metrics.json",
+         "predictions.csv", "validation.csv", "features.npz", "checkpoints", "samples.png", "curves.png",
+         "confusion.png", "reliability.png", "report.html"}  # fmt: skip
 
 
 @pytest.fixture

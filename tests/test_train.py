@@ -23,7 +23,7 @@ from imgbench.training.callbacks import COLUMNS
 from imgbench.training.checkpoint import load_classifier
 
 FILES = {"config.yaml", "run.json", "split.csv", "audit.json", "summary.txt", "metrics.csv", "metrics.json",
-         "predictions.csv",
+         "predictions.csv", "validation.csv", "features.npz",
          "checkpoints", "samples.png", "curves.png", "confusion.png", "reliability.png", "report.html"}  # fmt: skip
 
 
@@ -206,6 +206,50 @@ def test_interrupted_run_keeps_checkpoints_and_curves_and_can_be_resumed(make_fo
     resumed = train_run(root, tmp_path / "resumed", f"ckpt_path={run.last}",
                         f"trainer.max_epochs={done + 2}")  # fmt: skip
     assert [int(row["epoch"]) for row in rows(resumed.path / "metrics.csv")] == list(range(1, done + 3))
+
+
+RANDOM = ["model=cnn", "augment=strong", "optimizer=adam", "scheduler=one_cycle", "data.image_size=20",
+          "data.batch_size=4",
+          "trainer.max_epochs=6", "callbacks=ema", "+callbacks.last.share=1e6", "hydra.run.dir=run"]  # fmt: skip
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals differ on Windows")
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
+def test_run_killed_and_resumed_ends_with_the_weights_of_one_that_was_not(kill, make_folder, tmp_path, train_run):
+    root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
+    words = ["data=folder", f"data.root={root}", *RANDOM]
+    with subprocess.Popen(
+        [sys.executable, "-m", "imgbench.train", *words], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for text in process.stdout:
+            if text.startswith("epoch 3/"):
+                process.send_signal(kill)
+    done = command("--resume", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    resumed, whole = Run(tmp_path / "run"), train_run(root, tmp_path / "whole", *words)
+    assert resumed.info["status"] == "finished"
+    for name in ("best.ckpt", "last.ckpt"):
+        ours, theirs = (
+            torch.load(run.path / "checkpoints" / name, weights_only=True)["state_dict"] for run in (resumed, whole)
+        )
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    untimed = [[{key: row[key] for key in row if "/" in key and "second" not in key}
+                for row in rows(run.path / "metrics.csv")] for run in (resumed, whole)]  # fmt: skip
+    assert untimed[0] == untimed[1]
+    assert len(untimed[0]) == 6
+    assert yaml.safe_load((resumed.path / "config.yaml").read_text())["ckpt_path"] is None
+    again = command("--resume", "run", cwd=tmp_path)
+    assert again.returncode == 0
+    assert "run is finished: nothing is left to do" in again.stdout
+
+
+def test_resuming_no_run_names_what_a_run_is(tmp_path):
+    for words in (["--resume"], ["--resume", "nowhere"], ["--resume=nowhere"]):
+        done = command(*words, cwd=tmp_path)
+        assert done.returncode == 2
+        assert "outputs/digits/c" in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_sweep_ends_with_its_runs_best_first_and_goes_on_past_a_failure(make_folder, tmp_path):

@@ -133,6 +133,8 @@ class ImageFolderDataModule(L.LightningDataModule):
             batch_sampler=EvenBatches(sampler, self.batch_size, drop_last=False),
             collate_fn=keep_batch,
             pin_memory=cached and torch.cuda.is_available(),
+            # Of its own: its iterator draws a number, in a resumed run at another moment than in one that was not.
+            generator=torch.Generator(),
         )
 
     def train_dataloader(self) -> DataLoader[Batch]:

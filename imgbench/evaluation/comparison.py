@@ -180,11 +180,9 @@ def _listed(runs: Sequence[Run]) -> str:
 def _read(run: Run) -> Tested:
     info = run.info
     if info.get("status") != "finished" or not run.concluded:
-        again = f"python -m imgbench.train --config-dir {shlex.quote(str(run.shown))} --config-name config"
-        resume = f" ckpt_path={shlex.quote(str(run.last))}" if run.last.is_file() else ""
         raise UserError(
             f"{run.shown} is not finished: its status is {info.get('status')!r}. Leave it out, or finish it: "
-            f"{again}{resume}"
+            f"python -m imgbench.train --resume {shlex.quote(str(run.shown))}"
         )
     try:
         predictions = Predictions.read_csv(run.path / "predictions.csv")

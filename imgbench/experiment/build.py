@@ -24,7 +24,7 @@ from imgbench.models.layers import normalises_batches
 from imgbench.models.summary import model_table
 from imgbench.preprocessing import Preprocessing
 from imgbench.run import NODES, Run, trust_target
-from imgbench.training.callbacks import run_of_checkpoint
+from imgbench.training.callbacks import EpochSeeds, run_of_checkpoint
 from imgbench.training.checkpoint import AtomicCheckpointIO, upgrade
 from imgbench.training.classifier import ImageClassifier, build_model
 from imgbench.training.fast import FastSettings, supports_fused
@@ -263,7 +263,7 @@ def build_trainer(
         default_root_dir=str(folder),
         precision=settings.precision,
         logger=build_logger(config),
-        callbacks=[*callbacks, *configured],
+        callbacks=[EpochSeeds(config.seed), *callbacks, *configured],
         plugins=[AtomicCheckpointIO()],
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         enable_model_summary=False,
@@ -302,7 +302,7 @@ def check_resume(ckpt_path: str | None, classifier: ImageClassifier, max_epochs:
         if own != known[name]:
             raise UserError(
                 f"ckpt_path={path} was trained with {name} {known[name]}, but the configuration has {own}.\n"
-                "Resume with the run's: python -m imgbench.train --config-dir RUN --config-name config ckpt_path=..."
+                "Resume with the run's: python -m imgbench.train --resume RUN"
             )
     if groups != [len(classifier.parameter_groups())]:
         then, now = (

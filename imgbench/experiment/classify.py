@@ -9,40 +9,54 @@ import numpy as np
 
 from imgbench.errors import UserError
 from imgbench.evaluation.plots import draw_prediction
+from imgbench.inference.acceptance import Acceptance
 from imgbench.inference.predictor import Predictor
 from imgbench.preprocessing import open_image
 
 
-def classify(run: str | Path, paths: list[Path], top_k: int, output: Path | None, save_images: Path | None) -> int:
+def classify(
+    run: str | Path,
+    paths: list[Path],
+    top_k: int,
+    output: Path | None,
+    save_images: Path | None,
+    max_error: float | None,
+) -> int:
     """Prints the most probable classes of each image; returns how many could not be read.
 
     Raises:
-        UserError: there is no model, or the results cannot be written.
+        UserError: there is no model, or the results cannot be written, or the run cannot promise `max_error`.
     """
     predictor = Predictor.load(run)
-    probabilities, errors = predictor.probabilities(paths)
+    number = len(predictor.class_names)
+    acceptance = None if max_error is None else Acceptance.open(run, predictor.model, max_error)
+    values, errors = predictor.apply(acceptance or predictor.model, number + (acceptance is not None), paths)
     rows = []
     for i, path in enumerate(paths):
         if i in errors:
             print(f"{path}  skipped: {errors[i]}")
             continue
-        prediction = predictor.prediction(probabilities[i])
-        ranked = list(prediction.probabilities.items())[:top_k]
-        print(f"{path}  " + "  ".join(f"{name} {100 * p:.1f} %" for name, p in ranked))
+        prediction = predictor.prediction(values[i, :number])
+        ranked = [f"{name} {100 * p:.1f} %" for name, p in list(prediction.probabilities.items())[:top_k]]
+        doubt = acceptance.doubt(values[i]) if acceptance else None
+        print(f"{path}  unsure: {doubt} ({'  '.join(ranked)})" if doubt else f"{path}  {'  '.join(ranked)}")
         rows.append(
             {
                 "path": str(path),
                 "predicted": prediction.label,
                 "probability": prediction.probability,
+                **({"unsure": doubt} if acceptance else {}),
                 "probabilities": prediction.probabilities,
             }
         )
         if save_images:
-            save_image(path, save_images, i, " / ".join(f"{name} {100 * p:.1f} %" for name, p in ranked))
+            save_image(path, save_images, i, ("unsure: " if doubt else "") + " / ".join(ranked))
     if output:
         write_table(output, rows, predictor.class_names)
     if errors:
         print(f"{len(errors)} of {len(paths)} files skipped")
+    if acceptance:
+        print(acceptance.promise(sum(row["unsure"] is None for row in rows), len(rows)))
     return len(errors)
 
 
@@ -59,10 +73,17 @@ def write_table(path: Path, rows: list[dict[str, Any]], class_names: list[str]) 
                 json.dump(rows, file, indent=2, ensure_ascii=False)
             else:
                 writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(["path", "predicted", "probability", *class_names])
+                unsure = ["unsure"] if rows and "unsure" in rows[0] else []
+                writer.writerow(["path", "predicted", "probability", *unsure, *class_names])
                 for row in rows:
-                    values = [row["probability"], *(row["probabilities"][name] for name in class_names)]
-                    writer.writerow([row["path"], row["predicted"], *(f"{value:.6g}" for value in values)])
+                    values = [row["probabilities"][name] for name in class_names]
+                    facts = [
+                        row["path"],
+                        row["predicted"],
+                        f"{row['probability']:.6g}",
+                        *(row[name] for name in unsure),
+                    ]
+                    writer.writerow([*facts, *(f"{value:.6g}" for value in values)])
     except OSError as error:
         raise UserError(f"--output {path} cannot be written: {error.strerror}.") from error
 

@@ -131,7 +131,10 @@ def begin(run: Run, experiment: Experiment) -> ImageClassifier:
     check_resume(config.ckpt_path, classifier, config.trainer.max_epochs)
     if first_process():
         run.forget_results()
-        run.write_config(storable(config))
+        stored = storable(config)
+        if config.ckpt_path is not None and run_of_checkpoint(config.ckpt_path) == run.path.resolve():
+            stored["ckpt_path"] = None  # its own: training from this configuration gives the same run
+        run.write_config(stored)
         write_table(run, config, data)
         run.note(
             device=experiment.device,

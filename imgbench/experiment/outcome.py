@@ -19,6 +19,7 @@ from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.results import SELECTED_ON_TEST, measure, write_report, write_results
 from imgbench.experiment.audit import audit_of, related_to_training
 from imgbench.experiment.build import build_data
+from imgbench.inference.acceptance import is_kept, keep_for_acceptance
 from imgbench.inference.labelled import images_of_folder, images_of_run, notes_on_seen
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Model, Predictor
@@ -69,6 +70,8 @@ def conclude(run: Run, data: ImageFolderDataModule | None = None, announce: bool
     suspects = [line for found in results.values() for line in _suspect_labels(found)]
     results = with_unrelated(run, results)
     metrics = write_results(run.path, title, results, selected_on_test)
+    if not selected_on_test:
+        keep_for_acceptance(run.path, model, _independent(run, results["val"]), data, data)
     found = audit_of(run)
     shortcuts = describe_shortcuts(found, metrics) if found else None
     checks = [brief(found)] if found else []
@@ -220,6 +223,8 @@ def evaluate(
     if not len(data.rows(split)):
         raise UserError(f"None of the {len(table.paths)} images in {table.root} can be decoded.")
     predictions = predict_split(model, data, split)
+    if split == "val" and folder is None:
+        notes += _keep_missing(path, model, predictions, data)
     title = f"{path} on the {split} images in {table.root}"
     points: list[OperatingPoint] = []
     if sensitivity is not None:
@@ -234,6 +239,24 @@ def evaluate(
     else:
         metrics = write_results(output, title, results, selected_on_test, temperature)
     return Evaluation(split, title, model.class_names, metrics, left_out, notes, points)
+
+
+def _independent(run: Run, validation: Predictions) -> Predictions:
+    """Without images that have a relative among the training images: of new ones they promise nothing."""
+    return validation.subset(~related_to_training(run, validation.paths))
+
+
+def _keep_missing(path: Path, model: Model, predictions: Predictions, data: ImageFolderDataModule) -> list[str]:
+    """Writes what a run of an earlier imgbench lacks for `predict --max-error`; returns notes on that."""
+    run = Run.open(path)
+    if path.is_file() or is_kept(run, model):
+        return []
+    try:
+        train, _ = images_of_run(run, "train", model)
+        keep_for_acceptance(run.path, model, _independent(run, predictions), data, train)
+    except (UserError, OSError) as error:
+        return [f"nothing could be kept for predict --max-error: {error}"]
+    return [f"kept in {run.shown} for predict --max-error"]
 
 
 def _temperature(path: Path) -> float | None:

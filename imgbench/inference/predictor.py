@@ -1,6 +1,6 @@
 """A trained classifier, ready for use on files, PIL images and arrays."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,6 +55,21 @@ class TorchModel:
     def __call__(self, images: Tensor) -> np.ndarray:
         return self.classifier(images.to(self.device)).float().softmax(1).cpu().numpy()
 
+    @property
+    def has_features(self) -> bool:
+        """Whether the network has a feature map to look at, as all but a user's own have."""
+        return all(hasattr(self.classifier.model, name) for name in ("forward_features", "forward_head"))
+
+    @torch.inference_mode()
+    def with_features(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities (N, num_classes), and the means of the feature map's channels (N, num_features)."""
+        network: Any = self.classifier.model
+        features = network.forward_features(self.classifier.normalise(images.to(self.device)))
+        probabilities = network.forward_head(features).float().softmax(1)
+        if features.dim() > 2:  # a map (N, channels, h, w), or tokens (N, number, channels)
+            features = features.mean((2, 3) if features.dim() == 4 else 1)
+        return probabilities.cpu().numpy(), features.float().cpu().numpy()
+
 
 class Predictor:
     """Preprocesses and classifies images exactly as the model was evaluated."""
@@ -104,12 +119,18 @@ class Predictor:
 
     def probabilities(self, sources: Sequence[Source], batch_size: int = 32) -> tuple[np.ndarray, dict[int, str]]:
         """(N, num_classes), with rows of NaN for images that cannot be decoded, and why those cannot."""
-        result = np.full((len(sources), len(self.class_names)), np.nan, np.float32)
+        return self.apply(self.model, len(self.class_names), sources, batch_size)
+
+    def apply(
+        self, function: Callable[[Tensor], np.ndarray], width: int, sources: Sequence[Source], batch_size: int = 32
+    ) -> tuple[np.ndarray, dict[int, str]]:
+        """As `probabilities`, of a function of images that returns (n, width)."""
+        result = np.full((len(sources), width), np.nan, np.float32)
         errors: dict[int, str] = {}
         for indices, images, failed in decode_batches(sources, self.preprocessing, batch_size):
             errors |= failed
             if indices:
-                result[indices] = self.model(images)
+                result[indices] = function(images)
         return result, errors
 
     def prediction(self, probabilities: np.ndarray) -> Prediction:

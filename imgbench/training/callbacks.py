@@ -4,12 +4,14 @@ import csv
 import io
 import logging
 import math
+import random
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, WeightAveraging
 from rich.console import Console
@@ -38,7 +40,6 @@ class EpochTable(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.path = Path(trainer.default_root_dir) / "metrics.csv"
-        self.on_train_epoch_start(trainer, pl_module)  # resuming within an epoch, Lightning calls that no second time
         if not trainer.is_global_zero:
             return
         self._rows = []
@@ -170,8 +171,26 @@ class BestCheckpoint(ModelCheckpoint):
         )
 
 
+class EpochSeeds(Callback):
+    """Draws what is random in an epoch from the seed, the number of the epoch and that of the process alone.
+
+    So a run that was killed and resumed, which begins that epoch again, ends as one that was not.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        numbers = np.random.SeedSequence((self.seed, trainer.current_epoch, trainer.global_rank)).generate_state(3)
+        torch.manual_seed(int(numbers[0]))  # of all devices
+        np.random.seed(int(numbers[1]))  # noqa: NPY002 libraries draw from it
+        random.seed(int(numbers[2]))
+
+
 class LastCheckpoint(ModelCheckpoint):
-    """Keeps everything a resume needs as `last.ckpt`: of recent epochs, of the last, and when interrupted in the first.
+    """Keeps everything a resume needs as `last.ckpt`: of recent epochs, and of the last.
+
+    Never from within an epoch: begun again, that ends as if it had not been interrupted.
 
     Args:
         share: of the time that may be spent on writing. After an epoch it is written only if that is kept to, so that
@@ -195,12 +214,6 @@ class LastCheckpoint(ModelCheckpoint):
             super().on_train_epoch_end(trainer, pl_module)
             end = time.monotonic()
             self._due = end + (end - start) / self.share
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        assert self.dirpath is not None
-        path = Path(self.dirpath) / "last.ckpt"
-        if trainer.global_step > 0 and not path.exists():
-            trainer.save_checkpoint(path)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         pass  # the next epoch writes it anew

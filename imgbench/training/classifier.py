@@ -136,9 +136,13 @@ class ImageClassifier(L.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8, or float in 0 to 1, (N, 3, image_size, image_size) -> logits (N, num_classes)."""
+        return self.model(self.normalise(images))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """What the network takes."""
         whole = images.dtype == torch.uint8
         factor = self.factor if whole else 255 * self.factor
-        return self.model(torch.addcmul(self.offset, images.float() if whole else images, factor))  # in one pass
+        return torch.addcmul(self.offset, images.float() if whole else images, factor)  # in one pass
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, targets = batch  # targets are (N, num_classes) probabilities where images were mixed

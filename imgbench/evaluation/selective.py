@@ -1,0 +1,141 @@
+"""Which predictions to accept, so that those accepted are seldom wrong: selective classification.
+
+A prediction is accepted where its highest probability lies above a threshold. The threshold is chosen on validation
+images, and looking for a good one finds lucky ones too. So thresholds are tested one after the other from the highest
+down, each by the exact binomial (Clopper-Pearson) test of "more than `max_error` of what it accepts is wrong", and the
+first that cannot refute this ends the search: fixed-sequence testing, by which searching costs no confidence
+(Angelopoulos et al. 2021, Learn then Test, https://arxiv.org/abs/2110.01052). Selection with guaranteed risk (Geifman
+and El-Yaniv 2017, https://arxiv.org/abs/1705.08500) promises the same, but divides the confidence among all thresholds
+that it looks at, and accepts less.
+
+The thresholds are the images' own probabilities, and a test counts the images strictly above. Given their threshold
+these are independent draws from what it accepts, so that each test is exact; that of the whole search is where errors
+grow more frequent as the probability falls.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import stats
+
+from imgbench.evaluation.intervals import Number, group_codes, share
+from imgbench.evaluation.predictions import Predictions
+
+RISK = 0.05  # that the promise is broken: it has 95 % confidence
+UNLIKE = 0.05  # share of images like those of validation that may be taken for unlike them
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which predictions are accepted: of images nearer than `limit`, with a probability above `threshold`.
+
+    `threshold` is None where none can be promised; then `errors` among the `surest` images are what stands against it.
+    """
+
+    max_error: float
+    threshold: float | None
+    limit: float
+    images: int  # independent validation images nearer than the limit, one of each group
+    surest: int  # of these, with the highest probabilities: what the last test counted
+    errors: int
+    coverage: Number  # share of all validation images that is accepted
+
+    def accepts(self, probabilities: np.ndarray, distances: np.ndarray) -> np.ndarray:
+        """(N,) bool, of the highest probability of each image and its distance from the training images (N,)."""
+        if self.threshold is None:
+            return np.zeros(len(probabilities), bool)
+        return (probabilities > self.threshold) & (distances < self.limit)
+
+
+def select(validation: Predictions, distances: np.ndarray, max_error: float) -> Selection:
+    """Accepts as much as can be promised, with 95 % confidence, to be wrong in a share of at most `max_error`.
+
+    The promise is for new images drawn as the validation images were. Images of a group are not independent, so one of
+    each group is counted, drawn at random: the promise then is for an image of a new group.
+
+    Args:
+        distances: (N,) of each validation image from the training images. Those from the limit on, `UNLIKE` of them at
+            most, are not accepted whatever their probability.
+    """
+    rows = one_of_each_group(validation.groups)
+    limit = distance_limit(distances[rows])
+    # Given the limit, one of the distances, those below it are independent draws from all images below it.
+    rows = rows[distances[rows] < limit]
+    probabilities = validation.probabilities.max(1)
+    wrong = validation.predicted != validation.targets
+    threshold, surest, errors = search_threshold(probabilities[rows], wrong[rows], max_error)
+    found = Selection(max_error, threshold, limit, len(rows), surest, errors, {})
+    everything = np.ones(len(wrong), bool)
+    coverage = share(found.accepts(probabilities, distances), everything, group_codes(validation.groups))
+    return replace(found, coverage=coverage)
+
+
+def distance_limit(distances: np.ndarray) -> float:
+    """What on average at most `UNLIKE` of further images like these (N,) reach; infinite where they are too few.
+
+    The quantile of split conformal prediction (Vovk et al. 2005).
+    """
+    beyond = int((len(distances) + 1) * UNLIKE)
+    limit = float(np.sort(distances)[-beyond]) if beyond else math.inf
+    return limit if (distances < limit).any() else math.inf  # of distances that are all equal
+
+
+def search_threshold(probabilities: np.ndarray, wrong: np.ndarray, max_error: float) -> tuple[float | None, int, int]:
+    """The lowest threshold of which it is sure that at most `max_error` of the predictions above it are wrong.
+
+    Args:
+        probabilities: (N,) the highest of each of N independent images.
+        wrong: (N,) bool.
+
+    Returns:
+        The threshold, -inf where all are accepted and None where there is none; how many images it accepts, or would
+        have had to accept; and how many of these are wrong.
+    """
+    starts = search_starts(len(wrong), max_error)
+    order = np.argsort(-probabilities, kind="stable")
+    ranked = np.append(probabilities[order], -np.inf)
+    counts = np.flatnonzero(ranked[:-1] > ranked[1:]) + 1  # of images above a threshold: equal ones stand together
+    errors = np.cumsum(wrong[order])[counts - 1]
+    refuted = stats.binom.cdf(errors, counts, max_error) <= RISK / max(len(starts), 1)
+    best = -1
+    for start in starts:
+        first = int(np.searchsorted(counts, start))
+        passed = int(np.argmin(np.append(refuted[first:], False)))
+        best = max(best, first + passed - 1 if passed else -1)
+    if best >= 0:
+        return float(ranked[counts[best]]), int(counts[best]), int(errors[best])
+    if not starts:
+        return None, len(wrong), int(wrong.sum())
+    first = int(np.searchsorted(counts, starts[0]))
+    return None, int(counts[first]), int(errors[first])
+
+
+def fewest_images(max_error: float, risk: float = RISK) -> int:
+    """How many images without an error promise it."""
+    return math.ceil(math.log(risk) / math.log1p(-max_error))
+
+
+def least_error(images: int) -> float:
+    """What so many images without an error promise; near 3 / images (the rule of three)."""
+    return 1 - RISK ** (1 / images) if images else 1.0
+
+
+def search_starts(images: int, max_error: float) -> list[int]:
+    """How many images the thresholds accept at which a search starts.
+
+    The fewest that can promise anything may hold one error, and the search would end before it began; so there are
+    further searches from twice as many, four times, ... as far as images suffice. They share the confidence.
+    """
+    starts: list[int] = []
+    while (first := fewest_images(max_error, RISK / (len(starts) + 1))) * 2 ** len(starts) <= images:
+        starts = [first * 2**i for i in range(len(starts) + 1)]
+    return starts
+
+
+def one_of_each_group(groups: Sequence[str], seed: int = 0) -> np.ndarray:
+    """Rows of one image of each group, drawn at random; an image without a group is one of its own."""
+    order = np.random.default_rng(seed).permutation(len(groups))
+    _, first = np.unique(group_codes(groups)[order], return_index=True)
+    return np.sort(order[first])

@@ -1,0 +1,194 @@
+"""Which predictions of a run can be relied upon: what it keeps of its validation images, and what is made of that."""
+
+import math
+import os
+import shlex
+import zipfile
+from pathlib import Path
+from typing import TypeGuard
+
+import numpy as np
+from torch import Tensor
+
+from imgbench.data.datamodule import ImageFolderDataModule
+from imgbench.errors import UserError
+from imgbench.evaluation.metrics import describe
+from imgbench.evaluation.novelty import FeatureDistribution
+from imgbench.evaluation.predictions import Predictions
+from imgbench.evaluation.selective import UNLIKE, Selection, fewest_images, least_error, select
+from imgbench.inference.predictor import Model, TorchModel
+from imgbench.run import ACCEPTANCE_FILES, Run, write_atomically
+
+VALIDATION, FEATURES = ACCEPTANCE_FILES
+MOST_TRAINING_IMAGES = 2000  # more of them hardly change a distribution of a few hundred features
+
+
+def has_features(model: Model) -> TypeGuard[TorchModel]:
+    """Whether it tells what is unlike the training images: an ONNX file has probabilities only."""
+    return isinstance(model, TorchModel) and model.has_features
+
+
+def is_kept(run: Run, model: Model) -> bool:
+    """Whether the run has all that `Acceptance.open` reads."""
+    return all((run.path / name).is_file() for name in (VALIDATION, *([FEATURES] if has_features(model) else [])))
+
+
+def keep_for_acceptance(
+    folder: Path, model: Model, validation: Predictions, val: ImageFolderDataModule, train: ImageFolderDataModule
+) -> None:
+    """Writes `validation.csv` and, of a network that has features, `features.npz`.
+
+    Args:
+        validation: the predictions for those validation images of `val` that are independent of the training images.
+    """
+    write_atomically(folder / VALIDATION, validation.to_csv(), errors="surrogateescape")
+    if not has_features(model):
+        return
+    distribution = FeatureDistribution.of(_features(model, train, "train", MOST_TRAINING_IMAGES))
+    independent = np.isin([val.table.paths[row] for row in val.rows("val")], validation.paths)
+    distances = distribution.distances(_features(model, val, "val")[independent]).astype(np.float32)
+    unfinished = folder / f".{os.getpid()}-{FEATURES}"
+    try:
+        np.savez(unfinished, mean=distribution.mean, precision=distribution.precision, distances=distances)
+        unfinished.replace(folder / FEATURES)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _features(model: TorchModel, data: ImageFolderDataModule, split: str, most: int | None = None) -> np.ndarray:
+    """(N, D) of a split's images without augmentation, of at most so many of them."""
+    images = data.dataset(split)
+    rows = np.arange(len(images))
+    if most is not None and len(rows) > most:
+        rows = np.sort(np.random.default_rng(data.seed).permutation(rows)[:most])
+    found = []
+    for start in range(0, len(rows), data.batch_size):
+        pixels, _ = images.__getitems__(rows[start : start + data.batch_size].tolist())
+        found.append(model.with_features(data.preprocessing.center_crop(pixels))[1])
+    return np.concatenate(found)
+
+
+class Acceptance:
+    """A model as a function of images that tells also how far they are from the training images.
+
+    Args:
+        distribution: None where the model has no features; then all images are taken to be like those of training.
+    """
+
+    def __init__(self, model: Model, selection: Selection, distribution: FeatureDistribution | None) -> None:
+        self.model = model
+        self.selection = selection
+        self.distribution = distribution
+
+    @classmethod
+    def open(cls, path: str | Path, model: Model, max_error: float) -> "Acceptance":
+        """Chosen by what lies in the run that `model` was loaded from.
+
+        Raises:
+            UserError: the run has no independent validation images, has not kept what they showed, or they are too few
+                or too often wrong to promise `max_error`.
+        """
+        option = f"--max-error {max_error:g}"
+        if model.provenance.get("selected_on_test"):
+            raise UserError(
+                f"{option} takes validation images that are not those of the test, but this model was selected on its "
+                "own test images, so that its errors on them promise nothing.\n"
+                "Train it with validation images of its own: data.split.val=0.15"
+            )
+        run = Run.open(path)
+        file = Path(path)
+        if file.is_file() and file.resolve() not in (run.best.resolve(), (run.path / "model.onnx").resolve()):
+            raise UserError(f"{option} is known of the epoch kept only, not of {file}. Name the run: {run.shown}")
+        if not is_kept(run, model):
+            raise UserError(
+                f"{option} takes what the run knows of its validation images, but {run.shown} has not kept it.\n"
+                f"{_renew(run)}"
+            )
+        validation = _read_validation(run, model)
+        if not validation.paths:
+            raise UserError(
+                f"{option} cannot be promised for {run.shown}: every validation image has a relative among the "
+                "training images.\nDivide the images otherwise: data.split.group=auto keeps relatives together."
+            )
+        distribution, distances = None, np.zeros(len(validation.paths))
+        if has_features(model):
+            distribution, distances = _read_features(run, len(validation.paths))
+        selection = select(validation, distances, max_error)
+        if selection.threshold is None:
+            raise UserError(f"{option} cannot be promised for {run.shown}: {_hindrance(selection)}")
+        return cls(model, selection, distribution)
+
+    def __call__(self, images: Tensor) -> np.ndarray:
+        """uint8 (N, 3, image_size, image_size) -> (N, num_classes + 1): probabilities, and a distance."""
+        if self.distribution is None:
+            return np.pad(self.model(images), ((0, 0), (0, 1)))
+        assert has_features(self.model)
+        probabilities, features = self.model.with_features(images)
+        if features.shape[1] != len(self.distribution.mean):
+            raise UserError(f"{FEATURES} of the run is damaged: it is of another network. Remove it.")
+        return np.column_stack([probabilities, self.distribution.distances(features)])
+
+    def doubt(self, row: np.ndarray) -> str | None:
+        """Why the prediction that a row of the function's values (num_classes + 1,) amounts to is not accepted."""
+        assert self.selection.threshold is not None
+        if row[-1] >= self.selection.limit:
+            return "unlike the training images"
+        return None if row[:-1].max() > self.selection.threshold else "not probable enough"
+
+    def promise(self, accepted: int, images: int) -> str:
+        """What is known of the accepted ones of so many images, and what share of further images will be."""
+        coverage = self.selection.coverage
+        kind = "like those it was trained on"
+        if coverage["groups"] < coverage["n"]:
+            kind += ", but of new groups"
+        blind = "" if self.distribution else "; pictures unlike them are not recognised, for want of a checkpoint"
+        return (
+            f"expected of photographs {kind}: {describe(coverage)} accepted, as of the validation images{blind}\n"
+            f"accepted {accepted} of {images}; at most {100 * self.selection.max_error:g} % of the accepted are wrong, "
+            f"with 95 % confidence, for photographs {kind}"
+        )
+
+
+def _hindrance(selection: Selection) -> str:
+    """Why there is no threshold, and what would help."""
+    images, needed = selection.images, fewest_images(selection.max_error)
+    if images >= needed:
+        return (
+            f"of the {selection.surest} validation images that it is surest of, {selection.errors} are predicted "
+            "wrongly, which is too many.\nAsk for a larger --max-error, or train a better model."
+        )
+    least = math.ceil(1000 * least_error(images)) / 1000  # rounded up, so that it can be asked for
+    beyond = math.ceil(needed / (1 - UNLIKE)) + 1
+    return (
+        f"even without an error, {images} independent validation images promise at most {100 * least:g} % (about 3 in "
+        f"{max(images, 1)}); it takes {needed}.\nAsk for --max-error {least:g} or more, or train with {beyond} "
+        f"independent validation images or more: data.split.val={beyond}"
+    )
+
+
+def _renew(run: Run) -> str:
+    place = shlex.quote(str(run.shown))
+    return f"Where its images are still there, this writes it: python -m imgbench.evaluate {place} --split val"
+
+
+def _read_validation(run: Run, model: Model) -> Predictions:
+    path = run.path / VALIDATION
+    try:
+        found = Predictions.read_csv(path)
+        if found.class_names != model.class_names:
+            raise ValueError(f"its classes are {found.class_names}")
+    except (ValueError, IndexError, StopIteration, OSError) as error:
+        raise UserError(f"{path} is damaged: {error}.\nRemove it. {_renew(run)}") from error
+    return found
+
+
+def _read_features(run: Run, images: int) -> tuple[FeatureDistribution, np.ndarray]:
+    path = run.path / FEATURES
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+            mean, precision, distances = (content[name] for name in ("mean", "precision", "distances"))
+        if precision.shape != (len(mean), len(mean)) or distances.shape != (images,):
+            raise ValueError(f"its shapes are {mean.shape}, {precision.shape}, {distances.shape}")
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is damaged: {error}.\nRemove it. {_renew(run)}") from error
+    return FeatureDistribution(mean, precision), distances

@@ -1,0 +1,190 @@
+"""Predictions that are called unsure, by what a run has kept of its validation images."""
+
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imgbench import evaluate, predict
+from imgbench.errors import UserError
+from imgbench.evaluation.predictions import Predictions
+from imgbench.inference.onnx_file import write_onnx
+from imgbench.run import Run
+from imgbench.training.checkpoint import load_classifier
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, make_folder, train_run) -> Run:
+    """A run with 100 validation images, enough for --max-error 0.05."""
+    home = tmp_path_factory.mktemp("accept")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IMGBENCH_CACHE", str(home / "cache"))
+        photos = make_folder(home / "photos", {"cat": 100, "dog": 100})
+        return train_run(photos, home / "run", "data.split.val=100", "data.split.test=20", "trainer.max_epochs=3")
+
+
+@pytest.fixture
+def run(finished, tmp_path) -> Run:
+    """A copy, to be spoilt."""
+    return Run(Path(shutil.copytree(finished.path, tmp_path / "run")))
+
+
+@pytest.fixture
+def run_predict(monkeypatch, capsys):
+    def call(run: Path, *words: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["predict", str(run), *map(str, words)])
+        assert predict.main() == 0
+        return capsys.readouterr().out
+
+    return call
+
+
+def photos_of(run: Run) -> Path:
+    return Path(run.config["data"]["root"])
+
+
+@pytest.fixture
+def foreign(tmp_path) -> Path:
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    stripes = np.tile(np.array([[0], [255]], np.uint8), (12, 24))
+    for i, channel in enumerate(range(3)):
+        pixels = np.zeros((24, 24, 3), np.uint8)
+        pixels[..., channel] = stripes
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return folder
+
+
+def test_run_keeps_what_it_predicted_for_each_validation_image(finished):
+    kept = Predictions.read_csv(finished.path / "validation.csv")
+    assert sorted(kept.paths) == sorted(row["path"] for row in finished.split_rows("val"))
+    with np.load(finished.path / "features.npz", allow_pickle=False) as content:
+        assert content["distances"].shape == (100,)
+        assert len(content["mean"]) == load_classifier(finished.best).model.num_features
+
+
+@pytest.mark.parametrize("own", [0, 4])
+def test_validation_images_with_a_relative_in_training_promise_nothing(own, make_folder, train_run, tmp_path):
+    root = tmp_path / "photos"
+    for split, cats, dogs in (("train", 16, 21), ("val", own, own), ("test", 6, 7)):
+        make_folder(root / split, {"cat": cats, "dog": dogs})
+    for name, number in (("cat", 5), ("dog", 3)):
+        for i in range(number):
+            shutil.copy(root / "train" / name / f"{i + 7}.png", root / "val" / name / f"copy {name} {i}.png")
+    run = train_run(root, tmp_path / "run")
+    kept = Predictions.read_csv(run.path / "validation.csv")
+    assert sorted(kept.paths) == [f"val/{name}/{i}.png" for name in ("cat", "dog") for i in range(own)]
+    with np.load(run.path / "features.npz") as content:
+        assert len(content["distances"]) == 2 * own
+    reason = "8 independent validation images promise" if own else "every validation image has a relative"
+    with pytest.raises(UserError, match=reason):
+        predict.predict(run.path, [root / "test"], max_error=0.1)
+
+
+def test_images_like_those_of_training_are_accepted_and_others_are_unsure(finished, foreign, run_predict):
+    out = run_predict(finished.path, photos_of(finished), foreign, "--max-error", "0.05")
+    unsure = [line for line in out.splitlines() if "  unsure: " in line]
+    assert len([line for line in unsure if str(foreign) in line and "unlike the training images (" in line]) == 3
+    assert len(unsure) <= 3 + 0.1 * 200
+    assert f"accepted {203 - len(unsure)} of 203; at most 5 % of the accepted are wrong, with 95 % confidence" in out
+    assert "% (95 of 100; " in out or "% (96 of 100; " in out, "the coverage to be expected"
+
+
+def test_files_say_why_a_prediction_is_unsure_where_it_was_asked(finished, foreign, run_predict, tmp_path):
+    photo = photos_of(finished) / "cat"
+    run_predict(finished.path, photo, foreign, "--max-error", "0.05", "--output", tmp_path / "out.csv")
+    run_predict(finished.path, photo, foreign, "--max-error", "0.05", "--output", tmp_path / "out.json")
+    run_predict(finished.path, photo, "--output", tmp_path / "plain.csv")
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    reasons = [row["unsure"] or None for row in json.loads((tmp_path / "out.json").read_text())]
+    assert [row["unsure"] or None for row in rows] == reasons
+    assert set(reasons[-3:]) == {"unlike the training images"}
+    assert reasons.count(None) > 80
+    assert "unsure" not in (tmp_path / "plain.csv").read_text()
+
+
+def test_what_is_not_probable_enough_is_unsure(run, run_predict):
+    kept = Predictions.read_csv(run.path / "validation.csv")
+    least = kept.probabilities.max(1) < np.median(kept.probabilities.max(1))
+    spoilt = Predictions(kept.paths, kept.groups, np.where(least, 1 - kept.predicted, kept.predicted),
+                         kept.probabilities, kept.class_names)  # fmt: skip
+    (run.path / "validation.csv").write_text(spoilt.to_csv())
+    with pytest.raises(UserError, match="which is too many"):
+        predict.predict(run.path, [photos_of(run)], max_error=0.055)
+    out = run_predict(run.path, photos_of(run), "--max-error", "0.15")
+    assert out.count("unsure: not probable enough (") > 50
+
+
+def test_too_few_validation_images_are_refused_with_what_would_do(finished, tiny_run):
+    with pytest.raises(UserError, match=r"--max-error 0.01 .* promise at most 3\.\d %.*it takes 299") as error:
+        predict.predict(finished.path, [photos_of(finished)], max_error=0.01)
+    least = float(str(error.value).split("Ask for --max-error ")[1].split()[0])
+    assert predict.predict(finished.path, [photos_of(finished)], max_error=least) == 0
+    with pytest.raises(UserError, match=r"data\.split\.val="):
+        predict.predict(tiny_run.path, [photos_of(tiny_run)], max_error=0.02)
+
+
+@pytest.mark.parametrize("max_error", [0, 1, 2, -0.1, float("nan")])
+def test_an_error_that_is_no_share_is_refused(max_error, finished):
+    with pytest.raises(UserError, match=r"--max-error .* above 0 and below 1"):
+        predict.predict(finished.path, [photos_of(finished)], max_error=max_error)
+
+
+def test_earlier_run_is_told_what_mends_it_and_it_does(run, run_predict):
+    (run.path / "validation.csv").rename(run.path / "before.csv")
+    (run.path / "features.npz").unlink()
+    with pytest.raises(UserError, match=r"has not kept it\.\n.*python -m imgbench.evaluate .* --split val"):
+        predict.predict(run.path, [photos_of(run)], max_error=0.05)
+    assert any("kept in" in note for note in evaluate.evaluate(run.path, split="val").notes)
+    kept, before = (Predictions.read_csv(run.path / name) for name in ("validation.csv", "before.csv"))
+    assert kept.paths == before.paths
+    assert kept.probabilities == pytest.approx(before.probabilities, abs=1e-5)
+    assert "accepted" in run_predict(run.path, photos_of(run), "--max-error", "0.05")
+    assert not evaluate.evaluate(run.path, split="val").notes
+
+
+def test_run_that_was_selected_on_its_test_images_is_refused(make_folder, train_run, tmp_path):
+    run = train_run(make_folder(tmp_path / "photos", {"cat": 16, "dog": 16}), tmp_path / "run", "data.split.val=test")
+    assert not (run.path / "validation.csv").exists()
+    with pytest.raises(UserError, match="selected on its own test images"):
+        predict.predict(run.path, [photos_of(run)], max_error=0.2)
+
+
+def test_other_weights_than_those_kept_are_refused(finished):
+    with pytest.raises(UserError, match="of the epoch kept only"):
+        predict.predict(finished.last, [photos_of(finished)], max_error=0.05)
+    assert predict.predict(finished.best, [photos_of(finished)], max_error=0.05) == 0
+
+
+@pytest.mark.parametrize("name", ["validation.csv", "features.npz"])
+@pytest.mark.parametrize("content", [b"", b"path,group\n1,2\n", b"PK\x03\x04 half a zip"])
+def test_damaged_file_is_named_with_what_mends_it(name, content, run):
+    (run.path / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name} is damaged: .*\nRemove it\. .*imgbench.evaluate"):
+        predict.predict(run.path, [photos_of(run)], max_error=0.05)
+    (run.path / name).unlink()
+    assert evaluate.evaluate(run.path, split="val").notes
+    assert predict.predict(run.path, [photos_of(run)], max_error=0.05) == 0
+
+
+def test_onnx_file_says_that_it_cannot_tell_what_is_unlike_the_training_images(run, foreign, run_predict):
+    write_onnx(load_classifier(run.best), run.path / "model.onnx")
+    out = run_predict(run.path / "model.onnx", foreign, "--max-error", "0.05")
+    assert "pictures unlike them are not recognised" in out
+    assert "unlike the training images" not in out
+
+
+def test_quantised_run_needs_no_features(run, run_predict):
+    write_onnx(load_classifier(run.best), run.path / "model.onnx")
+    shutil.rmtree(run.path / "checkpoints")
+    for name in ("validation.csv", "features.npz"):
+        (run.path / name).unlink()
+    assert evaluate.evaluate(run.path, split="val").notes
+    assert not evaluate.evaluate(run.path, split="val").notes
+    assert "accepted" in run_predict(run.path, photos_of(run), "--max-error", "0.05")
