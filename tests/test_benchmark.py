@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgbench.benchmark.audit import FAULTS, measure_audit
+from imgbench.benchmark.audit import FAULTS, measure_audit, score
 from imgbench.benchmark.growth import CLASSES, FILES, make_images, measure_growth
 from imgbench.benchmark.rounds import Timing, alternate, serve
 from imgbench.data.scan import scan
@@ -112,3 +112,12 @@ def test_planted_copies_are_counted(tmp_path):
     rows = measure_audit({**plain(config), "planted": 3})
     assert list(rows) == list(FAULTS)
     assert all(row["planted"] == 3 and row["value"] == 1 and row["pairs with others"] == 0 for row in rows.values())
+
+
+def test_copies_count_as_found_beside_any_file_of_their_origin_and_relatives_are_not_false():
+    names = list(FAULTS)
+    paths = ["a/0.jpg", "a/0_1.png", "a/0_2.png", "b/5.jpg", "b/5_1.png", "b/5_2.png", "b/7.jpg"]
+    pairs = [(1, 2), (4, 6), (5, 0), (3, 0)]
+    rows = score([*paths, *(f"b/7_{kind}.png" for kind in range(len(FAULTS)) if kind not in (1, 2))], pairs, {(0, 5)})
+    assert [rows[names[kind]]["value"] for kind in (0, 1, 2)] == [0, 0.5, 0.5]
+    assert [rows[names[kind]]["pairs with others"] for kind in (0, 1, 2)] == [0, 1, 0]

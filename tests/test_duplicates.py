@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from imgbench.benchmark.audit import FAULTS
 from imgbench.data.split import SplitPlan
 from imgbench.data.table import read_table
+from imgbench.inspection.alignment import COARSE, FINE
 from imgbench.inspection.candidates import (
     FREQUENCIES,
     ORIENTATIONS,
@@ -94,6 +95,16 @@ def test_a_picture_taken_twice_with_a_little_movement_is_found(textures):
     assert pairs_of(textures) == {("0", "again"): "near"}
 
 
+@pytest.mark.parametrize(("number", "found"), [(20, True), (60, False)])
+def test_what_a_crowd_of_images_has_in_common_makes_no_copies_of_them(tmp_path, number, found):
+    images = [Image.blend(texture(0), texture(1 + i), 0.2) for i in range(number)]  # agree to 0.90 to 0.98
+    write(tmp_path, {f"{'ab'[i % 2]}/{i}.png": image for i, image in enumerate(images)})
+    write(tmp_path, {"b/copy.png": FAULTS["JPEG, quality 50"](images[0])})
+    pairs = pairs_of(tmp_path)
+    assert pairs.pop(("0", "copy")) == "near"
+    assert bool(pairs) is found
+
+
 def test_flat_and_damaged_and_very_small_images_are_no_near_duplicates(textures):
     write(textures, {f"a/flat{n}.png": Image.new("RGB", (64, 64), (n, n, n)) for n in (100, 101)})
     write(textures, {f"a/digit{n}.png": texture(0).resize((8, 8 + n)) for n in (0, 1)})
@@ -130,6 +141,12 @@ def test_index_of_many_vectors_finds_the_nearest():
     assert len(index.lists) == 77
     assert (rows[:, 0] == np.arange(500)).mean() > 0.99
     np.testing.assert_allclose(distances[0, 0], ((queries[0] - vectors[0]) ** 2).sum(), rtol=1e-2)
+
+
+def test_blurs_have_no_weights_that_are_slow_to_calculate_with():
+    for weights in (FINE, COARSE):
+        assert weights[weights > 0].min() > 1e-7
+        np.testing.assert_allclose(weights.sum(1), 1, atol=1e-5)
 
 
 def test_chains_of_pairs_are_one_group():

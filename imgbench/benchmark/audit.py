@@ -4,7 +4,7 @@ import io
 import logging
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def measure_audit(settings: dict[str, Any]) -> dict[str, dict[str, float]]:
     untouched = _pairs(table)
     thousand = len(table.paths) / 1000
     log.info("Untouched: %d pairs, %.1f per 1,000 images.", len(untouched), len(untouched) / thousand)
-    related = {(pair.first, pair.second) for pair in untouched}
+    related = set(_rows(untouched))
     with tempfile.TemporaryDirectory() as folder:
         plant(table, Path(folder), settings["planted"])
         size = settings["data"]["image_size"]
@@ -72,19 +72,31 @@ def measure_audit(settings: dict[str, Any]) -> dict[str, dict[str, float]]:
         start = time.perf_counter()
         pairs = _pairs(mixed)
         seconds = time.perf_counter() - start
-    sources, kinds = zip(*(_origin(path) for path in mixed.paths), strict=True)
+    return {name: row | {"seconds": seconds} for name, row in score(mixed.paths, _rows(pairs), related).items()}
+
+
+def score(
+    paths: Sequence[str], pairs: Iterable[tuple[int, int]], related: Set[tuple[int, int]]
+) -> dict[str, dict[str, float]]:
+    """What pairs of files that `plant` has named, found by whatever tool, are worth.
+
+    Copies of one image are relatives of each other too, so that a copy is found with its original or with another copy.
+
+    Args:
+        pairs: positions in `paths`.
+        related: rows of originals, the lower one first, whose copies may be taken for each other.
+    """
+    sources, kinds = zip(*(_origin(path) for path in paths), strict=True)
     found, others = {kind: set() for kind in range(len(FAULTS))}, [0] * len(FAULTS)
-    for pair in pairs:
-        one, other = sorted((sources[pair.first], sources[pair.second]))
-        for kind in {kinds[pair.first], kinds[pair.second]} - {None}:
-            # Copies of one image are relatives of each other too, and an exact copy is paired with the first one only.
+    for first, second in pairs:
+        one, other = sorted((sources[first], sources[second]))
+        for kind in {kinds[first], kinds[second]} - {None}:
             found[kind] |= {one} if one == other else set()
             others[kind] += one != other and (one, other) not in related
     rows = {}
     for kind, name in enumerate(FAULTS):
         planted = kinds.count(kind)
-        share = len(found[kind]) / planted
-        rows[name] = {"value": share, "planted": planted, "pairs with others": others[kind], "seconds": seconds}
+        rows[name] = {"value": len(found[kind]) / planted, "planted": planted, "pairs with others": others[kind]}
     return rows
 
 
@@ -110,6 +122,10 @@ def _origin(path: str) -> tuple[int, int | None]:
     """The row of the original, and the kind of copy, of a file that `plant` has named."""
     row, _, kind = Path(path).stem.partition("_")
     return int(row), int(kind) if kind else None
+
+
+def _rows(pairs: Iterable[Pair]) -> list[tuple[int, int]]:
+    return [(pair.first, pair.second) for pair in pairs]
 
 
 def _pairs(table: ImageTable) -> list[Pair]:

@@ -20,6 +20,7 @@ from imgbench.inspection.duplicates import Pair, connected, find_duplicates
 from imgbench.inspection.families import Family, find_family
 from imgbench.inspection.files import Header, file_findings, read_headers
 from imgbench.inspection.findings import PROBE, Finding, counted, first_few
+from imgbench.inspection.progress import shown
 from imgbench.inspection.thumbnails import Thumbnails, make_thumbnails
 from imgbench.preprocessing import Preprocessing
 from imgbench.run import write_atomically
@@ -162,13 +163,14 @@ def _inspect(table: ImageTable, finders: Sequence[Finder]) -> Audit:
     evidence = Evidence(table)
     pairs, family, codes, names = evidence.pairs, evidence.family, evidence.codes, evidence.groups
     leaking = {split: rows for split in ("val", "test") if len(rows := _leaking(table, codes, split))}
+    asked = shown(finders, len(finders), "Judging shortcuts and labels")
     findings = [
         *file_findings(table, evidence.headers, evidence.thumbnails),
         *class_findings(table),
         *duplicate_findings(table, pairs),
         *family_findings(table, family),
         *leak_findings(table, leaking),
-        *(finding for finder in finders for finding in finder(table, names)),
+        *(finding for finder in asked for finding in finder(table, names)),
     ]
     findings.sort(key=lambda finding: ORDER[finding.severity])
     doubtful = any(finding.severity != "note" for finding in findings)

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from imgbench.data.table import ImageTable
+from imgbench.inspection.progress import shown
 from imgbench.preprocessing import Preprocessing
 
 SIDE = 64  # pixels of a thumbnail
@@ -40,5 +41,6 @@ def make_thumbnails(table: ImageTable) -> Thumbnails:
             grey[row] = np.asarray(Image.fromarray(square).convert("L"))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow and hashlib let go of the interpreter lock
-        list(pool.map(chunk, range(0, number, CHUNK)))
+        starts = range(0, number, CHUNK)
+        list(shown(pool.map(chunk, starts), len(starts), "Looking at all images"))
     return Thumbnails(grey, hashes.view("V16").ravel())
