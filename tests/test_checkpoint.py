@@ -175,7 +175,7 @@ FORGED = {
         model(_target_="evil_nets.Net"),
         "evil_nets.Net is not imported.*IMGBENCH_TRUST",
     ),
-    "package in the working directory": (model(_target_="timm.Net"), "timm.Net is not imported"),
+    "package in the working directory": (model(_target_="timm.Net"), "timm.Net"),
     "optimizer": (hyper(optimizer={"_target_": "evil_nets.Net"}), "optimizer._target_=evil_nets.Net is not imported"),
     "scheduler": (hyper(scheduler={"_target_": "os.system"}), "scheduler._target_=os.system is not imported"),
     "function": (model(_target_="os.mkdir", path="executed"), "os.mkdir is not imported"),

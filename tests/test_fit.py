@@ -149,7 +149,7 @@ def test_checkpoint_that_no_longer_fits_leaves_the_earlier_ones_to_resume_from(t
     words = [f"ckpt_path={run.last}", "trainer.max_epochs=2"]
     message = train_with_small_files_only(run, 200_000, run, *words)
     assert "last.ckpt: File too large" in message
-    assert f"ckpt_path={run.last} hydra.run.dir=DIR" in message
+    assert f"--resume {run.path} hydra.run.dir=DIR" in message
     assert run.last.read_bytes() == before
     train(override(run, words), run)
     assert run.info["status"] == "finished"
