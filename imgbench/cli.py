@@ -124,13 +124,14 @@ def _resumed(words: list[str]) -> list[str]:
     Raises:
         UserError: there is no such run.
     """
-    option = next((word for word in words if word.split("=")[0] == "--resume"), None)
-    if option is None:
+    place = next((i for i, word in enumerate(words) if word.partition("=")[0] == "--resume"), None)
+    if place is None:
         return words
-    place = words.index(option)
-    length = 1 if "=" in option else 2
-    path = option.partition("=")[2] if "=" in option else "".join(words[place + 1 : place + 2])
-    others = [*words[:place], *words[place + length :]]
+    before, (option, *after) = words[:place], words[place:]
+    _, equals, path = option.partition("=")
+    if not equals and after:
+        path, *after = after
+    others = [*before, *after]
     if not path:
         raise UserError("--resume RUN: name the run directory, for example outputs/digits/compact/2026-01-31_12-00-00")
     run = Run.open(path)

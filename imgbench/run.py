@@ -64,8 +64,9 @@ TARGETS: dict[str, tuple[str, ...]] = {
 }
 
 
-def write_atomically(path: Path, text: str | Iterable[str], errors: str = "strict") -> None:
-    """Writes a text, or its lines, beside `path` and renames: a crash leaves the old file or the new one.
+@contextmanager
+def replacing(path: Path, mode: str, **options: Any) -> Iterator[Any]:
+    """A file beside `path`, opened for writing, that takes its place at the end: a crash leaves the old or the new one.
 
     Raises:
         OSError: with `path` as its file name; what was there before is still there.
@@ -73,8 +74,8 @@ def write_atomically(path: Path, text: str | Iterable[str], errors: str = "stric
     name = None
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        with os.fdopen(handle, "w", encoding="utf-8", errors=errors, newline="") as file:
-            file.writelines([text] if isinstance(text, str) else text)
+        with os.fdopen(handle, mode, **options) as file:
+            yield file
         Path(name).chmod(0o644)
         Path(name).replace(path)
     except BaseException as error:
@@ -83,6 +84,16 @@ def write_atomically(path: Path, text: str | Iterable[str], errors: str = "stric
         if isinstance(error, OSError):
             raise type(error)(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def write_atomically(path: Path, text: str | Iterable[str], errors: str = "strict") -> None:
+    """Writes a text, or its lines.
+
+    Raises:
+        OSError: as `replacing`.
+    """
+    with replacing(path, "w", encoding="utf-8", errors=errors, newline="") as file:
+        file.writelines([text] if isinstance(text, str) else text)
 
 
 def sha256(path: Path) -> str:

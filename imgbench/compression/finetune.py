@@ -29,7 +29,7 @@ from imgbench.experiment.fit import run_experiment
 from imgbench.inference.predictor import TorchModel
 from imgbench.models.narrow import layer_widths
 from imgbench.run import Run
-from imgbench.training.checkpoint import AtomicCheckpointIO, load_classifier
+from imgbench.training.checkpoint import load_classifier, save_weights
 from imgbench.training.classifier import ImageClassifier
 from imgbench.training.fast import device_name
 
@@ -134,8 +134,7 @@ def prune_channels(method: Prune, parent: Run, run: Run, words: Sequence[str]) -
 def write_start(classifier: ImageClassifier, run: Run) -> str:
     """Writes the weights that training starts from as `checkpoints/init.ckpt`, for the run to be repeated; its path."""
     path = run.path / "checkpoints" / "init.ckpt"
-    hparams = {name: classifier.hparams[name] for name in ImageClassifier.argument_names()}
-    AtomicCheckpointIO().save_checkpoint({"hyper_parameters": hparams, "state_dict": classifier.state_dict()}, path)
+    save_weights(classifier, path)
     return str(path.resolve())
 
 

@@ -22,9 +22,8 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 import psutil
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from imgbench.data.progress import progress_bar
 from imgbench.data.scan import Scan
 from imgbench.errors import UserError
 from imgbench.preprocessing import (
@@ -214,10 +213,8 @@ def _decode_all(
             decode(row, data)
 
     threads = os.cpu_count() or 1
-    columns = (TextColumn("Decoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
     with (
-        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
+        progress_bar("Decoding") as progress,
         ThreadPoolExecutor(threads) as pool,  # Pillow lets go of the interpreter lock while it decodes
     ):
         task = progress.add_task("", total=number)

@@ -93,7 +93,8 @@ def assign_splits(scan: Scan, plan: SplitPlan, groups: list[str], without: Colle
         wanted = share if isinstance(share, int) else round(share * whole)
         candidates = np.flatnonzero(splits == TRAIN)
         if _any_together(groups, candidates):
-            chosen = _draw_groups(candidates, scan.labels, groups, wanted, rng, plan.stratify)
+            labels = scan.labels if plan.stratify else np.zeros_like(scan.labels)
+            chosen = _draw_groups(candidates, labels, groups, wanted, rng)
         elif plan.stratify:
             chosen = draw_stratified(candidates, scan.labels, wanted, rng)
         else:
@@ -151,14 +152,10 @@ def draw_folds(labels: np.ndarray, groups: list[str], folds: int, rng: np.random
     The groups of a class (of a group's most frequent one), largest first, each come into the fold that has the fewest
     images of the class, and of those the one that has the fewest of all.
     """
-    by_class: dict[int, list[list[int]]] = defaultdict(list)
-    for rows in _members(np.arange(len(labels)), groups):
-        by_class[int(np.bincount(labels[rows]).argmax())].append(rows)
     fold_of, total = np.empty(len(labels), np.int64), np.zeros(folds, np.int64)
-    for label in sorted(by_class):
-        own = [by_class[label][i] for i in rng.permutation(len(by_class[label]))]
+    for own in _groups_by_class(np.arange(len(labels)), labels, groups):
         taken = np.zeros(folds, np.int64)
-        for rows in sorted(own, key=len, reverse=True):
+        for rows in sorted((own[i] for i in rng.permutation(len(own))), key=len, reverse=True):
             fold = np.lexsort((total, taken))[0]
             fold_of[rows] = fold
             taken[fold] += len(rows)
@@ -172,6 +169,14 @@ def _members(rows: np.ndarray, groups: list[str]) -> list[list[int]]:
     for row in rows.tolist():
         members[groups[row] or row].append(row)
     return list(members.values())
+
+
+def _groups_by_class(rows: np.ndarray, labels: np.ndarray, groups: list[str]) -> list[list[list[int]]]:
+    """For each class the groups of which it is the most frequent one, each as its rows."""
+    by_class: dict[int, list[list[int]]] = defaultdict(list)
+    for group in _members(rows, groups):
+        by_class[int(np.bincount(labels[group]).argmax())].append(group)
+    return [by_class[label] for label in sorted(by_class)]
 
 
 def _any_together(groups: list[str], rows: np.ndarray) -> bool:
@@ -194,20 +199,11 @@ def draw_stratified(candidates: np.ndarray, labels: np.ndarray, wanted: int, rng
 
 
 def _draw_groups(
-    candidates: np.ndarray,
-    labels: np.ndarray,
-    groups: list[str],
-    wanted: int,
-    rng: np.random.Generator,
-    stratify: bool = True,
+    candidates: np.ndarray, labels: np.ndarray, groups: list[str], wanted: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Whole groups, drawn class by class (of a group's most frequent class) until each class has its share."""
-    by_class: dict[int, list[list[int]]] = defaultdict(list)
-    for group in _members(candidates, groups):
-        by_class[int(np.bincount(labels[group]).argmax()) if stratify else 0].append(group)
     chosen: list[int] = []
-    for label in sorted(by_class):
-        own = by_class[label]
+    for own in _groups_by_class(candidates, labels, groups):
         target = wanted * sum(map(len, own)) / max(len(candidates), 1)
         taken = 0
         for position, index in enumerate(rng.permutation(len(own))):

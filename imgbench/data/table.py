@@ -119,8 +119,7 @@ def read_table(
     """Scans, decodes and divides the images of a folder, and logs what was found and what was left out.
 
     `find_relatives` names the group of each image, for `plan.group="auto"` and `plan.leaks="drop"`; by default each is
-    alone. `cache`: see
-    `imgbench.data.cache.decode_images`. `num_classes`, where stated, must agree with what is found.
+    alone. `cache`: see `imgbench.data.cache.decode_images`. `num_classes`, where stated, must agree with what is found.
 
     Raises:
         UserError: the folder cannot be used as it is, or has other classes than stated.
@@ -203,9 +202,11 @@ def _drop_relatives(table: ImageTable, groups: list[str]) -> None:
     """Leaves relatives of training images out of the val and test that the folders give."""
     trained = {groups[row] for row in table.rows("train")} - {""}
     for split in table.folder_splits:
-        rows = table.rows(split) if split != "train" else []
+        if split == "train":
+            continue
+        rows = table.rows(split)
         related = [row for row in rows if groups[row] in trained]
-        if len(rows) and len(related) == len(rows):
+        if len(related) == len(rows):
             raise UserError(
                 f"data.split.leaks=drop leaves no {split} image: all {len(rows)} are relatives of training images. "
                 "Leave the folders undivided, so that relatives stay on one side."

@@ -1,8 +1,9 @@
 """The audit of configured images, what it leaves in a directory, and what it says beside the numbers of a run."""
 
+import logging
+from collections.abc import Set
 from pathlib import Path
 
-import numpy as np
 from omegaconf import DictConfig
 
 from imgbench.data.scan import SPLITS
@@ -10,10 +11,12 @@ from imgbench.data.table import ImageTable
 from imgbench.errors import UserError
 from imgbench.evaluation.plots import draw_pairs
 from imgbench.experiment.build import build_data
-from imgbench.inspection.audit import Audit, audit, read_audit, shown_pairs
+from imgbench.inspection.audit import Audit, audit, brief, read_audit, shown_pairs
 from imgbench.inspection.finders import label_findings, probe_findings
 from imgbench.inspection.page import audit_page
 from imgbench.run import Run, write_atomically
+
+log = logging.getLogger(__name__)
 
 FILE = "audit.json"
 
@@ -44,13 +47,22 @@ def is_wanted(config: DictConfig) -> bool:
     return wanted
 
 
-def write_json(result: Audit, folder: Path) -> None:
+def audit_before_training(config: DictConfig, table: ImageTable, run: Run) -> None:
+    """Leaves `audit.json` in the run and logs the verdict, where that is wanted."""
+    (run.path / FILE).unlink(missing_ok=True)
+    if is_wanted(config):
+        result = inspect(table)
+        _write_json(result, run.path)
+        log.info("%s", brief(result))
+
+
+def _write_json(result: Audit, folder: Path) -> None:
     write_atomically(folder / FILE, result.to_json(), errors="surrogateescape")
 
 
 def write_audit(result: Audit, folder: Path) -> None:
     """Writes audit.json, a picture of the pairs of duplicates, and a page with both."""
-    write_json(result, folder)
+    _write_json(result, folder)
     picture = folder / "pairs.png" if result.pairs else None
     if picture:
         draw_pairs(*shown_pairs(result), picture)
@@ -72,10 +84,9 @@ def audit_of(run: Run) -> Audit | None:
         raise UserError(f"{file} is damaged: {error}. Restore it from a copy, or delete it.") from error
 
 
-def related_to_training(run: Run, paths: list[str]) -> np.ndarray:
-    """(N,) bool: which images of a run have a relative, by the audit or else by `split.csv`, that it was trained on."""
-    found = audit_of(run)
-    rows = {row["path"]: row for split in SPLITS for row in run.split_rows(split)}
-    names = {path: row["group"] for path, row in rows.items()} | (found.relatives if found else {})
-    trained = {names[path] for path, row in rows.items() if row["split"] == "train"} - {""}
-    return np.array([names.get(path, "") in trained for path in paths], bool)
+def related_to_training(run: Run, found: Audit | None) -> Set[str]:
+    """The paths of a run's images that have a relative, by the audit or else by `split.csv`, that it was trained on."""
+    rows = {split: run.split_rows(split) for split in SPLITS}
+    names = {row["path"]: row["group"] for split in SPLITS for row in rows[split]} | (found.relatives if found else {})
+    trained = {names[row["path"]] for row in rows["train"]} - {""}
+    return {path for path, name in names.items() if name in trained}

@@ -27,7 +27,7 @@ from imgbench.preprocessing import Preprocessing
 from imgbench.run import NODES, Run, trust_target
 from imgbench.training.callbacks import EpochSeeds, run_of_checkpoint
 from imgbench.training.checkpoint import AtomicCheckpointIO, upgrade
-from imgbench.training.classifier import ImageClassifier, build_model
+from imgbench.training.classifier import ImageClassifier, build_model, without_fetching
 from imgbench.training.fast import FastSettings, supports_fused
 
 log = logging.getLogger(__name__)
@@ -227,10 +227,10 @@ def follow_backbone(config: DictConfig) -> None:
 
 def _outline(config: DictConfig) -> nn.Module:
     """The configured model without numbers, which takes no memory, and no weights that would have to be fetched."""
-    model = {**plain(config.model), "num_classes": plain(config.model).get("num_classes") or 2}
+    model = plain(config.model)
     trust_target(model["_target_"])
     with torch.device("meta"):
-        return build_model({**model, "pretrained": False} if "pretrained" in model else model)
+        return build_model(without_fetching({**model, "num_classes": model.get("num_classes") or 2}))
 
 
 def _will_normalise(config: DictConfig) -> bool:

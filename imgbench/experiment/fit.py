@@ -16,8 +16,7 @@ from omegaconf import DictConfig
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
-from imgbench.experiment.audit import FILE as AUDIT
-from imgbench.experiment.audit import inspect, is_wanted, write_json
+from imgbench.experiment.audit import audit_before_training, is_wanted
 from imgbench.experiment.build import (
     apply_defaults,
     build_classifier,
@@ -32,7 +31,6 @@ from imgbench.experiment.build import (
 from imgbench.experiment.compose import explain, storable
 from imgbench.experiment.head import fit_head
 from imgbench.experiment.outcome import conclude, write_grid
-from imgbench.inspection.audit import brief
 from imgbench.models.backbone import PooledFeatures
 from imgbench.models.summary import model_table
 from imgbench.models.weights import facts_of_weights
@@ -162,11 +160,7 @@ def write_table(run: Run, config: DictConfig, data: ImageFolderDataModule) -> No
     write_atomically(run.path / "split.csv", data.table.csv_lines(), errors="surrogateescape")
     if any(True for _ in data.table.left_out):
         write_atomically(run.path / "left_out.csv", data.table.left_out_lines(), errors="surrogateescape")
-    (run.path / AUDIT).unlink(missing_ok=True)
-    if is_wanted(config):
-        result = inspect(data.table)
-        write_json(result, run.path)
-        log.info("%s", brief(result))
+    audit_before_training(config, data.table, run)
 
 
 def kept_widths(config: DictConfig, start: ImageClassifier | None) -> dict[str, list[int]] | None:

@@ -1,7 +1,5 @@
 """The last layer of a network that is frozen otherwise: solved for, in seconds, in the place of training."""
 
-import csv
-import io
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,9 +15,9 @@ from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
 from imgbench.inference.features import image_features
 from imgbench.inspection.features import draw_groups, folds, group_codes
-from imgbench.run import Run, write_atomically
-from imgbench.training.callbacks import COLUMNS
-from imgbench.training.checkpoint import AtomicCheckpointIO
+from imgbench.run import Run
+from imgbench.training.callbacks import epoch_row, write_epochs
+from imgbench.training.checkpoint import save_weights
 from imgbench.training.classifier import ImageClassifier
 
 # Inverse strengths of the regularisation, times the number of features, of which cross-validation takes one.
@@ -55,8 +53,10 @@ def fit_head(run: Run, classifier: ImageClassifier, data: ImageFolderDataModule)
         for split, found in logits.items()
         for name, value in _measure(found, torch.from_numpy(labels[split])).items()
     }
-    _write_row(run, metrics, time.perf_counter() - start, len(splits["train"]))
-    _save(run, classifier)
+    seconds = time.perf_counter() - start
+    speed = {"epoch_seconds": seconds, "images_per_second": len(splits["train"]) / seconds}
+    write_epochs(run.path / "metrics.csv", [epoch_row(1, {**metrics, **speed})])  # as if trained for an epoch
+    save_weights(classifier, run.best, epoch=0)  # there is no last.ckpt, since nothing can be resumed
     return metrics[str(classifier.hparams["monitor"])]
 
 
@@ -138,21 +138,3 @@ def _regress(
         weight[known] = found / scale
         bias[known] = offset - weight[known] @ mean
     return torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
-
-
-def _write_row(run: Run, metrics: dict[str, float], seconds: float, images: int) -> None:
-    """`metrics.csv`, with the one row that training for an epoch would have left."""
-    row = {"epoch": 1, **metrics, "epoch_seconds": seconds, "images_per_second": images / seconds}
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, restval="")
-    writer.writeheader()
-    writer.writerow({name: value if name == "epoch" else f"{value:.6g}" for name, value in row.items()})
-    write_atomically(run.path / "metrics.csv", text.getvalue())
-
-
-def _save(run: Run, classifier: ImageClassifier) -> None:
-    """`best.ckpt`; there is no last.ckpt, since nothing can be resumed."""
-    hparams = {name: classifier.hparams[name] for name in ImageClassifier.argument_names()}
-    hparams["model"] = {**hparams["model"], "pretrained": False}  # the checkpoint brings its weights
-    content = {"epoch": 0, "hyper_parameters": hparams, "state_dict": classifier.state_dict()}
-    AtomicCheckpointIO().save_checkpoint(content, run.best)

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,11 +74,12 @@ def conclude(run: Run, data: ImageFolderDataModule | None = None, announce: bool
     splits = ("test",) if selected_on_test else ("test", "val")
     results = {split: predict_split(model, data, split) for split in splits}
     suspects = [line for found in results.values() for line in _suspect_labels(found)]
-    results = with_unrelated(run, results)
+    found = audit_of(run)
+    related = related_to_training(run, found)
+    results = with_unrelated(results, related)
     metrics = write_results(run.path, title, results, selected_on_test)
     if not selected_on_test:
-        keep_for_acceptance(run.path, model, _independent(run, results["val"]), data, data)
-    found = audit_of(run)
+        keep_for_acceptance(run.path, model, _unrelated(results["val"], related), data, data)
     shortcuts = describe_shortcuts(found, metrics) if found else None
     checks = [brief(found)] if found else []
     checks += [*filter(None, [shortcuts]), *suspects]
@@ -88,8 +90,8 @@ def conclude(run: Run, data: ImageFolderDataModule | None = None, announce: bool
     print(f"\nRun directory  {run.shown}\nTest accuracy  {describe_accuracy(metrics, 'test')}")
     if selected_on_test:
         print(f"Note           {SELECTED_ON_TEST}")
-    if UNRELATED.format("test") in results:
-        print(f"Unrelated      {describe_unrelated(metrics, 'test')}")
+    if UNRELATED in results:
+        print(f"Unrelated      {describe_unrelated(metrics)}")
     elif found and found.leaking.get("test"):
         print("Note           every test image has a relative among the training images: the accuracy is too good")
     if shortcuts:
@@ -105,23 +107,25 @@ def conclude(run: Run, data: ImageFolderDataModule | None = None, announce: bool
     print(f"               python -m imgbench.predict {place} IMAGE...")
 
 
-UNRELATED = "{}_unrelated"  # the images of a split that have no relative among the training images
+UNRELATED = "test_unrelated"  # the test images that have no relative among the training images
 
 
-def with_unrelated(run: Run, results: dict[str, Predictions]) -> dict[str, Predictions]:
+def with_unrelated(results: dict[str, Predictions], related: Set[str]) -> dict[str, Predictions]:
     """The results, and beside those on test images that have relatives in training, those on the others alone."""
-    more = {}
-    for split, predictions in results.items():
-        related = related_to_training(run, predictions.paths) if split == "test" else np.zeros(0, bool)
-        if related.any() and not related.all():
-            more[UNRELATED.format(split)] = predictions.subset(~related)
-    return results | more
+    if "test" not in results:
+        return results
+    others = _unrelated(results["test"], related)
+    return results | ({UNRELATED: others} if 0 < len(others.paths) < len(results["test"].paths) else {})
 
 
-def describe_unrelated(metrics: dict[str, Number], split: str) -> str:
-    """The accuracy on the images that have no relative among the training images."""
-    number = metrics[f"{UNRELATED.format(split)}/acc"]
-    related = metrics[f"{split}/acc"]["n"] - number["n"]
+def _unrelated(predictions: Predictions, related: Set[str]) -> Predictions:
+    return predictions.subset(np.array([path not in related for path in predictions.paths], bool))
+
+
+def describe_unrelated(metrics: dict[str, Number]) -> str:
+    """The accuracy on the test images that have no relative among the training images."""
+    number = metrics[f"{UNRELATED}/acc"]
+    related = metrics["test/acc"]["n"] - number["n"]
     return f"{describe(number)}, without {counted(related)} that have a relative among the training images"
 
 
@@ -171,8 +175,8 @@ class Evaluation:
             self.title,
             f"{split} accuracy  {describe_accuracy(self.metrics, split)}",
             *(
-                [f"{split} accuracy of unrelated images  {describe_unrelated(self.metrics, split)}"]
-                if f"{UNRELATED.format(split)}/acc" in self.metrics
+                [f"{split} accuracy of unrelated images  {describe_unrelated(self.metrics)}"]
+                if f"{UNRELATED}/acc" in self.metrics
                 else []
             ),
             *(
@@ -233,18 +237,20 @@ def evaluate(
     left_out = [f"{table.root / path} ({reason})" for path, reason in table.left_out]
     if not len(data.rows(split)):
         raise UserError(f"None of the {len(table.paths)} images in {table.root} can be decoded.")
-    predictions = predict_split(model, data, split)
-    if split == "val" and folder is None:
-        notes += _keep_missing(path, model, predictions, data)
+    results = {split: predict_split(model, data, split)}
+    if folder is None:
+        run = Run.open(path)
+        related = related_to_training(run, audit_of(run))
+        if split == "val" and not path.is_file() and not is_kept(run, model):
+            # What a run of an earlier imgbench lacks for `predict --max-error`.
+            notes.append(_keep_missing(run, model, _unrelated(results["val"], related), data))
+        results = with_unrelated(results, related)
     title = f"{path} on the {split} images in {table.root}"
     points: list[OperatingPoint] = []
     if sensitivity is not None:
-        points, missing = _operating_points(path, model, predictions, sensitivity, selected_on_test)
+        points, missing = _operating_points(path, model, results[split], sensitivity, selected_on_test)
         notes += missing
     temperature = _temperature(path)
-    results = {split: predictions}
-    if folder is None:
-        results = with_unrelated(Run.open(path), results)
     if output is None:
         metrics = measure(results, temperature)
     else:
@@ -252,22 +258,14 @@ def evaluate(
     return Evaluation(split, title, model.class_names, metrics, left_out, notes, points)
 
 
-def _independent(run: Run, validation: Predictions) -> Predictions:
-    """Without images that have a relative among the training images: of new ones they promise nothing."""
-    return validation.subset(~related_to_training(run, validation.paths))
-
-
-def _keep_missing(path: Path, model: Model, predictions: Predictions, data: ImageFolderDataModule) -> list[str]:
-    """Writes what a run of an earlier imgbench lacks for `predict --max-error`; returns notes on that."""
-    run = Run.open(path)
-    if path.is_file() or is_kept(run, model):
-        return []
+def _keep_missing(run: Run, model: Model, validation: Predictions, data: ImageFolderDataModule) -> str:
+    """Writes what `predict --max-error` needs; returns a note on that."""
     try:
         train, _ = images_of_run(run, "train", model)
-        keep_for_acceptance(run.path, model, _independent(run, predictions), data, train)
+        keep_for_acceptance(run.path, model, validation, data, train)
     except (UserError, OSError) as error:
-        return [f"nothing could be kept for predict --max-error: {error}"]
-    return [f"kept in {run.shown} for predict --max-error"]
+        return f"nothing could be kept for predict --max-error: {error}"
+    return f"kept in {run.shown} for predict --max-error"
 
 
 def _temperature(path: Path) -> float | None:

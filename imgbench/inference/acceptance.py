@@ -1,7 +1,6 @@
 """Which predictions of a run can be relied upon: what it keeps of its validation images, and what is made of that."""
 
 import math
-import os
 import shlex
 import zipfile
 from pathlib import Path
@@ -16,8 +15,9 @@ from imgbench.evaluation.metrics import describe
 from imgbench.evaluation.novelty import FeatureDistribution
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.selective import UNLIKE, Selection, fewest_images, least_error, select
+from imgbench.inference.features import image_features
 from imgbench.inference.predictor import Model, TorchModel
-from imgbench.run import ACCEPTANCE_FILES, Run, write_atomically
+from imgbench.run import ACCEPTANCE_FILES, Run, replacing, write_atomically
 
 VALIDATION, FEATURES = ACCEPTANCE_FILES
 MOST_TRAINING_IMAGES = 2000  # more of them hardly change a distribution of a few hundred features
@@ -47,12 +47,8 @@ def keep_for_acceptance(
     distribution = FeatureDistribution.of(_features(model, train, "train", MOST_TRAINING_IMAGES))
     independent = np.isin([val.table.paths[row] for row in val.rows("val")], validation.paths)
     distances = distribution.distances(_features(model, val, "val")[independent]).astype(np.float32)
-    unfinished = folder / f".{os.getpid()}-{FEATURES}"
-    try:
+    with replacing(folder / FEATURES, "wb") as unfinished:
         np.savez(unfinished, mean=distribution.mean, precision=distribution.precision, distances=distances)
-        unfinished.replace(folder / FEATURES)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _features(model: TorchModel, data: ImageFolderDataModule, split: str, most: int | None = None) -> np.ndarray:
@@ -61,6 +57,8 @@ def _features(model: TorchModel, data: ImageFolderDataModule, split: str, most: 
     rows = np.arange(len(images))
     if most is not None and len(rows) > most:
         rows = np.sort(np.random.default_rng(data.seed).permutation(rows)[:most])
+    if model.is_frozen:
+        return image_features(model.classifier, data, data.rows(split)[rows])
     found = []
     for start in range(0, len(rows), data.batch_size):
         pixels, _ = images.__getitems__(rows[start : start + data.batch_size].tolist())

@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,15 +11,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from imgbench.data.cache import cache_dir
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.loading import ImageDataset
+from imgbench.data.progress import progress_bar
 from imgbench.errors import UserError
 from imgbench.inference.onnx_file import Deployed, exported, in_evaluation
+from imgbench.run import replacing
 from imgbench.training.classifier import ImageClassifier
 
 log = logging.getLogger(__name__)
@@ -83,13 +82,8 @@ def _write(file: Path, known: dict[bytes, np.ndarray]) -> None:
     digests = np.frombuffer(b"".join(known), np.uint8).reshape(-1, 16)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".making-", delete=False) as unfinished:
-            try:
-                np.savez(unfinished, digests=digests, features=np.stack(list(known.values())))
-                unfinished.close()
-                Path(unfinished.name).replace(file)
-            finally:
-                Path(unfinished.name).unlink(missing_ok=True)
+        with replacing(file, "wb") as unfinished:
+            np.savez(unfinished, digests=digests, features=np.stack(list(known.values())))
     except OSError as error:
         log.warning("The features cannot be kept in %s (%s). IMGBENCH_CACHE=DIR moves it.", file, error.strerror)
 
@@ -151,13 +145,8 @@ def _compute(embed: Embed, data: ImageFolderDataModule, rows: np.ndarray, thread
         pixels, _ = images.__getitems__(list(range(start, min(start + BATCH, len(rows)))))
         return embed(data.preprocessing.center_crop(pixels))
 
-    columns = (TextColumn("Features"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
     found = []
-    with (
-        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
-        ThreadPoolExecutor(threads) as pool,
-    ):
+    with progress_bar("Features") as progress, ThreadPoolExecutor(threads) as pool:
         task = progress.add_task("", total=len(rows))
         for features in pool.map(chunk, range(0, len(rows), BATCH)):
             found.append(features)

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from imgbench.data.progress import shown
 from imgbench.inspection.candidates import ORIENTATIONS, VIEWS, Candidates, area_weights, in_blocks, turned
-from imgbench.inspection.progress import shown
 
 SIDE = 48  # pixels of the pictures that are compared
 MARGIN = 4  # of them, where frames and the ends of crops lie, do not count
@@ -84,8 +84,8 @@ def _agreement(one: Tensor, other: Tensor, inside: Tensor) -> Tensor:
 def _without_padding(one: Tensor, other: Tensor, inside: Tensor) -> Tensor:
     """Without what is black in either picture, and its edges: two rotated pictures may be padded alike."""
     black = ((one < BLACK) | (other < BLACK)).float()
-    shown = inside * (BESIDE @ black @ BESIDE == 0)
-    return torch.where(shown.mean((1, 2), keepdim=True) > 0.5, shown, inside)
+    visible = inside * (BESIDE @ black @ BESIDE == 0)
+    return torch.where(visible.mean((1, 2), keepdim=True) > 0.5, visible, inside)
 
 
 def _ring(images: Tensor) -> Tensor:

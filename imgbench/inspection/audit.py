@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 
 from imgbench.data.cache import cache_dir
+from imgbench.data.progress import shown
 from imgbench.data.scan import NO_SPLIT, SPLITS
 from imgbench.data.table import ImageTable
 from imgbench.inspection.classes import class_findings
@@ -20,7 +21,6 @@ from imgbench.inspection.duplicates import Pair, connected, find_duplicates
 from imgbench.inspection.families import Family, find_family
 from imgbench.inspection.files import Header, file_findings, read_headers
 from imgbench.inspection.findings import PROBE, Finding, counted, first_few
-from imgbench.inspection.progress import shown
 from imgbench.inspection.thumbnails import Thumbnails, make_thumbnails
 from imgbench.preprocessing import Preprocessing
 from imgbench.run import write_atomically
@@ -67,13 +67,9 @@ class Audit:
     @property
     def shortcuts(self) -> dict[str, dict[str, Any]]:
         """The accuracies of probes of what a network sees too, where they know anything; the best first."""
-        found = {
-            finding.kind.removeprefix(PROBE): finding.accuracy
-            for finding in self.findings
-            if finding.accuracy and finding.accuracy["skill"] > 0
-        }
-        seen = {name: accuracy for name, accuracy in found.items() if name not in UNSEEN}
-        return dict(sorted(seen.items(), key=lambda item: -item[1]["value"]))
+        probes = [(finding.kind.removeprefix(PROBE), finding.accuracy) for finding in self.findings if finding.accuracy]
+        known = [(name, number) for name, number in probes if number["skill"] > 0 and name not in UNSEEN]
+        return dict(sorted(known, key=lambda probe: -probe[1]["value"]))
 
     def summary(self) -> str:
         """What the command prints."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from imgbench.data.progress import shown
 from imgbench.data.table import ImageTable
-from imgbench.inspection.progress import shown
 from imgbench.preprocessing import Preprocessing
 
 SIDE = 64  # pixels of a thumbnail

@@ -7,6 +7,7 @@ import math
 import random
 import shutil
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,20 @@ from imgbench.run import write_atomically
 log = logging.getLogger(__name__)
 
 COLUMNS = ["epoch", "train/loss", "train/acc", "val/loss", "val/acc", "lr", "epoch_seconds", "images_per_second"]
+
+
+def epoch_row(epoch: int, values: Mapping[str, float]) -> dict[str, Any]:
+    """A row of `metrics.csv`, of the epoch counted from 1."""
+    return {"epoch": epoch, **{name: f"{value:.6g}" for name, value in values.items()}}
+
+
+def write_epochs(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """`metrics.csv`: a row per epoch."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue())
 
 
 class EpochTable(Callback):
@@ -49,14 +64,7 @@ class EpochTable(Callback):
                     self._rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= trainer.current_epoch]
                 except (ValueError, KeyError, TypeError, csv.Error) as error:
                     raise UserError(f"{earlier} is damaged. Remove it, and the resumed run begins its own.") from error
-        self._write()
-
-    def _write(self) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(self._rows)
-        write_atomically(self.path, text.getvalue())
+        write_epochs(self.path, self._rows)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._start, self._trained, self._images = time.perf_counter(), 0.0, 0
@@ -79,9 +87,9 @@ class EpochTable(Callback):
         values["lr"] = self._lr
         values["epoch_seconds"] = time.perf_counter() - self._start
         values["images_per_second"] = self._images / max(self._trained, 1e-9)
-        row = {name: f"{value:.6g}" for name, value in values.items()}
-        self._rows.append({"epoch": trainer.current_epoch + 1, **row})
-        self._write()
+        row = epoch_row(trainer.current_epoch + 1, values)
+        self._rows.append(row)
+        write_epochs(self.path, self._rows)
         if trainer.progress_bar_callback is None:
             shown = "  ".join(f"{name} {row[name]}" for name in COLUMNS[1:5] if name in row)
             log.info(

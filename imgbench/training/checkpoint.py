@@ -19,7 +19,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from imgbench.errors import UserError
 from imgbench.run import check_target, is_trusted_by_user
-from imgbench.training.classifier import ImageClassifier
+from imgbench.training.classifier import ImageClassifier, without_fetching
 
 LARGEST_IMAGE = 10_000  # pixels a side
 # Elements of a network, 800 MB: pruned, its file can be a hundred times smaller than what it is cut from.
@@ -265,6 +265,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """To resume from, in today's format."""
         assert weights_only
         return upgrade(super().load_checkpoint(path, map_location, weights_only))
+
+
+def save_weights(classifier: ImageClassifier, path: Path, **facts: Any) -> None:
+    """Writes a checkpoint that needs no Trainer, with further entries: weights and what they are of."""
+    hparams = {name: classifier.hparams[name] for name in ImageClassifier.argument_names()}
+    hparams["model"] = without_fetching(hparams["model"])
+    content = {**facts, "hyper_parameters": hparams, "state_dict": classifier.state_dict()}
+    AtomicCheckpointIO().save_checkpoint(content, path)
 
 
 @contextmanager

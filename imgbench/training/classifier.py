@@ -23,6 +23,11 @@ from imgbench.models.narrow import narrow
 from imgbench.run import check_target, is_trusted_by_user
 
 
+def without_fetching(model: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a model that gets its weights from elsewhere: building it must not fetch ImageNet's."""
+    return {**model, "pretrained": False} if "pretrained" in model else dict(model)
+
+
 def build_model(config: dict[str, Any]) -> nn.Module:
     """Calls `config["_target_"]` with the other entries, after making sure that it is a model.
 
@@ -238,11 +243,8 @@ class ImageClassifier(L.LightningModule):
             super().lr_scheduler_step(scheduler, metric)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # The checkpoint brings its weights: loading it must not fetch ImageNet's first.
-        model = dict(checkpoint["hyper_parameters"]["model"])
-        if "pretrained" in model:
-            model["pretrained"] = False
-        checkpoint["hyper_parameters"]["model"] = model
+        hparams = checkpoint["hyper_parameters"]
+        hparams["model"] = without_fetching(hparams["model"])
         # Lightning keeps averaged weights out of checkpoints that hold weights only, although it validated with them.
         for callback in self.trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
             average = getattr(callback, "_average_model", None)
