@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
+from imgbench.benchmark.coverage import DESIGNS, coverage
 from imgbench.evaluation.metrics import (
     classification_metrics,
     confusion_matrix,
@@ -198,41 +199,9 @@ def test_description_states_counts_interval_and_groups(number, text):
     assert describe(number) == text
 
 
-# What 95 % intervals hold, in simulations: (classes' images, images in each group, likeness within a group).
-DESIGNS = {
-    "two classes": ([60, 60], 1, 0.0),
-    "unequal classes": ([140, 40], 1, 0.0),
-    "five classes": ([40] * 5, 1, 0.0),
-    "groups of 4": ([160, 160], 4, 0.5),
-    "copies in groups of 14": ([560, 560], 14, 0.9),
-}
-
-
-def draw(rng, images, size, likeness, margin=1.4):
-    """Normal logits; those of a group's images are alike."""
-    k, targets = len(images), np.repeat(np.arange(len(images)), images)
-    groups = np.concatenate([1000 * label + np.arange(n) // size for label, n in enumerate(images)])
-    _, codes = np.unique(groups, return_inverse=True)
-    shared = rng.normal(size=(codes.max() + 1, k))[codes]
-    logits = np.sqrt(likeness) * shared + np.sqrt(1 - likeness) * rng.normal(size=(len(targets), k))
-    logits[np.arange(len(targets)), targets] += margin
-    powers = np.exp(logits * margin)
-    probabilities = (powers / powers.sum(1, keepdims=True)).astype(np.float32)
-    names = [str(code) if size > 1 else "" for code in codes]
-    return Predictions([""] * len(targets), names, targets, probabilities, [f"class {i}" for i in range(k)])
-
-
-@pytest.mark.parametrize(("images", "size", "likeness"), DESIGNS.values(), ids=DESIGNS)
-def test_intervals_hold_the_truth_as_often_as_they_say(images, size, likeness):
-    measured = ("acc", "balanced_acc", "macro_f1", "auroc", "ap", "brier", "recall/class 0", "f1/class 0")
-    truth = classification_metrics(draw(np.random.default_rng(0), [n * 200 for n in images], 1, 0), "test")
-    rng, draws = np.random.default_rng(1), 250
-    missed = dict.fromkeys(measured, 0)
-    for _ in range(draws):
-        found = classification_metrics(draw(rng, images, size, likeness), "test")
-        for name in measured:
-            number, true = found[f"test/{name}"], truth[f"test/{name}"]["value"]
-            missed[name] += not number["low"] <= true <= number["high"]
+@pytest.mark.parametrize("design", DESIGNS.values(), ids=DESIGNS)
+def test_intervals_hold_the_truth_as_often_as_they_say(design):
+    missed = {name: round(250 * (1 - share)) for name, share in coverage(*design, draws=250).items()}
     # 12.5 of 250 are to be expected; 23 or more of a correct interval are as rare as 1 in 250.
     assert all(count < 23 for count in missed.values()), missed
-    assert sum(missed.values()) > 0.02 * draws * len(measured), "intervals are far too wide"
+    assert sum(missed.values()) > 0.02 * 250 * len(missed), "intervals are far too wide"

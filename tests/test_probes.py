@@ -170,6 +170,12 @@ def test_the_interval_of_grouped_images_holds_the_truth_as_often_as_it_says():
     assert 0.93 <= held / 1000 <= 0.97
 
 
+def test_groups_that_are_equally_good_are_no_reason_for_a_smaller_interval_than_of_single_images():
+    number = accuracy(np.arange(100) % 2 == 0, np.repeat(np.arange(10), 10))
+    alone = accuracy(np.arange(100) % 2 == 0, np.arange(100))
+    assert (number["low"], number["high"]) == pytest.approx((alone["low"], alone["high"]))
+
+
 def test_groups_without_an_error_count_as_one_image_each():
     number = accuracy(np.ones(100, bool), np.repeat(np.arange(10), 10))
     assert number["low"] == pytest.approx(wilson_interval(10, 10)[0])

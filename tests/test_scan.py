@@ -42,6 +42,11 @@ def test_a_class_may_be_called_test_where_there_is_no_train(tmp_path, make_folde
     assert found.splits.tolist() == [-1, -1]
 
 
+def test_a_class_may_be_called_train_where_it_has_images_like_its_neighbours(tmp_path, make_folder):
+    make_folder(tmp_path, {"bus": 2, "tractor": 2, "train": 2})
+    assert scan(tmp_path).class_names == ["bus", "tractor", "train"]
+
+
 def test_folders_beside_the_splits_are_counted_and_left_out(tmp_path, make_folder):
     make_folder(tmp_path / "train", {"cat": 1, "dog": 1})
     make_folder(tmp_path, {"unlabelled": 3})

@@ -181,7 +181,7 @@ def test_shares_that_leave_nothing_to_train_on_are_an_error(make_scan, val, test
 @pytest.mark.parametrize("plan", [{}, {"group": "x"}])
 def test_a_class_with_fewer_images_than_splits_is_an_error_naming_it(make_scan, number, plan):
     found = make_scan(20, number)
-    with pytest.raises(UserError, match=f"class 'class1' has {number} images") as error:
+    with pytest.raises(UserError, match=f"class 'class1' has {number} image") as error:
         divide(found, found.paths, **plan)
     assert "Each class needs at least one image for each of train, val, test" in str(error.value)
 
@@ -190,7 +190,7 @@ def test_a_split_that_the_folders_give_may_lack_a_class_and_one_that_is_drawn_ma
     given = [TRAIN] * 10 + [TEST] * 5 + [TRAIN] * 10
     assert sizes(divide(make_scan(15, 10, splits=given), val=4)) == [16, 4, 5]
     given = [TRAIN] * 10 + [TEST] * 5 + [TRAIN]
-    with pytest.raises(UserError, match="class 'class1' has 1 images, and none of them came into 'train'") as error:
+    with pytest.raises(UserError, match="class 'class1' has 1 image, and none of them came into 'train'") as error:
         divide(make_scan(15, 1, splits=given), val=4)
     assert "at least one image for each of train, val: add images" in str(error.value)
 

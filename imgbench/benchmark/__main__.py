@@ -1,4 +1,4 @@
-"""Measures this machine: `python -m imgbench.benchmark what=[step,data,epoch,growth,audit] model=cnn data=sneakers`."""
+"""Measures this machine: `python -m imgbench.benchmark what=[step,data] model=cnn data=sneakers`."""
 
 import json
 from pathlib import Path
@@ -22,6 +22,7 @@ UNITS = {
     "epoch": "seconds per epoch",
     "growth": "seconds",
     "audit": "share of planted copies that are found",
+    "coverage": "share of 95 % intervals that hold the truth",
 }
 PHOTOGRAPHS = "photographs"  # what=[data] measures them too
 
@@ -47,6 +48,7 @@ def main(config: DictConfig) -> None:
                 "growth": "small generated images",
                 PHOTOGRAPHS: "generated photographs of 12 megapixels",
                 "audit": config.data_name,
+                "coverage": "simulated test images",
             }.get(kind, f"{config.model_name} on {config.data_name}")
             unit = UNITS["data" if kind == PHOTOGRAPHS else kind]
             print_table(f"{unit}: {what}", rows)
@@ -67,6 +69,10 @@ def measure(kind: str, settings: dict[str, Any]) -> dict[str, dict[str, float]]:
         from imgbench.benchmark.audit import measure_audit
 
         return measure_audit(settings)
+    if kind == "coverage":
+        from imgbench.benchmark.coverage import measure_coverage
+
+        return measure_coverage(settings["draws"])
     if kind == "epoch":
         from imgbench.benchmark.epoch import measure_epoch
 

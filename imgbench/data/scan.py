@@ -107,7 +107,8 @@ def _places(walk: Walk, root: Path, option: str, notes: list[str]) -> Iterator[_
     """The folders of class folders: `root`, or those of the splits, train first."""
     folders = visible_folders(root)
     split_folders = [name for name in folders if name.lower() in SPLIT_FOLDERS]
-    if "train" not in [name.lower() for name in split_folders]:  # then a class may well be called "test"
+    train = next((name for name in split_folders if name.lower() == "train"), None)
+    if train is None or _is_class(root, train, folders):  # then a class may well be called "test"
         yield _Place(NO_SPLIT, root, walk.without_second_names(root, folders))
         _leave_out_unlabelled(walk, root)
         return
@@ -141,6 +142,13 @@ def _places(walk: Walk, root: Path, option: str, notes: list[str]) -> Iterator[_
                 f"python -m imgbench.predict RUN {shlex.quote(str(folder))}"
             )
         yield _Place(split, folder, class_names)
+
+
+def _is_class(root: Path, train: str, folders: list[str]) -> bool:
+    """Whether the folder "train" shows trains: it has images and no folders, and two more folders beside it do so."""
+    others = [name for name in folders if name.lower() not in SPLIT_FOLDERS]
+    alike = [name for name in [train, *others] if any(images_in(root / name)) and not visible_folders(root / name)]
+    return train in alike and len(alike) > 2
 
 
 def _leave_out_unlabelled(walk: Walk, folder: Path) -> int:

@@ -225,7 +225,7 @@ def _require_every_class(scan: Scan, splits: np.ndarray, plan: SplitPlan, groups
         for label in np.flatnonzero(counts == 0):
             rows = np.flatnonzero((scan.labels == label) & (splits != NO_SPLIT))
             number = len(_members(rows, groups))
-            unit, thing = "images", "image"
+            unit, thing = "images" if len(rows) > 1 else "image", "image"
             if number < len(rows):
                 unit += f" in {number} group{'s' if number > 1 else ''}, which data.split.group keeps together"
                 thing = "group"

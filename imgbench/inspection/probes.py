@@ -164,7 +164,8 @@ def accuracy(correct: np.ndarray, codes: np.ndarray) -> Number:
         errors = np.bincount(codes, correct - value)
         variance = groups / max(groups - 1, 1) * (errors**2).sum() / n**2
         t = stats.norm.ppf(0.975) / stats.t.ppf(0.975, max(groups - 1, 1))
-        worth = value * (1 - value) / variance * t**2 if 0 < value < 1 and groups > 1 else groups
+        seen = groups > 1 and 0 < value < 1  # whether groups can differ at all
+        worth = value * (1 - value) * t**2 / max(variance, 1e-12) if seen else groups
         worth = min(max(worth, 1.0), n)
     interval = stats.norm.ppf(0.975)
     center = (value + interval**2 / (2 * worth)) / (1 + interval**2 / worth)
