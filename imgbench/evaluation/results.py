@@ -1,11 +1,7 @@
-"""What an evaluation leaves in a directory: predictions, numbers with intervals, pictures, one page."""
+"""What an evaluation leaves in a directory: predictions, numbers with intervals, pictures."""
 
-import base64
 import json
-from collections.abc import Sequence
 from pathlib import Path
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from imgbench.evaluation.calibration import TemperatureScaling, fit_temperature, reliability
 from imgbench.evaluation.intervals import Number
@@ -55,47 +51,3 @@ def write_results(
     # Last, so that a run that has its numbers has all the rest.
     write_atomically(folder / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
     return metrics
-
-
-PICTURES = {
-    "curves": "Learning",
-    "confusion": "Which classes are confused",
-    "reliability": "How far its probabilities can be believed",
-    "samples": "What the network sees",
-}
-
-
-def write_report(
-    folder: Path,
-    title: str,
-    metrics: dict[str, Number],
-    selected_on_test: bool,
-    checks: Sequence[str] = (),
-    weights: str | None = None,
-    notes: Sequence[str] = (),
-) -> None:
-    """`report.html`: the numbers, the pictures and the model of a run in one self-contained page.
-
-    Args:
-        checks: what else is to be known of the images, in sentences.
-        weights: what it started from, and the licence of that.
-        notes: further ones.
-    """
-    templates = Environment(loader=PackageLoader("imgbench.evaluation"), autoescape=True, undefined=StrictUndefined)
-    templates.filters["describe"] = describe
-    overall = {name: number for name, number in metrics.items() if name.count("/") == 1}
-    pictures = {caption: folder / f"{name}.png" for name, caption in PICTURES.items()}
-    summary = folder / "summary.txt"
-    page = templates.get_template("report.html.jinja").render(
-        title=title,
-        checks=checks,
-        notes=[*([SELECTED_ON_TEST] if selected_on_test else []), *notes],
-        weights=weights,
-        overall=overall,
-        by_class={name: number for name, number in metrics.items() if name not in overall},
-        pictures={
-            caption: base64.b64encode(path.read_bytes()).decode() for caption, path in pictures.items() if path.exists()
-        },
-        model=summary.read_text("utf-8") if summary.exists() else None,
-    )
-    write_atomically(folder / "report.html", page)

@@ -72,6 +72,19 @@ def select(validation: Predictions, distances: np.ndarray, max_error: float) -> 
     return replace(found, coverage=coverage)
 
 
+def risk_coverage(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) the share of images that is left unsure, from nearly all to none, and of the others the share that is wrong.
+
+    The least sure are left first; images that are equally sure stay together.
+    """
+    confidence = predictions.probabilities.max(1)
+    order = np.argsort(-confidence, kind="stable")
+    counts = np.arange(1, len(order) + 1)
+    errors = np.cumsum((predictions.predicted != predictions.targets)[order])
+    last = np.append(confidence[order][:-1] > confidence[order][1:], True)
+    return 1 - counts[last] / len(order), errors[last] / counts[last]
+
+
 def distance_limit(distances: np.ndarray) -> float:
     """What on average at most `UNLIKE` of further images like these (N,) reach; infinite where they are too few.
 

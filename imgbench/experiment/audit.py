@@ -11,6 +11,7 @@ from imgbench.data.table import ImageTable
 from imgbench.errors import UserError
 from imgbench.evaluation.plots import draw_pairs
 from imgbench.experiment.build import build_data
+from imgbench.experiment.compose import switched_on
 from imgbench.inspection.audit import Audit, audit, brief, read_audit, shown_pairs
 from imgbench.inspection.finders import label_findings, probe_findings
 from imgbench.inspection.page import audit_page
@@ -35,22 +36,10 @@ def inspect_configured(config: DictConfig) -> Audit:
     return inspect(build_data(config).table)
 
 
-def is_wanted(config: DictConfig) -> bool:
-    """Whether `data.audit` asks for an audit before training.
-
-    Raises:
-        UserError: it is neither on nor off.
-    """
-    wanted = {"on": True, True: True, "off": False, False: False}.get(config.data.get("audit", "off"))
-    if wanted is None:
-        raise UserError(f"data.audit={config.data.audit!r}, but it is on or off.")
-    return wanted
-
-
 def audit_before_training(config: DictConfig, table: ImageTable, run: Run) -> None:
     """Leaves `audit.json` in the run and logs the verdict, where that is wanted."""
     (run.path / FILE).unlink(missing_ok=True)
-    if is_wanted(config):
+    if switched_on(config, "data.audit"):
         result = inspect(table)
         _write_json(result, run.path)
         log.info("%s", brief(result))

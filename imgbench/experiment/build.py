@@ -150,7 +150,8 @@ def build_data(config: DictConfig) -> ImageFolderDataModule:
         raise UserError("data.root is not set. Point it at your photographs: data=folder data.root=/my/photos")
     follow_backbone(config)
     settings = plain(config.data)
-    settings.pop("audit", None)  # says what comes before training, not what the images are
+    for name in ("audit", "thumbnails"):  # say what comes before training and after it, not what the images are
+        settings.pop(name, None)
     augment = create(config.augment)
     data: ImageFolderDataModule = create(settings, augment=augment, seed=config.seed, find_relatives=relatives)
     data.setup()

@@ -25,6 +25,7 @@ from imgbench.run import CONF, Run, refers_to_plain_entries
 GROUPS = ("data", "model", "augment", "objective", "optimizer", "scheduler", "callbacks", "trainer", "logger")
 LEFT_OUT = ("head", "experiment")  # groups of which nothing need be chosen
 RUN_CHOICE = "of_the_run"
+SWITCH = {"on": True, True: True, "off": False, False: False}  # YAML reads a bare on and off as the latter
 
 
 def slug(text: str) -> str:
@@ -102,6 +103,18 @@ def _hydra_of_its_own() -> Iterator[None]:
         for kind in kinds:
             Singleton._instances.pop(kind, None)
         Singleton._instances.update(callers)
+
+
+def switched_on(config: DictConfig, name: str) -> bool:
+    """Whether an entry of `data` that is on or off, such as `data.audit`, is on; an earlier run has not all of them.
+
+    Raises:
+        UserError: it is neither.
+    """
+    value = config.data.get(name.partition(".")[2], "off" if name == "data.audit" else "on")
+    if value not in SWITCH:
+        raise UserError(f"{name}={value!r}, but it is on or off.")
+    return SWITCH[value]
 
 
 def choices(group: str) -> list[str]:

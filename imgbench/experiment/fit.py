@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
-from imgbench.experiment.audit import audit_before_training, is_wanted
+from imgbench.experiment.audit import audit_before_training
 from imgbench.experiment.build import (
     apply_defaults,
     build_classifier,
@@ -28,9 +28,10 @@ from imgbench.experiment.build import (
     class_weights,
     plain,
 )
-from imgbench.experiment.compose import explain, storable
+from imgbench.experiment.compose import explain, storable, switched_on
 from imgbench.experiment.head import fit_head
 from imgbench.experiment.outcome import conclude, write_grid
+from imgbench.experiment.report import resolve_report
 from imgbench.models.backbone import PooledFeatures
 from imgbench.models.summary import model_table
 from imgbench.models.weights import facts_of_weights
@@ -97,7 +98,8 @@ def resolve(config: DictConfig, data: ImageFolderDataModule | None = None) -> Ex
     """
     config = config.copy()
     check_values(config)
-    is_wanted(config)
+    switched_on(config, "data.audit")  # found wrong before any time is spent
+    resolve_report(config)
     L.seed_everything(config.seed, workers=True, verbose=False)
     settings, device = fast.apply(fast.FastSettings(**config.fast), config.trainer.accelerator)
     data = data or build_data(config)
@@ -150,7 +152,8 @@ def begin(run: Run, experiment: Experiment) -> ImageClassifier:
         )
         size = data.preprocessing.image_size
         write_atomically(run.path / "summary.txt", model_table(classifier.model, size))
-        write_grid(data, run, augmented=not isinstance(classifier.model, PooledFeatures))
+        if switched_on(config, "data.thumbnails"):
+            write_grid(data, run, augmented=not isinstance(classifier.model, PooledFeatures))
     fast.prepare(classifier, settings)
     return classifier
 

@@ -17,14 +17,16 @@ from imgbench.evaluation.intervals import Number
 from imgbench.evaluation.metrics import describe, describe_accuracy, unmeasured_classes
 from imgbench.evaluation.plots import draw_curves, draw_grid
 from imgbench.evaluation.predictions import Predictions
-from imgbench.evaluation.results import SELECTED_ON_TEST, measure, write_report, write_results
+from imgbench.evaluation.results import SELECTED_ON_TEST, measure, write_results
 from imgbench.experiment.audit import audit_of, related_to_training
 from imgbench.experiment.build import build_data
-from imgbench.inference.acceptance import is_kept, keep_for_acceptance
+from imgbench.experiment.report import EvaluatedRun, write_report
+from imgbench.inference.acceptance import is_kept, keep_for_acceptance, training_rows
 from imgbench.inference.labelled import images_of_folder, images_of_run, notes_on_seen
+from imgbench.inference.neighbours import features_of, has_features
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Model, Predictor
-from imgbench.inspection.audit import Audit, brief
+from imgbench.inspection.audit import Audit
 from imgbench.inspection.findings import counted
 from imgbench.inspection.labels import suspects_of_predictions
 from imgbench.models.weights import described_weights
@@ -73,18 +75,18 @@ def conclude(run: Run, data: ImageFolderDataModule | None = None, announce: bool
     selected_on_test = data.plan.selects_on_test
     splits = ("test",) if selected_on_test else ("test", "val")
     results = {split: predict_split(model, data, split) for split in splits}
-    suspects = [line for found in results.values() for line in _suspect_labels(found)]
+    reviews = [suspects_of_predictions(predictions) for predictions in results.values()]
     found = audit_of(run)
     related = related_to_training(run, found)
     results = with_unrelated(results, related)
     metrics = write_results(run.path, title, results, selected_on_test)
+    training = features_of(model, data, training_rows(data)) if has_features(model) else None
+    validation, distances = None, None
     if not selected_on_test:
-        keep_for_acceptance(run.path, model, _unrelated(results["val"], related), data, data)
-    shortcuts = describe_shortcuts(found, metrics) if found else None
-    checks = [brief(found)] if found else []
-    checks += [*filter(None, [shortcuts]), *suspects]
-    weights, warnings = described_weights(model.provenance)
-    write_report(run.path, title, metrics, selected_on_test, checks, weights, warnings)
+        validation = _unrelated(results["val"], related)
+        distances = keep_for_acceptance(run.path, model, validation, data, training)
+    evaluated = EvaluatedRun(results, metrics, selected_on_test, found, reviews, validation, distances, training)
+    write_report(run, data, model, title, evaluated)
     if not announce:
         return
     print(f"\nRun directory  {run.shown}\nTest accuracy  {describe_accuracy(metrics, 'test')}")
@@ -94,10 +96,11 @@ def conclude(run: Run, data: ImageFolderDataModule | None = None, announce: bool
         print(f"Unrelated      {describe_unrelated(metrics)}")
     elif found and found.leaking.get("test"):
         print("Note           every test image has a relative among the training images: the accuracy is too good")
-    if shortcuts:
+    if found and (shortcuts := describe_shortcuts(found, metrics)):
         print(f"Beside it      {shortcuts}")
-    if suspects:
-        print(f"Labels         {len(suspects)} may be wrong, named in report.html; the first: {suspects[0]}")
+    if suspects := [suspect for review in reviews for suspect in review]:
+        print(f"Labels         {len(suspects)} may be wrong, shown in report.html; the first: {suspects[0].sentence}")
+    weights, warnings = described_weights(model.provenance)
     if weights:
         print(f"Weights        {weights}")
     for warning in warnings:
@@ -136,10 +139,6 @@ def describe_shortcuts(found: Audit, metrics: dict[str, Number]) -> str | None:
         return None
     value = f"{100 * metrics['test/acc']['value']:.1f} %"
     return f"the network has {value}; {', '.join(told)} (cross-validated, without looking at the subject)"
-
-
-def _suspect_labels(predictions: Predictions) -> list[str]:
-    return [suspect.sentence for suspect in suspects_of_predictions(predictions)]
 
 
 # Of what is measured, what a terminal shows; metrics.json and the report have all.
@@ -262,7 +261,8 @@ def _keep_missing(run: Run, model: Model, validation: Predictions, data: ImageFo
     """Writes what `predict --max-error` needs; returns a note on that."""
     try:
         train, _ = images_of_run(run, "train", model)
-        keep_for_acceptance(run.path, model, validation, data, train)
+        training = features_of(model, train, training_rows(train)) if has_features(model) else None
+        keep_for_acceptance(run.path, model, validation, data, training)
     except (UserError, OSError) as error:
         return f"nothing could be kept for predict --max-error: {error}"
     return f"kept in {run.shown} for predict --max-error"

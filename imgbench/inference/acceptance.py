@@ -4,7 +4,6 @@ import math
 import shlex
 import zipfile
 from pathlib import Path
-from typing import TypeGuard
 
 import numpy as np
 from torch import Tensor
@@ -15,17 +14,12 @@ from imgbench.evaluation.metrics import describe
 from imgbench.evaluation.novelty import FeatureDistribution
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.selective import UNLIKE, Selection, fewest_images, least_error, select
-from imgbench.inference.features import image_features
-from imgbench.inference.predictor import Model, TorchModel
+from imgbench.inference.neighbours import features_of, has_features
+from imgbench.inference.predictor import Model
 from imgbench.run import ACCEPTANCE_FILES, Run, replacing, write_atomically
 
 VALIDATION, FEATURES = ACCEPTANCE_FILES
 MOST_TRAINING_IMAGES = 2000  # more of them hardly change a distribution of a few hundred features
-
-
-def has_features(model: Model) -> TypeGuard[TorchModel]:
-    """Whether it tells what is unlike the training images: an ONNX file has probabilities only."""
-    return isinstance(model, TorchModel) and model.has_features
 
 
 def is_kept(run: Run, model: Model) -> bool:
@@ -34,36 +28,35 @@ def is_kept(run: Run, model: Model) -> bool:
 
 
 def keep_for_acceptance(
-    folder: Path, model: Model, validation: Predictions, val: ImageFolderDataModule, train: ImageFolderDataModule
-) -> None:
+    folder: Path, model: Model, validation: Predictions, val: ImageFolderDataModule, training: np.ndarray | None
+) -> np.ndarray:
     """Writes `validation.csv` and, of a network that has features, `features.npz`.
 
     Args:
         validation: the predictions for those validation images of `val` that are independent of the training images.
+        training: (N, D) features of training images; None where the model has none.
+
+    Returns:
+        (number of validation images,) their distances from the training images, 0 without features.
     """
     write_atomically(folder / VALIDATION, validation.to_csv(), errors="surrogateescape")
-    if not has_features(model):
-        return
-    distribution = FeatureDistribution.of(_features(model, train, "train", MOST_TRAINING_IMAGES))
+    if training is None or not has_features(model):
+        return np.zeros(len(validation.paths))
+    distribution = FeatureDistribution.of(training)
     independent = np.isin([val.table.paths[row] for row in val.rows("val")], validation.paths)
-    distances = distribution.distances(_features(model, val, "val")[independent]).astype(np.float32)
+    features = features_of(model, val, val.rows("val")[independent])
+    distances = distribution.distances(features).astype(np.float32)
     with replacing(folder / FEATURES, "wb") as unfinished:
         np.savez(unfinished, mean=distribution.mean, precision=distribution.precision, distances=distances)
+    return distances
 
 
-def _features(model: TorchModel, data: ImageFolderDataModule, split: str, most: int | None = None) -> np.ndarray:
-    """(N, D) of a split's images without augmentation, of at most so many of them."""
-    images = data.dataset(split)
-    rows = np.arange(len(images))
-    if most is not None and len(rows) > most:
-        rows = np.sort(np.random.default_rng(data.seed).permutation(rows)[:most])
-    if model.is_frozen:
-        return image_features(model.classifier, data, data.rows(split)[rows])
-    found = []
-    for start in range(0, len(rows), data.batch_size):
-        pixels, _ = images.__getitems__(rows[start : start + data.batch_size].tolist())
-        found.append(model.with_features(data.preprocessing.center_crop(pixels))[1])
-    return np.concatenate(found)
+def training_rows(data: ImageFolderDataModule) -> np.ndarray:
+    """The rows of the training images whose features are compared with: at most `MOST_TRAINING_IMAGES` of them."""
+    rows = data.rows("train")
+    if len(rows) <= MOST_TRAINING_IMAGES:
+        return rows
+    return np.sort(np.random.default_rng(data.seed).permutation(rows)[:MOST_TRAINING_IMAGES])
 
 
 class Acceptance:

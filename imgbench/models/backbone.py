@@ -1,6 +1,7 @@
 """Any network of timm by name, with pretrained weights; and one that only learns a last layer on all of its blocks."""
 
 import difflib
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -188,14 +189,30 @@ class PooledFeatures(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, num_features, 1, 1): the blocks', and last what the backbone's own last layer takes."""
+        found, last = self._collected(self.backbone, x)
+        return self._joined(found, last)[:, :, None, None]
+
+    def feature_maps(self, x: Tensor) -> list[Tensor]:
+        """The outputs of the blocks, and last the backbone's feature map: what the features are averages of."""
+        found, last = self._collected(self.backbone.forward_features, x)
+        return [*found, last]
+
+    def forward_maps(self, maps: list[Tensor]) -> Tensor:
+        """The `feature_maps` -> (N, num_classes)."""
+        return self.classifier(self._joined(maps[:-1], self.backbone.forward_head(maps[-1], pre_logits=True)))
+
+    def _collected(self, function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """What the blocks give while the function is called, and what it returns."""
         token = _collected.set([])
         try:
-            last = self.backbone(x)
+            last = function(x)
             found = _collected.get() or []
         finally:
             _collected.reset(token)
-        pooled = [self._average(output) for output in found if output.shape[0] == x.shape[0]]
-        return torch.cat([*pooled, last.flatten(1)], 1)[:, :, None, None]
+        return [output for output in found if output.shape[0] == x.shape[0]], last
+
+    def _joined(self, found: list[Tensor], last: Tensor) -> Tensor:
+        return torch.cat([*map(self._average, found), last.flatten(1)], 1)
 
     def _average(self, output: Tensor) -> Tensor:
         if output.dim() == 3:  # tokens (N, T, C)

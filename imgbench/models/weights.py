@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -161,11 +161,18 @@ def described_weights(provenance: dict[str, Any]) -> tuple[str | None, list[str]
         return None, []
     network, source, license = (str(facts.get(name, "unknown")) for name in ("network", "source", "license"))
     line = f"{network} from {source}, licence: {license}"
+    warning = {
+        "not_commercial": f"the weights that it started from are not for commercial use (licence: {license})",
+        "unknown": "the licence of the weights that it started from is unknown: find out before you pass it on",
+    }.get(restriction(license) or "")
+    return line, [warning] if warning else []
+
+
+def restriction(license: str) -> Literal["not_commercial", "unknown"] | None:
+    """What stands against passing on a model that started from weights of this licence."""
     if any(part in license for part in NOT_COMMERCIAL):
-        return line, [f"the weights that it started from are not for commercial use (licence: {license})"]
-    if license in ("unknown", "other"):
-        return line, ["the licence of the weights that it started from is unknown: find out before you pass it on"]
-    return line, []
+        return "not_commercial"
+    return "unknown" if license in ("unknown", "other") else None
 
 
 def fit_names(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, Tensor]:

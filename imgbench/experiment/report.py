@@ -1,0 +1,250 @@
+"""What `report.html` says of a run, asked of its model, its images, its audit and its files."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+
+from imgbench.data.datamodule import ImageFolderDataModule
+from imgbench.errors import UserError
+from imgbench.evaluation.catalogue import LANGUAGES, Texts, language_of_locale
+from imgbench.evaluation.intervals import Number
+from imgbench.evaluation.photographs import picture_data
+from imgbench.evaluation.predictions import Predictions
+from imgbench.evaluation.report import SUSPECTS, LabelSuspect, Neighbour, Report, ShownRows, report_page
+from imgbench.evaluation.selective import Selection, select
+from imgbench.experiment.advice import advice, again, command
+from imgbench.experiment.compose import switched_on
+from imgbench.inference.acceptance import training_rows
+from imgbench.inference.neighbours import features_of, has_features, nearest, network_inputs
+from imgbench.inference.predictor import Model
+from imgbench.inspection.audit import Audit
+from imgbench.inspection.labels import LabelReview, Suspect
+from imgbench.models.activation import class_activation
+from imgbench.models.weights import described_weights, restriction
+from imgbench.run import Run, write_atomically
+
+ERRORS = (0.01, 0.02, 0.05, 0.1)  # of which is told how much has to be left unsure
+NEIGHBOURS = 4  # of each mistake
+
+
+def resolve_report(config: DictConfig) -> None:
+    """Fills in the language of the report, where the configuration leaves it to the locale.
+
+    Raises:
+        UserError: an option of the report is none that it can have.
+    """
+    options = config.get("report") or {}
+    language, curve = options.get("language"), options.get("learning_curve", False)
+    if language not in (None, *LANGUAGES):
+        raise UserError(
+            f"report.language={language}, but it is {' or '.join(LANGUAGES)}, or null for that of the locale."
+        )
+    if not isinstance(curve, bool):
+        raise UserError(f"report.learning_curve={curve}, but it is true or false.")
+    switched_on(config, "data.thumbnails")
+    config.report = {"language": language or language_of_locale(), "learning_curve": curve}
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """What the evaluation of a run has found, and the report tells."""
+
+    results: dict[str, Predictions]
+    metrics: dict[str, Number]
+    selected_on_test: bool
+    audit: Audit | None
+    reviews: Sequence[LabelReview]  # of the labels of each split
+    validation: Predictions | None  # those of `results` that are independent of the training images
+    distances: np.ndarray | None  # of these from the training images
+    training: np.ndarray | None  # (N, D) features of the `training_rows`; None where the model has none
+
+
+def write_report(run: Run, data: ImageFolderDataModule, model: Model, title: str, evaluated: EvaluatedRun) -> None:
+    """Writes `report.html`."""
+    config = DictConfig(run.config)
+    language = (config.get("report") or {}).get("language") or language_of_locale()
+    t, test = Texts(language), evaluated.results["test"]
+    suspects = [suspect for review in evaluated.reviews for suspect in review]
+    selections: list[Selection] = []
+    if evaluated.validation is not None and evaluated.distances is not None and len(evaluated.validation.paths):
+        selections = [select(evaluated.validation, evaluated.distances, error) for error in ERRORS]
+    report = Report(
+        title,
+        test,
+        evaluated.metrics,
+        data.class_counts(),
+        verdict=_verdict(evaluated, t),
+        selected_on_test=evaluated.selected_on_test,
+        notes=list(_notes(evaluated, model, t)),
+        advice=advice(run, data, test, evaluated.metrics, evaluated.audit, suspects, selections, t),
+        selections=selections,
+        epochs=_epochs(run),
+        best_epoch=run.info.get("best_epoch"),
+        facts=_facts(run, data, model, t),
+        commands={
+            "again": again(run),
+            "evaluate": command("evaluate", run),
+            "predict": f"{command('predict', run)} PHOTOGRAPHS",
+        },
+        model=_text(run, "summary.txt"),
+    )
+    _add_learning_curve(run, report)
+    if switched_on(config, "data.thumbnails"):
+        _add_photographs(report, data, model, evaluated.training, suspects)
+        report.augmented = _samples(run)
+    else:
+        report.label_suspects = [_described(suspect, None) for suspect in suspects[:SUSPECTS]]
+    if not any(review.conclusive for review in evaluated.reviews):
+        report.label_suspects = None
+    # A name that no encoding knows is shown as far as it goes.
+    write_atomically(run.path / "report.html", report_page(report, language), errors="replace")
+
+
+def _verdict(evaluated: EvaluatedRun, t: Texts) -> tuple[str, str]:
+    found = evaluated.audit
+    if found is None:
+        return "none", ""
+    if found.verdict == "leaks" and "test" in found.leaking:
+        return found.verdict, t("verdict_leaks", related=found.leaking["test"], n=found.splits["test"])
+    if found.verdict == "leaks":
+        return found.verdict, t("found_leak_val", message=t("verdict_suspect"), n=found.leaking.get("val", 0))
+    return found.verdict, ""
+
+
+def _notes(evaluated: EvaluatedRun, model: Model, t: Texts) -> Iterator[str]:
+    if evaluated.selected_on_test:
+        yield t("selected_on_test")
+    found = evaluated.audit
+    if found and found.leaking.get("test") and "test_unrelated/acc" not in evaluated.metrics:
+        yield t("all_related")
+    weights = model.provenance.get("weights")
+    if isinstance(weights, dict):
+        license = str(weights.get("license", "unknown"))
+        if limits := restriction(license):
+            yield t(f"weights_{limits}", license=license)
+
+
+def _facts(run: Run, data: ImageFolderDataModule, model: Model, t: Texts) -> dict[str, str]:
+    info, config = run.info, run.config
+    epochs = _epochs(run)
+    seconds = sum(float(row.get("epoch_seconds") or 0) for row in epochs)
+    counts = {split: len(data.rows(split)) for split in ("train", "val", "test")}
+    weights, _ = described_weights(model.provenance)
+    file = run.model
+    versions = info.get("versions") or {}
+    facts = {
+        "model": config.get("model_name"),
+        "weights": weights,
+        "data": t("data", **counts, classes=len(data.class_names)),
+        "folder": str(data.table.root),
+        "size": t("pixels", size=data.preprocessing.image_size),
+        "epochs": t("epochs", done=len(epochs), best=info.get("best_epoch", "?")) if len(epochs) > 1 else None,
+        "time": _duration(seconds, t) if seconds else None,
+        "started": info.get("started"),
+        "device": " ".join(str(info[name]) for name in ("device", "precision") if info.get(name)),
+        "file": f"{file.name}, {file.stat().st_size / 1e6:.2f} MB" if file else None,
+        "seed": config.get("seed"),
+        "versions": ", ".join(
+            f"{name} {versions[name]}" for name in ("python", "torch", "lightning") if name in versions
+        ),
+        "commit": info.get("git_commit"),
+        "command": info.get("command"),
+    }
+    return {name: str(value) for name, value in facts.items() if value not in (None, "")}
+
+
+def _duration(seconds: float, t: Texts) -> str:
+    if seconds < 120:
+        return t("seconds", n=seconds)
+    return t("minutes", n=seconds / 60) if seconds < 7200 else t("hours", n=seconds / 3600)
+
+
+def _epochs(run: Run) -> list[dict[str, str]]:
+    text = _text(run, "metrics.csv")
+    return list(csv.DictReader(io.StringIO(text))) if text else []
+
+
+def _text(run: Run, name: str) -> str | None:
+    path = run.path / name
+    return path.read_text("utf-8") if path.is_file() else None
+
+
+def _samples(run: Run) -> str | None:
+    """The picture of training images, as far as the page needs it sharp."""
+    path = run.path / "samples.png"
+    if not path.is_file():
+        return None
+    with Image.open(path) as picture:
+        return picture_data(picture.convert("RGB"), 900)
+
+
+def _add_learning_curve(run: Run, report: Report) -> None:
+    text = _text(run, "learning_curve.json")
+    if text:
+        content = json.loads(text)
+        report.gain = content["gain"]
+        report.learning_curve = [(point["images"], point["test/acc"]) for point in content["points"]]
+
+
+def _add_photographs(
+    report: Report,
+    data: ImageFolderDataModule,
+    model: Model,
+    training: np.ndarray | None,
+    suspects: Sequence[Suspect],
+) -> None:
+    shown, rows = ShownRows.of(report.predictions), data.rows("test")
+    images = _images(data, rows[shown.all])
+    report.images = dict(zip(shown.all.tolist(), images, strict=True))
+    row_of = {path: row for row, path in enumerate(data.table.paths)}
+    chosen = suspects[:SUSPECTS]
+    pictures = _images(data, np.array([row_of[suspect.path] for suspect in chosen], np.int64))
+    report.label_suspects = [_described(suspect, picture) for suspect, picture in zip(chosen, pictures, strict=True)]
+    if not has_features(model) or not len(shown.explained):
+        return
+    report.heat = _heat(report, model, data, shown.explained)
+    if training is not None and len(shown.mistakes):
+        near, similarity = nearest(features_of(model, data, rows[shown.mistakes]), training, NEIGHBOURS)
+        known = training_rows(data)
+        report.sampled = len(known) if len(known) < len(data.rows("train")) else None
+        wanted = np.unique(near)
+        pixels = dict(zip(wanted.tolist(), _images(data, known[wanted]), strict=True))
+        labels = data.table.labels[known]
+        report.neighbours = {
+            int(row): [
+                Neighbour(data.class_names[labels[i]], float(alike), pixels[int(i)])
+                for i, alike in zip(near[position], similarity[position], strict=True)
+            ]
+            for position, row in enumerate(shown.mistakes)
+        }
+
+
+def _heat(report: Report, model: Any, data: ImageFolderDataModule, shown: np.ndarray) -> dict[int, np.ndarray] | None:
+    """How much each place of these test images speaks for what is predicted."""
+    classifier = model.classifier
+    answers = torch.from_numpy(report.predictions.predicted[shown]).to(model.device)
+    found: list[np.ndarray] = []
+    for batch in network_inputs(data, data.rows("test")[shown]):
+        classes = answers[len(found) : len(found) + len(batch)]
+        maps = class_activation(classifier.model, classifier.normalized(batch.to(model.device)), classes)
+        if maps is None:
+            return None
+        found += list(maps.float().cpu().numpy())
+    return dict(zip(shown.tolist(), found, strict=True))
+
+
+def _images(data: ImageFolderDataModule, rows: np.ndarray) -> list[np.ndarray]:
+    """(H, W, 3) uint8 of rows of the table, as the network gets them."""
+    return [image for batch in network_inputs(data, rows) for image in batch.permute(0, 2, 3, 1).numpy()]
+
+
+def _described(suspect: Suspect, image: np.ndarray | None) -> LabelSuspect:
+    return LabelSuspect(suspect.path, suspect.label, suspect.likelier, suspect.likelier_probability, image)
