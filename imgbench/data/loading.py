@@ -68,14 +68,27 @@ class EvenBatches(BatchSampler):
     """As few batches of at most `batch_size` as there can be, and all as large as the others, give or take one.
 
     Two images left over at the end of each epoch would upset the statistics of batch normalisation just before it is
-    evaluated.
+    evaluated. Of several processes each has as many batches as the others, and an image is in one batch of one of them:
+    Lightning would repeat images until all have equally many, and count these twice.
+
+    Args:
+        process: the number of this process, of `processes`.
     """
 
+    def __init__(self, sampler: Any, batch_size: int, process: int = 0, processes: int = 1) -> None:
+        super().__init__(sampler, batch_size, drop_last=False)
+        self.process, self.processes = process, processes
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // (self.batch_size * self.processes))  # pyright: ignore[reportArgumentType]
+
     def __iter__(self) -> Iterator[list[int]]:
-        number, batches = len(self.sampler), len(self)  # pyright: ignore[reportArgumentType]
+        number, batches = len(self.sampler), self.processes * len(self)  # pyright: ignore[reportArgumentType]
         indices = iter(self.sampler)
         for i in range(batches):
-            yield list(islice(indices, number // batches + (i < number % batches)))
+            batch = list(islice(indices, number // batches + (i < number % batches)))
+            if i % self.processes == self.process:
+                yield batch
 
 
 class StreamingLoader(DataLoader[Batch]):
