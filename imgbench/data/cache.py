@@ -2,7 +2,8 @@
 
 An entry of the cache is a directory whose name is a hash of the file list (path, size, modification time) and of the
 decode settings, so that a changed, added or removed file makes another entry. It is written beside its final place and
-renamed, so that a crash leaves no half entry. Of runs that start at once one decodes; the others wait, and find it done.
+renamed, so that a crash leaves no half entry. Of runs that start at once one decodes, and the others
+wait for it.
 """
 
 import hashlib

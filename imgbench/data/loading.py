@@ -68,11 +68,13 @@ class EvenBatches(BatchSampler):
     """As few batches of at most `batch_size` as there can be, and all as large as the others, give or take one.
 
     Two images left over at the end of each epoch would upset the statistics of batch normalisation just before it is
-    evaluated. Of several processes each has as many batches as the others, and an image is in one batch of one of them:
-    Lightning would repeat images until all have equally many, and count these twice.
+    evaluated. Processes that train together share each batch, of which no share is empty: all take as many steps, on
+    the images of which a single process would make its batches. Lightning would repeat images instead, and count them
+    twice.
 
     Args:
-        process: the number of this process, of `processes`.
+        batch_size: of one process.
+        process: the number of this one, of `processes`.
     """
 
     def __init__(self, sampler: Any, batch_size: int, process: int = 0, processes: int = 1) -> None:
@@ -80,15 +82,15 @@ class EvenBatches(BatchSampler):
         self.process, self.processes = process, processes
 
     def __len__(self) -> int:
-        return -(-len(self.sampler) // (self.batch_size * self.processes))  # pyright: ignore[reportArgumentType]
+        number = len(self.sampler)  # pyright: ignore[reportArgumentType]
+        return min(-(-number // (self.batch_size * self.processes)), number // self.processes)
 
     def __iter__(self) -> Iterator[list[int]]:
-        number, batches = len(self.sampler), self.processes * len(self)  # pyright: ignore[reportArgumentType]
+        number, batches = len(self.sampler), len(self)  # pyright: ignore[reportArgumentType]
         indices = iter(self.sampler)
         for i in range(batches):
             batch = list(islice(indices, number // batches + (i < number % batches)))
-            if i % self.processes == self.process:
-                yield batch
+            yield batch[self.process :: self.processes]
 
 
 class StreamingLoader(DataLoader[Batch]):
