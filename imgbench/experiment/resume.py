@@ -36,6 +36,7 @@ def resumed(words: list[str]) -> list[str] | None:
     if _is_sweep(Path(path)):
         return [*_words_of_sweep(Path(path)), *others]
     run = Run.open(path)
+    _ = run.stored_config  # damaged, it is an error, even if nothing is left to do
     if run.concluded and run.info.get("status") == "finished" and not others:
         print(f"{run.shown} is finished: nothing is left to do. To train on, add trainer.max_epochs=N.")
         return None
@@ -58,9 +59,11 @@ def _words_of_sweep(path: Path) -> list[str]:
     try:
         hydra = yaml.safe_load(file.read_text("utf-8"))["hydra"]
         words, config_name = hydra["overrides"]["task"], hydra["job"]["config_name"]
-        plain = all(isinstance(word, str) and not {"_target_", "${", "hydra"} & _pieces(word) for word in words)
+        plain = all(isinstance(word, str) and not _reaches_beyond(word) for word in words)
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise UserError(f"{file} is damaged: {' '.join(str(error).split())}. Repeat the command of the sweep.") from error
+        raise UserError(
+            f"{file} is damaged: {' '.join(str(error).split())}. Repeat the command of the sweep."
+        ) from error
     goes_on = [f"hydra.sweep.dir={path.resolve()}", f"ckpt_path={AUTO}"]
     if not plain or config_name != "train":
         raise UserError(
@@ -70,10 +73,9 @@ def _words_of_sweep(path: Path) -> list[str]:
     return ["-m", *(word for word in words if word not in goes_on), *goes_on]
 
 
-def _pieces(word: str) -> set[str]:
-    """What of a word could call something, or reach beyond the configuration of a run."""
-    found = {mark for mark in ("_target_", "${") if mark in word}
-    return found | ({"hydra"} if word.lstrip("+~").startswith("hydra") else set())
+def _reaches_beyond(word: str) -> bool:
+    """Whether a word could call something, or look something up, and is no plain entry of a run's configuration."""
+    return "_target_" in word or "${" in word or word.lstrip("+~").startswith("hydra")
 
 
 def finished_score(config: DictConfig, run: Run) -> float | None:
