@@ -1,4 +1,4 @@
-"""Measures this machine: `python -m imgbench.benchmark what=[step,data,epoch,growth,audit] model=cnn data=sneakers`."""
+"""Measures this machine: `python -m imgbench.benchmark what=[step,data,epoch] model=cnn data=sneakers`."""
 
 import json
 from pathlib import Path
@@ -22,6 +22,7 @@ UNITS = {
     "epoch": "seconds per epoch",
     "growth": "seconds",
     "audit": "share of planted copies that are found",
+    "kills": "share of killed runs that, resumed, end as one that was not killed",
 }
 PHOTOGRAPHS = "photographs"  # what=[data] measures them too
 
@@ -47,6 +48,7 @@ def main(config: DictConfig) -> None:
                 "growth": "small generated images",
                 PHOTOGRAPHS: "generated photographs of 12 megapixels",
                 "audit": config.data_name,
+                "kills": "a small network on digits",
             }.get(kind, f"{config.model_name} on {config.data_name}")
             unit = UNITS["data" if kind == PHOTOGRAPHS else kind]
             print_table(f"{unit}: {what}", rows)
@@ -63,6 +65,10 @@ def measure(kind: str, settings: dict[str, Any]) -> dict[str, dict[str, float]]:
         from imgbench.benchmark.growth import measure_growth
 
         return measure_growth(settings["sizes"])
+    if kind == "kills":
+        from imgbench.benchmark.kills import measure_kills
+
+        return measure_kills(settings["kills"])
     if kind == "audit":
         from imgbench.benchmark.audit import measure_audit
 

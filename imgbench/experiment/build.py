@@ -28,6 +28,7 @@ from imgbench.run import NODES, Run, trust_target
 from imgbench.training.callbacks import EpochSeeds, run_of_checkpoint
 from imgbench.training.checkpoint import AtomicCheckpointIO, upgrade
 from imgbench.training.classifier import ImageClassifier, build_model, without_fetching
+from imgbench.training.divergence import FiniteLoss
 from imgbench.training.fast import FastSettings, supports_fused
 
 log = logging.getLogger(__name__)
@@ -291,7 +292,7 @@ def build_trainer(
         default_root_dir=str(folder),
         precision=settings.precision,
         logger=build_logger(config),
-        callbacks=[EpochSeeds(config.seed), *callbacks, *configured],
+        callbacks=[EpochSeeds(config.seed), FiniteLoss(), *callbacks, *configured],
         plugins=[AtomicCheckpointIO()],
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         enable_model_summary=False,

@@ -83,6 +83,10 @@ def conclude(run: Run, data: ImageFolderDataModule | None = None, announce: bool
     shortcuts = describe_shortcuts(found, metrics) if found else None
     checks = [brief(found)] if found else []
     checks += [*filter(None, [shortcuts]), *suspects]
+    if silent := results["test"].never_predicted:
+        checks.append(
+            f"The network takes none of the {len(results['test'].paths)} test images for {', '.join(silent)}."
+        )
     weights, warnings = described_weights(model.provenance)
     write_report(run.path, title, metrics, selected_on_test, checks, weights, warnings)
     if not announce:
@@ -90,6 +94,8 @@ def conclude(run: Run, data: ImageFolderDataModule | None = None, announce: bool
     print(f"\nRun directory  {run.shown}\nTest accuracy  {describe_accuracy(metrics, 'test')}")
     if selected_on_test:
         print(f"Note           {SELECTED_ON_TEST}")
+    if silent:
+        print(f"Note           the network takes none of the {len(results['test'].paths)} test images for {silent}")
     if UNRELATED in results:
         print(f"Unrelated      {describe_unrelated(metrics)}")
     elif found and found.leaking.get("test"):

@@ -150,7 +150,8 @@ class ImageClassifier(L.LightningModule):
         """What the model sees of uint8 images, or of floats in 0 to 1."""
         whole = images.dtype == torch.uint8
         factor = self.factor if whole else 255 * self.factor
-        return torch.addcmul(self.offset, images.float() if whole else images, factor)  # in one pass
+        pixels = torch.addcmul(self.offset, images.float() if whole else images, factor)  # in one pass
+        return pixels.to(self.offset.dtype)  # the model's own, where that is not float32
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, targets = batch  # targets are (N, num_classes) probabilities where images were mixed
