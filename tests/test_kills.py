@@ -1,4 +1,4 @@
-"""Runs are killed for real, in each phase and by each signal; `python -m imgbench.benchmark what=[kills]` kills more."""
+"""Runs are killed for real, in each phase and by each signal; `benchmark what=[kills]` kills more of them."""
 
 import os
 import random
