@@ -75,8 +75,13 @@ def _errors_in_plain_words(place: str) -> Iterator[None]:
         sys.exit(130)
 
 
-def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
-    """Makes `main(config)` a command configured by `conf/<config_name>.yaml` and `key=value` words."""
+def hydra_command(
+    config_name: str, rewritten: Callable[[list[str]], list[str] | None] = list
+) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+    """Makes `main(config)` a command configured by `conf/<config_name>.yaml` and `key=value` words.
+
+    `rewritten` makes of the words that were typed those that Hydra gets, or None where there is nothing to do.
+    """
     place = "hydra.run.dir=DIR"
 
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
@@ -105,7 +110,10 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], C
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, instead of printing them its own way
             register_resolvers()
             with _errors_in_plain_words(place):
-                sys.argv[1:] = map(quoted, _with_run(_resumed(sys.argv[1:]), config_name))
+                words = rewritten(sys.argv[1:])
+                if words is None:
+                    return
+                sys.argv[1:] = map(quoted, _with_run(words, config_name))
                 # Made here and not above, since that sets the version of Hydra's behaviour for the whole process.
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
                 if failed:
@@ -114,33 +122,6 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], C
         return run
 
     return decorate
-
-
-def _resumed(words: list[str]) -> list[str]:
-    """A command line in which `--resume RUN` has become the run's configuration, its last checkpoint and directory.
-
-    A run without a checkpoint was killed in its first epoch, and begins anew.
-
-    Raises:
-        UserError: there is no such run.
-    """
-    place = next((i for i, word in enumerate(words) if word.partition("=")[0] == "--resume"), None)
-    if place is None:
-        return words
-    before, (option, *after) = words[:place], words[place:]
-    _, equals, path = option.partition("=")
-    if not equals and after:
-        path, *after = after
-    others = [*before, *after]
-    if not path:
-        raise UserError("--resume RUN: name the run directory, for example outputs/digits/compact/2026-01-31_12-00-00")
-    run = Run.open(path)
-    if run.concluded and run.info.get("status") == "finished" and not others:
-        print(f"{run.shown} is finished: nothing is left to do. To train on, add trainer.max_epochs=N.")
-        sys.exit(0)
-    checkpoint = [f"ckpt_path={run.last.resolve()}"] if run.last.is_file() else []
-    own = ["--config-dir", str(run.path), "--config-name", "config", f"hydra.run.dir={run.path.resolve()}"]
-    return [*own, *checkpoint, *others]
 
 
 def _with_run(words: list[str], config_name: str) -> list[str]:

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from imgbench.cli import hydra_command
 from imgbench.errors import UserError
+from imgbench.experiment.resume import finished_score, own_checkpoint, resumed
 from imgbench.run import Run
 
 
@@ -23,6 +24,9 @@ def train(config: DictConfig, run: Run) -> float | None:
             "This configuration is of a run that imgbench.compress quantised; training would give another, in float. "
             "The command that repeats it stands in the run.json beside it."
         )
+    if (score := finished_score(config, run)) is not None:
+        return score
+    config = own_checkpoint(config, run)
     from imgbench.experiment.fit import run_experiment  # takes seconds, and --help needs no torch
 
     run.path.mkdir(parents=True, exist_ok=True)
@@ -40,7 +44,7 @@ def refuse_launching_from_a_sweep(config: DictConfig) -> None:
         )
 
 
-@hydra_command("train")
+@hydra_command("train", resumed)
 def main(config: DictConfig) -> float | None:
     refuse_launching_from_a_sweep(config)
     return train(config, Run(Path(HydraConfig.get().runtime.output_dir)))

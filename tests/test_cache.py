@@ -278,6 +278,41 @@ def test_runs_started_at_the_same_time_in_two_processes_agree(folder, cache_home
     assert len(entries(cache_home)) == 1
 
 
+START = """
+import os, sys
+from imgbench.data.cache import decode_images
+from imgbench.data.scan import scan
+from imgbench.preprocessing import Preprocessing
+class Stuck(Preprocessing):
+    def decode(self, data):
+        print("decoding", flush=True)
+        sys.stdin.read()
+decode_images(scan(sys.argv[1]), Stuck(16))
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_what_another_makes_is_not(folder, cache_home, tmp_path, make_folder):
+    line = [sys.executable, "-c", START, str(folder)]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        other = make_folder(tmp_path / "other", {"cat": 2, "dog": 2})
+        decode_images(scan(other), SMALL)
+        assert len(list((cache_home / "images").glob(".making-*"))) == 1
+        process.kill()
+    decode_images(scan(other), SMALL)
+    assert len(entries(cache_home)) == 1
+
+
+def test_eight_processes_decode_a_cold_folder_once(folder, cache_home):
+    code = START.replace("sys.stdin.read()", "return super().decode(data)")
+    processes = [subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE) for _ in range(8)]
+    decoded = [len(process.communicate()[0].splitlines()) for process in processes]
+    assert sorted(decoded) == [0] * 7 + [8]
+    assert all(process.returncode == 0 for process in processes)
+    assert len(entries(cache_home)) == 1
+
+
 def test_more_images_than_a_chunk_keep_their_rows(tmp_path, make_folder):
     found = scan(make_folder(tmp_path, {"cat": 70, "dog": 70}, size=4))
     result = decode_images(found, Preprocessing(4))

@@ -1,3 +1,5 @@
+from itertools import chain
+
 import numpy as np
 import pytest
 import torch
@@ -96,9 +98,18 @@ def test_loaders_stream_the_same_batches(tmp_path, make_folder, make_data, split
     ("number", "size", "sizes"), [(34, 32, [17, 17]), (65, 32, [22, 22, 21]), (64, 32, [32, 32]), (3, 8, [3])]
 )
 def test_batches_are_even_and_hold_every_image_once(number, size, sizes):
-    batches = list(EvenBatches(EpochSampler(number, seed=0), size, drop_last=False))
+    batches = list(EvenBatches(EpochSampler(number, seed=0), size))
     assert [len(batch) for batch in batches] == sizes
     assert sorted(index for batch in batches for index in batch) == list(range(number))
+
+
+@pytest.mark.parametrize(("number", "size", "processes"), [(7, 2, 2), (10, 4, 3), (3, 8, 3), (100, 7, 2), (64, 4, 2)])
+def test_each_image_is_in_one_batch_of_one_process_and_all_have_equally_many(number, size, processes):
+    parts = [list(EvenBatches(EpochSampler(number, seed=0), size, i, processes)) for i in range(processes)]
+    assert len({len(part) for part in parts}) == 1
+    assert all(0 < len(batch) <= size for part in parts for batch in part)
+    whole = EvenBatches(EpochSampler(number, seed=0), size * processes)
+    assert [sorted(chain(*shares)) for shares in zip(*parts, strict=True)] == [sorted(batch) for batch in whole]
 
 
 def test_streaming_reports_a_file_that_vanished(tmp_path, make_folder, make_data):

@@ -73,3 +73,9 @@ def test_file_of_an_earlier_version_without_groups_is_read(tmp_path):
     read = Predictions.read_csv(tmp_path / "predictions.csv")
     assert (read.paths, read.groups, read.targets.tolist()) == (["b/1.png"], [""], [1])
     assert read.probabilities.tolist() == [[0.75, 0.25]]
+
+
+def test_class_that_is_there_and_never_predicted_is_named():
+    probabilities = np.array([[0.7, 0.3, 0], [0.6, 0.4, 0]], np.float32)
+    found = Predictions(["x", "y"], ["", ""], np.array([0, 1]), probabilities, ["a", "b", "absent"])
+    assert found.never_predicted == ["b"]

@@ -23,6 +23,8 @@ UNITS = {
     "growth": "seconds",
     "audit": "share of planted copies that are found",
     "coverage": "share of 95 % intervals that hold the truth",
+    "kills": "share of killed runs that, resumed, end as one that was not killed",
+    "fuzz": "share of damaged files that are decoded or named",
 }
 PHOTOGRAPHS = "photographs"  # what=[data] measures them too
 
@@ -49,6 +51,8 @@ def main(config: DictConfig) -> None:
                 PHOTOGRAPHS: "generated photographs of 12 megapixels",
                 "audit": config.data_name,
                 "coverage": "simulated test images",
+                "kills": "a small network on digits",
+                "fuzz": "files of all formats",
             }.get(kind, f"{config.model_name} on {config.data_name}")
             unit = UNITS["data" if kind == PHOTOGRAPHS else kind]
             print_table(f"{unit}: {what}", rows)
@@ -65,6 +69,14 @@ def measure(kind: str, settings: dict[str, Any]) -> dict[str, dict[str, float]]:
         from imgbench.benchmark.growth import measure_growth
 
         return measure_growth(settings["sizes"])
+    if kind == "kills":
+        from imgbench.benchmark.kills import measure_kills
+
+        return measure_kills(settings["kills"])
+    if kind == "fuzz":
+        from imgbench.benchmark.fuzz import measure_fuzz
+
+        return measure_fuzz(settings["files"])
     if kind == "audit":
         from imgbench.benchmark.audit import measure_audit
 

@@ -2,7 +2,8 @@
 
 An entry of the cache is a directory whose name is a hash of the file list (path, size, modification time) and of the
 decode settings, so that a changed, added or removed file makes another entry. It is written beside its final place and
-renamed, so that a crash leaves no half entry, and of two runs starting at once the later finds the work done.
+renamed, so that a crash leaves no half entry. Of runs that start at once one decodes, and the others
+wait for it.
 """
 
 import hashlib
@@ -10,11 +11,10 @@ import json
 import logging
 import os
 import shutil
-import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 import psutil
+from filelock import FileLock, Timeout
 
 from imgbench.data.progress import progress_bar
 from imgbench.data.scan import Scan
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 2  # raise it when decoding changes, so that old entries are not read
 CHUNK = 64
+UNFINISHED = ".making-"
 MODES = ("auto", "memory", "disk", "off")
 
 
@@ -96,6 +98,7 @@ def _read_or_decode(scan: Scan, preprocessing: Preprocessing, mode: str) -> Deco
     with_pixels = mode != "off"
     home = cache_dir() / "images"
     entry = home / entry_name(scan, preprocessing, with_pixels)
+    _remove_abandoned(home)
     if found := _read(entry, with_pixels):
         return found
     try:
@@ -148,29 +151,41 @@ def _read(entry: Path, with_pixels: bool) -> DecodedImages | None:
 
 
 def _make(scan: Scan, preprocessing: Preprocessing, entry: Path, with_pixels: bool) -> DecodedImages:
-    """Decodes everything and leaves it at `entry`."""
-    for abandoned in entry.parent.glob(".making-*"):  # by a run that was killed
-        if time.time() - abandoned.stat().st_mtime > 86400:
-            shutil.rmtree(abandoned, ignore_errors=True)
-    work = Path(tempfile.mkdtemp(prefix=".making-", dir=entry.parent))
-    try:
-        made = _decode_all(scan, preprocessing, partial(_map_file, work / "pixels.npy") if with_pixels else None)
-        if isinstance(made.pixels, np.memmap):
-            made.pixels.flush()
-        np.save(work / "digests.npy", made.digests)
-        facts = {"errors": made.errors, "intensity": made.intensity}
-        (work / "decoded.json").write_text(json.dumps(facts), "utf-8")
-        try:
-            work.rename(entry)
-        except OSError:  # another run was quicker: its entry has the same content
-            if not entry.is_dir():
-                raise
-        for old in entry.parent.glob(entry.name.split("-")[0] + "-*"):
-            if old != entry:
-                shutil.rmtree(old, ignore_errors=True)
-    finally:
+    """Decodes everything and leaves it at `entry`, unless another process does at this moment."""
+    work = entry.with_name(f"{UNFINISHED}{entry.name}")
+    with _lock_of(entry):
+        if found := _read(entry, with_pixels):
+            return found
         shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        try:
+            made = _decode_all(scan, preprocessing, partial(_map_file, work / "pixels.npy") if with_pixels else None)
+            if isinstance(made.pixels, np.memmap):
+                made.pixels.flush()
+            np.save(work / "digests.npy", made.digests)
+            facts = {"errors": made.errors, "intensity": made.intensity}
+            (work / "decoded.json").write_text(json.dumps(facts), "utf-8")
+            work.rename(entry)
+            for old in entry.parent.glob(entry.name.split("-")[0] + "-*"):
+                if old != entry:
+                    shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
     return _read(entry, with_pixels) or made  # another run, started after the folder changed, may have removed it
+
+
+def _lock_of(entry: Path) -> FileLock:
+    """Of a folder's entries, held by the process that makes one; the system lets go of it where that is killed."""
+    locks = entry.parent.with_name("locks")
+    locks.mkdir(exist_ok=True)
+    return FileLock(locks / f"{entry.name.split('-')[0]}.lock")
+
+
+def _remove_abandoned(home: Path) -> None:
+    """What processes that were killed have left: that which nobody makes any more."""
+    for work in home.glob(f"{UNFINISHED}*"):
+        with suppress(Timeout, OSError), _lock_of(home / work.name.removeprefix(UNFINISHED)).acquire(blocking=False):
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def _map_file(path: Path, shape: tuple[int, ...]) -> np.ndarray:

@@ -129,15 +129,28 @@ class ImageFolderDataModule(L.LightningDataModule):
         paths = [table.paths[i] for i in rows]
         return ImageDataset(table.root, paths, table.labels[rows], self.preprocessing, table.pixels, rows)
 
-    def loader(self, split: str, shuffle: bool = False) -> DataLoader[Batch]:
-        """Batches of a split, in the order of its rows or, shuffled, in a new one in every epoch."""
+    def loader(self, split: str, shuffle: bool = False, divided: bool = False) -> DataLoader[Batch]:
+        """Batches of a split, in the order of its rows or, shuffled, in a new one in every epoch.
+
+        Args:
+            divided: among the processes that train together; otherwise each gets all of them.
+
+        Raises:
+            UserError: divided, there would not be an image for each process.
+        """
         dataset, cached = self.dataset(split), self.table.pixels is not None
         # Reading from the cache takes a millisecond a batch, less than handing it from another thread.
         loader = DataLoader if cached else StreamingLoader
         sampler = EpochSampler(len(dataset), self.seed) if shuffle else range(len(dataset))
+        together = divided and self.trainer is not None
+        process, processes = (self.trainer.global_rank, self.trainer.world_size) if together else (0, 1)
+        if processes > max(1, len(dataset)):
+            raise UserError(
+                f"trainer.devices={processes}, but there are {len(dataset)} {split} images: use at most so many."
+            )
         return loader(
             dataset,
-            batch_sampler=EvenBatches(sampler, self.batch_size, drop_last=False),
+            batch_sampler=EvenBatches(sampler, self.batch_size, process, processes),
             collate_fn=keep_batch,
             pin_memory=cached and torch.cuda.is_available(),
             # Of its own: its iterator draws a number, in a resumed run at another moment than in one that was not.
@@ -145,10 +158,10 @@ class ImageFolderDataModule(L.LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return self.loader("train", shuffle=True)
+        return self.loader("train", shuffle=True, divided=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return self.loader("val")
+        return self.loader("val", divided=True)
 
     def test_dataloader(self) -> DataLoader[Batch]:
         return self.loader("test")

@@ -68,14 +68,29 @@ class EvenBatches(BatchSampler):
     """As few batches of at most `batch_size` as there can be, and all as large as the others, give or take one.
 
     Two images left over at the end of each epoch would upset the statistics of batch normalisation just before it is
-    evaluated.
+    evaluated. Processes that train together share each batch, of which no share is empty: all take as many steps, on
+    the images of which a single process would make its batches. Lightning would repeat images instead, and count them
+    twice.
+
+    Args:
+        batch_size: of one process.
+        process: the number of this one, of `processes`.
     """
+
+    def __init__(self, sampler: Any, batch_size: int, process: int = 0, processes: int = 1) -> None:
+        super().__init__(sampler, batch_size, drop_last=False)
+        self.process, self.processes = process, processes
+
+    def __len__(self) -> int:
+        number = len(self.sampler)  # pyright: ignore[reportArgumentType]
+        return min(-(-number // (self.batch_size * self.processes)), number // self.processes)
 
     def __iter__(self) -> Iterator[list[int]]:
         number, batches = len(self.sampler), len(self)  # pyright: ignore[reportArgumentType]
         indices = iter(self.sampler)
         for i in range(batches):
-            yield list(islice(indices, number // batches + (i < number % batches)))
+            batch = list(islice(indices, number // batches + (i < number % batches)))
+            yield batch[self.process :: self.processes]
 
 
 class StreamingLoader(DataLoader[Batch]):

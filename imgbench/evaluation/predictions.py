@@ -24,6 +24,11 @@ class Predictions:
         """(N,) the most probable class of each image."""
         return self.probabilities.argmax(1)
 
+    @property
+    def never_predicted(self) -> list[str]:
+        """The classes of which there are images, and which the model takes no image for."""
+        return [self.class_names[i] for i in np.setdiff1d(self.targets, self.predicted)]
+
     def subset(self, chosen: np.ndarray) -> "Predictions":
         """Those images for which chosen (N,) is true."""
         rows = np.flatnonzero(chosen)

@@ -28,6 +28,7 @@ from imgbench.run import NODES, Run, trust_target
 from imgbench.training.callbacks import EpochSeeds, run_of_checkpoint
 from imgbench.training.checkpoint import AtomicCheckpointIO, upgrade
 from imgbench.training.classifier import ImageClassifier, build_model, without_fetching
+from imgbench.training.divergence import FiniteLoss
 from imgbench.training.fast import FastSettings, supports_fused
 
 log = logging.getLogger(__name__)
@@ -292,11 +293,12 @@ def build_trainer(
         default_root_dir=str(folder),
         precision=settings.precision,
         logger=build_logger(config),
-        callbacks=[EpochSeeds(config.seed), *callbacks, *configured],
+        callbacks=[EpochSeeds(config.seed), FiniteLoss(), *callbacks, *configured],
         plugins=[AtomicCheckpointIO()],
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the data module divides the images among processes
     )
 
 
@@ -321,7 +323,8 @@ def check_resume(ckpt_path: str | None, classifier: ImageClassifier, max_epochs:
         groups = [len(state["param_groups"]) for state in saved.get("optimizer_states", [])]
     except Exception as error:
         raise UserError(
-            f"ckpt_path={path} is no checkpoint of imgbench, or a damaged one; no code in it was run."
+            f"ckpt_path={path} is no checkpoint of imgbench, or a damaged one; no code in it was run. Restore it from "
+            "a copy, or begin anew from the weights that were kept: init_from=RUN"
         ) from error
     if "optimizer_states" not in saved:
         raise UserError(
@@ -333,6 +336,7 @@ def check_resume(ckpt_path: str | None, classifier: ImageClassifier, max_epochs:
                 f"ckpt_path={path} was trained with {name} {known[name]}, but the configuration has {own}.\n"
                 "Resume with the run's: python -m imgbench.train --resume RUN"
             )
+    _check_images(path, saved["hyper_parameters"], classifier.hparams)
     if groups != [len(classifier.parameter_groups())]:
         then, now = (
             hparams["optimizer"].get("weight_decay") for hparams in (saved["hyper_parameters"], classifier.hparams)
@@ -351,6 +355,23 @@ def check_resume(ckpt_path: str | None, classifier: ImageClassifier, max_epochs:
         raise UserError(
             f"ckpt_path={path} has trained {done} epochs, and trainer.max_epochs={max_epochs}: nothing is left to do. "
             "Raise it to train on."
+        )
+
+
+def _check_images(path: Path, saved: Mapping[str, Any], hparams: Mapping[str, Any]) -> None:
+    """Whether a checkpoint was trained on the images, in the splits, that the configuration gives.
+
+    Otherwise it may know what it is about to be tested on.
+
+    Raises:
+        UserError: it was not.
+    """
+    then, now = ((found.get("provenance") or {}).get("split_hash") for found in (saved, hparams))
+    if then not in (None, now):
+        raise UserError(
+            f"ckpt_path={path} was trained on other images, or in other splits, than the configuration gives: compare "
+            f"split.csv in {run_of_checkpoint(path)} with the folder.\nRestore the images to go on, or begin anew "
+            "from the weights: init_from=RUN"
         )
 
 

@@ -92,6 +92,8 @@ def conclude(run: Run, data: ImageFolderDataModule | None = None, announce: bool
     print(f"\nRun directory  {run.shown}\nTest accuracy  {describe_accuracy(metrics, 'test')}")
     if selected_on_test:
         print(f"Note           {SELECTED_ON_TEST}")
+    if silent := ", ".join(results["test"].never_predicted):
+        print(f"Note           the network takes none of the {len(results['test'].paths)} test images for {silent}")
     if UNRELATED in results:
         print(f"Unrelated      {describe_unrelated(metrics)}")
     elif found and found.leaking.get("test"):

@@ -15,6 +15,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, WeightAveraging
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -187,6 +188,28 @@ class EpochSeeds(Callback):
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
+        self._processes = 1
+        self._earlier: int | None = None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._processes = trainer.world_size
+        if self._earlier not in (None, self._processes):
+            log.warning(
+                "The run was trained by %d processes, and goes on with %d: each step sees another number of images, "
+                "and the run will not end as it would have. data.batch_size is that of one process.",
+                self._earlier,
+                self._processes,
+            )
+        # Early stopping that has ended the run already would end it again only after another epoch.
+        reasons = {callback.stopping_reason for callback in trainer.early_stopping_callbacks}
+        if reasons - {EarlyStoppingReason.NOT_STOPPED}:
+            trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"processes": self._processes}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._earlier = state_dict["processes"]
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         numbers = np.random.SeedSequence((self.seed, trainer.current_epoch, trainer.global_rank)).generate_state(3)

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from imgbench.errors import UserError
@@ -127,6 +128,8 @@ class ImageClassifier(L.LightningModule):
             weight=None if class_weights is None else torch.tensor(class_weights), label_smoothing=label_smoothing
         )
         self.train_acc = MulticlassAccuracy(len(class_names), average="micro", validate_args=False)
+        # Lightning's own mean over processes takes an integer for the number of images of each.
+        self.train_loss, self.val_loss = (MeanMetric(nan_strategy="disable") for _ in range(2))
         self.val_acc = MulticlassAccuracy(len(class_names), average="micro", validate_args=False)
         mean, std = (torch.tensor(preprocessing[name]).view(1, -1, 1, 1) for name in ("mean", "std"))
         self.offset: Tensor
@@ -147,7 +150,8 @@ class ImageClassifier(L.LightningModule):
         """What the model sees of uint8 images, or of floats in 0 to 1."""
         whole = images.dtype == torch.uint8
         factor = self.factor if whole else 255 * self.factor
-        return torch.addcmul(self.offset, images.float() if whole else images, factor)  # in one pass
+        pixels = torch.addcmul(self.offset, images.float() if whole else images, factor)  # in one pass
+        return pixels.to(self.offset.dtype)  # the model's own, where that is not float32
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, targets = batch  # targets are (N, num_classes) probabilities where images were mixed
@@ -159,7 +163,8 @@ class ImageClassifier(L.LightningModule):
         if self.trainer.progress_bar_callback is not None:
             accuracy = (logits.argmax(1) == labels).float().mean()
             self.log_dict({"loss": loss, "acc": accuracy}, prog_bar=True, logger=False)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
+        self.train_loss.update(loss.detach(), len(images))
+        self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, batch_size=len(images))
         self.log("train/acc", self.train_acc, on_step=False, on_epoch=True, batch_size=len(images))
         return loss
 
@@ -171,7 +176,8 @@ class ImageClassifier(L.LightningModule):
         logits = self(images)
         self.val_acc.update(logits, targets)
         loss = F.cross_entropy(logits, targets)  # unsmoothed and unweighted: comparable between runs
-        self.log("val/loss", loss, batch_size=len(images), sync_dist=True)
+        self.val_loss.update(loss, len(images))
+        self.log("val/loss", self.val_loss, batch_size=len(images))
         self.log("val/acc", self.val_acc, prog_bar=True, batch_size=len(images))
 
     def train(self, mode: bool = True) -> Self:

@@ -1,0 +1,106 @@
+"""`--resume`: going on with a run, or with the runs of a sweep, where they stopped; torch is not needed."""
+
+import csv
+import shlex
+from pathlib import Path
+
+import yaml
+from omegaconf import DictConfig
+
+from imgbench.errors import UserError
+from imgbench.run import Run
+
+OPTION = "--resume"
+AUTO = "auto"  # ckpt_path: the run directory's own last checkpoint, if it has one
+EXAMPLE = "outputs/digits/compact/2026-01-31_12-00-00"
+
+
+def resumed(words: list[str]) -> list[str] | None:
+    """A command line in which `--resume RUN` has become what goes on with it; None where nothing is left to do.
+
+    A run without a checkpoint was killed in its first epoch, and begins anew.
+
+    Raises:
+        UserError: there is neither a run nor a sweep, or it cannot go on.
+    """
+    place = next((i for i, word in enumerate(words) if word.partition("=")[0] == OPTION), None)
+    if place is None:
+        return words
+    before, (option, *after) = words[:place], words[place:]
+    _, equals, path = option.partition("=")
+    if not equals and after:
+        path, *after = after
+    others = [*before, *after]
+    if not path:
+        raise UserError(f"{OPTION} RUN: name the run directory, for example {EXAMPLE}")
+    if _is_sweep(Path(path)):
+        return [*_words_of_sweep(Path(path)), *others]
+    run = Run.open(path)
+    _ = run.stored_config  # damaged, it is an error, even if nothing is left to do
+    if run.concluded and run.info.get("status") == "finished" and not others:
+        print(f"{run.shown} is finished: nothing is left to do. To train on, add trainer.max_epochs=N.")
+        return None
+    checkpoint = [f"ckpt_path={run.last.resolve()}"] if run.last.is_file() else []
+    own = ["--config-dir", str(run.path), "--config-name", "config", f"hydra.run.dir={run.path.resolve()}"]
+    return [*own, *checkpoint, *others]
+
+
+def _is_sweep(path: Path) -> bool:
+    return (path / "multirun.yaml").is_file() and not (path / "config.yaml").exists()
+
+
+def _words_of_sweep(path: Path) -> list[str]:
+    """The words by which a sweep was started, to go on in its directory: each job resumes its own run.
+
+    Raises:
+        UserError: `multirun.yaml`, which may come from anybody, is damaged or holds more than plain words.
+    """
+    file = path / "multirun.yaml"
+    try:
+        hydra = yaml.safe_load(file.read_text("utf-8"))["hydra"]
+        words, config_name = hydra["overrides"]["task"], hydra["job"]["config_name"]
+        plain = all(isinstance(word, str) and not _reaches_beyond(word) for word in words)
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise UserError(
+            f"{file} is damaged: {' '.join(str(error).split())}. Repeat the command of the sweep."
+        ) from error
+    goes_on = [f"hydra.sweep.dir={path.resolve()}", f"ckpt_path={AUTO}"]
+    if not plain or config_name != "train":
+        raise UserError(
+            f"{file} is of a sweep over more than plain key=value words of imgbench.train, which are not taken from a "
+            f"file. Repeat its command, and add {shlex.join(goes_on)}"
+        )
+    return ["-m", *(word for word in words if word not in goes_on), *goes_on]
+
+
+def _reaches_beyond(word: str) -> bool:
+    """Whether a word could call something, or look something up, and is no plain entry of a run's configuration."""
+    return "_target_" in word or "${" in word or word.lstrip("+~").startswith("hydra")
+
+
+def finished_score(config: DictConfig, run: Run) -> float | None:
+    """The monitored value of the epoch kept, where a run with `ckpt_path=auto` has nothing left to do.
+
+    Raises:
+        UserError: a file of the run is damaged.
+    """
+    if config.ckpt_path != AUTO or not run.concluded or run.info.get("status") != "finished":
+        return None
+    if config.trainer.max_epochs not in (None, run.config["trainer"]["max_epochs"]):
+        return None
+    path = run.path / "metrics.csv"
+    try:
+        with path.open(newline="") as file:
+            score = float(list(csv.DictReader(file))[run.info["best_epoch"] - 1][config.monitor])
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise UserError(f"{path} is damaged: {error}. Restore it from a copy, or remove the run.") from error
+    print(f"{run.shown} is finished: nothing is left to do.")
+    return score
+
+
+def own_checkpoint(config: DictConfig, run: Run) -> DictConfig:
+    """The configuration, in which `ckpt_path=auto` has become the run's last checkpoint, or none."""
+    if config.ckpt_path == AUTO:
+        config = config.copy()
+        config.ckpt_path = str(run.last.resolve()) if run.last.is_file() else None
+    return config

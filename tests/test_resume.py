@@ -1,0 +1,172 @@
+"""Going on where a run or a sweep has stopped, and what cannot go on."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from imgbench.errors import UserError
+from imgbench.experiment.compose import override
+from imgbench.experiment.resume import resumed
+from imgbench.run import RESULTS, Run
+from imgbench.train import train
+
+SMALL = ["data=folder", "model=cnn", "data.image_size=20", "data.batch_size=4", "augment=strong",
+         "+callbacks.last.share=1e6", "data.audit=off"]  # fmt: skip
+
+
+def command(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "imgbench.train", *map(str, words)]
+    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def copy_of(run: Run, place: Path) -> Run:
+    shutil.copytree(run.path, place)
+    return Run(place)
+
+
+def unevaluated(run: Run) -> Run:
+    for name in RESULTS:
+        (run.path / name).unlink()
+    run.note(status="running")
+    return run
+
+
+def weights(run: Run, name: str = "last") -> dict[str, torch.Tensor]:
+    return torch.load(run.path / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+
+
+def epochs(run: Run) -> list[dict[str, str]]:
+    with (run.path / "metrics.csv").open(newline="") as file:
+        return [{name: row[name] for name in row if "second" not in name} for row in csv.DictReader(file)]
+
+
+def assert_same_end(run: Run, other: Run) -> None:
+    for name in ("best", "last"):
+        ours, theirs = weights(run, name), weights(other, name)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert epochs(run) == epochs(other)
+
+
+def test_words_without_resume_stay_as_they_are():
+    assert resumed(["model=cnn", "seed=1"]) == ["model=cnn", "seed=1"]
+
+
+def test_finished_run_says_that_nothing_is_left(tiny_run, capsys):
+    assert resumed(["--resume", str(tiny_run.path)]) is None
+    assert "is finished: nothing is left to do. To train on, add trainer.max_epochs=N." in capsys.readouterr().out
+    assert resumed([f"--resume={tiny_run.path}", "trainer.max_epochs=2"]) is not None
+
+
+def test_run_without_a_checkpoint_begins_anew(tiny_run, tmp_path):
+    run = copy_of(tiny_run, tmp_path / "run")
+    run.note(status="running")
+    run.last.unlink()
+    words = resumed(["--resume", str(run.path)])
+    assert words is not None
+    assert not any(word.startswith("ckpt_path") for word in words)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "run.json"])
+def test_damaged_file_of_the_run_is_named(name, tiny_run, tmp_path):
+    run = copy_of(tiny_run, tmp_path / "run")
+    (run.path / name).write_text("{[")
+    done = command("--resume", run.path, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"{run.path}/{name} is damaged" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_damaged_checkpoint_is_named_with_what_is_left_to_do(tiny_run, tmp_path):
+    run = unevaluated(copy_of(tiny_run, tmp_path / "run"))
+    run.last.write_bytes(run.last.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"last.ckpt is no checkpoint of imgbench, or a damaged one.*init_from=RUN"):
+        train(override(run, [f"ckpt_path={run.last}"]), run)
+    assert run.best.is_file()
+
+
+def test_other_images_are_refused(tiny_run, make_folder, tmp_path):
+    run = copy_of(tiny_run, tmp_path / "run")
+    other = make_folder(tmp_path / "other", {"cat": 16, "dog": 16})
+    with pytest.raises(UserError, match=r"was trained on other images.*split\.csv.*\n.*init_from=RUN"):
+        train(override(run, [f"ckpt_path={run.last}", "trainer.max_epochs=2", f"data.root={other}"]), run)
+    assert run.info["status"] == "finished"
+    with pytest.raises(UserError, match="or in other splits"):
+        train(override(run, [f"ckpt_path={run.last}", "trainer.max_epochs=2", "data.split.seed=1"]), run)
+
+
+def test_foreign_sweep_gives_no_words_that_could_call_something(tmp_path):
+    for word in ("model._target_=os.system", "hydra.launcher._target_=x", "~hydra.x", "seed=${oc.env:HOME}"):
+        content = {"hydra": {"overrides": {"task": [word]}, "job": {"config_name": "train"}}}
+        (tmp_path / "multirun.yaml").write_text(yaml.safe_dump(content))
+        with pytest.raises(UserError, match=r"not taken from a file.*ckpt_path=auto"):
+            resumed(["--resume", str(tmp_path)])
+    (tmp_path / "multirun.yaml").write_text("{[")
+    with pytest.raises(UserError, match=r"multirun\.yaml is damaged"):
+        resumed(["--resume", str(tmp_path)])
+
+
+def test_sweep_makes_only_the_runs_that_are_not_finished(make_folder, tmp_path):
+    root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
+    words = [*SMALL, f"data.root={root}", "trainer.max_epochs=1"]
+    done = command("-m", *words, "seed=1,2,3", "hydra.sweep.dir=sweep", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    first, second, third = (Run(path) for path in sorted((tmp_path / "sweep").glob("[0-9]*")))
+    whole, kept = epochs(second), first.last.stat().st_mtime_ns
+    unevaluated(second)
+    shutil.rmtree(third.path)
+    done = command("--resume", "sweep", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("is finished: nothing is left to do") == 1
+    assert "3 runs, best val/acc first" in done.stdout
+    assert "failed" not in done.stdout
+    assert first.last.stat().st_mtime_ns == kept
+    assert epochs(second) == whole
+    assert all(run.info["status"] == "finished" for run in (first, second, third))
+    assert len(list((tmp_path / "sweep").iterdir())) == 4
+
+
+def test_early_stopped_run_killed_in_its_evaluation_trains_no_further_epoch(make_folder, tmp_path, train_run):
+    root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
+    words = ["trainer.max_epochs=20", "callbacks=early_stopping", "callbacks.early_stopping.patience=1",
+             "callbacks.early_stopping.min_delta=1"]  # fmt: skip
+    whole = train_run(root, tmp_path / "whole", *words)
+    assert len(epochs(whole)) < 20
+    run = unevaluated(copy_of(whole, tmp_path / "run"))
+    train(override(run, [f"ckpt_path={run.last}"]), run)
+    assert run.info["status"] == "finished"
+    assert_same_end(run, whole)
+    assert json.loads((run.path / "metrics.json").read_text()) == json.loads((whole.path / "metrics.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals differ on Windows")
+def test_two_processes_resumed_end_as_if_they_had_not_been_killed(make_folder, tmp_path):
+    root = make_folder(tmp_path / "photos", {"a": 12, "b": 12})
+    words = [*SMALL, f"data.root={root}", "trainer.max_epochs=4", "trainer.accelerator=cpu", "trainer.devices=2"]
+    line = [sys.executable, "-m", "imgbench.train", *words, "hydra.run.dir=run"]
+    with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout is not None
+        for text in process.stdout:
+            if text.startswith("epoch 2/"):
+                os.killpg(process.pid, signal.SIGKILL)
+    done = command("--resume", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert command(*words, "hydra.run.dir=whole", cwd=tmp_path).returncode == 0
+    run, whole = Run(tmp_path / "run"), Run(tmp_path / "whole")
+    assert_same_end(run, whole)
+    assert len(epochs(run)) == 4
+    assert run.info["status"] == "finished"
+    alone = command("--resume", "run", "trainer.max_epochs=5", "trainer.devices=1", cwd=tmp_path)
+    assert alone.returncode == 0, alone.stderr
+    assert "was trained by 2 processes, and goes on with 1" in alone.stdout + alone.stderr
+    assert len(epochs(run)) == 5
