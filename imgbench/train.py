@@ -27,11 +27,11 @@ def train(config: DictConfig, run: Run) -> float | None:
     if (score := finished_score(config, run)) is not None:
         return score
     config = own_checkpoint(config, run)
-    from imgbench.experiment.fit import run_experiment  # takes seconds, and --help needs no torch
+    from imgbench.experiment.choose import train_best  # takes seconds, and --help needs no torch
 
     run.path.mkdir(parents=True, exist_ok=True)
     with run.recorded(seed=config.seed):
-        return run_experiment(config, run)
+        return train_best(config, run)
 
 
 def refuse_launching_from_a_sweep(config: DictConfig) -> None:

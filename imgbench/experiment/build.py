@@ -19,7 +19,7 @@ from torch import nn
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
 from imgbench.experiment.compose import choices, explain
-from imgbench.experiment.defaults import default_epochs, default_learning_rate
+from imgbench.experiment.defaults import IMAGE_SIZE, default_epochs, default_learning_rate
 from imgbench.inspection.audit import relatives
 from imgbench.models.layers import normalises_batches
 from imgbench.models.summary import model_table
@@ -208,20 +208,14 @@ def apply_defaults(config: DictConfig, images: int) -> None:
 
 
 def follow_backbone(config: DictConfig) -> None:
-    """Fills in how the images are to be prepared for a pretrained network, where the configuration leaves it open.
-
-    Raises:
-        UserError: the network does not say.
-    """
+    """Fills in how the images are to be prepared for a network, where the configuration leaves it open."""
     data = config.data
     if data.get("image_size") is not None and data.get("normalize", "") is not None:
         return
     outline = _outline(config)
     expected: dict[str, Any] = getattr(outline, "pretrained_cfg", None) or {}
     if data.get("image_size") is None:
-        data.image_size = (expected.get("input_size") or [None])[-1]
-    if data.image_size is None:
-        raise UserError("data.image_size=null, but the model does not say what size it expects. Set data.image_size=N.")
+        data.image_size = (expected.get("input_size") or [None])[-1] or IMAGE_SIZE
     if data.get("normalize", "") is None:
         statistics = {name: [float(number) for number in expected.get(name, ())] for name in ("mean", "std")}
         data.normalize = statistics if all(statistics.values()) else "imagenet"

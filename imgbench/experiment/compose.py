@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from imgbench.errors import UserError
+from imgbench.experiment.defaults import default_model
 from imgbench.run import CONF, Run, refers_to_plain_entries
 
 # The groups whose entries a run's configuration holds under their names.
@@ -36,6 +37,7 @@ def slug(text: str) -> str:
 def register_resolvers() -> None:
     """What `conf` asks OmegaConf for; not done by importing, which is to change nothing in the caller's process."""
     OmegaConf.register_new_resolver("imgbench.slug", slug, replace=True)
+    OmegaConf.register_new_resolver("imgbench.model_of", default_model, replace=True)
 
 
 def quoted(word: str) -> str:

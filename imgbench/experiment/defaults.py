@@ -2,6 +2,13 @@
 
 import math
 
+IMAGE_SIZE = 112  # `data.image_size` of networks that were not trained before
+
+
+def default_model(data: str) -> str:
+    """`model` by the name of the data set: of 8 x 8 digits no network for photographs knows anything."""
+    return "compact" if data == "digits" else "auto"
+
 
 def default_epochs(images: int) -> int:
     """`trainer.max_epochs` by the number of training images: 1000 by its root, between 40 and 200.

@@ -3,6 +3,7 @@
 import logging
 import shutil
 import signal
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
+import torch
 from hydra.errors import InstantiationException
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
@@ -29,10 +31,9 @@ from imgbench.experiment.build import (
     plain,
 )
 from imgbench.experiment.compose import explain, storable, switched_on
-from imgbench.experiment.head import fit_head
+from imgbench.experiment.head import fit_head, solve_last_layer
 from imgbench.experiment.outcome import conclude, write_grid
 from imgbench.experiment.report import resolve_report
-from imgbench.models.backbone import PooledFeatures
 from imgbench.models.summary import model_table
 from imgbench.models.weights import facts_of_weights
 from imgbench.run import Run, first_process, write_atomically
@@ -42,6 +43,10 @@ from imgbench.training.checkpoint import load_classifier
 from imgbench.training.classifier import ImageClassifier
 
 log = logging.getLogger(__name__)
+
+BACKBONES = "imgbench.models.backbone."
+OVERHEAD = 1.2  # of an epoch over its steps: augmentation, the optimizer, checkpoints
+SOLVED = f"{BACKBONES}pooled_features"
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,23 @@ class Experiment:
     settings: fast.FastSettings
     device: str
     start: ImageClassifier | None  # whose weights training starts from
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing but the last layer is to be learnt, which is solved for."""
+        model = self.config.model
+        return model.get("_target_") == SOLVED and bool(model.get("freeze_backbone", True))
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training left in a run's directory."""
+
+    run: Run
+    data: ImageFolderDataModule
+    score: float | None  # the monitored value of the epoch kept
+    interrupted: bool
+    first: bool = True  # process of several
 
 
 def run_experiment(
@@ -75,19 +97,29 @@ def run_experiment(
         UserError: the data or the configuration cannot be used.
         KeyboardInterrupt: training was interrupted; the run is complete up to there.
     """
-    with _quiet_libraries():
-        experiment = resolve(config, data)
-        classifier = begin(run, experiment)
-        if isinstance(classifier.model, PooledFeatures):
-            score, interrupted, first = fit_head(run, classifier, experiment.data), False, first_process()
-        else:
-            trainer, interrupted = fit(run, experiment, classifier, callbacks)
-            score, first = getattr(trainer.checkpoint_callback, "best_model_score", None), trainer.is_global_zero
-        if first:
-            conclude(run, experiment.data, announce)
-    if interrupted:
+    fitted = train_model(resolve(config, data), run, callbacks)
+    if fitted.first:
+        conclude(run, fitted.data, announce)
+    if fitted.interrupted:
         raise KeyboardInterrupt
-    return None if score is None else float(score)
+    return fitted.score
+
+
+def train_model(experiment: Experiment, run: Run, callbacks: Sequence[Callback] = ()) -> Fitted:
+    """Begins the run and fits its model; what is left is to conclude it.
+
+    Raises:
+        UserError: the configuration cannot be used.
+    """
+    with _quiet_libraries():
+        classifier = begin(run, experiment)
+        if experiment.frozen:
+            return Fitted(run, experiment.data, fit_head(run, classifier, experiment.data), False, first_process())
+        trainer, interrupted = fit(run, experiment, classifier, callbacks)
+        score = getattr(trainer.checkpoint_callback, "best_model_score", None)
+        return Fitted(
+            run, experiment.data, None if score is None else float(score), interrupted, trainer.is_global_zero
+        )
 
 
 def resolve(config: DictConfig, data: ImageFolderDataModule | None = None) -> Experiment:
@@ -153,7 +185,7 @@ def begin(run: Run, experiment: Experiment) -> ImageClassifier:
         size = data.preprocessing.image_size
         write_atomically(run.path / "summary.txt", model_table(classifier.model, size))
         if switched_on(config, "data.thumbnails"):
-            write_grid(data, run, augmented=not isinstance(classifier.model, PooledFeatures))
+            write_grid(data, run, augmented=not experiment.frozen)
     fast.prepare(classifier, settings)
     return classifier
 
@@ -200,6 +232,9 @@ def fit(
 ) -> tuple[L.Trainer, bool]:
     """Trains; returns the Trainer, and whether it was interrupted."""
     config = experiment.config
+    from_backbone = config.model.get("pretrained") and str(config.model["_target_"]).startswith(BACKBONES)
+    if from_backbone and experiment.start is None and config.ckpt_path is None:
+        solve_last_layer(classifier, experiment.data)
     trainer = build_trainer(config, experiment.settings, run.path, [*callbacks, *progress_bar()])
     try:
         trainer.fit(classifier, datamodule=experiment.data, ckpt_path=config.ckpt_path, weights_only=True)
@@ -211,6 +246,23 @@ def fit(
     if trainer.is_global_zero and config.ckpt_path is not None:
         _carry_over(Path(config.ckpt_path), run)
     return trainer, False
+
+
+def epoch_seconds(experiment: Experiment) -> float:
+    """About how long an epoch takes, by the time of a step with gradients on a batch of training images."""
+    config, data, settings = experiment.config, experiment.data, experiment.settings
+    classifier = build_classifier(config, data.class_names, data.preprocessing, settings, class_weights=None)
+    fast.prepare(classifier, settings)
+    classifier.train()
+    images, targets = data.augment_batch(*next(iter(data.loader("train"))))
+    start = 0.0
+    with torch.autocast(classifier.device.type, torch.bfloat16, enabled=str(settings.precision).startswith("bf16")):
+        for _ in range(2):
+            start = time.perf_counter()
+            classifier.training_loss(images, classifier(images), targets).backward()
+    step = time.perf_counter() - start  # of the second, since the first is slower
+    images_seen = len(data.rows("train")) + len(data.rows("val")) / 3  # a third of a step is the way forward
+    return OVERHEAD * step * images_seen / len(images)
 
 
 def _carry_over(checkpoint: Path, run: Run) -> None:

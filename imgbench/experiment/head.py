@@ -35,32 +35,44 @@ def fit_head(run: Run, classifier: ImageClassifier, data: ImageFolderDataModule)
     start = time.perf_counter()
     if type(classifier) is not ImageClassifier:
         raise UserError("model=pretrained solves for its last layer, from labels alone: take objective=classify.")
-    splits = {split: data.rows(split) for split in ("train", "val")}
-    image_features(classifier, data, np.concatenate([*splits.values(), data.rows("test")]))  # all in one go
-    features = {split: image_features(classifier, data, rows) for split, rows in splits.items()}
-    labels = {split: data.table.labels[rows].astype(np.int64) for split, rows in splits.items()}
-    codes = group_codes([data.table.groups[row] for row in splits["train"]])
-    importance = classifier.hparams["class_weights"]
-    weight, bias = solve(features["train"], labels["train"], codes, len(data.class_names), importance)
-    network: Any = classifier.model
-    last = network.get_classifier()
-    with torch.no_grad():
-        last.weight.copy_(weight)
-        last.bias.copy_(bias)
-    logits = {split: torch.from_numpy(values) @ weight.T + bias for split, values in features.items()}
+    rows = {split: data.rows(split) for split in ("train", "val")}
+    image_features(classifier, data, np.concatenate([*rows.values(), data.rows("test")]))  # all in one go
+    solve_last_layer(classifier, data)
     metrics = {
         f"{split}/{name}": value
-        for split, found in logits.items()
-        for name, value in _measure(found, torch.from_numpy(labels[split])).items()
+        for split, own in rows.items()
+        for name, value in _measure(classifier, image_features(classifier, data, own), data.table.labels[own]).items()
     }
     seconds = time.perf_counter() - start
-    speed = {"epoch_seconds": seconds, "images_per_second": len(splits["train"]) / seconds}
+    speed = {"epoch_seconds": seconds, "images_per_second": len(rows["train"]) / seconds}
     write_epochs(run.path / "metrics.csv", [epoch_row(1, {**metrics, **speed})])  # as if trained for an epoch
     save_weights(classifier, run.best, epoch=0)  # there is no last.ckpt, since nothing can be resumed
     return metrics[str(classifier.hparams["monitor"])]
 
 
-def _measure(logits: Tensor, targets: Tensor) -> dict[str, float]:
+def solve_last_layer(classifier: ImageClassifier, data: ImageFolderDataModule) -> None:
+    """Gives the last layer the weights that serve best if all others stay as they are.
+
+    From a last layer of chance, the first steps of training would spoil what a pretrained network knows (Kumar et al.
+    2022, https://arxiv.org/abs/2202.10054).
+    """
+    rows = data.rows("train")
+    features = image_features(classifier, data, rows)
+    codes = group_codes([data.table.groups[row] for row in rows])
+    labels = data.table.labels[rows].astype(np.int64)
+    weight, bias = solve(features, labels, codes, len(data.class_names), classifier.hparams["class_weights"])
+    network: Any = classifier.model
+    last = network.get_classifier()
+    with torch.no_grad():
+        last.weight.copy_(weight)
+        last.bias.copy_(bias)
+
+
+@torch.inference_mode()
+def _measure(classifier: ImageClassifier, features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    network: Any = classifier.model
+    last, targets = network.get_classifier(), torch.from_numpy(labels.astype(np.int64))
+    logits = torch.from_numpy(features) @ last.weight.cpu().T + last.bias.cpu()
     loss = F.cross_entropy(logits, targets)
     return {"loss": float(loss), "acc": float((logits.argmax(1) == targets).float().mean())}
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from imgbench.errors import UserError
+from imgbench.models.layers import freeze_norms
 from imgbench.models.weights import PACKAGES, describe_difference, find_weights, fit_names, quiet, read_weights
 
 
@@ -53,6 +54,8 @@ def timm_classifier(
     model: Any = _with_weights(name, weights, cfg, options) if wanted else timm.create_model(name, **options)
     if freeze_backbone:
         model.requires_grad_(False)
+    elif wanted:
+        freeze_norms(model)
     model.reset_classifier(num_classes)
     model.in_chans = 3
     if not hasattr(model, "drop_rate"):
@@ -144,22 +147,25 @@ def _collect(layer: nn.Module, inputs: Any, output: Any) -> None:
 
 
 class PooledFeatures(nn.Module):
-    """A frozen backbone, whose blocks' outputs are averaged over the image, and a linear layer on all of them.
+    """A backbone, whose blocks' outputs are averaged over the image, and a linear layer on all of them.
 
     What early blocks see helps where photographs are unlike those of ImageNet: Head2Toe (Evci et al. 2022,
-    https://arxiv.org/abs/2201.03529). The linear layer is not trained by gradients: see `imgbench.experiment.head`.
+    https://arxiv.org/abs/2201.03529). The linear layer is solved for: see `imgbench.experiment.head`.
 
     Args:
         backbone: a network of timm.
         image_size: that the backbone was built for.
+        freeze_backbone: nothing but the linear layer learns.
     """
 
-    is_frozen = True
-
-    def __init__(self, backbone: Any, num_classes: int, image_size: int | None = None) -> None:
+    def __init__(
+        self, backbone: Any, num_classes: int, image_size: int | None = None, freeze_backbone: bool = True
+    ) -> None:
         super().__init__()
         backbone.reset_classifier(0)
-        self.backbone = backbone.requires_grad_(False).eval()
+        self.is_frozen = freeze_backbone
+        self.backbone = backbone.requires_grad_(not freeze_backbone).eval()
+        freeze_norms(backbone)
         self.in_chans, self.drop_rate = backbone.in_chans, 0.0
         self.pretrained_cfg = backbone.pretrained_cfg
         self._channels_last = getattr(backbone, "output_fmt", None) == "NHWC"
@@ -249,8 +255,9 @@ def pooled_features(
     image_size: int | None = None,
     pretrained: bool = False,
     weights: str = "hub",
+    freeze_backbone: bool = True,
     in_chans: int = 3,
 ) -> PooledFeatures:
     """`PooledFeatures` of timm's network `name`; arguments and errors are those of `timm_classifier`."""
     backbone = timm_classifier(name, 1, image_size, pretrained, weights, in_chans=in_chans)
-    return PooledFeatures(backbone, num_classes, image_size)
+    return PooledFeatures(backbone, num_classes, image_size, freeze_backbone)

@@ -55,6 +55,13 @@ def normalises_batches(module: nn.Module) -> bool:
     return any(isinstance(layer, nn.BatchNorm2d) for layer in module.modules())
 
 
+def freeze_norms(model: nn.Module) -> None:
+    """Keeps the batch normalisation of a pretrained network as it is, statistics too: few images would spoil them."""
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.requires_grad_(False)
+
+
 def evaluate_frozen(model: nn.Module) -> None:
     """Puts the frozen part of a model into evaluation mode: no dropout, and no new statistics of batches.
 

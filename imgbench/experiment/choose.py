@@ -1,0 +1,211 @@
+"""Which network to take, where the configuration leaves it open: several are trained, and validation images decide."""
+
+import logging
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from imgbench.errors import UserError
+from imgbench.evaluation.intervals import group_codes, group_sums
+from imgbench.evaluation.metrics import describe_accuracy
+from imgbench.evaluation.predictions import Predictions
+from imgbench.evaluation.results import measure
+from imgbench.experiment.compose import choices, storable
+from imgbench.experiment.fit import Fitted, epoch_seconds, resolve, run_experiment, train_model
+from imgbench.experiment.outcome import conclude
+from imgbench.inference.predict_split import predict_split
+from imgbench.inference.predictor import Predictor, TorchModel
+from imgbench.models.summary import multiply_adds
+from imgbench.run import CONF, Run
+
+log = logging.getLogger(__name__)
+
+FEWEST = 4  # a network that has time for less than a quarter of its epochs is left out
+RESERVED = 0.1  # share of the budget for what comes after training: the evaluation and the report
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A network that was trained, and what it makes of the validation images."""
+
+    name: str
+    fitted: Fitted
+    validation: Predictions
+    multiply_adds: int  # for one image
+    seconds: float
+
+    @property
+    def correct(self) -> np.ndarray:
+        """(N,) bool."""
+        return self.validation.probabilities.argmax(1) == self.validation.targets
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.correct.mean())
+
+
+def is_open(config: DictConfig) -> bool:
+    """Whether the configuration names several networks in place of one."""
+    return "candidates" in config.model
+
+
+def train_best(config: DictConfig, run: Run, callbacks: Sequence[Callback] = ()) -> float | None:
+    """`run_experiment` with the configured network, or with the best of the candidates.
+
+    Raises:
+        UserError: as of `run_experiment`; or a candidate or the budget is none.
+        KeyboardInterrupt: training was interrupted.
+    """
+    if not is_open(config):
+        return run_experiment(config, run, callbacks=callbacks)
+    names, seconds = _checked(config)
+    start = time.perf_counter()
+    run.forget_results()
+    run.write_config(storable(config))  # from which an interrupted comparison goes on
+    trials: list[Trial] = []
+    left_out: list[str] = []
+    for position, name in enumerate(names):
+        left = (1 - RESERVED) * seconds - (time.perf_counter() - start)
+        trial = _try(config, name, run, left / (len(names) - position) if trials else None, callbacks)
+        if trial is None:
+            left_out.append(name)
+            continue
+        trials.append(trial)
+        if trial.fitted.interrupted:
+            raise KeyboardInterrupt
+        if len(trials) == 1 and len(names) > 1:
+            test = measure({"test": predict_split(_model(trial.fitted.run), trial.fitted.data, "test")})
+            log.info("First answer (%s): test accuracy %s", name, describe_accuracy(test, "test"))
+    chosen = best_of(trials)
+    lines = explain_choice(trials, chosen, left_out, seconds, time.perf_counter() - start)
+    log.info("%s", "\n".join(lines))
+    _adopt(chosen.fitted.run, run)
+    run.note(chosen=lines)
+    conclude(run, chosen.fitted.data)
+    return chosen.fitted.score
+
+
+def _checked(config: DictConfig) -> tuple[list[str], float]:
+    """The candidates' names, and the budget in seconds."""
+    names, known = [str(name) for name in config.model.candidates], choices("model")
+    if not names or any(name not in known or name == "auto" for name in names):
+        raise UserError(f"model.candidates={names}, but they are any of {[name for name in known if name != 'auto']}.")
+    if further := [str(key) for key in config.model if key != "candidates"]:
+        raise UserError(
+            f"model.{further[0]} is of one network, but model=auto tries {names}: name one, model={names[0]}"
+        )
+    budget = config.get("budget")
+    if isinstance(budget, bool) or not isinstance(budget, int | float) or not 0 < budget < math.inf:
+        raise UserError(f"budget={budget}, but it is a number of minutes, for example budget=5.")
+    if config.trainer.devices not in (1, "auto", "1"):
+        raise UserError(
+            f"trainer.devices={config.trainer.devices}: networks are compared on one device. Name one, "
+            f"model={names[0]}, or set trainer.devices=1."
+        )
+    return names, 60.0 * budget
+
+
+def with_model(config: DictConfig, name: str) -> DictConfig:
+    """The configuration with `conf/model/<name>.yaml` as its network; what that says of others fills what is open."""
+    content = OmegaConf.load(CONF / "model" / f"{name}.yaml")
+    recipe: Any = content if "model" in content else OmegaConf.create({"model": content})
+    result = config.copy()
+    OmegaConf.set_struct(result, False)
+    result.model, result.model_name = recipe.pop("model"), name
+    for group, entries in recipe.items():
+        for key, value in entries.items():
+            if result[group].get(key) is None:
+                result[group][key] = value
+    return result
+
+
+def _model(run: Run) -> TorchModel:
+    model = Predictor.load(run.best).model
+    assert isinstance(model, TorchModel)
+    return model
+
+
+def _try(
+    config: DictConfig, name: str, parent: Run, seconds: float | None, callbacks: Sequence[Callback]
+) -> Trial | None:
+    """Trains a candidate below the run, or takes it from there if that was done; None if the time is too short."""
+    start = time.perf_counter()
+    run = Run(parent.path / "candidates" / name)
+    experiment = resolve(with_model(config, name))
+    if run.path.is_dir() and (run.path / "run.json").is_file() and run.info.get("status") == "finished":
+        fitted = Fitted(run, experiment.data, None, interrupted=False)
+    else:
+        if seconds is not None and not experiment.frozen:
+            epochs = int(seconds / epoch_seconds(experiment))
+            if epochs < experiment.config.trainer.max_epochs / FEWEST:
+                return None
+            experiment.config.trainer.max_epochs = min(epochs, experiment.config.trainer.max_epochs)
+        log.info("\n%s:", name)
+        run.path.mkdir(parents=True, exist_ok=True)
+        with run.recorded(seed=config.seed):
+            fitted = train_model(experiment, run, callbacks)
+    model = _model(run)
+    operations = multiply_adds(model.classifier.model, model.preprocessing.image_size)
+    validation = predict_split(model, fitted.data, "val")
+    return Trial(name, fitted, validation, operations, time.perf_counter() - start)
+
+
+def best_of(trials: Sequence[Trial]) -> Trial:
+    """The lightest network that is no more than one standard error below the best (Breiman et al. 1984, sec. 3.4.3).
+
+    The error is that of the difference on the same images, of which those of a group count as one. Of equally light
+    ones the better is taken, and of equally good ones the one trained first.
+    """
+    best = max(trials, key=lambda trial: trial.accuracy)
+    near = [trial for trial in trials if best.accuracy - trial.accuracy <= standard_error(best, trial)]
+    return min(near, key=lambda trial: (trial.multiply_adds, -trial.accuracy))
+
+
+def standard_error(one: Trial, other: Trial) -> float:
+    """Of the difference between two accuracies on the same validation images."""
+    difference = one.correct.astype(float) - other.correct
+    sums = group_sums(difference - difference.mean(), group_codes(one.validation.groups))
+    return math.sqrt(float((sums**2).sum())) / len(difference)
+
+
+def explain_choice(
+    trials: Sequence[Trial], chosen: Trial, left_out: Sequence[str], budget: float, seconds: float
+) -> list[str]:
+    """Three lines: what was compared, why one was chosen, and how to have it otherwise."""
+    n = len(chosen.validation.targets)
+    each = ", ".join(f"{trial.name} {trial.accuracy:.1%} in {trial.seconds:.0f} s" for trial in trials)
+    best = max(trials, key=lambda trial: trial.accuracy)
+    if len(trials) == 1 and left_out:
+        why = f"the fastest; budget={budget / 60:g} minutes is too short to train {' or '.join(left_out)}."
+    elif chosen is best:
+        why = "the best on these images"
+        why += "." if not left_out else f"; there was no time for {' and '.join(left_out)}."
+    else:
+        gap, error = best.accuracy - chosen.accuracy, standard_error(best, chosen)
+        why = (
+            f"lighter than {best.name}, and only {100 * gap:.1f} points below, less than a standard error "
+            f"({100 * error:.1f})."
+        )
+    others = [trial.name for trial in trials if trial is not chosen] + list(left_out)
+    otherwise = f"model={others[0]} takes another, budget={2 * budget / 60:g} more time." if others else ""
+    return [
+        f"Compared on {n} validation images, in {seconds:.0f} of {budget:.0f} seconds: {each}.",
+        f"Chosen: {chosen.name}, {why}",
+        *([f"Otherwise: {otherwise}"] if otherwise else []),
+    ]
+
+
+def _adopt(trial: Run, run: Run) -> None:
+    """Makes a trial the run. What says which network it is comes last, so that being killed here loses nothing."""
+    shutil.copytree(trial.path, run.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("run.json", "config.yaml"))
+    facts = ("device", "precision", "selected_on_test", "provenance")
+    run.note(**{name: value for name, value in trial.info.items() if name in facts})
+    run.write_config(trial.stored_config)
+    shutil.rmtree(trial.path)
