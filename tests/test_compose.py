@@ -17,7 +17,7 @@ def run(tmp_path) -> Run:
     """A run of the defaults, as far as its configuration goes."""
     run = Run(tmp_path / "run")
     run.path.mkdir()
-    config = compose(["data=folder", "data.root=photos", "data.num_classes=3", "optimizer.lr=0.01"])
+    config = compose(["data=folder", "data.root=photos", "data.num_classes=3", "optimizer.lr=0.01", "model=compact"])
     run.write_config(storable(config))
     return run
 
@@ -79,7 +79,7 @@ def test_lists_and_links_of_ones_own_survive(run):
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["model=vgg99"], r"model=vgg99: .*did you mean vgg1.*There are: cnn"),
+        (["model=vgg99"], r"model=vgg99: .*did you mean vgg1.*There are: auto, cnn"),
         (["optimiser=sgd"], r"optimiser: .*did you mean optimizer"),
         (["data.imagesize=3"], r"data.imagesize: .*did you mean data.image_size"),
         (["lr=1"], r"lr: .*did you mean optimizer.lr"),
@@ -88,7 +88,7 @@ def test_lists_and_links_of_ones_own_survive(run):
         (["optimizer.lr"], r"optimizer.lr is not understood"),
         (["=3"], r"'=3' is not understood"),
         (["data.root=["], r"data.root=\[ is not understood"),
-        (["model=null"], r"model=null, but it is cnn or"),
+        (["model=null"], r"model=null, but it is auto or cnn or"),
         (["head=null"], r"head=null, but it is .*left out"),
         (["model=cnn,vgg16"], r"model=cnn,vgg16 names several values, a sweep"),
         (["data.root=a, b and c"], r"data.root=a, b and c names several values.*A text with commas"),

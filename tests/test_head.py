@@ -106,6 +106,22 @@ def solved(tmp_path_factory, make_folder, train_run) -> Run:
     return run
 
 
+def test_fine_tuning_starts_from_the_layer_solved_for_and_leaves_the_statistics_alone(
+    solved, tmp_path, train_run, monkeypatch
+):
+    home = solved.path.parent
+    monkeypatch.setenv("IMGBENCH_CACHE", str(home / "cache"))
+    words = ["model=finetuned", f"model.name={NAME}", f"model.weights={home / 'kept.pth'}", "data.image_size=32"]
+    run = train_run(home / "photos", tmp_path / "run", *words, "optimizer.lr=1e-3", "fast.precision=32-true")
+    start, end = (torch.load(one.best, weights_only=True)["state_dict"] for one in (solved, run))
+    moved = {name for name, value in end.items() if not torch.equal(value, start[name])}
+    assert not [name for name in moved if "running" in name]
+    assert len([name for name in moved if name.endswith("weight")]) > 10
+    # A step of 1e-3 each: the last layer is still near the solution.
+    steps = 1e-3 * 7 * 1.5
+    assert (end["model.classifier.weight"] - start["model.classifier.weight"]).abs().max() < steps
+
+
 def test_run_is_one_like_any_other(solved):
     names = {path.name for path in solved.path.iterdir()}
     assert names >= {"config.yaml", "split.csv", "metrics.csv", "metrics.json", "predictions.csv", "report.html"}

@@ -17,7 +17,7 @@ from imgbench.models.vgg import VGG
 from imgbench.run import CONF
 from imgbench.training.classifier import build_model
 
-MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+MODELS = sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {"auto"})  # which is one of the others
 
 
 def model_config(*overrides):

@@ -31,7 +31,7 @@ def is_small(config):
         return sum(p.numel() for p in build_model(config).parameters()) < 30e6
 
 
-MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+MODELS = sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {"auto"})  # which is one of the others
 SMALL = {name: config for name in MODELS if is_small(config := model_config(name, 32))}
 BLOCKS = {
     "vgg, uneven pooling": {"blocks": [[4], [8]], "hidden": [8], "pool_size": 7},  # 12 pixels: 3 become 7

@@ -18,7 +18,7 @@ from torch import nn
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
-from imgbench.experiment.compose import choices, explain
+from imgbench.experiment.compose import choices, explain, is_open, with_model
 from imgbench.experiment.defaults import IMAGE_SIZE, default_epochs, default_learning_rate
 from imgbench.inspection.audit import relatives
 from imgbench.models.layers import normalises_batches
@@ -223,6 +223,8 @@ def follow_backbone(config: DictConfig) -> None:
 
 def _outline(config: DictConfig) -> nn.Module:
     """The configured model without numbers, which takes no memory, and no weights that would have to be fetched."""
+    if is_open(config):
+        config = with_model(config, config.model.candidates[0])
     model = plain(config.model)
     trust_target(model["_target_"])
     with torch.device("meta"):

@@ -4,26 +4,27 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from lightning.pytorch.callbacks import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from imgbench.errors import UserError
 from imgbench.evaluation.intervals import group_codes, group_sums
 from imgbench.evaluation.metrics import describe_accuracy
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.results import measure
-from imgbench.experiment.compose import choices, storable
+from imgbench.experiment.compose import choices, is_open, storable, with_model
 from imgbench.experiment.fit import Fitted, epoch_seconds, resolve, run_experiment, train_model
 from imgbench.experiment.outcome import conclude
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Predictor, TorchModel
 from imgbench.models.summary import multiply_adds
-from imgbench.run import CONF, Run
+from imgbench.models.weights import quiet
+from imgbench.run import Run
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +52,6 @@ class Trial:
         return float(self.correct.mean())
 
 
-def is_open(config: DictConfig) -> bool:
-    """Whether the configuration names several networks in place of one."""
-    return "candidates" in config.model
-
-
 def train_best(config: DictConfig, run: Run, callbacks: Sequence[Callback] = ()) -> float | None:
     """`run_experiment` with the configured network, or with the best of the candidates.
 
@@ -67,19 +63,19 @@ def train_best(config: DictConfig, run: Run, callbacks: Sequence[Callback] = ())
         return run_experiment(config, run, callbacks=callbacks)
     names, seconds = _checked(config)
     start = time.perf_counter()
+    run.path.mkdir(parents=True, exist_ok=True)
     run.forget_results()
     run.write_config(storable(config))  # from which an interrupted comparison goes on
     trials: list[Trial] = []
     left_out: list[str] = []
     for position, name in enumerate(names):
         left = (1 - RESERVED) * seconds - (time.perf_counter() - start)
-        trial = _try(config, name, run, left / (len(names) - position) if trials else None, callbacks)
+        with _said_once() if trials else nullcontext():
+            trial = _try(config, name, run, left / (len(names) - position) if trials else None, callbacks)
         if trial is None:
             left_out.append(name)
             continue
         trials.append(trial)
-        if trial.fitted.interrupted:
-            raise KeyboardInterrupt
         if len(trials) == 1 and len(names) > 1:
             test = measure({"test": predict_split(_model(trial.fitted.run), trial.fitted.data, "test")})
             log.info("First answer (%s): test accuracy %s", name, describe_accuracy(test, "test"))
@@ -90,6 +86,15 @@ def train_best(config: DictConfig, run: Run, callbacks: Sequence[Callback] = ())
     run.note(chosen=lines)
     conclude(run, chosen.fitted.data)
     return chosen.fitted.score
+
+
+@contextmanager
+def _said_once() -> Iterator[None]:
+    """What is logged of the images and the device is the same for each network."""
+    with ExitStack() as stack:
+        for place in ("data.table", "experiment.audit", "training.fast"):
+            stack.enter_context(quiet(f"imgbench.{place}", logging.WARNING))
+        yield
 
 
 def _checked(config: DictConfig) -> tuple[list[str], float]:
@@ -110,20 +115,6 @@ def _checked(config: DictConfig) -> tuple[list[str], float]:
             f"model={names[0]}, or set trainer.devices=1."
         )
     return names, 60.0 * budget
-
-
-def with_model(config: DictConfig, name: str) -> DictConfig:
-    """The configuration with `conf/model/<name>.yaml` as its network; what that says of others fills what is open."""
-    content = OmegaConf.load(CONF / "model" / f"{name}.yaml")
-    recipe: Any = content if "model" in content else OmegaConf.create({"model": content})
-    result = config.copy()
-    OmegaConf.set_struct(result, False)
-    result.model, result.model_name = recipe.pop("model"), name
-    for group, entries in recipe.items():
-        for key, value in entries.items():
-            if result[group].get(key) is None:
-                result[group][key] = value
-    return result
 
 
 def _model(run: Run) -> TorchModel:
@@ -151,6 +142,8 @@ def _try(
         run.path.mkdir(parents=True, exist_ok=True)
         with run.recorded(seed=config.seed):
             fitted = train_model(experiment, run, callbacks)
+            if fitted.interrupted:  # which the comparison is as well; it goes on with the trials that are finished
+                raise KeyboardInterrupt
     model = _model(run)
     operations = multiply_adds(model.classifier.model, model.preprocessing.image_size)
     validation = predict_split(model, fitted.data, "val")
@@ -164,7 +157,7 @@ def best_of(trials: Sequence[Trial]) -> Trial:
     ones the better is taken, and of equally good ones the one trained first.
     """
     best = max(trials, key=lambda trial: trial.accuracy)
-    near = [trial for trial in trials if best.accuracy - trial.accuracy <= standard_error(best, trial)]
+    near = [trial for trial in trials if best.accuracy - trial.accuracy <= standard_error(best, trial) + 1e-9]
     return min(near, key=lambda trial: (trial.multiply_adds, -trial.accuracy))
 
 
@@ -172,7 +165,8 @@ def standard_error(one: Trial, other: Trial) -> float:
     """Of the difference between two accuracies on the same validation images."""
     difference = one.correct.astype(float) - other.correct
     sums = group_sums(difference - difference.mean(), group_codes(one.validation.groups))
-    return math.sqrt(float((sums**2).sum())) / len(difference)
+    variance = float((sums**2).sum()) * len(sums) / max(len(sums) - 1, 1)
+    return math.sqrt(variance) / len(difference)
 
 
 def explain_choice(

@@ -119,6 +119,25 @@ def switched_on(config: DictConfig, name: str) -> bool:
     return SWITCH[value]
 
 
+def is_open(config: DictConfig) -> bool:
+    """Whether the configuration names several networks in place of one."""
+    return "candidates" in config.model
+
+
+def with_model(config: DictConfig, name: str) -> DictConfig:
+    """The configuration with `conf/model/<name>.yaml` as its network; what that says of others fills what is open."""
+    content = OmegaConf.load(CONF / "model" / f"{name}.yaml")
+    recipe: Any = content if "model" in content else OmegaConf.create({"model": content})
+    result = config.copy()
+    OmegaConf.set_struct(result, False)
+    result.model, result.model_name = recipe.pop("model"), name
+    for group, entries in recipe.items():
+        for key, value in entries.items():
+            if result[group].get(key) is None:
+                result[group][key] = value
+    return result
+
+
 def choices(group: str) -> list[str]:
     """The names of the configurations of a group."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))

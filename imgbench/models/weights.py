@@ -28,11 +28,11 @@ PACKAGES: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 @contextmanager
-def quiet(library: str) -> Iterator[None]:
+def quiet(library: str, least: int = logging.ERROR) -> Iterator[None]:
     """Lets only errors of a library be logged inside: what it notes is said here in our own words."""
     logger = logging.getLogger(library)
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(least)
     try:
         yield
     finally:

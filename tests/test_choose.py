@@ -1,0 +1,133 @@
+"""Which of several networks is taken, and that comparing them leaves one complete run."""
+
+import logging
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from lightning.pytorch.callbacks import Callback
+
+import imgbench
+from imgbench.errors import UserError
+from imgbench.evaluation.predictions import Predictions
+from imgbench.experiment.choose import Trial, best_of, train_best
+from imgbench.experiment.compose import compose, with_model
+from imgbench.run import Run
+
+TINY = ["data.image_size=20", "data.batch_size=8", "trainer.max_epochs=4", "augment=none", "trainer.accelerator=cpu"]
+
+
+def trial(name: str, correct: np.ndarray, multiply_adds: int, groups: list[str] | None = None) -> Trial:
+    n = len(correct)
+    probabilities = np.stack([correct, ~correct], 1).astype(np.float32)
+    found = Predictions([""] * n, groups or [""] * n, np.zeros(n, np.int64), probabilities, ["cat", "dog"])
+    return Trial(name, cast(Any, None), found, multiply_adds, 1.0)
+
+
+def first(right: int, n: int = 100) -> np.ndarray:
+    return np.arange(n) < right
+
+
+def test_the_best_is_taken_where_it_is_clearly_better():
+    assert best_of([trial("light", first(70), 1), trial("heavy", first(90), 9)]).name == "heavy"
+
+
+def test_the_lighter_is_taken_within_a_standard_error():
+    # One image between them: the standard error of the difference is one image as well.
+    assert best_of([trial("light", first(89), 1), trial("heavy", first(90), 9)]).name == "light"
+    assert best_of([trial("light", first(90), 1), trial("heavy", first(90), 9)]).name == "light"
+
+
+def test_of_equally_heavy_ones_the_better_is_taken_and_of_equally_good_ones_the_first():
+    assert best_of([trial("one", first(89), 5), trial("two", first(90), 5)]).name == "two"
+    assert best_of([trial("one", first(90), 5), trial("two", first(90), 5)]).name == "one"
+
+
+def test_images_of_a_group_count_as_one():
+    light, heavy = first(80) | (np.arange(100) == 99), first(90)
+    alone = best_of([trial("light", light, 1), trial("heavy", heavy, 9)])
+    groups = ["same" if 80 <= i < 90 else str(i) for i in range(100)]
+    together = best_of([trial("light", light, 1, groups), trial("heavy", heavy, 9, groups)])
+    assert (alone.name, together.name) == ("heavy", "light")
+
+
+def config_of(root: Path, *words: str):
+    return compose(["data=folder", f"data.root={root}", "model.candidates=[cnn,compact]", *TINY, *words])
+
+
+@pytest.fixture
+def photos(tmp_path, make_folder) -> Path:
+    return make_folder(tmp_path / "photos", {"cat": 24, "dog": 24})
+
+
+def test_comparison_leaves_a_complete_run_of_the_network_chosen_and_the_others_beside_it(photos, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    run = Run(tmp_path / "run")
+    train_best(config_of(photos), run)
+    names = {path.name for path in run.path.iterdir()}
+    assert names >= {"config.yaml", "split.csv", "metrics.csv", "metrics.json", "predictions.csv", "report.html"}
+    chosen = run.config["model_name"]
+    assert [path.name for path in (run.path / "candidates").iterdir()] == [
+        name for name in ("cnn", "compact") if name != chosen
+    ]
+    assert run.info["chosen"][1].startswith(f"Chosen: {chosen}")
+    assert "First answer (cnn): test accuracy" in caplog.text
+    assert caplog.text.count("48 images in 2 classes") == 1
+    assert imgbench.load(run.path).class_names == ["cat", "dog"]
+
+
+def test_interrupted_comparison_goes_on_with_what_was_trained(photos, tmp_path):
+    class Interrupt(Callback):
+        def on_train_start(self, trainer, pl_module):
+            if Path(trainer.default_root_dir).name == "compact":
+                raise KeyboardInterrupt
+
+    run = Run(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        train_best(config_of(photos), run, [Interrupt()])
+    trained = Run(run.path / "candidates" / "cnn")
+    before = trained.info
+    assert before["status"] == "finished"
+    assert run.config["model"] == {"candidates": ["cnn", "compact"]}
+    weights = trained.best.read_bytes()
+    train_best(config_of(photos), run)
+    kept = run if run.config["model_name"] == "cnn" else trained
+    assert kept.best.read_bytes() == weights
+    assert run.concluded
+
+
+def test_budget_too_short_takes_the_first_and_says_so(photos, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    run = Run(tmp_path / "run")
+    train_best(config_of(photos, "budget=1e-6"), run)
+    assert run.config["model_name"] == "cnn"
+    assert "Chosen: cnn, the fastest; budget=1e-06 minutes is too short to train compact." in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["budget=0"], "budget=0, but it is a number of minutes"),
+        (["budget=soon"], "budget=soon, but it is a number of minutes"),
+        (["model.candidates=[vgg99]"], "model.candidates=.'vgg99'., but they are any of .'cnn'"),
+        (["head=gap"], "model.hidden is of one network, but model=auto tries"),
+        (["trainer.devices=2"], "trainer.devices=2: networks are compared on one device"),
+    ],
+)
+def test_what_cannot_be_compared_is_an_error_that_says_what_can(photos, tmp_path, words, message):
+    with pytest.raises(UserError, match=message):
+        train_best(config_of(photos, *words), Run(tmp_path / "run"))
+
+
+def test_what_a_network_asks_of_the_rest_gives_way_to_what_was_said():
+    config = compose(["data=folder", "data.root=photos"])
+    assert config.model.candidates == ["pretrained", "compact", "finetuned"]
+    assert with_model(config, "finetuned").optimizer.lr == 1e-4
+    said = compose(["data=folder", "data.root=photos", "optimizer.lr=0.5", "data.image_size=64"])
+    assert with_model(said, "finetuned").optimizer.lr == 0.5
+    assert with_model(said, "pretrained").data.image_size == 64
+
+
+def test_digits_stay_with_the_compact_network():
+    assert compose([]).model["_target_"].endswith("CompactCNN")
