@@ -6,11 +6,14 @@ import shutil
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 import imgbench
 from imgbench.data.augment import Augment
 from imgbench.errors import UserError
-from imgbench.experiment.compose import compose, quoted
+from imgbench.experiment.compose import compose, override, quoted
+from imgbench.run import Run
+from imgbench.train import train
 from imgbench.training.checkpoint import load_classifier
 from imgbench.training.distillation import DistilledClassifier, Teacher, load_teacher, soft_loss
 
@@ -156,3 +159,47 @@ def test_unset_teacher_says_how_to_set_it(tiny_run, train_run, tmp_path):
     assert compose(["objective=distill"]).objective.teacher is None
     with pytest.raises(UserError, match=r"objective\.teacher=RUN"):
         train_run(tiny_run.config["data"]["root"], tmp_path / "run", "objective=distill")
+
+
+@pytest.fixture
+def distil(tiny_run, tmp_path, count_teacher):
+    """Trains a student of `tiny_run` with augmentation, and returns how many images its teacher saw."""
+
+    def run(*words: str) -> int:
+        config = override(tiny_run, ["objective=distill", "augment=turn", "trainer.max_epochs=5", *words])
+        config.objective.teacher = str(tiny_run.best)
+        train(config, Run(tmp_path / "student"))
+        return sum(count_teacher)
+
+    return run
+
+
+def test_teacher_sees_each_augmented_view_once(distil, tiny_run):
+    images = len(tiny_run.split_rows("train"))
+    assert distil("objective.views=2") == 2 * images
+
+
+def test_teacher_sees_every_epoch_where_views_do_not_return(distil, tiny_run):
+    images = len(tiny_run.split_rows("train"))
+    assert distil("objective.views=null") == 5 * images
+
+
+def test_student_learns_from_images_without_labels_but_not_from_those_it_is_tested_on(
+    distil, tiny_run, tmp_path, caplog
+):
+    folder = tmp_path / "unlabelled" / "deep"
+    folder.mkdir(parents=True)
+    root = tiny_run.path.parent / "photos"
+    tested = tiny_run.split_rows("test")[0]["path"]
+    shutil.copy(root / tested, folder / "tested.png")
+    for number in range(3):
+        Image.new("RGB", (24, 24), (50 * number, 90, 90)).save(folder / f"{number}.png")
+    images = len(tiny_run.split_rows("train"))
+    assert distil("objective.views=1", f"data.unlabelled={folder.parent}") == images + 3
+    assert "1 of 4 unlabelled images are left out" in caplog.text
+
+
+def test_images_without_labels_are_refused_where_there_is_no_teacher(tmp_path):
+    config = compose(["data.unlabelled=elsewhere"])
+    with pytest.raises(UserError, match=r"data.unlabelled=elsewhere: images without labels.*objective=distill"):
+        train(config, Run(tmp_path / "run"))

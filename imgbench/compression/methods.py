@@ -4,7 +4,7 @@ The command line of `imgbench.compress` is made of what stands here. Torch is im
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,10 +63,11 @@ class Reuse:
 @dataclass(frozen=True)
 class Distill:
     """Trains another model, the student, to answer as RUN does: choose it with model=compact. Its
-    epochs and its learning rate are RUN's."""
+    epochs and its learning rate are RUN's, unless RUN began with pretrained weights."""
 
     temperature: float | None = option("softens teacher and student (default: 4)")
     alpha: float | None = option("weight of the teacher, the labels have the rest (default: 0.9)")
+    unlabelled: str | None = option("a folder of further images: what RUN says of them is learnt as well")
 
     def __post_init__(self) -> None:
         if self.temperature is not None and not self.temperature > 0:
@@ -77,8 +78,13 @@ class Distill:
     def apply(self, parent: Run, run: Run, words: Sequence[str]) -> dict[str, Any]:
         from imgbench.compression.retrain import retrain
 
-        own = [f"objective.{name}={value}" for name, value in asdict(self).items() if value is not None]
+        known = {"temperature": self.temperature, "alpha": self.alpha}
+        own = [f"objective.{name}={value}" for name, value in known.items() if value is not None]
+        if parent.config["model"].get("pretrained"):  # which takes few epochs, of small steps
+            own += ["trainer.max_epochs=null", "optimizer.lr=null"]
         config = override(parent, ["objective=distill", *own, *words])
+        if self.unlabelled is not None:
+            config.data.unlabelled = str(Path(self.unlabelled).expanduser().resolve())
         config.objective.teacher = str(weights_file(parent).resolve())
         retrain(config, parent, run)
         return {name: config.objective[name] for name in ("teacher", "temperature", "alpha")}

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from imgbench.data.loading import Batch, EpochSampler, EvenBatches, ImageDataset, StreamingLoader, keep_batch
 from imgbench.data.split import SplitPlan
 from imgbench.data.table import FindRelatives, ImageTable, read_table
+from imgbench.data.unlabelled import with_unlabelled
 from imgbench.errors import UserError
 from imgbench.preprocessing import STATISTICS, Preprocessing
 
@@ -32,6 +33,7 @@ class ImageFolderDataModule(L.LightningDataModule):
         num_classes: stated, it must agree with what is found.
         find_relatives: names the group of each image where `split.group` is `auto`.
         cache: see `imgbench.data.cache.decode_images`.
+        unlabelled: a folder of further images, which are shown in training with the target `UNLABELLED`.
 
     Raises:
         UserError: by `setup`, when the folder cannot be used as it is.
@@ -50,6 +52,7 @@ class ImageFolderDataModule(L.LightningDataModule):
         cache: str = "auto",
         seed: int = 42,
         find_relatives: FindRelatives = lambda table: table.paths,
+        unlabelled: str | None = None,
     ) -> None:
         super().__init__()
         if isinstance(normalize, str) and normalize not in (*STATISTICS, "train"):
@@ -60,7 +63,7 @@ class ImageFolderDataModule(L.LightningDataModule):
             raise UserError(f"data.short_side={short_side} is smaller than data.image_size={image_size}.")
         self.root, self.augment, self.normalize, self.cache = root, augment, normalize, cache
         self.plan, self.batch_size, self.seed = SplitPlan(**split or {}), batch_size, seed
-        self.stated_classes, self.find_relatives = num_classes, find_relatives
+        self.stated_classes, self.find_relatives, self.unlabelled = num_classes, find_relatives, unlabelled
         self.preprocessing = Preprocessing(image_size, short_side)
         self._table: ImageTable | None = None
 
@@ -138,12 +141,17 @@ class ImageFolderDataModule(L.LightningDataModule):
         Raises:
             UserError: divided, there would not be an image for each process.
         """
-        dataset, cached = self.dataset(split), self.table.pixels is not None
+        dataset = self.dataset(split)
+        if self.unlabelled is not None and shuffle:
+            rows = np.concatenate([self.rows("val"), self.rows("test")])
+            held_out = {self.table.digests[row].tobytes() for row in rows}
+            dataset = with_unlabelled(dataset, self.unlabelled, self.preprocessing, held_out)
+        cached = dataset.pixels is not None
         # Reading from the cache takes a millisecond a batch, less than handing it from another thread.
         loader = DataLoader if cached else StreamingLoader
         sampler = EpochSampler(len(dataset), self.seed) if shuffle else range(len(dataset))
-        together = divided and self.trainer is not None
-        process, processes = (self.trainer.global_rank, self.trainer.world_size) if together else (0, 1)
+        trainer = self.trainer if divided else None
+        process, processes = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         if processes > max(1, len(dataset)):
             raise UserError(
                 f"trainer.devices={processes}, but there are {len(dataset)} {split} images: use at most so many."

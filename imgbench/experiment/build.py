@@ -100,6 +100,11 @@ def check_values(config: DictConfig) -> None:
         unknown = [key for key in config[name] if key not in taken and not str(key).startswith("_")]
         if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
             raise UserError(f"{name}.{unknown[0]}: {config[name]['_target_']} takes {', '.join(taken)}.")
+    if config.data.get("unlabelled") is not None and ("teacher" not in config.objective or config.augment.get("mix")):
+        raise UserError(
+            f"data.unlabelled={config.data.unlabelled}: images without labels are for a student, and not mixed. "
+            "Set objective=distill objective.teacher=RUN, and leave augment.mix out."
+        )
     if type(config.seed) is not int:
         raise UserError(f"seed={config.seed!r}, but it should be int.")
     for name, (low, high) in RANGES.items():

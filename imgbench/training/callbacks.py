@@ -212,7 +212,12 @@ class EpochSeeds(Callback):
         self._earlier = state_dict["processes"]
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        numbers = np.random.SeedSequence((self.seed, trainer.current_epoch, trainer.global_rank)).generate_state(3)
+        epoch = trainer.current_epoch
+        if views := getattr(pl_module, "views", None):  # a student's epochs return, and its teacher's answers with them
+            epoch %= views
+            sampler: Any = getattr(trainer.train_dataloader, "batch_sampler", None)
+            sampler.sampler.set_epoch(epoch)
+        numbers = np.random.SeedSequence((self.seed, epoch, trainer.global_rank)).generate_state(3)
         torch.manual_seed(int(numbers[0]))  # of all devices
         np.random.seed(int(numbers[1]))  # noqa: NPY002 libraries draw from it
         random.seed(int(numbers[2]))

@@ -67,6 +67,8 @@ class DistilledClassifier(ImageClassifier):
     Args:
         teacher: path of a run or a checkpoint with the same classes in the same order.
         temperature: divides both logits before the softmax of the soft loss.
+        views: so many epochs are augmented differently, and then return; the teacher, which is larger, sees each of
+            these views once. Null: each epoch is augmented anew.
         arguments: those of ImageClassifier.
 
     Raises:
@@ -79,10 +81,11 @@ class DistilledClassifier(ImageClassifier):
         class_names: list[str],
         temperature: float = 4.0,
         alpha: float = 0.9,
+        views: int | None = 8,
         **arguments: Any,
     ) -> None:
         super().__init__(class_names=class_names, **arguments)
-        for name in ("teacher", "temperature", "alpha"):
+        for name in ("teacher", "temperature", "alpha", "views"):
             self.hparams.pop(name, None)
         if teacher is None:
             raise UserError("objective.teacher is not set. Name a run to learn from: objective.teacher=RUN")
@@ -90,7 +93,9 @@ class DistilledClassifier(ImageClassifier):
             raise UserError(f"objective.alpha={alpha}, but a weight lies between 0 (labels only) and 1 (teacher only).")
         if temperature <= 0:
             raise UserError(f"objective.temperature={temperature}, but it is above 0.")
-        self.temperature, self.alpha = temperature, alpha
+        if views is not None and views < 1:
+            raise UserError(f"objective.views={views}, but it is a number of epochs, or null for a new view in each.")
+        self.temperature, self.alpha, self.views = temperature, alpha, views
         self.teacher = load_teacher(teacher)
         if self.teacher.class_names != class_names:
             raise UserError(
@@ -99,16 +104,17 @@ class DistilledClassifier(ImageClassifier):
             )
         provenance = {**(self.hparams["provenance"] or {}), "teacher": self.teacher.provenance}
         self.hparams["provenance"] = provenance
-        self._images_return = False  # unchanged in every epoch
+        self._images_return = False  # in later epochs, unchanged
         self._known: dict[bytes, Tensor] = {}  # the teacher's logits of each of them
 
     def on_fit_start(self) -> None:
         self.teacher.to(self.device)
         augment = getattr(getattr(self.trainer, "datamodule", None), "augment", None)
-        self._images_return = getattr(augment, "is_identity", False)
+        self._images_return = self.views is not None or getattr(augment, "is_identity", False)
 
     def training_loss(self, images: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
-        hard = super().training_loss(images, logits, targets)
+        labelled = targets.dim() == 2 or bool((targets != self.loss.ignore_index).any())
+        hard = super().training_loss(images, logits, targets) if labelled else logits.sum() * 0
         if self.alpha == 0:
             return hard
         return (
@@ -117,7 +123,7 @@ class DistilledClassifier(ImageClassifier):
         )
 
     def teacher_logits(self, images: Tensor) -> Tensor:
-        """The teacher's logits (N, num_classes); where nothing is augmented, each image is shown to it only once."""
+        """The teacher's logits (N, num_classes); where images return, each is shown to it only once."""
         if not self._images_return:
             return self.teacher.logits(images)
         pixels = images.mul(255).round_().byte().cpu()
