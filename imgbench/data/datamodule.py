@@ -29,6 +29,7 @@ class ImageFolderDataModule(L.LightningDataModule):
         short_side: resize the short side to this and crop the centre, instead of stretching; None stretches.
         normalize: `unit` (0 to 1), `imagenet`, `train` (statistics of the training images), or the lists `mean` and
             `std` of the channels.
+        batch_size: a number of images; `auto` stands for one that is set before there are batches.
         num_classes: stated, it must agree with what is found.
         find_relatives: names the group of each image where `split.group` is `auto`.
         cache: see `imgbench.data.cache.decode_images`.
@@ -45,7 +46,7 @@ class ImageFolderDataModule(L.LightningDataModule):
         short_side: int | None = None,
         normalize: str | dict[str, list[float]] = "imagenet",
         split: dict[str, Any] | None = None,
-        batch_size: int = 32,
+        batch_size: int | str = 32,
         num_classes: int | None = None,
         cache: str = "auto",
         seed: int = 42,
@@ -127,7 +128,9 @@ class ImageFolderDataModule(L.LightningDataModule):
         """The images of a split as they are stored."""
         table, rows = self.table, self.rows(split)
         paths = [table.paths[i] for i in rows]
-        return ImageDataset(table.root, paths, table.labels[rows], self.preprocessing, table.pixels, rows)
+        return ImageDataset(
+            table.root, paths, table.labels[rows], self.preprocessing, table.pixels, rows, table.digests[rows]
+        )
 
     def loader(self, split: str, shuffle: bool = False, divided: bool = False) -> DataLoader[Batch]:
         """Batches of a split, in the order of its rows or, shuffled, in a new one in every epoch.
@@ -150,7 +153,7 @@ class ImageFolderDataModule(L.LightningDataModule):
             )
         return loader(
             dataset,
-            batch_sampler=EvenBatches(sampler, self.batch_size, process, processes),
+            batch_sampler=EvenBatches(sampler, int(self.batch_size), process, processes),
             collate_fn=keep_batch,
             pin_memory=cached and torch.cuda.is_available(),
             # Of its own: its iterator draws a number, in a resumed run at another moment than in one that was not.

@@ -102,6 +102,11 @@ def check_values(config: DictConfig) -> None:
             raise UserError(f"{name}.{unknown[0]}: {config[name]['_target_']} takes {', '.join(taken)}.")
     if type(config.seed) is not int:
         raise UserError(f"seed={config.seed!r}, but it should be int.")
+    if isinstance(size := config.data.get("batch_size"), str) and (size != "auto" or config.trainer.devices != 1):
+        raise UserError(
+            f"data.batch_size={size}, but it should be a number"
+            f"{', or auto' if size != 'auto' else ': only a single process can find out what fits'}."
+        )
     for name, (low, high) in RANGES.items():
         value = OmegaConf.select(config, name)
         if isinstance(value, int | float) and not low <= value <= high:

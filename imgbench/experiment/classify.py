@@ -12,6 +12,7 @@ from imgbench.evaluation.plots import draw_prediction
 from imgbench.inference.acceptance import Acceptance
 from imgbench.inference.predictor import Predictor
 from imgbench.preprocessing import open_image
+from imgbench.run import replacing
 
 
 def classify(
@@ -68,7 +69,7 @@ def write_table(path: Path, rows: list[dict[str, Any]], class_names: list[str]) 
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with replacing(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             if path.suffix.lower() == ".json":
                 json.dump(rows, file, indent=2, ensure_ascii=False)
             else:

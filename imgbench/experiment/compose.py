@@ -1,6 +1,8 @@
 """Composing configurations from `conf`, and overriding that of a run; Hydra does both, and torch is not needed."""
 
 import difflib
+import itertools
+import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,6 +37,20 @@ def slug(text: str) -> str:
 def register_resolvers() -> None:
     """What `conf` asks OmegaConf for; not done by importing, which is to change nothing in the caller's process."""
     OmegaConf.register_new_resolver("imgbench.slug", slug, replace=True)
+    # Cached, since once it is made, the directory is there.
+    OmegaConf.register_new_resolver("imgbench.new_directory", new_directory, replace=True, use_cache=True)
+
+
+def new_directory(path: str) -> str:
+    """The path, or one like it if that is there, made by a run that started in the same second.
+
+    Of the processes that SLURM starts for one training, each would read another time: they take the job's number.
+    """
+    job, processes = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_NTASKS", "1")
+    if job and processes != "1":
+        return str(Path(path).with_name(f"slurm-{job}-{os.environ.get('SLURM_STEP_ID', '0')}"))
+    places = itertools.chain([path], (f"{path}_{number}" for number in itertools.count(2)))
+    return next(place for place in places if not Path(place).exists())
 
 
 def quoted(word: str) -> str:
