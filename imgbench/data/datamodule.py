@@ -60,7 +60,8 @@ class ImageFolderDataModule(L.LightningDataModule):
         if short_side is not None and short_side < image_size:
             raise UserError(f"data.short_side={short_side} is smaller than data.image_size={image_size}.")
         self.root, self.augment, self.normalize, self.cache = root, augment, normalize, cache
-        self.plan, self.batch_size, self.seed = SplitPlan(**split or {}), batch_size, seed
+        self.plan, self.seed = SplitPlan(**split or {}), seed
+        self.batch_size = batch_size if isinstance(batch_size, int) else 0
         self.stated_classes, self.find_relatives = num_classes, find_relatives
         self.preprocessing = Preprocessing(image_size, short_side)
         self._table: ImageTable | None = None
@@ -145,15 +146,15 @@ class ImageFolderDataModule(L.LightningDataModule):
         # Reading from the cache takes a millisecond a batch, less than handing it from another thread.
         loader = DataLoader if cached else StreamingLoader
         sampler = EpochSampler(len(dataset), self.seed) if shuffle else range(len(dataset))
-        together = divided and self.trainer is not None
-        process, processes = (self.trainer.global_rank, self.trainer.world_size) if together else (0, 1)
+        trainer = self.trainer if divided else None
+        process, processes = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         if processes > max(1, len(dataset)):
             raise UserError(
                 f"trainer.devices={processes}, but there are {len(dataset)} {split} images: use at most so many."
             )
         return loader(
             dataset,
-            batch_sampler=EvenBatches(sampler, int(self.batch_size), process, processes),
+            batch_sampler=EvenBatches(sampler, self.batch_size, process, processes),
             collate_fn=keep_batch,
             pin_memory=cached and torch.cuda.is_available(),
             # Of its own: its iterator draws a number, in a resumed run at another moment than in one that was not.

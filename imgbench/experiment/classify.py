@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 
 from imgbench.errors import UserError
-from imgbench.evaluation.plots import draw_prediction
-from imgbench.inference.acceptance import Acceptance
 from imgbench.inference.predictor import Predictor
 from imgbench.preprocessing import open_image
 from imgbench.run import replacing
@@ -30,7 +28,11 @@ def classify(
     """
     predictor = Predictor.load(run)
     number = len(predictor.class_names)
-    acceptance = None if max_error is None else Acceptance.open(run, predictor.model, max_error)
+    acceptance = None
+    if max_error is not None:
+        from imgbench.inference.acceptance import Acceptance
+
+        acceptance = Acceptance.open(run, predictor.model, max_error)
     values, errors = predictor.apply(acceptance or predictor.model, number + (acceptance is not None), paths)
     rows = []
     for i, path in enumerate(paths):
@@ -91,6 +93,7 @@ def write_table(path: Path, rows: list[dict[str, Any]], class_names: list[str]) 
 
 def save_image(path: Path, folder: Path, index: int, text: str) -> None:
     """Draws the image under its prediction; the index keeps images of the same name apart."""
+    from imgbench.evaluation.plots import draw_prediction  # needs matplotlib, a second
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

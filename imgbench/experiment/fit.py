@@ -81,7 +81,7 @@ def run_experiment(
         if isinstance(classifier.model, PooledFeatures):
             score, interrupted, first = fit_head(run, classifier, experiment.data), False, first_process()
         else:
-            with lack_of_memory_named(int(experiment.data.batch_size)):
+            with lack_of_memory_named(experiment.data.batch_size):
                 trainer, interrupted = fit(run, experiment, classifier, callbacks)
             score, first = getattr(trainer.checkpoint_callback, "best_model_score", None), trainer.is_global_zero
         if first:

@@ -16,7 +16,8 @@ from imgbench.evaluation.novelty import FeatureDistribution
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.selective import UNLIKE, Selection, fewest_images, least_error, select
 from imgbench.inference.features import image_features
-from imgbench.inference.predictor import Model, TorchModel
+from imgbench.inference.predictor import Model
+from imgbench.inference.torch_model import TorchModel
 from imgbench.run import ACCEPTANCE_FILES, Run, replacing, write_atomically
 
 VALIDATION, FEATURES = ACCEPTANCE_FILES
