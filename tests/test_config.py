@@ -10,7 +10,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from imgbench.__main__ import COMMANDS
-from imgbench.experiment.compose import compose, quoted, slug
+from imgbench.experiment.compose import ENGINES, compose, quoted, slug
 from imgbench.run import CONF
 
 LEARNING = ["augment", "objective", "optimizer", "scheduler", "callbacks", "trainer", "logger"]
@@ -44,7 +44,7 @@ def test_every_experiment_opens_with_its_command(path):
 
 
 def test_every_group_is_tested():
-    assert {path.name for path in CONF.iterdir() if path.is_dir()} == set(GROUPS)
+    assert {path.name for path in CONF.iterdir() if path.is_dir()} == {*GROUPS, *ENGINES}
 
 
 def test_mirrored_photographs_are_one_word_away_from_the_defaults():

@@ -25,7 +25,8 @@ from imgbench.run import CONF, Run, refers_to_plain_entries
 
 # The groups whose entries a run's configuration holds under their names.
 GROUPS = ("data", "model", "augment", "objective", "optimizer", "scheduler", "callbacks", "trainer", "logger")
-LEFT_OUT = ("head", "experiment")  # groups of which nothing need be chosen
+ENGINES = ("launcher", "sweeper")  # groups of what runs a sweep, of which nothing is in the configuration of a run
+LEFT_OUT = ("head", "experiment", *ENGINES)  # groups of which nothing need be chosen
 RUN_CHOICE = "of_the_run"
 
 
@@ -37,6 +38,8 @@ def slug(text: str) -> str:
 def register_resolvers() -> None:
     """What `conf` asks OmegaConf for; not done by importing, which is to change nothing in the caller's process."""
     OmegaConf.register_new_resolver("imgbench.slug", slug, replace=True)
+    directions = {"max": "maximize", "min": "minimize"}
+    OmegaConf.register_new_resolver("imgbench.direction", directions.get, replace=True)
     # Cached, since once it is made, the directory is there.
     OmegaConf.register_new_resolver("imgbench.new_directory", new_directory, replace=True, use_cache=True)
 

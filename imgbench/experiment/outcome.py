@@ -83,10 +83,9 @@ def conclude(run: Run, data: ImageFolderDataModule | None = None, announce: bool
     shortcuts = describe_shortcuts(found, metrics) if found else None
     checks = [brief(found)] if found else []
     checks += [*filter(None, [shortcuts]), *suspects]
-    if silent := results["test"].never_predicted:
-        checks.append(
-            f"The network takes none of the {len(results['test'].paths)} test images for {', '.join(silent)}."
-        )
+    silent = ", ".join(results["test"].never_predicted)
+    if silent:
+        checks.append(f"The network takes none of the {len(results['test'].paths)} test images for {silent}.")
     weights, warnings = described_weights(model.provenance)
     write_report(run.path, title, metrics, selected_on_test, checks, weights, warnings)
     if not announce:
