@@ -98,7 +98,8 @@ def test_sweeps_quotes_interpolations_and_other_options_are_left_alone(word):
 
 def test_slug_is_a_directory_name():
     assert slug("data.root-/my photos/x=1_model-cnn") == "data.root-my-photos-x-1_model-cnn"
-    assert len(slug("x" * 500)) == 100
+    assert len(slug("x" * 500)) == len(slug("x" * 499)) == 100
+    assert slug("x" * 500) != slug("x" * 499)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

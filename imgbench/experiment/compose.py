@@ -1,6 +1,7 @@
 """Composing configurations from `conf`, and overriding that of a run; Hydra does both, and torch is not needed."""
 
 import difflib
+import hashlib
 import itertools
 import os
 import re
@@ -31,8 +32,12 @@ RUN_CHOICE = "of_the_run"
 
 
 def slug(text: str) -> str:
-    """A text as a directory name: blanks, slashes, quotes, brackets and `=` become `-`; at most 100 characters."""
-    return re.sub(r"[^\w.,+]+", "-", text)[:100].strip("-")
+    """A text as a directory name: blanks, slashes, quotes, brackets and `=` become `-`; at most 100 characters.
+
+    Of one that is longer, the end is a hash of the text, so that two runs of a sweep do not share a directory.
+    """
+    name = re.sub(r"[^\w.,+]+", "-", text).strip("-")
+    return name if len(name) <= 100 else f"{name[:91]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def register_resolvers() -> None:

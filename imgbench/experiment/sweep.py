@@ -41,7 +41,7 @@ class SweepTable(Callback):
         if file.is_file() and (earlier := _own_words(OmegaConf.load(file))) != words:
             # Hydra would only warn of an exception here.
             print(
-                f"\nError: hydra.sweep.dir={folder} holds another sweep, over {' '.join(earlier)}, and this one is over "
+                f"\nError: hydra.sweep.dir={folder} holds another sweep, over {' '.join(earlier)}, and this is over "
                 f"{' '.join(words)}.\nName another directory, or go on with that one: --resume {folder}",
                 file=sys.stderr,
             )
