@@ -3,6 +3,7 @@
 import argparse
 import errno
 import functools
+import importlib.util
 import logging
 import os
 import signal
@@ -23,7 +24,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from imgbench.errors import UserError
-from imgbench.experiment.compose import RUN_CHOICE, explain, files_of, quoted, register_resolvers
+from imgbench.experiment.compose import ENGINES, RUN_CHOICE, choices, explain, files_of, quoted, register_resolvers
 from imgbench.run import CONF, NO_PLACE, Run, first_process
 
 # What the user can mend, by whatever library it was noticed.
@@ -113,6 +114,7 @@ def hydra_command(
                 words = rewritten(sys.argv[1:])
                 if words is None:
                     return
+                _require_engines(words)
                 sys.argv[1:] = map(quoted, _with_run(words, config_name))
                 # Made here and not above, since that sets the version of Hydra's behaviour for the whole process.
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
@@ -122,6 +124,29 @@ def hydra_command(
         return run
 
     return decorate
+
+
+def _require_engines(words: list[str]) -> None:
+    """Raises:
+    UserError: a launcher or a sweeper is chosen whose package is not installed, or no sweep for it to run.
+    """
+    for word in words:
+        key, _, name = word.partition("=")
+        if key not in ENGINES or name not in choices(key):
+            continue
+        extra = "slurm" if name == "submitit_local" else name
+        plugin = f"hydra_plugins.hydra_{'submitit' if extra == 'slurm' else name}_{key}"
+        if not _is_installed(plugin):
+            raise UserError(f'{word}: the package is not installed. Mend it with: pip install "imgbench[{extra}]"')
+        if not {"-m", "--multirun"} & set(words):
+            raise UserError(f"{word} runs a sweep: add -m, and a value with several choices, such as model=cnn,vgg13.")
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package that it would lie in
+        return False
 
 
 def _with_run(words: list[str], config_name: str) -> list[str]:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgbench.cli import guarded_main, output_directory, run_parser
+from imgbench.run import Run
 
 if TYPE_CHECKING:
     from imgbench.experiment.outcome import Evaluation
@@ -36,7 +37,9 @@ def evaluate(
     Raises:
         UserError: no model or no images, a class that the model does not know, or images that it was trained on.
     """
-    from imgbench.experiment import outcome  # takes seconds, and --help needs no torch
+    if not Path(run).is_file():
+        Run.open(run)
+    from imgbench.experiment import outcome  # takes seconds, and errors and --help need no torch
 
     folder = None if data is None else Path(data)
     place = None if output is None else output_directory(Path(output))

@@ -237,18 +237,46 @@ class Run:
         """Keeps `status` and `seconds` of the work inside in `run.json`; the first process of several does.
 
         Raises:
-            UserError: in place of an OSError, naming what is kept, if the run directory cannot be written.
+            UserError: another process works there; or, in place of an OSError, what is kept, if the run directory
+                cannot be written.
         """
         if not first_process():
             yield
             return
-        start = time.time()
+        with self._alone(), self._timed(**facts):
+            yield
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Two runs never share a directory; the system lets go of the lock of a process that is killed."""
+        from filelock import FileLock, Timeout  # a tenth of a second, which few commands need
+
+        lock = FileLock(self.path.with_name(f".{self.path.name}.running"))
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            raise UserError(
+                f"Another process is at work in {self.shown}. Wait for its end, or name another directory: "
+                "hydra.run.dir=DIR, or --output DIR."
+            ) from error
+        except OSError:  # beside a directory that can be written to, one that cannot
+            yield
+            return
+        try:
+            yield
+        finally:
+            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
+
+    @contextmanager
+    def _timed(self, **facts: Any) -> Iterator[None]:
+        start = time.monotonic()  # which does not jump, as a clock may
         started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         earlier = self.info if self.concluded and (self.path / "run.json").is_file() else None
         try:
             self.note(status="running", command=_command(), started=started, **provenance(), **facts)
             yield
-            self.note(status="finished", seconds=round(time.time() - start, 1))
+            self.note(status="finished", seconds=round(time.monotonic() - start, 1))
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             reason = {} if interrupted else {"error": f"{type(error).__name__}: {error}"}
@@ -257,7 +285,7 @@ class Run:
                 if earlier and self.concluded:  # nothing was begun: the run that lies here is as good as before
                     self._write_info(earlier)
                 else:
-                    self.note(status=status, seconds=round(time.time() - start, 1), **reason)
+                    self.note(status=status, seconds=round(time.monotonic() - start, 1), **reason)
             if isinstance(error, OSError) and error.errno in NO_PLACE:
                 raise UserError(f"{error.filename or self.shown}: {error.strerror}.\n{self._kept()}") from error
             raise

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from imgbench.cli import hydra_command
 from imgbench.errors import UserError
+from imgbench.experiment.checks import check_at_once
 from imgbench.experiment.resume import finished_score, own_checkpoint, resumed
 from imgbench.run import Run
 
@@ -27,10 +28,11 @@ def train(config: DictConfig, run: Run) -> float | None:
     if (score := finished_score(config, run)) is not None:
         return score
     config = own_checkpoint(config, run)
-    from imgbench.experiment.choose import train_best  # takes seconds, and --help needs no torch
-
     run.path.mkdir(parents=True, exist_ok=True)
     with run.recorded(seed=config.seed):
+        check_at_once(config)
+        from imgbench.experiment.choose import train_best  # takes seconds, and errors and --help need no torch
+
         return train_best(config, run)
 
 

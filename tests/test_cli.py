@@ -12,7 +12,9 @@ import pytest
 from imgbench import cli
 from imgbench.cli import plain_words
 from imgbench.errors import UserError
+from imgbench.inference.onnx_file import write_onnx
 from imgbench.run import Run
+from imgbench.training.checkpoint import load_classifier
 
 ALL_OF_THEM = """
 import contextlib, io, json, runpy, sys
@@ -183,3 +185,53 @@ def test_folder_that_cannot_be_read_gets_no_hint_of_the_output(tmp_path, monkeyp
 def test_error_that_says_nothing_keeps_its_stack_trace():
     with pytest.raises(OSError, match="a bug"):
         plain_words(OSError("a bug"), "--output DIR")
+
+
+WITHOUT_TORCH = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_module(f"imgbench.{sys.argv[0]}", run_name="__main__", alter_sys=True)
+except SystemExit as end:
+    print("code", end.code or 0)
+print("torch" in sys.modules, "lightning" in sys.modules)
+"""
+
+
+def without_torch(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """A command that has to come to its end without torch, whose import takes seconds."""
+    line = [sys.executable, "-c", WITHOUT_TORCH, *map(str, words)]
+    done = subprocess.run(line, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.stdout.endswith("False False\n"), done.stdout + done.stderr
+    return done
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["train", "data=folder", "data.root=nowhere"], "data.root: nowhere should be a folder of images"),
+        (["train", "data=folder"], "data.root is not set"),
+        (["train", "data=folder", "data.root=photos"], "at least 2 are needed"),
+        (["train", "optimizer.lr=abc"], "optimizer.lr=abc, but it should be float"),
+        (["train", "data.image_size=0"], "data.image_size=0, but it should be 1 to 8192"),
+        (["train", "ckpt_path=nowhere"], "ckpt_path=nowhere does not exist"),
+        (["train", "init_from=nowhere"], "nowhere does not exist"),
+        (["train", "--resume", "nowhere"], "nowhere does not exist"),
+        (["predict", "nowhere", "."], "nowhere does not exist"),
+        (["predict", "nowhere", "absent.jpg"], "absent.jpg does not exist"),
+        (["evaluate", "nowhere"], "nowhere does not exist"),
+    ],
+)
+def test_error_about_data_names_or_options_needs_no_torch(words, named, tmp_path, make_folder):
+    make_folder(tmp_path / "photos", {"only": 1})
+    done = without_torch(*words, cwd=tmp_path)
+    assert "code 2" in done.stdout
+    assert named in done.stderr
+
+
+def test_prediction_from_an_onnx_file_needs_no_torch(tiny_run, tmp_path):
+    write_onnx(load_classifier(tiny_run.best), tmp_path / "model.onnx")
+    photo = next(Path(tiny_run.config["data"]["root"]).glob("*/*"))
+    done = without_torch("predict", "model.onnx", photo, "--output", "out.csv", cwd=tmp_path)
+    assert "code 0" in done.stdout
+    assert (tmp_path / "out.csv").read_text().startswith("path,predicted")

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from imgbench.errors import UserError
-from imgbench.experiment.compose import choices, compose, override, quoted, storable
+from imgbench.experiment.compose import choices, compose, new_directory, override, quoted, storable
 from imgbench.run import Run
 
 
@@ -167,3 +167,19 @@ def test_composing_touches_no_file(run, tmp_path, monkeypatch):
 
 def test_choices_are_those_of_the_folder():
     assert choices("callbacks") == ["default", "early_stopping", "ema"]
+
+
+def test_runs_of_one_second_get_directories_of_their_own(tmp_path):
+    path = str(tmp_path / "2026-01-31_12-00-00")
+    assert new_directory(path) == path
+    for expected in (f"{path}_2", f"{path}_3"):
+        Path(new_directory(path)).mkdir()
+        assert new_directory(path) == expected
+
+
+def test_all_processes_of_a_slurm_job_get_one_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
+    assert new_directory("outputs/2026-01-31_12-00-00") == "outputs/2026-01-31_12-00-00"
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    assert new_directory("outputs/2026-01-31_12-00-00") == new_directory("outputs/later") == "outputs/slurm-17-0"

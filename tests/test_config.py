@@ -10,7 +10,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from imgbench.__main__ import COMMANDS
-from imgbench.experiment.compose import compose, quoted, slug
+from imgbench.experiment.compose import ENGINES, compose, quoted, slug
 from imgbench.run import CONF
 
 LEARNING = ["augment", "objective", "optimizer", "scheduler", "callbacks", "trainer", "logger"]
@@ -44,7 +44,7 @@ def test_every_experiment_opens_with_its_command(path):
 
 
 def test_every_group_is_tested():
-    assert {path.name for path in CONF.iterdir() if path.is_dir()} == set(GROUPS)
+    assert {path.name for path in CONF.iterdir() if path.is_dir()} == {*GROUPS, *ENGINES}
 
 
 def test_mirrored_photographs_are_one_word_away_from_the_defaults():
@@ -98,7 +98,8 @@ def test_sweeps_quotes_interpolations_and_other_options_are_left_alone(word):
 
 def test_slug_is_a_directory_name():
     assert slug("data.root-/my photos/x=1_model-cnn") == "data.root-my-photos-x-1_model-cnn"
-    assert len(slug("x" * 500)) == 100
+    assert len(slug("x" * 500)) == len(slug("x" * 499)) == 100
+    assert slug("x" * 500) != slug("x" * 499)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -15,7 +15,8 @@ from PIL import Image
 import imgbench
 from imgbench import export
 from imgbench.errors import UserError
-from imgbench.inference.onnx_file import OnnxModel, write_onnx
+from imgbench.inference.onnx_file import write_onnx
+from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.parity import photographs
 from imgbench.preprocessing import Preprocessing
 from imgbench.run import Run

@@ -10,7 +10,7 @@ from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.inference import features
 from imgbench.inference.features import image_features
 from imgbench.inference.predict_split import predict_split
-from imgbench.inference.predictor import TorchModel
+from imgbench.inference.torch_model import TorchModel
 from imgbench.training.classifier import ImageClassifier
 
 

@@ -3,9 +3,11 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from imgbench.data.loading import EpochSampler, EvenBatches, ImageDataset, as_images, keep_batch
 from imgbench.data.scan import scan
+from imgbench.errors import UserError
 from imgbench.preprocessing import Preprocessing, open_image
 
 SMALL = Preprocessing(16)
@@ -112,9 +114,32 @@ def test_each_image_is_in_one_batch_of_one_process_and_all_have_equally_many(num
     assert [sorted(chain(*shares)) for shares in zip(*parts, strict=True)] == [sorted(batch) for batch in whole]
 
 
-def test_streaming_reports_a_file_that_vanished(tmp_path, make_folder, make_data):
+def vanish(path):
+    path.unlink()
+
+
+def change(path):
+    Image.new("RGB", (24, 24)).save(path)
+
+
+def damage(path):
+    path.write_bytes(b"no image")
+
+
+@pytest.mark.parametrize("event", [vanish, change, damage])
+def test_a_photograph_changed_or_removed_while_it_is_in_use_is_named(event, tmp_path, make_folder, make_data):
     make_folder(tmp_path, {"cat": 12, "dog": 12})
     data = make_data(tmp_path, cache="off")
-    (tmp_path / data.table.paths[data.rows("train")[0]]).unlink()
-    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+    path = tmp_path / data.table.paths[data.rows("train")[0]]
+    event(path)
+    with pytest.raises(UserError, match=f"{path} was changed or removed while it was in use"):
         list(data.train_dataloader())
+
+
+def test_what_is_in_the_cache_is_not_read_again(tmp_path, make_folder, make_data):
+    make_folder(tmp_path, {"cat": 12, "dog": 12})
+    data = make_data(tmp_path)
+    data.setup()
+    for path in tmp_path.rglob("*.png"):
+        path.unlink()
+    assert sum(len(images) for images, _ in data.train_dataloader()) == len(data.rows("train"))

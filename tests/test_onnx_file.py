@@ -12,8 +12,9 @@ from torch.nn.functional import adaptive_avg_pool2d
 from imgbench.errors import UserError
 from imgbench.experiment.build import plain
 from imgbench.experiment.compose import compose
-from imgbench.inference import onnx_file
-from imgbench.inference.onnx_file import METADATA_KEY, OnnxModel, write_onnx
+from imgbench.inference import onnx_file, onnx_model
+from imgbench.inference.onnx_file import write_onnx
+from imgbench.inference.onnx_model import METADATA_KEY, OnnxModel
 from imgbench.preprocessing import Preprocessing
 from imgbench.run import CONF
 from imgbench.training.classifier import ImageClassifier, build_model
@@ -169,6 +170,6 @@ def test_metadata_that_cannot_be_used_are_an_error(metadata, message, written, t
 
 
 def test_missing_package_names_the_command_that_installs_it(written, monkeypatch):
-    monkeypatch.setattr(onnx_file.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(onnx_model.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=re.escape('pip install "imgbench[onnx]"')):
         OnnxModel(written)

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from imgbench.inference.predict_split import predict_split
-from imgbench.inference.predictor import Predictor, TorchModel
+from imgbench.inference.predictor import Predictor
+from imgbench.inference.torch_model import TorchModel
 from imgbench.training.checkpoint import load_classifier
 
 

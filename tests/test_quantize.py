@@ -10,7 +10,8 @@ import torch
 from imgbench.compression import quantize as module
 from imgbench.compression.quantize import quantize
 from imgbench.errors import UserError
-from imgbench.inference.onnx_file import OnnxModel, write_onnx
+from imgbench.inference.onnx_file import write_onnx
+from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predictor import Predictor
 from imgbench.training.classifier import ImageClassifier
 

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -289,3 +290,21 @@ def test_notes_add_up(tmp_path):
     run.note(a=1)
     run.note(b=2)
     assert json.loads((tmp_path / "run.json").read_text()) == {"a": 1, "b": 2}
+
+
+def test_two_processes_never_work_in_one_directory(run):
+    with run.recorded():
+        with pytest.raises(UserError, match=r"Another process is at work in .*hydra\.run\.dir=DIR"), run.recorded():
+            pass
+        assert run.info["status"] == "running"
+    assert run.info["status"] == "finished"
+    with run.recorded():
+        pass
+
+
+def test_seconds_do_not_depend_on_the_clock(tmp_path, monkeypatch):
+    times = iter([2e9, 1e9, 0])
+    monkeypatch.setattr(time, "time", lambda: next(times))
+    with Run(tmp_path).recorded():
+        pass
+    assert 0 <= Run(tmp_path).info["seconds"] < 100

@@ -138,6 +138,8 @@ def measure_kills(
 
     `lost epochs` are those that `last.ckpt` held and the run trained again.
     """
+    # A shell lets its background jobs, and all that they start, ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     rng = random.Random(0)
     rows = {phase: {"value": 0.0, "kills": 0, "lost epochs": 0, "the same to the bit": 0} for phase in phases}
     with tempfile.TemporaryDirectory() as home:

@@ -26,7 +26,7 @@ from imgbench.errors import UserError
 from imgbench.experiment.build import plain
 from imgbench.experiment.compose import override
 from imgbench.experiment.fit import run_experiment
-from imgbench.inference.predictor import TorchModel
+from imgbench.inference.torch_model import TorchModel
 from imgbench.models.narrow import layer_widths
 from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier, save_weights

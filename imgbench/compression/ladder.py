@@ -24,7 +24,8 @@ from imgbench.evaluation.intervals import Number, paired_difference, proportion
 from imgbench.evaluation.metrics import describe
 from imgbench.evaluation.plots import draw_pareto
 from imgbench.experiment.build import build_data
-from imgbench.inference.onnx_file import OnnxModel, write_onnx
+from imgbench.inference.onnx_file import write_onnx
+from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predict_split import predict_split
 from imgbench.models.layers import normalises_batches
 from imgbench.models.summary import multiply_adds

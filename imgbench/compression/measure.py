@@ -15,7 +15,7 @@ from rich.table import Table
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.evaluation.metrics import describe
-from imgbench.inference.onnx_file import OnnxModel
+from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Model
 from imgbench.models.summary import multiply_adds

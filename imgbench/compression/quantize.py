@@ -24,7 +24,8 @@ from imgbench.errors import UserError
 from imgbench.experiment.compose import override, storable
 from imgbench.experiment.fit import write_table
 from imgbench.experiment.outcome import conclude
-from imgbench.inference.onnx_file import OnnxModel, metadata_of, require, save_model, silenced, write_onnx
+from imgbench.inference.onnx_file import metadata_of, save_model, silenced, write_onnx
+from imgbench.inference.onnx_model import OnnxModel, require
 from imgbench.models.summary import model_table
 from imgbench.run import Run, write_atomically
 from imgbench.training.checkpoint import load_classifier

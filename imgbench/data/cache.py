@@ -9,6 +9,7 @@ wait for it.
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 from collections import Counter
@@ -90,9 +91,8 @@ def decode_images(scan: Scan, preprocessing: Preprocessing, mode: str = "auto") 
 def _read_or_decode(scan: Scan, preprocessing: Preprocessing, mode: str) -> DecodedImages:
     if mode not in MODES:
         raise UserError(f"data.cache={mode!r}, but it is one of {', '.join(MODES)}.")
-    in_memory = partial(np.empty, dtype=np.uint8)
     if mode == "memory":
-        return _decode_all(scan, preprocessing, in_memory)
+        return _decode_all(scan, preprocessing, _in_memory)
     size = preprocessing.stored_size
     needed = len(scan.paths) * size * size * 3
     with_pixels = mode != "off"
@@ -115,7 +115,7 @@ def _read_or_decode(scan: Scan, preprocessing: Preprocessing, mode: str) -> Deco
             error.strerror,
             "keeping the images in memory" if fits else "decoding them in every epoch",
         )
-        return _decode_all(scan, preprocessing, in_memory if fits else None)
+        return _decode_all(scan, preprocessing, _in_memory if fits else None)
 
 
 def entry_name(scan: Scan, preprocessing: Preprocessing, with_pixels: bool) -> str:
@@ -186,6 +186,19 @@ def _remove_abandoned(home: Path) -> None:
     for work in home.glob(f"{UNFINISHED}*"):
         with suppress(Timeout, OSError), _lock_of(home / work.name.removeprefix(UNFINISHED)).acquire(blocking=False):
             shutil.rmtree(work, ignore_errors=True)
+
+
+def _in_memory(shape: tuple[int, ...]) -> np.ndarray:
+    needed, free = math.prod(shape), psutil.virtual_memory().available
+    try:
+        if needed <= free:  # more would be given, and taken back when it is used
+            return np.empty(shape, np.uint8)
+    except MemoryError:  # of a limit of this process
+        free = 0
+    raise UserError(
+        f"data.cache=memory: the decoded images take {needed / 1e9:.1f} GB, and there is not so much memory"
+        f"{f', but {free / 1e9:.1f} GB' if free else ''}. Take data.cache=disk, off, or a smaller data.image_size."
+    )
 
 
 def _map_file(path: Path, shape: tuple[int, ...]) -> np.ndarray:

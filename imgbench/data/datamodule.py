@@ -30,6 +30,7 @@ class ImageFolderDataModule(L.LightningDataModule):
         short_side: resize the short side to this and crop the centre, instead of stretching; None stretches.
         normalize: `unit` (0 to 1), `imagenet`, `train` (statistics of the training images), or the lists `mean` and
             `std` of the channels.
+        batch_size: a number of images; `auto` stands for one that is set before there are batches.
         num_classes: stated, it must agree with what is found.
         find_relatives: names the group of each image where `split.group` is `auto`.
         cache: see `imgbench.data.cache.decode_images`.
@@ -47,7 +48,7 @@ class ImageFolderDataModule(L.LightningDataModule):
         short_side: int | None = None,
         normalize: str | dict[str, list[float]] = "imagenet",
         split: dict[str, Any] | None = None,
-        batch_size: int = 32,
+        batch_size: int | str = 32,
         num_classes: int | None = None,
         cache: str = "auto",
         seed: int = 42,
@@ -62,8 +63,10 @@ class ImageFolderDataModule(L.LightningDataModule):
         if short_side is not None and short_side < image_size:
             raise UserError(f"data.short_side={short_side} is smaller than data.image_size={image_size}.")
         self.root, self.augment, self.normalize, self.cache = root, augment, normalize, cache
-        self.plan, self.batch_size, self.seed = SplitPlan(**split or {}), batch_size, seed
-        self.stated_classes, self.find_relatives, self.unlabelled = num_classes, find_relatives, unlabelled
+        self.plan, self.seed = SplitPlan(**split or {}), seed
+        self.batch_size = batch_size if isinstance(batch_size, int) else 0
+        self.stated_classes, self.find_relatives = num_classes, find_relatives
+        self.unlabelled = unlabelled
         self.preprocessing = Preprocessing(image_size, short_side)
         self._table: ImageTable | None = None
 
@@ -130,7 +133,9 @@ class ImageFolderDataModule(L.LightningDataModule):
         """The images of a split as they are stored."""
         table, rows = self.table, self.rows(split)
         paths = [table.paths[i] for i in rows]
-        return ImageDataset(table.root, paths, table.labels[rows], self.preprocessing, table.pixels, rows)
+        return ImageDataset(
+            table.root, paths, table.labels[rows], self.preprocessing, table.pixels, rows, table.digests[rows]
+        )
 
     def loader(self, split: str, shuffle: bool = False, divided: bool = False) -> DataLoader[Batch]:
         """Batches of a split, in the order of its rows or, shuffled, in a new one in every epoch.

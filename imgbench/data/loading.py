@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
-from imgbench.preprocessing import Preprocessing
+from imgbench.data.cache import digest
+from imgbench.errors import UserError
+from imgbench.preprocessing import DecodeError, Preprocessing
 
 Batch = tuple[Tensor, Tensor]
 
@@ -30,6 +32,10 @@ class ImageDataset(Dataset[Batch]):
         paths: the files, relative to `root`.
         labels: (N,) class of each file.
         pixels: decoded images of which row `rows[i]` belongs to `paths[i]`; None: files are decoded when asked for.
+        digests: (N, 16) of each file, whose content then has to be that; None: whatever is there is taken.
+
+    Raises:
+        UserError: a file that is decoded when asked for has been changed or removed since it was listed.
     """
 
     def __init__(
@@ -40,7 +46,9 @@ class ImageDataset(Dataset[Batch]):
         preprocessing: Preprocessing,
         pixels: np.ndarray | None = None,
         rows: np.ndarray | None = None,
+        digests: np.ndarray | None = None,
     ) -> None:
+        self.digests = digests
         self.root, self.paths, self.labels, self.preprocessing = root, paths, labels, preprocessing
         self.pixels, self.rows = pixels, np.arange(len(paths)) if rows is None else rows
 
@@ -51,8 +59,22 @@ class ImageDataset(Dataset[Batch]):
         if self.pixels is not None:
             images = np.asarray(self.pixels[self.rows[indices]])
         else:
-            images = np.stack([self.preprocessing.decode(self.root / self.paths[i]) for i in indices])
+            images = np.stack([self._decoded(i) for i in indices])
         return as_images(images), torch.from_numpy(self.labels[indices].astype(np.int64))
+
+    def _decoded(self, index: int) -> np.ndarray:
+        path = self.root / self.paths[index]
+        try:
+            data = path.read_bytes()
+            if self.digests is not None and digest(data) != self.digests[index].tobytes():
+                raise DecodeError("its content is another")
+            return self.preprocessing.decode(data)
+        except (OSError, DecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise UserError(
+                f"{path} was changed or removed while it was in use ({reason}). Restore it, or begin anew; with "
+                "data.cache=disk, nothing is read twice."
+            ) from error
 
     def __getitem__(self, index: int) -> Batch:
         images, targets = self.__getitems__([index])

@@ -58,24 +58,38 @@ def scan(root: str | Path, option: str = "data.root", min_classes: int = 2) -> S
             `option` is how the message names the setting that mends it.
     """
     root = Path(root).expanduser()
-    _require_folder(root, option)
     walk, notes = Walk(root), []
     try:
-        places = list(_places(walk, root, option, notes))
-        class_names = places[0].class_names
-        _require_readable_names(class_names, root, option)
-        if len(class_names) < min_classes:
-            raise UserError(
-                f"{option}: {places[0].folder} has {len(class_names)} class folder(s), but at least {min_classes} are "
-                f"needed.\n{LAYOUTS.format(root=root)}\nFound\n{describe_tree(root)}\n"
-                f"{advice(root, option, class_names)}"
-            )
+        places = _class_folders(walk, root, option, min_classes, notes)
         result = _collect(walk, root, places)
         _require_images(result, places, option)
     except PermissionError as error:
         raise UserError(f"{option}: {error.filename} cannot be read: {error.strerror}.") from error
     result.notes = notes
     return result
+
+
+def check_folder(root: str | Path, option: str = "data.root") -> None:
+    """Raises the errors of `scan` that need no look into the class folders, however many images these hold."""
+    root = Path(root).expanduser()
+    try:
+        _class_folders(Walk(root), root, option, 2, [])
+    except PermissionError as error:
+        raise UserError(f"{option}: {error.filename} cannot be read: {error.strerror}.") from error
+
+
+def _class_folders(walk: Walk, root: Path, option: str, min_classes: int, notes: list[str]) -> list[_Place]:
+    _require_folder(root, option)
+    places = list(_places(walk, root, option, notes))
+    class_names = places[0].class_names
+    _require_readable_names(class_names, root, option)
+    if len(class_names) < min_classes:
+        raise UserError(
+            f"{option}: {places[0].folder} has {len(class_names)} class folder(s), but at least {min_classes} are "
+            f"needed.\n{LAYOUTS.format(root=root)}\nFound\n{describe_tree(root)}\n"
+            f"{advice(root, option, class_names)}"
+        )
+    return places
 
 
 def _require_folder(root: Path, option: str) -> None:

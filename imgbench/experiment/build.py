@@ -18,6 +18,7 @@ from torch import nn
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
+from imgbench.experiment.checks import check_numbers
 from imgbench.experiment.compose import choices, explain, is_open, with_model
 from imgbench.experiment.defaults import IMAGE_SIZE, default_epochs, default_learning_rate
 from imgbench.inspection.audit import relatives
@@ -32,14 +33,6 @@ from imgbench.training.divergence import FiniteLoss
 from imgbench.training.fast import FastSettings, supports_fused
 
 log = logging.getLogger(__name__)
-
-# Beyond these, libraries fail late, and with an error that names no option.
-RANGES = {
-    "data.image_size": (1, 8192),
-    "data.batch_size": (1, 1_000_000),
-    "optimizer.lr": (0, 1e6),
-    "objective.label_smoothing": (0, 1),
-}
 
 
 def plain(config: Any) -> Any:
@@ -105,12 +98,7 @@ def check_values(config: DictConfig) -> None:
             f"data.unlabelled={config.data.unlabelled}: images without labels are for a student, and not mixed. "
             "Set objective=distill objective.teacher=RUN, and leave augment.mix out."
         )
-    if type(config.seed) is not int:
-        raise UserError(f"seed={config.seed!r}, but it should be int.")
-    for name, (low, high) in RANGES.items():
-        value = OmegaConf.select(config, name)
-        if isinstance(value, int | float) and not low <= value <= high:
-            raise UserError(f"{name}={value}, but it should be {low} to {high}.")
+    check_numbers(config)
 
 
 def _check_arguments(place: str, node: DictConfig, hints: Mapping[str, Any]) -> None:

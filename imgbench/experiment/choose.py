@@ -21,7 +21,8 @@ from imgbench.experiment.compose import choices, is_open, storable, with_model
 from imgbench.experiment.fit import Fitted, epoch_seconds, resolve, run_experiment, train_model
 from imgbench.experiment.outcome import conclude
 from imgbench.inference.predict_split import predict_split
-from imgbench.inference.predictor import Predictor, TorchModel
+from imgbench.inference.predictor import Predictor
+from imgbench.inference.torch_model import TorchModel
 from imgbench.models.summary import multiply_adds
 from imgbench.models.weights import quiet
 from imgbench.run import Run

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from imgbench.errors import UserError
-from imgbench.evaluation.plots import draw_prediction
-from imgbench.inference.acceptance import Acceptance
 from imgbench.inference.predictor import Predictor
 from imgbench.preprocessing import open_image
+from imgbench.run import replacing
 
 
 def classify(
@@ -29,7 +28,11 @@ def classify(
     """
     predictor = Predictor.load(run)
     number = len(predictor.class_names)
-    acceptance = None if max_error is None else Acceptance.open(run, predictor.model, max_error)
+    acceptance = None
+    if max_error is not None:
+        from imgbench.inference.acceptance import Acceptance
+
+        acceptance = Acceptance.open(run, predictor.model, max_error)
     values, errors = predictor.apply(acceptance or predictor.model, number + (acceptance is not None), paths)
     rows = []
     for i, path in enumerate(paths):
@@ -68,7 +71,7 @@ def write_table(path: Path, rows: list[dict[str, Any]], class_names: list[str]) 
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with replacing(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             if path.suffix.lower() == ".json":
                 json.dump(rows, file, indent=2, ensure_ascii=False)
             else:
@@ -90,6 +93,7 @@ def write_table(path: Path, rows: list[dict[str, Any]], class_names: list[str]) 
 
 def save_image(path: Path, folder: Path, index: int, text: str) -> None:
     """Draws the image under its prediction; the index keeps images of the same name apart."""
+    from imgbench.evaluation.plots import draw_prediction  # needs matplotlib, a second
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

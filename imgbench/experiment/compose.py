@@ -1,6 +1,9 @@
 """Composing configurations from `conf`, and overriding that of a run; Hydra does both, and torch is not needed."""
 
 import difflib
+import hashlib
+import itertools
+import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,20 +27,41 @@ from imgbench.run import CONF, Run, refers_to_plain_entries
 
 # The groups whose entries a run's configuration holds under their names.
 GROUPS = ("data", "model", "augment", "objective", "optimizer", "scheduler", "callbacks", "trainer", "logger")
-LEFT_OUT = ("head", "experiment")  # groups of which nothing need be chosen
+ENGINES = ("launcher", "sweeper")  # groups of what runs a sweep, of which nothing is in the configuration of a run
+LEFT_OUT = ("head", "experiment", *ENGINES)  # groups of which nothing need be chosen
 RUN_CHOICE = "of_the_run"
 SWITCH = {"on": True, True: True, "off": False, False: False}  # YAML reads a bare on and off as the latter
 
 
 def slug(text: str) -> str:
-    """A text as a directory name: blanks, slashes, quotes, brackets and `=` become `-`; at most 100 characters."""
-    return re.sub(r"[^\w.,+]+", "-", text)[:100].strip("-")
+    """A text as a directory name: blanks, slashes, quotes, brackets and `=` become `-`; at most 100 characters.
+
+    Of one that is longer, the end is a hash of the text, so that two runs of a sweep do not share a directory.
+    """
+    name = re.sub(r"[^\w.,+]+", "-", text).strip("-")
+    return name if len(name) <= 100 else f"{name[:91]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def register_resolvers() -> None:
     """What `conf` asks OmegaConf for; not done by importing, which is to change nothing in the caller's process."""
     OmegaConf.register_new_resolver("imgbench.slug", slug, replace=True)
     OmegaConf.register_new_resolver("imgbench.model_of", default_model, replace=True)
+    directions = {"max": "maximize", "min": "minimize"}
+    OmegaConf.register_new_resolver("imgbench.direction", directions.get, replace=True)
+    # Cached, since once it is made, the directory is there.
+    OmegaConf.register_new_resolver("imgbench.new_directory", new_directory, replace=True, use_cache=True)
+
+
+def new_directory(path: str) -> str:
+    """The path, or one like it if that is there, made by a run that started in the same second.
+
+    Of the processes that SLURM starts for one training, each would read another time: they take the job's number.
+    """
+    job, processes = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_NTASKS", "1")
+    if job and processes != "1":
+        return str(Path(path).with_name(f"slurm-{job}-{os.environ.get('SLURM_STEP_ID', '0')}"))
+    places = itertools.chain([path], (f"{path}_{number}" for number in itertools.count(2)))
+    return next(place for place in places if not Path(place).exists())
 
 
 def quoted(word: str) -> str:

@@ -41,6 +41,7 @@ from imgbench.training import fast
 from imgbench.training.callbacks import progress_bar, run_of_checkpoint
 from imgbench.training.checkpoint import load_classifier
 from imgbench.training.classifier import ImageClassifier
+from imgbench.training.memory import lack_of_memory_named, largest_batch
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,8 @@ def train_model(experiment: Experiment, run: Run, callbacks: Sequence[Callback] 
         classifier = begin(run, experiment)
         if experiment.frozen:
             return Fitted(run, experiment.data, fit_head(run, classifier, experiment.data), False, first_process())
-        trainer, interrupted = fit(run, experiment, classifier, callbacks)
+        with lack_of_memory_named(experiment.data.batch_size):
+            trainer, interrupted = fit(run, experiment, classifier, callbacks)
         score = getattr(trainer.checkpoint_callback, "best_model_score", None)
         return Fitted(
             run, experiment.data, None if score is None else float(score), interrupted, trainer.is_global_zero
@@ -163,6 +165,10 @@ def begin(run: Run, experiment: Experiment) -> ImageClassifier:
         provenance=provenance,
         widths=kept_widths(config, experiment.start),
     )
+    if config.data.batch_size == "auto":
+        size, images = data.preprocessing.image_size, len(data.rows("train"))
+        config.data.batch_size = data.batch_size = largest_batch(classifier, size, images, experiment.device)
+        log.info("data.batch_size=%d is what fits.", data.batch_size)
     if config.model.get("pretrained"):
         classifier.hparams["provenance"]["weights"] = facts_of_weights(plain(config.model), classifier.model)
     if experiment.start:

@@ -1,20 +1,24 @@
 """What `predict` takes from Python, as batches of pixels: files, PIL images, arrays, tensors."""
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
-from imgbench.data.loading import as_images
 from imgbench.errors import UserError
 from imgbench.preprocessing import DecodeError, Intensity, Preprocessing, to_8_bits
 
-Source = str | Path | bytes | Image.Image | np.ndarray | Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+    from typing_extensions import TypeIs
+
+Known: TypeAlias = str | Path | bytes | Image.Image | np.ndarray
+Source: TypeAlias = "Known | Tensor"
 CHANNELS = (1, 3, 4)  # grey, RGB, RGB with opacity
 EXPECTED = (
     "a path, a PIL image, an array (height, width, 3) or (height, width), a tensor (3, height, width), a batch of "
@@ -22,34 +26,43 @@ EXPECTED = (
 )
 
 
-def single_images(images: Source | Iterable[Source]) -> list[Source]:
+def is_tensor(value: object) -> "TypeIs[Tensor]":
+    """There are none where nobody has imported torch, which takes seconds."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def single_images(images: "Source | Iterable[Source]") -> list[Source]:
     """One source for each image: batches (N, height, width, channels) and (N, channels, height, width) are taken apart.
 
     Raises:
         UserError: there is something that is none of these.
     """
-    if isinstance(images, Source):
+    if isinstance(images, Known) or is_tensor(images):
         images = [images]
     elif not isinstance(images, Iterable):
         raise UserError(f"predict was given a {type(images).__name__}; expected {EXPECTED}.")
     sources: list[Source] = []
     for number, image in enumerate(images):
-        if not isinstance(image, Source):
+        if not (isinstance(image, Known) or is_tensor(image)):
             raise UserError(f"image {number} of predict is a {type(image).__name__}; expected {EXPECTED}.")
-        sources.extend(image if isinstance(image, np.ndarray | Tensor) and image.ndim == 4 else [image])
+        if (isinstance(image, np.ndarray) or is_tensor(image)) and image.ndim == 4:
+            sources.extend(image)
+        else:
+            sources.append(image)
     return sources
 
 
-def to_image(pixels: np.ndarray | Tensor, intensity: Intensity) -> Image.Image:
+def to_image(pixels: "np.ndarray | Tensor", intensity: Intensity) -> Image.Image:
     """The PIL image of 8 bits that an array or tensor of one image means.
 
     Raises:
         DecodeError: its shape or its values could mean several things, or nothing.
     """
     layout = "(height, width, 3)"
-    if isinstance(pixels, Tensor):
+    if is_tensor(pixels):
         layout, pixels = "(3, height, width)", pixels.detach().cpu()
-        values = (pixels.float() if pixels.dtype == torch.bfloat16 else pixels).numpy()
+        values = (pixels.float() if str(pixels.dtype) == "torch.bfloat16" else pixels).numpy()
         found = f"a tensor of {str(pixels.dtype).removeprefix('torch.')} {tuple(values.shape)}"
         ambiguous = values.ndim == 3 and values.shape[2] in CHANNELS
         if values.ndim == 3:
@@ -58,7 +71,7 @@ def to_image(pixels: np.ndarray | Tensor, intensity: Intensity) -> Image.Image:
         values, found = pixels, f"an array of {pixels.dtype} {pixels.shape}"
         ambiguous = values.ndim == 3 and values.shape[0] in CHANNELS
     if values.size == 0 or values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] not in CHANNELS):
-        swap = ".permute(2, 0, 1)" if isinstance(pixels, Tensor) else ".transpose(1, 2, 0)"
+        swap = ".permute(2, 0, 1)" if is_tensor(pixels) else ".transpose(1, 2, 0)"
         hint = f"; {swap} turns the axes" if ambiguous else ""
         raise DecodeError(f"{found}; expected {layout}, or (height, width) for grey{hint}")
     if ambiguous:
@@ -93,16 +106,26 @@ def _as_uint8(values: np.ndarray, intensity: Intensity, found: str) -> np.ndarra
 
 def decode_batches(
     sources: Sequence[Source], preprocessing: Preprocessing, batch_size: int = 32
-) -> Iterator[tuple[list[int], Tensor, dict[int, str]]]:
+) -> "Iterator[tuple[list[int], Tensor, dict[int, str]]]":
+    """As `decode_pixels`, with the images (n, 3, image_size, image_size) as a tensor."""
+    from imgbench.data.loading import as_images
+
+    for indices, pixels, errors in decode_pixels(sources, preprocessing, batch_size):
+        yield indices, as_images(pixels), errors
+
+
+def decode_pixels(
+    sources: Sequence[Source], preprocessing: Preprocessing, batch_size: int = 32
+) -> Iterator[tuple[list[int], np.ndarray, dict[int, str]]]:
     """Decodes single images in threads, a batch ahead of the consumer.
 
-    Yields the indices of the images that could be decoded, the images (n, 3, image_size, image_size) uint8, and for the
+    Yields the indices of the images that could be decoded, the images (n, image_size, image_size, 3) uint8, and for the
     others why not.
     """
 
     def decode(source: Source) -> np.ndarray | str:
         try:
-            if isinstance(source, np.ndarray | Tensor):
+            if isinstance(source, np.ndarray) or is_tensor(source):
                 source = to_image(source, preprocessing.intensity)
             return preprocessing.decode(source)[preprocessing.center, preprocessing.center]
         except (DecodeError, OSError, ValueError) as error:
@@ -121,4 +144,4 @@ def decode_batches(
             size = preprocessing.image_size
             pixels = np.stack([decoded[i] for i in good]) if good else np.empty((0, size, size, 3), np.uint8)
             errors = {start + i: reason for i, reason in enumerate(decoded) if isinstance(reason, str)}
-            yield [start + i for i in good], as_images(pixels), errors
+            yield [start + i for i in good], pixels, errors

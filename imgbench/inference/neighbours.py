@@ -9,7 +9,8 @@ from torch import Tensor
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.loading import ImageDataset
 from imgbench.inference.features import image_features
-from imgbench.inference.predictor import Model, TorchModel
+from imgbench.inference.predictor import Model
+from imgbench.inference.torch_model import TorchModel
 
 
 def has_features(model: Model) -> TypeGuard[TorchModel]:

@@ -10,7 +10,8 @@ import numpy as np
 
 from imgbench.errors import UserError
 from imgbench.inference.inputs import decode_batches
-from imgbench.inference.onnx_file import OnnxModel, write_onnx
+from imgbench.inference.onnx_file import write_onnx
+from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predictor import Predictor
 from imgbench.run import Run, write_atomically
 from imgbench.training.checkpoint import load_classifier

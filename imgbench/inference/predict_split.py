@@ -10,7 +10,8 @@ from torch import Tensor
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.evaluation.predictions import Predictions
 from imgbench.inference.features import image_features
-from imgbench.inference.predictor import Model, TorchModel
+from imgbench.inference.predictor import Model
+from imgbench.inference.torch_model import TorchModel
 
 
 def predict_split(model: Model, data: ImageFolderDataModule, split: str) -> Predictions:

@@ -3,20 +3,18 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from imgbench.errors import UserError
-from imgbench.inference.inputs import Source, decode_batches, single_images
-from imgbench.inference.onnx_file import OnnxModel
+from imgbench.inference.inputs import Source, decode_pixels, single_images
+from imgbench.inference.onnx_model import OnnxModel
 from imgbench.preprocessing import DecodeError, Preprocessing
 from imgbench.run import Run
-from imgbench.training.checkpoint import load_classifier
-from imgbench.training.classifier import ImageClassifier
-from imgbench.training.fast import device_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -38,48 +36,7 @@ class Model(Protocol):
     preprocessing: Preprocessing
     provenance: dict[str, Any]
 
-    def __call__(self, images: Tensor, /) -> np.ndarray: ...
-
-
-class TorchModel:
-    """A classifier as a function of images, computed on `device`; None takes the fastest there is."""
-
-    def __init__(self, classifier: ImageClassifier, device: str | None = None) -> None:
-        self.device = device or device_name("auto")
-        self.classifier = classifier.eval().to(self.device)
-        self.class_names: list[str] = classifier.class_names
-        self.preprocessing = Preprocessing.from_dict(classifier.hparams["preprocessing"])
-        self.provenance: dict[str, Any] = classifier.hparams["provenance"] or {}
-
-    @torch.inference_mode()
-    def __call__(self, images: Tensor) -> np.ndarray:
-        return self.classifier(images.to(self.device)).float().softmax(1).cpu().numpy()
-
-    @property
-    def has_features(self) -> bool:
-        """Whether the network has a feature map to look at, as all but a user's own have."""
-        return all(hasattr(self.classifier.model, name) for name in ("forward_features", "forward_head"))
-
-    @torch.inference_mode()
-    def with_features(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities (N, num_classes), and the means of the feature map's channels (N, num_features)."""
-        network: Any = self.classifier.model
-        features = network.forward_features(self.classifier.normalized(images.to(self.device)))
-        probabilities = network.forward_head(features).float().softmax(1)
-        if features.dim() > 2:  # a map (N, channels, h, w), or tokens (N, number, channels)
-            features = features.mean((2, 3) if features.dim() == 4 else 1)
-        return probabilities.cpu().numpy(), features.float().cpu().numpy()
-
-    @property
-    def is_frozen(self) -> bool:
-        """Whether nothing but the last layer was learnt, so that its inputs are the same in every run."""
-        return bool(getattr(self.classifier.model, "is_frozen", False))
-
-    @torch.inference_mode()
-    def classify(self, features: np.ndarray) -> np.ndarray:
-        """The inputs of the last layer (N, D) -> probabilities (N, num_classes)."""
-        network: Any = self.classifier.model
-        return network.get_classifier()(torch.from_numpy(features).to(self.device)).softmax(1).cpu().numpy()
+    def __call__(self, images: "Tensor", /) -> np.ndarray: ...
 
 
 class Predictor:
@@ -107,9 +64,15 @@ class Predictor:
                 f"{path} has neither checkpoints/best.ckpt nor model.onnx; its status is {status!r}. "
                 "Train it to the end of an epoch."
             )
-        return cls(OnnxModel(file) if file.suffix.lower() == ".onnx" else TorchModel(load_classifier(file)))
+        if file.suffix.lower() == ".onnx":
+            return cls(OnnxModel(file))
+        # Imported here, since torch takes seconds, and an ONNX file does not need it.
+        from imgbench.inference.torch_model import TorchModel
+        from imgbench.training.checkpoint import load_classifier
 
-    def predict(self, images: Source | Iterable[Source], batch_size: int = 32) -> list[Prediction]:
+        return cls(TorchModel(load_classifier(file)))
+
+    def predict(self, images: "Source | Iterable[Source]", batch_size: int = 32) -> list[Prediction]:
         """One Prediction per image, of one image or several.
 
         An image is a file's path or its bytes, a PIL image, an array (height, width, channels) or (height, width), or a
@@ -133,15 +96,19 @@ class Predictor:
         return self.apply(self.model, len(self.class_names), sources, batch_size)
 
     def apply(
-        self, function: Callable[[Tensor], np.ndarray], width: int, sources: Sequence[Source], batch_size: int = 32
+        self, function: Callable[["Tensor"], np.ndarray], width: int, sources: Sequence[Source], batch_size: int = 32
     ) -> tuple[np.ndarray, dict[int, str]]:
         """As `probabilities`, of a function of images that returns (n, width)."""
         result = np.full((len(sources), width), np.nan, np.float32)
         errors: dict[int, str] = {}
-        for indices, images, failed in decode_batches(sources, self.preprocessing, batch_size):
+        for indices, pixels, failed in decode_pixels(sources, self.preprocessing, batch_size):
             errors |= failed
-            if indices:
-                result[indices] = function(images)
+            if indices and isinstance(function, OnnxModel):
+                result[indices] = function.run(pixels)
+            elif indices:
+                from imgbench.data.loading import as_images
+
+                result[indices] = function(as_images(pixels))
         return result, errors
 
     def prediction(self, probabilities: np.ndarray) -> Prediction:

@@ -1,0 +1,69 @@
+"""What can be found wrong with a configuration at once: before torch is imported, which takes seconds."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from imgbench.data.scan import check_folder
+from imgbench.errors import UserError
+from imgbench.run import Run
+
+WHOLE, REAL = (int,), (int, float)
+# Of the numbers that are set most often, their types and, where libraries fail late beyond, their ranges.
+NUMBERS: Mapping[str, tuple[tuple[type, ...], float, float]] = {
+    "seed": (WHOLE, 0, 2**32 - 1),
+    "data.image_size": (WHOLE, 1, 8192),
+    "data.short_side": (WHOLE, 1, 8192),
+    "data.batch_size": (WHOLE, 1, 1_000_000),
+    "data.num_classes": (WHOLE, 1, 1_000_000),
+    "optimizer.lr": (REAL, 0, 1e6),
+    "optimizer.weight_decay": (REAL, 0, 1e6),
+    "objective.label_smoothing": (REAL, 0, 1),
+    "trainer.max_epochs": (WHOLE, -1, 1e9),
+    "callbacks.best.standard_errors": (REAL, 0, 1e6),
+    "callbacks.early_stopping.patience": (WHOLE, 0, 1e9),
+    "fast.threads": (WHOLE, 1, 10_000),
+}
+
+
+def check_at_once(config: DictConfig) -> None:
+    """Raises:
+    UserError: a number is none or out of its range, a file to start from is missing, or the images' folder is no
+        folder of classes.
+    """
+    check_numbers(config)
+    for name in ("ckpt_path", "init_from"):
+        path = config.get(name)
+        if path is not None and not Path(path).is_file():
+            if name == "ckpt_path":
+                raise UserError(f"ckpt_path={path} does not exist. Resume from a run's checkpoints/last.ckpt.")
+            Run.open(path)
+    if not OmegaConf.is_dict(config.data):  # said where all nodes are looked at
+        return
+    if OmegaConf.is_missing(config.data, "root"):
+        raise UserError("data.root is not set. Point it at your photographs: data=folder data.root=/my/photos")
+    if config.data.get("root") is not None:
+        check_folder(config.data.root)
+
+
+def check_numbers(config: DictConfig) -> None:
+    """Raises:
+    UserError: an entry of NUMBERS is of another type, or out of its range.
+    """
+    size = OmegaConf.select(config, "data.batch_size")
+    if isinstance(size, str) and (size != "auto" or config.trainer.devices != 1):
+        raise UserError(
+            f"data.batch_size={size}, but it should be int"
+            f"{', or auto' if size != 'auto' else ': only a single process can find out what fits'}."
+        )
+    for name, (types, low, high) in NUMBERS.items():
+        value = OmegaConf.select(config, name)
+        if value is None or (name, value) == ("data.batch_size", "auto"):
+            continue
+        if type(value) not in types:
+            shown = f"{value!r}" if "." not in name else value
+            null = " or null" if name == "fast.threads" else ""
+            raise UserError(f"{name}={shown}, but it should be {types[-1].__name__}{null}.")
+        if not low <= value <= high:
+            raise UserError(f"{name}={value}, but it should be {low} to {high:g}.")

@@ -1,0 +1,97 @@
+"""An ONNX file of ours as a function of images; torch, which takes seconds to import, is not needed."""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from imgbench.errors import UserError
+from imgbench.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1  # of the metadata; raised when a reader of the old one would misunderstand the new one
+METADATA_KEY = "imgbench"
+
+
+def require(*packages: str) -> None:
+    """Makes sure that the optional packages are there.
+
+    Raises:
+        UserError: one is not installed.
+    """
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f'ONNX files need {" and ".join(missing)}, not installed here. Mend it with: pip install "imgbench[onnx]"'
+        )
+
+
+class OnnxModel:
+    """An ONNX file of ours in an onnxruntime session on the CPU.
+
+    Args:
+        threads: of one image's computation; None: as many as the machine has cores.
+
+    Raises:
+        UserError: the file is missing, damaged, or not of this imgbench, or onnxruntime is not installed.
+    """
+
+    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+        require("onnxruntime")
+        import onnxruntime
+
+        if not Path(path).is_file():
+            raise UserError(f"{path} does not exist.")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors
+        options.intra_op_num_threads = threads or 0
+        try:
+            self.session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own classes have nothing in common but this
+            raise UserError(
+                f"{path} is no ONNX file, or a damaged one ({type(error).__name__}). "
+                "Write it anew: python -m imgbench.export RUN"
+            ) from error
+        self.metadata = _read_metadata(path, self.session.get_modelmeta().custom_metadata_map)
+        self.class_names: list[str] = self.metadata["class_names"]
+        self.preprocessing = Preprocessing.from_dict(self.metadata["preprocessing"])
+        self.provenance: dict[str, Any] = self.metadata["provenance"]
+
+    @property
+    def quantized(self) -> bool:
+        return bool(self.metadata.get("quantized"))
+
+    def run(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 (N, image_size, image_size, 3) -> probabilities (N, num_classes)."""
+        return np.asarray(self.session.run(None, {"images": pixels})[0])
+
+    def __call__(self, images: "Tensor") -> np.ndarray:
+        """uint8 (N, 3, image_size, image_size) -> probabilities (N, num_classes)."""
+        return self.run(images.permute(0, 2, 3, 1).contiguous().cpu().numpy())
+
+
+def _read_metadata(path: str | Path, properties: dict[str, str]) -> dict[str, Any]:
+    if METADATA_KEY not in properties:
+        raise UserError(
+            f"{path} has no metadata of imgbench, so that its classes and preprocessing are unknown. "
+            "Write it with: python -m imgbench.export RUN"
+        )
+    try:
+        metadata: dict[str, Any] = json.loads(properties[METADATA_KEY])
+        found = metadata["format"]
+        missing = {"class_names", "preprocessing", "provenance"} - set(metadata)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} has damaged metadata. Write it anew: python -m imgbench.export RUN") from error
+    if found != FORMAT:
+        raise UserError(
+            f"{path} is of format {found}, but this imgbench reads format {FORMAT}. "
+            "Update imgbench, or write the file anew: python -m imgbench.export RUN"
+        )
+    if missing:
+        raise UserError(f"{path} has metadata without {', '.join(sorted(missing))}. Write it anew.")
+    return metadata

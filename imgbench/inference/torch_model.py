@@ -1,0 +1,52 @@
+"""A checkpoint's classifier as a function of images."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from imgbench.preprocessing import Preprocessing
+from imgbench.training.classifier import ImageClassifier
+from imgbench.training.fast import device_name
+
+
+class TorchModel:
+    """A classifier as a function of images, computed on `device`; None takes the fastest there is."""
+
+    def __init__(self, classifier: ImageClassifier, device: str | None = None) -> None:
+        self.device = device or device_name("auto")
+        self.classifier = classifier.eval().to(self.device)
+        self.class_names: list[str] = classifier.class_names
+        self.preprocessing = Preprocessing.from_dict(classifier.hparams["preprocessing"])
+        self.provenance: dict[str, Any] = classifier.hparams["provenance"] or {}
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> np.ndarray:
+        return self.classifier(images.to(self.device)).float().softmax(1).cpu().numpy()
+
+    @property
+    def has_features(self) -> bool:
+        """Whether the network has a feature map to look at, as all but a user's own have."""
+        return all(hasattr(self.classifier.model, name) for name in ("forward_features", "forward_head"))
+
+    @torch.inference_mode()
+    def with_features(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities (N, num_classes), and the means of the feature map's channels (N, num_features)."""
+        network: Any = self.classifier.model
+        features = network.forward_features(self.classifier.normalized(images.to(self.device)))
+        probabilities = network.forward_head(features).float().softmax(1)
+        if features.dim() > 2:  # a map (N, channels, h, w), or tokens (N, number, channels)
+            features = features.mean((2, 3) if features.dim() == 4 else 1)
+        return probabilities.cpu().numpy(), features.float().cpu().numpy()
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether nothing but the last layer was learnt, so that its inputs are the same in every run."""
+        return bool(getattr(self.classifier.model, "is_frozen", False))
+
+    @torch.inference_mode()
+    def classify(self, features: np.ndarray) -> np.ndarray:
+        """The inputs of the last layer (N, D) -> probabilities (N, num_classes)."""
+        network: Any = self.classifier.model
+        return network.get_classifier()(torch.from_numpy(features).to(self.device)).softmax(1).cpu().numpy()
