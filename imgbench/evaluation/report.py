@@ -1,6 +1,6 @@
 """`report.html`: one self-contained page that says how good a run's model is, why, and what to do next.
 
-It knows numbers and pictures only; what has to be asked of a model or of files, `imgbench.experiment.report` does.
+It knows numbers and pictures only; what has to be asked of a model or of files, `imgbench.experiment.reporting` does.
 """
 
 import base64
@@ -111,6 +111,7 @@ class Report:
     training_images: np.ndarray
     verdict: tuple[str, str] = ("none", "")
     selected_on_test: bool = False
+    beside: Sequence[str] = ()  # what to hold the accuracy against
     notes: Sequence[str] = ()
     advice: Sequence[Advice] = ()
     images: Mapping[int, np.ndarray] | None = None
@@ -200,7 +201,7 @@ def _answer(report: Report, texts: Texts) -> list[str]:
         said.append(texts("groups", n=accuracy["groups"]))
     if "test_unrelated/acc" in report.metrics:
         said.append(sentence("unrelated", report.metrics["test_unrelated/acc"]))
-    return [*said, texts("majority", name=majority["class"], value=percent(majority["value"]))]
+    return [*said, texts("majority", name=majority["class"], value=percent(majority["value"])), *report.beside]
 
 
 def _classes(report: Report) -> list[dict[str, Any]]:

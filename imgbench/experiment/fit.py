@@ -31,7 +31,7 @@ from imgbench.experiment.build import (
 from imgbench.experiment.compose import explain, storable, switched_on
 from imgbench.experiment.head import fit_head
 from imgbench.experiment.outcome import conclude, write_grid
-from imgbench.experiment.report import resolve_report
+from imgbench.experiment.reporting import resolve_report
 from imgbench.models.backbone import PooledFeatures
 from imgbench.models.summary import model_table
 from imgbench.models.weights import facts_of_weights

@@ -18,9 +18,9 @@ from imgbench.evaluation.catalogue import LANGUAGES, Texts, language_of_locale
 from imgbench.evaluation.intervals import Number
 from imgbench.evaluation.photographs import picture_data
 from imgbench.evaluation.predictions import Predictions
-from imgbench.evaluation.report import SUSPECTS, LabelSuspect, Neighbour, Report, ShownRows, report_page
+from imgbench.evaluation.report import SUSPECTS, LabelSuspect, Neighbour, Report, ShownRows, percent, report_page
 from imgbench.evaluation.selective import Selection, select
-from imgbench.experiment.advice import advice, again, command
+from imgbench.experiment.advice import advice, again, command, cue
 from imgbench.experiment.compose import switched_on
 from imgbench.inference.acceptance import training_rows
 from imgbench.inference.neighbours import features_of, has_features, nearest, network_inputs
@@ -28,7 +28,7 @@ from imgbench.inference.predictor import Model
 from imgbench.inspection.audit import Audit
 from imgbench.inspection.labels import LabelReview, Suspect
 from imgbench.models.activation import class_activation
-from imgbench.models.weights import described_weights, restriction
+from imgbench.models.weights import restriction
 from imgbench.run import Run, write_atomically
 
 ERRORS = (0.01, 0.02, 0.05, 0.1)  # of which is told how much has to be left unsure
@@ -67,7 +67,7 @@ class EvaluatedRun:
     training: np.ndarray | None  # (N, D) features of the `training_rows`; None where the model has none
 
 
-def write_report(run: Run, data: ImageFolderDataModule, model: Model, title: str, evaluated: EvaluatedRun) -> None:
+def write_report(run: Run, data: ImageFolderDataModule, model: Model, evaluated: EvaluatedRun) -> None:
     """Writes `report.html`."""
     config = DictConfig(run.config)
     language = (config.get("report") or {}).get("language") or language_of_locale()
@@ -77,12 +77,13 @@ def write_report(run: Run, data: ImageFolderDataModule, model: Model, title: str
     if evaluated.validation is not None and evaluated.distances is not None and len(evaluated.validation.paths):
         selections = [select(evaluated.validation, evaluated.distances, error) for error in ERRORS]
     report = Report(
-        title,
+        t("title", model=run.config["model_name"], data=run.config["data_name"]),
         test,
         evaluated.metrics,
         data.class_counts(),
         verdict=_verdict(evaluated, t),
         selected_on_test=evaluated.selected_on_test,
+        beside=list(_beside(evaluated.audit, t)),
         notes=list(_notes(evaluated, model, t)),
         advice=advice(run, data, test, evaluated.metrics, evaluated.audit, suspects, selections, t),
         selections=selections,
@@ -119,6 +120,11 @@ def _verdict(evaluated: EvaluatedRun, t: Texts) -> tuple[str, str]:
     return found.verdict, ""
 
 
+def _beside(found: Audit | None, t: Texts) -> Iterator[str]:
+    for name, number in list(found.shortcuts.items())[:1] if found else ():
+        yield t("beside", cue=cue(name, t), value=percent(number["value"]))
+
+
 def _notes(evaluated: EvaluatedRun, model: Model, t: Texts) -> Iterator[str]:
     if evaluated.selected_on_test:
         yield t("selected_on_test")
@@ -137,12 +143,12 @@ def _facts(run: Run, data: ImageFolderDataModule, model: Model, t: Texts) -> dic
     epochs = _epochs(run)
     seconds = sum(float(row.get("epoch_seconds") or 0) for row in epochs)
     counts = {split: len(data.rows(split)) for split in ("train", "val", "test")}
-    weights, _ = described_weights(model.provenance)
+    weights = model.provenance.get("weights")
     file = run.model
     versions = info.get("versions") or {}
     facts = {
         "model": config.get("model_name"),
-        "weights": weights,
+        "weights": t("weights", **weights) if isinstance(weights, dict) else None,
         "data": t("data", **counts, classes=len(data.class_names)),
         "folder": str(data.table.root),
         "size": t("pixels", size=data.preprocessing.image_size),
