@@ -12,7 +12,7 @@ from imgbench.evaluation.selective import Selection
 from imgbench.inspection.audit import Audit
 from imgbench.inspection.findings import PROBE, Finding
 from imgbench.inspection.labels import Suspect
-from imgbench.run import Run
+from imgbench.run import LEARNING_CURVE, Run
 
 WIDE = 0.1  # an interval of the accuracy from which on more test images are worth a word
 FEW = 2000  # training images, below which a network that knows ImageNet is worth a try
@@ -133,7 +133,7 @@ def _of_numbers(
             yield Advice(t("advise_distill"), command("compress", run, "distill", "model=compact"))
         else:
             yield Advice(t("advise_compress"), command("compress", run, "prune", "--target", "drop<=1pt"))
-    if not (run.path / "learning_curve.json").is_file() and accuracy["value"] < GOOD:
+    if not (run.path / LEARNING_CURVE).is_file() and accuracy["value"] < GOOD:
         yield Advice(t("advise_curve"), again(run, "report.learning_curve=true"))
 
 

@@ -30,6 +30,7 @@ from imgbench.experiment.build import (
 )
 from imgbench.experiment.compose import explain, storable, switched_on
 from imgbench.experiment.head import fit_head
+from imgbench.experiment.learning_curve import measure_learning_curve
 from imgbench.experiment.outcome import conclude, write_grid
 from imgbench.experiment.reporting import resolve_report
 from imgbench.models.backbone import PooledFeatures
@@ -84,10 +85,19 @@ def run_experiment(
             trainer, interrupted = fit(run, experiment, classifier, callbacks)
             score, first = getattr(trainer.checkpoint_callback, "best_model_score", None), trainer.is_global_zero
         if first:
+            if experiment.config.report.learning_curve and not interrupted:
+                part = experiment.config.copy()
+                part.trainer.max_epochs = config.trainer.max_epochs  # if open, fewer images have more epochs
+                interrupted = not measure_learning_curve(part, run, experiment.data, _train_quietly)
             conclude(run, experiment.data, announce)
     if interrupted:
         raise KeyboardInterrupt
     return None if score is None else float(score)
+
+
+def _train_quietly(config: DictConfig, run: Run, data: ImageFolderDataModule) -> None:
+    with run.recorded():
+        run_experiment(config, run, data, announce=False)
 
 
 def resolve(config: DictConfig, data: ImageFolderDataModule | None = None) -> Experiment:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from imgbench.evaluation.report import SUSPECTS, LabelSuspect, Neighbour, Report
 from imgbench.evaluation.selective import Selection, select
 from imgbench.experiment.advice import advice, again, command, cue
 from imgbench.experiment.compose import switched_on
+from imgbench.experiment.learning_curve import read_learning_curve
 from imgbench.inference.acceptance import training_rows
 from imgbench.inference.neighbours import features_of, has_features, nearest, network_inputs
 from imgbench.inference.predictor import Model
@@ -49,6 +49,8 @@ def resolve_report(config: DictConfig) -> None:
         )
     if not isinstance(curve, bool):
         raise UserError(f"report.learning_curve={curve}, but it is true or false.")
+    if curve and config.trainer.get("devices") not in (1, "auto"):
+        raise UserError("report.learning_curve=true trains several times in one process: set trainer.devices=1.")
     switched_on(config, "data.thumbnails")
     config.report = {"language": language or language_of_locale(), "learning_curve": curve}
 
@@ -76,6 +78,7 @@ def write_report(run: Run, data: ImageFolderDataModule, model: Model, evaluated:
     selections: list[Selection] = []
     if evaluated.validation is not None and evaluated.distances is not None and len(evaluated.validation.paths):
         selections = [select(evaluated.validation, evaluated.distances, error) for error in ERRORS]
+    curve, gain = read_learning_curve(run, test, len(data.rows("train")), evaluated.metrics["test/acc"])
     report = Report(
         t("title", model=run.config["model_name"], data=run.config["data_name"]),
         test,
@@ -89,6 +92,8 @@ def write_report(run: Run, data: ImageFolderDataModule, model: Model, evaluated:
         selections=selections,
         epochs=_epochs(run),
         best_epoch=run.info.get("best_epoch"),
+        learning_curve=curve,
+        gain=gain,
         facts=_facts(run, data, model, t),
         commands={
             "again": again(run),
@@ -97,7 +102,6 @@ def write_report(run: Run, data: ImageFolderDataModule, model: Model, evaluated:
         },
         model=_text(run, "summary.txt"),
     )
-    _add_learning_curve(run, report)
     if switched_on(config, "data.thumbnails"):
         _add_photographs(report, data, model, evaluated.training, suspects)
         report.augmented = _samples(run)
@@ -190,14 +194,6 @@ def _samples(run: Run) -> str | None:
         return None
     with Image.open(path) as picture:
         return picture_data(picture.convert("RGB"), 900)
-
-
-def _add_learning_curve(run: Run, report: Report) -> None:
-    text = _text(run, "learning_curve.json")
-    if text:
-        content = json.loads(text)
-        report.gain = content["gain"]
-        report.learning_curve = [(point["images"], point["test/acc"]) for point in content["points"]]
 
 
 def _add_photographs(
