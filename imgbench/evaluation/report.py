@@ -362,6 +362,7 @@ def _learning_curve(report: Report, texts: Texts) -> Chart | None:
         texts("test_accuracy"),
         [line],
         x_range=(0.0, 1.05 * images[-1]),
+        y_range=(max(0.0, min(columns["low"]) - 0.01), 1.0),
         note=note,
     )
 
