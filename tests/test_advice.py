@@ -5,7 +5,7 @@ import shlex
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig
 
 from imgbench.evaluation.catalogue import Texts
 from imgbench.evaluation.metrics import classification_metrics
@@ -22,7 +22,7 @@ from imgbench.inspection.labels import Suspect
 @pytest.fixture
 def advised(tiny_run):
     """What is advised to the tiny run with predictions of which so many are wrong."""
-    data = build_data(OmegaConf.create(tiny_run.config))
+    data = build_data(DictConfig(tiny_run.config))
 
     def ask(wrong=0, images=400, findings=(), suspects=(), language="en", selections=()):
         targets = np.arange(images) % 2
@@ -47,9 +47,8 @@ def test_errors_come_before_warnings_and_these_before_all_else(advised):
         Finding("exif", "note", "Turned.", 1),
     ]
     lines = advised(wrong=9, findings=findings)
-    assert [one.severity for one in lines] == sorted(
-        (one.severity for one in lines), key=["error", "warning", "note"].index
-    )
+    severities = [one.severity for one in lines]
+    assert severities == sorted(severities, key=["error", "warning", "note"].index)
     assert lines[0].text == "2 of 9 leak."
     assert "data.split.group=auto" in lines[0].command
     assert "objective.class_weights=balanced" in lines[1].command

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig
 
 from imgbench.data.scan import NO_SPLIT
 from imgbench.errors import UserError
@@ -16,7 +16,7 @@ from imgbench.run import LEARNING_CURVE, Run
 
 @pytest.fixture
 def table(tiny_run):
-    return build_data(OmegaConf.create(tiny_run.config)).table
+    return build_data(DictConfig(tiny_run.config)).table
 
 
 def test_a_part_holds_its_share_of_each_class_and_every_smaller_part(table):
