@@ -37,7 +37,7 @@ def advised(tiny_run):
 
 
 def text_of(lines):
-    return "\n".join(f"{one.text} {one.command}" for one in lines)
+    return "\n".join(f"{one.text} {one.command}" for one in lines).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_errors_come_before_warnings_and_these_before_all_else(advised):

@@ -76,14 +76,9 @@ class ShownRows:
         return cls(mistakes, confused_pairs(predictions, PAIRS), least_sure(predictions, room))
 
     @property
-    def explained(self) -> np.ndarray:
-        """Those of which it is shown where the network looked."""
-        return np.concatenate([self.mistakes, self.least_sure])
-
-    @property
     def all(self) -> np.ndarray:
         of_pairs = [pair.rows[:OF_PAIR] for pair in self.pairs]
-        return np.unique(np.concatenate([self.explained, *of_pairs]).astype(np.int64))
+        return np.unique(np.concatenate([self.mistakes, self.least_sure, *of_pairs]).astype(np.int64))
 
 
 @dataclass
@@ -177,9 +172,9 @@ def report_page(report: Report, language: str) -> str:
 
 
 def percent(value: float, digits: int = 1) -> str:
-    """97.3 %, and 100 % without digits."""
+    """97.3 %, and 100 % without digits; a line does not end before the sign."""
     text = f"{100 * value:.{digits}f}"
-    return f"{'100' if text == f'{100:.{digits}f}' else text} %"
+    return f"{'100' if text == f'{100:.{digits}f}' else text}\N{NO-BREAK SPACE}%"
 
 
 def _interval(number: Number) -> tuple[str, str]:

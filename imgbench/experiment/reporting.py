@@ -210,9 +210,9 @@ def _add_photographs(
     chosen = suspects[:SUSPECTS]
     pictures = _images(data, np.array([row_of[suspect.path] for suspect in chosen], np.int64))
     report.label_suspects = [_described(suspect, picture) for suspect, picture in zip(chosen, pictures, strict=True)]
-    if not has_features(model) or not len(shown.explained):
+    if not has_features(model) or not len(shown.all):
         return
-    report.heat = _heat(report, model, data, shown.explained)
+    report.heat = _heat(report, model, data, shown.all)
     if training is not None and len(shown.mistakes):
         near, similarity = nearest(features_of(model, data, rows[shown.mistakes]), training, NEIGHBOURS)
         known = training_rows(data)
