@@ -4,7 +4,6 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from imgbench.experiment.compose import switched_on
 from imgbench.experiment.learning_curve import read_learning_curve
 from imgbench.inference.acceptance import training_rows
 from imgbench.inference.neighbours import features_of, has_features, nearest, network_inputs
-from imgbench.inference.predictor import Model
+from imgbench.inference.predictor import Model, TorchModel
 from imgbench.inspection.audit import Audit
 from imgbench.inspection.labels import LabelReview, Suspect
 from imgbench.models.activation import class_activation
@@ -204,21 +203,22 @@ def _add_photographs(
     suspects: Sequence[Suspect],
 ) -> None:
     shown, rows = ShownRows.of(report.predictions), data.rows("test")
-    images = _images(data, rows[shown.all])
+    images = images_of_rows(data, rows[shown.all])
     report.images = dict(zip(shown.all.tolist(), images, strict=True))
     row_of = {path: row for row, path in enumerate(data.table.paths)}
     chosen = suspects[:SUSPECTS]
-    pictures = _images(data, np.array([row_of[suspect.path] for suspect in chosen], np.int64))
+    pictures = images_of_rows(data, np.array([row_of[suspect.path] for suspect in chosen], np.int64))
     report.label_suspects = [_described(suspect, picture) for suspect, picture in zip(chosen, pictures, strict=True)]
     if not has_features(model) or not len(shown.all):
         return
-    report.heat = _heat(report, model, data, shown.all)
+    heat = looked_at(model, data, rows[shown.all], report.predictions.predicted[shown.all])
+    report.heat = None if heat is None else dict(zip(shown.all.tolist(), heat, strict=True))
     if training is not None and len(shown.mistakes):
         near, similarity = nearest(features_of(model, data, rows[shown.mistakes]), training, NEIGHBOURS)
         known = training_rows(data)
         report.sampled = len(known) if len(known) < len(data.rows("train")) else None
         wanted = np.unique(near)
-        pixels = dict(zip(wanted.tolist(), _images(data, known[wanted]), strict=True))
+        pixels = dict(zip(wanted.tolist(), images_of_rows(data, known[wanted]), strict=True))
         labels = data.table.labels[known]
         report.neighbours = {
             int(row): [
@@ -229,21 +229,22 @@ def _add_photographs(
         }
 
 
-def _heat(report: Report, model: Any, data: ImageFolderDataModule, shown: np.ndarray) -> dict[int, np.ndarray] | None:
-    """How much each place of these test images speaks for what is predicted."""
-    classifier = model.classifier
-    answers = torch.from_numpy(report.predictions.predicted[shown]).to(model.device)
+def looked_at(
+    model: TorchModel, data: ImageFolderDataModule, rows: np.ndarray, classes: np.ndarray
+) -> list[np.ndarray] | None:
+    """For rows of the table, how much each place (h, w) speaks for the class; None where the network does not tell."""
     found: list[np.ndarray] = []
-    for batch in network_inputs(data, data.rows("test")[shown]):
-        classes = answers[len(found) : len(found) + len(batch)]
-        maps = class_activation(classifier.model, classifier.normalized(batch.to(model.device)), classes)
+    for batch in network_inputs(data, rows):
+        chosen = torch.from_numpy(classes[len(found) : len(found) + len(batch)]).to(model.device)
+        images = model.classifier.normalized(batch.to(model.device))
+        maps = class_activation(model.classifier.model, images, chosen)
         if maps is None:
             return None
         found += list(maps.float().cpu().numpy())
-    return dict(zip(shown.tolist(), found, strict=True))
+    return found
 
 
-def _images(data: ImageFolderDataModule, rows: np.ndarray) -> list[np.ndarray]:
+def images_of_rows(data: ImageFolderDataModule, rows: np.ndarray) -> list[np.ndarray]:
     """(H, W, 3) uint8 of rows of the table, as the network gets them."""
     return [image for batch in network_inputs(data, rows) for image in batch.permute(0, 2, 3, 1).numpy()]
 
