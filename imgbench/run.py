@@ -46,6 +46,7 @@ CONFIG_TYPES = {
 }
 INFO_TYPES = {"status": str, **dict.fromkeys(("provenance", "compressed_from", "facts"), dict)}
 RESULTS = ("metrics.json", "predictions.csv", "report.html")  # of a run that was trained to its end
+LEARNING_CURVE = "learning_curve.json"  # what parts of the training images reach
 ACCEPTANCE_FILES = ("validation.csv", "features.npz")  # what `predict --max-error` needs; earlier runs lack them
 
 
@@ -209,7 +210,7 @@ class Run:
 
     def forget_results(self) -> None:
         """Removes what an earlier training in this directory ended with: it does not belong to the next."""
-        for name in (*RESULTS, *ACCEPTANCE_FILES):
+        for name in (*RESULTS, *ACCEPTANCE_FILES, LEARNING_CURVE):
             (self.path / name).unlink(missing_ok=True)
 
     @property

@@ -19,6 +19,7 @@ from imgbench.train import train
 # Tiny tensors gain nothing from threads, which on a busy machine wait for each other.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start
+os.environ["LANGUAGE"] = "en"  # of reports, whoever runs the tests
 
 # Ctrl-C is ignored by a shell's background jobs and all that they start; tests interrupt commands nevertheless.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -146,7 +146,7 @@ def test_run_on_leaking_images_says_so_before_and_carries_both_figures_after(lea
     right = (predictions.predicted == predictions.targets)[others]
     assert metrics["test_unrelated/acc"]["value"] == pytest.approx(right.mean())
     assert "without 4 images that have a relative among the training images" in capsys.readouterr().out
-    assert "Audit: leaks" in (run.path / "report.html").read_text()
+    assert "The audit found leaks: 4 of 54" in (run.path / "report.html").read_text()
     assert "without 4 images that have a relative" in evaluate(run.path).table()
 
 

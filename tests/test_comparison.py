@@ -65,6 +65,16 @@ def test_runs_that_differ_in_the_seed_are_one_configuration(make_run):
     assert found.notes == ["40 test images; always 'cat': 50.0 %"]
 
 
+def test_the_language_of_a_report_makes_no_other_configuration(make_run):
+    for seed, language in enumerate(("en", "zh"), 1):
+        path = make_run(language, seed=seed).path / "config.yaml"
+        config = yaml.safe_load(path.read_text())
+        config |= {"report": {"language": language}, "data": {**config["data"], "thumbnails": "off", "audit": language}}
+        path.write_text(yaml.dump(config))
+    runs = find_runs([path.parent.parent])
+    assert len(compare_runs([*runs, make_run("before", seed=3)]).configurations) == 1
+
+
 def test_two_runs_are_compared_by_mcnemars_test(make_run):
     found = compare_runs([make_run("a", range(3)), make_run("b", range(2, 14), model="vgg")])
     (difference,) = found.differences

@@ -154,7 +154,7 @@ def test_licence_is_in_the_run_and_its_report(solved):
     assert weights["network"] == NAME
     assert weights["license"] == "unknown"
     report = (solved.path / "report.html").read_text()
-    assert f"{NAME} from" in report
+    assert f"{NAME} of" in report
     assert "licence of the weights that it started from is unknown" in report
 
 

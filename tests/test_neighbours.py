@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig
 
 from imgbench.experiment.build import build_data
-from imgbench.inference.neighbours import features_of, nearest, network_inputs
+from imgbench.inference.neighbours import features_of, has_features, nearest, network_inputs
 from imgbench.inference.predictor import Predictor
 
 
@@ -29,8 +29,9 @@ def test_a_feature_that_never_varies_and_fewer_images_than_asked_for_do_no_harm(
 
 
 def test_features_are_those_of_the_rows_asked_for(tiny_run):
-    data = build_data(OmegaConf.create(tiny_run.config))
+    data = build_data(DictConfig(tiny_run.config))
     model = Predictor.load(tiny_run.path).model
+    assert has_features(model)
     rows = data.rows("train")[[5, 2, 9, 0, 1, 4]]
     everything = features_of(model, data, data.rows("train"))
     np.testing.assert_allclose(features_of(model, data, rows), everything[[5, 2, 9, 0, 1, 4]], atol=1e-5)

@@ -14,13 +14,19 @@ from nbclient.exceptions import CellExecutionError
 
 from imgbench.evaluation.metrics import describe
 from imgbench.evaluation.predictions import Predictions
+from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 QUICKSTART = FOLDER / "quickstart.ipynb"
 CHINESE = FOLDER / "快速上手.ipynb"
-PICTURES = 3  # of each: curves, confusion matrix, probabilities
+COMPARE = FOLDER / "compare.ipynb"
+PICTURES = {  # none of them a photograph
+    QUICKSTART: 4,  # curves, confusion matrix, calibration, probabilities
+    CHINESE: 3,
+    COMPARE: 1,  # accuracy against cost
+}
 
 
 def outputs_of(notebook):
@@ -52,16 +58,19 @@ def execute(tmp_path_factory):
     """Runs a notebook in a kernel of its own, which leaves nothing in the user's home."""
     home = tmp_path_factory.mktemp("jupyter")
 
-    def run(path, folder, run_directory=None, **replaced):
+    def run(path, folder, run_directory=None, sweep=None, **replaced):
         notebook = nbformat.read(path, as_version=4)
         for cell in notebook.cells:
             for name, value in replaced.items():
                 cell.source = re.sub(rf"^{name} = \w+", f"{name} = {value}", cell.source, flags=re.MULTILINE)
         resources = {"metadata": {"path": str(folder)}}
         places = {"IPYTHONDIR": str(home), "JUPYTER_RUNTIME_DIR": str(home), "IMGBENCH_CACHE": str(home / "cache")}
-        environment = {name: value for name, value in os.environ.items() if name != "IMGBENCH_RUN"} | places
+        unset = ("IMGBENCH_RUN", "IMGBENCH_SWEEP")
+        environment = {name: value for name, value in os.environ.items() if name not in unset} | places
         if run_directory is not None:
             environment["IMGBENCH_RUN"] = str(run_directory)
+        if sweep is not None:
+            environment["IMGBENCH_SWEEP"] = str(sweep)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("JUPYTER_RUNTIME_DIR", str(home))
             NotebookClient(notebook, timeout=300, resources=resources).execute(env=environment)
@@ -71,9 +80,20 @@ def execute(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def executed(execute, tiny_run, tmp_path_factory):
-    """A notebook, executed once for all tests on the tiny run."""
-    return cache(lambda path: execute(path, tmp_path_factory.mktemp("elsewhere"), tiny_run.path))
+def sweep(tiny_run, tmp_path_factory):
+    """The tiny run, and as if with another seed and with another model."""
+    folder = tmp_path_factory.mktemp("sweep") / "outputs/folder/cnn/2026-01-31_12-00-00"
+    for number, (seed, model) in enumerate(((1, "cnn"), (2, "cnn"), (1, "compact"))):
+        run = Run(folder / f"{number}_model-{model}_seed-{seed}")
+        shutil.copytree(tiny_run.path, run.path)
+        run.write_config({**tiny_run.stored_config, "seed": seed, "model_name": model})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def executed(execute, tiny_run, sweep, tmp_path_factory):
+    """A notebook, executed once for all tests on the tiny run, or on the sweep."""
+    return cache(lambda path: execute(path, tmp_path_factory.mktemp("elsewhere"), tiny_run.path, sweep))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
@@ -84,14 +104,14 @@ def test_notebook_runs_from_top_to_bottom_without_a_warning(path, executed):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
-def test_notebook_draws_curves_confusion_and_probabilities_but_no_photograph(path, executed):
-    assert len(pictures_in(executed(path))) == PICTURES
+def test_notebook_draws_its_pictures_but_no_photograph(path, executed):
+    assert len(pictures_in(executed(path))) == PICTURES[path]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_notebook_without_a_run_names_the_command_that_makes_one(path, execute, tmp_path):
     (tmp_path / "notebooks").mkdir()
-    with pytest.raises(CellExecutionError, match=r"There is no finished run yet.*: python -m imgbench.train"):
+    with pytest.raises(CellExecutionError, match=r"There is no finished (run|sweep).*: python -m imgbench.train"):
         execute(path, tmp_path / "notebooks")
 
 
@@ -123,6 +143,43 @@ def test_quickstart_predictions_are_those_of_predictions_csv(executed, tiny_run)
         assert float(percent) == pytest.approx(100 * predictions.probabilities[i].max(), abs=0.06)
 
 
+@pytest.mark.parametrize("path", [QUICKSTART, CHINESE], ids=lambda path: path.name)
+def test_each_image_has_three_training_images_beside_it(path, executed, tiny_run):
+    training = {row["path"] for row in tiny_run.split_rows("train")}
+    test = {row["path"] for row in tiny_run.split_rows("test")}
+    near = r"(\S+\.png) \(-?\d\.\d\d\)"
+    rows = re.findall(rf"^(\S+\.png) .*?{near} +{near} +{near}$", text_of(executed(path)), re.MULTILINE)
+    assert 3 <= len(rows) <= 6
+    for asked, *neighbours in rows:
+        assert asked in test
+        assert len(set(neighbours) & training) == 3
+
+
+def test_quickstart_says_what_can_be_promised(executed):
+    text = text_of(executed(QUICKSTART))
+    assert "at most  1 % wrong: cannot be promised (even without an error" in text
+    assert text.count("% wrong: ") == 4
+
+
+def test_comparison_of_a_sweep_names_its_configurations_and_what_they_cost(executed, sweep):
+    text = text_of(executed(COMPARE))
+    assert all(path.name in text for path in sweep.iterdir())
+    assert re.search(r"^model=cnn +\d+\.\d\d, \d+\.\d\d %$", text, re.MULTILINE), "two seeds"
+    assert re.search(r"^model=compact +\d+\.\d\d %$", text, re.MULTILINE)
+    assert "model=compact: 0 images" in text or "model=cnn: 0 images" in text, "they are the same network"
+    assert str(sweep.parent) not in text
+
+
+def test_comparison_takes_the_newest_sweep(execute, sweep, tmp_path):
+    for name in ("2026-01-30_12-00-00", "2026-02-01_12-00-00"):
+        shutil.copytree(sweep, tmp_path / "outputs/folder/cnn" / name)
+    shutil.rmtree(next((tmp_path / "outputs/folder/cnn/2026-02-01_12-00-00").glob("2_*")))
+    (tmp_path / "notebooks").mkdir()
+    text = text_of(execute(COMPARE, tmp_path / "notebooks"))
+    assert "0_model-cnn_seed-1" in text
+    assert "2_model-compact_seed-1" not in text
+
+
 def test_quickstart_lists_all_mistakes_of_the_test_images(executed, tiny_run):
     predictions = Predictions.read_csv(tiny_run.path / "predictions.csv")
     wrong = [predictions.paths[i] for i in (predictions.predicted != predictions.targets).nonzero()[0]]
@@ -151,7 +208,8 @@ def test_quickstart_takes_the_newest_finished_run_and_shows_photographs_if_asked
     (tmp_path / "notebooks").mkdir()
     notebook = execute(QUICKSTART, tmp_path / "notebooks", SHOW_PHOTOGRAPHS=True)
     assert re.search(r"Run +newest\n", text_of(notebook))
-    assert len(pictures_in(notebook)) == PICTURES + len(answers_in(notebook))
+    # Of each image itself, and beside its neighbours.
+    assert len(pictures_in(notebook)) == PICTURES[QUICKSTART] + 2 * len(answers_in(notebook))
 
 
 def test_chinese_notebook_prints_the_numbers_of_the_run(executed, tiny_run):
@@ -214,4 +272,4 @@ def test_committed_notebook_tells_nothing_of_the_machine_it_ran_on(path):
 def test_committed_quickstart_shows_no_photograph():
     notebook = nbformat.read(QUICKSTART, as_version=4)
     assert any("SHOW_PHOTOGRAPHS = False" in cell.source for cell in notebook.cells)
-    assert len(pictures_in(notebook)) == PICTURES
+    assert len(pictures_in(notebook)) == PICTURES[QUICKSTART]

@@ -1,18 +1,14 @@
-import base64
 import json
-import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from imgbench.evaluation import results
 from imgbench.evaluation.calibration import TemperatureScaling, fit_temperature
 from imgbench.evaluation.metrics import classification_metrics, describe_accuracy
 from imgbench.evaluation.plots import draw_confusion
 from imgbench.evaluation.predictions import Predictions
-from imgbench.evaluation.results import SELECTED_ON_TEST, measure, write_report, write_results
+from imgbench.evaluation.results import SELECTED_ON_TEST, measure, write_results
 
 NAMES = ["猫", "<b>bold</b>", 'dog & "cat"']
 
@@ -37,23 +33,6 @@ def headings(monkeypatch):
 
     monkeypatch.setattr(results, "draw_confusion", draw)
     return seen
-
-
-class Page(HTMLParser):
-    """The tags, attributes and visible text of a page."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.tags, self.attributes, self.text = [], [], ""
-        self.source = path.read_text("utf-8")
-        self.feed(self.source)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_data(self, data):
-        self.text += data
 
 
 def test_metrics_json_holds_all_splits_and_predictions_csv_the_first(tmp_path):
@@ -86,57 +65,6 @@ def test_heading_states_title_split_and_accuracy(tmp_path, headings):
     assert SELECTED_ON_TEST not in headings[0]
 
 
-def test_selection_on_the_test_images_is_said_in_heading_and_report(tmp_path, headings):
-    metrics = write_results(tmp_path, "cnn on folder", {"test": predictions_of(0)}, selected_on_test=True)
+def test_selection_on_the_test_images_is_said_in_the_heading(tmp_path, headings):
+    write_results(tmp_path, "cnn on folder", {"test": predictions_of(0)}, selected_on_test=True)
     assert SELECTED_ON_TEST in headings[0]
-    write_report(tmp_path, "cnn on folder", metrics, selected_on_test=True)
-    assert SELECTED_ON_TEST in Page(tmp_path / "report.html").text
-    write_report(tmp_path, "cnn on folder", metrics, selected_on_test=False)
-    assert SELECTED_ON_TEST not in Page(tmp_path / "report.html").text
-
-
-@pytest.fixture
-def report(tmp_path):
-    metrics = write_results(tmp_path, "", {"test": predictions_of(0)}, selected_on_test=False)
-    Image.new("RGB", (8, 8), "red").save(tmp_path / "curves.png")
-    (tmp_path / "summary.txt").write_text("Linear <CNN> & more: 1,234 parameters", "utf-8")
-    write_report(tmp_path, "<i>cnn</i> on folder", metrics, selected_on_test=False)
-    return Page(tmp_path / "report.html"), metrics
-
-
-def test_report_refers_to_nothing_outside_itself(report):
-    page, _ = report
-    references = [value for name, value in page.attributes if name in ("src", "href", "srcset", "data", "action")]
-    assert references
-    assert all(value.startswith("data:image/png;base64,") for value in references)
-    assert not {"script", "link", "iframe", "object", "base"} & set(page.tags)
-    assert not re.search(r"https?:|url\(|@import", page.source)
-
-
-def test_report_embeds_the_pictures_of_the_run(report, tmp_path):
-    page, _ = report
-    embedded = [base64.b64decode(value.split(",")[1]) for name, value in page.attributes if name == "src"]
-    assert embedded == [(tmp_path / name).read_bytes() for name in ("curves.png", "confusion.png", "reliability.png")]
-
-
-def test_report_shows_names_with_html_in_them_as_text(report):
-    page, _ = report
-    assert not {"b", "i"} & set(page.tags)
-    assert "test/recall/<b>bold</b>" in page.text
-    assert 'test/precision/dog & "cat"' in page.text
-    assert page.text.count("<i>cnn</i> on folder") == 2, "page title and heading"
-
-
-def test_report_lists_every_number_and_the_layers(report):
-    page, metrics = report
-    assert page.tags.count("tr") == len(metrics)
-    assert all(name in page.text for name in metrics)
-    assert "Linear <CNN> & more: 1,234 parameters" in page.text
-
-
-def test_report_of_a_directory_without_pictures_and_summary_is_a_page(tmp_path):
-    write_report(tmp_path, "bare", classification_metrics(predictions_of(0), "test"), selected_on_test=False)
-    page = Page(tmp_path / "report.html")
-    assert page.source.startswith("<!doctype html>")
-    assert not {"img", "pre"} & set(page.tags)
-    assert "test/acc" in page.text

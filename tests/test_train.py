@@ -109,7 +109,7 @@ def test_selection_on_the_test_images_is_said_everywhere(make_folder, tmp_path, 
     run = train_run(root, tmp_path / "run", "data.split.val=test")
     assert "selected on its own test images" in capsys.readouterr().out
     assert run.info["selected_on_test"] is True
-    assert "selected on its own test images" in (run.path / "report.html").read_text()
+    assert "selected on its own test images" in (run.path / "report.html").read_text("utf-8")
     assert "val/acc" not in json.loads((run.path / "metrics.json").read_text())
 
 

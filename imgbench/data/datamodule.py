@@ -83,6 +83,10 @@ class ImageFolderDataModule(L.LightningDataModule):
         assert self._table is not None
         return self._table
 
+    def use(self, table: ImageTable) -> None:
+        """Puts another table of the same images in place, such as one in which fewer are to be trained on."""
+        self._table = table
+
     @property
     def class_names(self) -> list[str]:
         return self.table.class_names

@@ -70,7 +70,8 @@ class Chart:
     def _ticks(self, axis: str, percent: bool, number: int) -> list[tuple[float, str]]:
         low, high = self._ends(axis)
         scale = 100 if percent else 1
-        values = MaxNLocator(number, steps=[1, 2, 2.5, 5, 10]).tick_values(low * scale, high * scale) / scale
+        locator = MaxNLocator(number, steps=[1, 2, 2.5, 5, 10])
+        values = np.asarray(locator.tick_values(low * scale, high * scale)) / scale
         margin = 1e-6 * (high - low)
         inside = [float(value) for value in values if low - margin <= value <= high + margin]
         pixels = [self.at(value, 0)[0] if axis == "x" else self.at(0, value)[1] for value in inside]

@@ -27,7 +27,7 @@ from imgbench.run import Run
 LEVEL = 0.05  # adjusted p values below it count as a difference
 # Entries of a configuration by which its repetitions differ, and those that change nothing of what is learnt.
 REPEATED = ("seed", "data.split.fold")
-ASIDE = (*REPEATED, "ckpt_path", "init_from", "logger", "data_dir")
+ASIDE = (*REPEATED, "ckpt_path", "init_from", "logger", "data_dir", "report", "data.audit", "data.thumbnails")
 Image = tuple[str, str]  # path below the data's folder, hash of the content
 
 

@@ -170,6 +170,18 @@ def mean_of_images(values: np.ndarray, codes: np.ndarray) -> Number:
     return {"value": value, "low": float(low), "high": float(high), "n": n, "groups": int(codes.max()) + 1}
 
 
+def grouped_difference(correct: np.ndarray, reference: np.ndarray, codes: np.ndarray) -> Number:
+    """As `paired_difference`; where images of one group are not independent, with Student's interval over groups."""
+    groups = len(np.unique(codes))
+    if groups == len(codes):
+        return paired_difference(correct, reference)
+    differences, n = correct.astype(float) - reference, len(correct)
+    value = float(differences.mean())
+    spread = float(np.sqrt((group_sums(differences - value, codes) ** 2).sum() * groups / max(groups - 1, 1))) / n
+    half = float(stats.t.ppf(0.975, max(groups - 1, 1))) * spread
+    return {"value": value, "low": max(value - half, -1.0), "high": min(value + half, 1.0), "n": n, "groups": groups}
+
+
 def mean_of_runs(values: Sequence[float]) -> tuple[float, float, float]:
     """The mean over seeds or folds and Student's interval, which of a single run is endless."""
     mean, n = float(np.mean(values)), len(values)

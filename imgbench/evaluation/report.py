@@ -1,6 +1,6 @@
 """`report.html`: one self-contained page that says how good a run's model is, why, and what to do next.
 
-It knows numbers and pictures only; what has to be asked of a model or of files, `imgbench.experiment.report` does.
+It knows numbers and pictures only; what has to be asked of a model or of files, `imgbench.experiment.reporting` does.
 """
 
 import base64
@@ -76,14 +76,9 @@ class ShownRows:
         return cls(mistakes, confused_pairs(predictions, PAIRS), least_sure(predictions, room))
 
     @property
-    def explained(self) -> np.ndarray:
-        """Those of which it is shown where the network looked."""
-        return np.concatenate([self.mistakes, self.least_sure])
-
-    @property
     def all(self) -> np.ndarray:
         of_pairs = [pair.rows[:OF_PAIR] for pair in self.pairs]
-        return np.unique(np.concatenate([self.explained, *of_pairs]).astype(np.int64))
+        return np.unique(np.concatenate([self.mistakes, self.least_sure, *of_pairs]).astype(np.int64))
 
 
 @dataclass
@@ -111,6 +106,7 @@ class Report:
     training_images: np.ndarray
     verdict: tuple[str, str] = ("none", "")
     selected_on_test: bool = False
+    beside: Sequence[str] = ()  # what to hold the accuracy against
     notes: Sequence[str] = ()
     advice: Sequence[Advice] = ()
     images: Mapping[int, np.ndarray] | None = None
@@ -176,9 +172,9 @@ def report_page(report: Report, language: str) -> str:
 
 
 def percent(value: float, digits: int = 1) -> str:
-    """97.3 %, and 100 % without digits."""
+    """97.3 %, and 100 % without digits; a line does not end before the sign."""
     text = f"{100 * value:.{digits}f}"
-    return f"{'100' if text == f'{100:.{digits}f}' else text} %"
+    return f"{'100' if text == f'{100:.{digits}f}' else text}\N{NO-BREAK SPACE}%"
 
 
 def _interval(number: Number) -> tuple[str, str]:
@@ -200,7 +196,7 @@ def _answer(report: Report, texts: Texts) -> list[str]:
         said.append(texts("groups", n=accuracy["groups"]))
     if "test_unrelated/acc" in report.metrics:
         said.append(sentence("unrelated", report.metrics["test_unrelated/acc"]))
-    return [*said, texts("majority", name=majority["class"], value=percent(majority["value"]))]
+    return [*said, texts("majority", name=majority["class"], value=percent(majority["value"])), *report.beside]
 
 
 def _classes(report: Report) -> list[dict[str, Any]]:
@@ -361,6 +357,7 @@ def _learning_curve(report: Report, texts: Texts) -> Chart | None:
         texts("test_accuracy"),
         [line],
         x_range=(0.0, 1.05 * images[-1]),
+        y_range=(max(0.0, min(columns["low"]) - 0.01), 1.0),
         note=note,
     )
 

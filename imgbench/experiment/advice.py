@@ -12,7 +12,7 @@ from imgbench.evaluation.selective import Selection
 from imgbench.inspection.audit import Audit
 from imgbench.inspection.findings import PROBE, Finding
 from imgbench.inspection.labels import Suspect
-from imgbench.run import Run
+from imgbench.run import LEARNING_CURVE, Run
 
 WIDE = 0.1  # an interval of the accuracy from which on more test images are worth a word
 FEW = 2000  # training images, below which a network that knows ImageNet is worth a try
@@ -35,8 +35,9 @@ def advice(
     the model."""
     lines: list[Advice] = []
     for finding in found.findings if found else ():
-        if finding.severity != "note":
-            lines.append(_of_finding(run, data, finding, found, metrics, t))
+        if finding.severity != "note" and not finding.kind.startswith(PROBE):
+            lines.append(_of_finding(run, data, finding, found, t))
+    lines += _of_shortcuts(run, found, metrics["test/acc"], t) if found else ()
     lines += _of_labels(run, data, suspects, t)
     lines += _of_numbers(run, data, test, metrics, selections, t)
     order = {"error": 0, "warning": 1, "note": 2}
@@ -55,9 +56,7 @@ def command(name: str, run: Run, *words: str) -> str:
     return shlex.join(["python", "-m", f"imgbench.{name}", str(run.shown), *words])
 
 
-def _of_finding(
-    run: Run, data: ImageFolderDataModule, finding: Finding, found: Audit | None, metrics: dict[str, Number], t: Texts
-) -> Advice:
+def _of_finding(run: Run, data: ImageFolderDataModule, finding: Finding, found: Audit | None, t: Texts) -> Advice:
     kind, line = finding.kind, again(run).replace("imgbench.train", "imgbench.audit")
     if kind.startswith(DIVIDED):
         line = again(run, "data.split.leaks=drop" if data.table.folder_splits else "data.split.group=auto")
@@ -67,18 +66,25 @@ def _of_finding(
         line = again(run, "objective.class_weights=balanced")
     elif kind == "aspect":
         line = again(run, f"data.short_side={data.preprocessing.image_size}")
-    if kind.startswith(PROBE) and finding.accuracy:
-        cue = f"cue_{kind.removeprefix(PROBE).replace(' ', '_')}"
-        text = t(
-            "shortcut",
-            cue=t(cue) if t.has(cue) else kind.removeprefix(PROBE),
-            value=percent(finding.accuracy["value"]),
-            accuracy=percent(metrics["test/acc"]["value"]),
-        )
-        return Advice(text, f"{command('evaluate', run)} --data OTHER_PHOTOGRAPHS", finding.severity)
     key = f"found_{kind}"
     text = t(key, message=finding.message, n=finding.count) if t.has(key) else finding.message
     return Advice(text, line, finding.severity, finding.examples)
+
+
+def _of_shortcuts(run: Run, found: Audit, accuracy: Number, t: Texts) -> Iterator[Advice]:
+    """What is told without the subject, where that is much, or about as much as the network tells."""
+    warned = {finding.kind for finding in found.findings if finding.severity != "note"}
+    for name, number in found.shortcuts.items():
+        if f"{PROBE}{name}" in warned or number["value"] >= accuracy["low"]:
+            value, own = percent(number["value"]), percent(accuracy["value"])
+            text = t("shortcut", cue=cue(name, t), value=value, accuracy=own)
+            yield Advice(text, f"{command('evaluate', run)} --data OTHER_PHOTOGRAPHS", "warning")
+
+
+def cue(name: str, t: Texts) -> str:
+    """What a probe of the audit looks at."""
+    key = f"cue_{name.replace(' ', '_')}"
+    return t(key) if t.has(key) else name
 
 
 def _of_labels(run: Run, data: ImageFolderDataModule, suspects: Sequence[Suspect], t: Texts) -> Iterator[Advice]:
@@ -127,7 +133,7 @@ def _of_numbers(
             yield Advice(t("advise_distill"), command("compress", run, "distill", "model=compact"))
         else:
             yield Advice(t("advise_compress"), command("compress", run, "prune", "--target", "drop<=1pt"))
-    if not (run.path / "learning_curve.json").is_file() and accuracy["value"] < GOOD:
+    if not (run.path / LEARNING_CURVE).is_file() and accuracy["value"] < GOOD:
         yield Advice(t("advise_curve"), again(run, "report.learning_curve=true"))
 
 

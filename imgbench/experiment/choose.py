@@ -18,8 +18,7 @@ from imgbench.evaluation.metrics import describe_accuracy
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.results import measure
 from imgbench.experiment.compose import choices, is_open, storable, with_model
-from imgbench.experiment.fit import Fitted, epoch_seconds, resolve, run_experiment, train_model
-from imgbench.experiment.outcome import conclude
+from imgbench.experiment.fit import Fitted, epoch_seconds, finish, resolve, run_experiment, train_model
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Predictor
 from imgbench.inference.torch_model import TorchModel
@@ -78,14 +77,15 @@ def train_best(config: DictConfig, run: Run, callbacks: Sequence[Callback] = ())
             continue
         trials.append(trial)
         if len(trials) == 1 and len(names) > 1:
-            test = measure({"test": predict_split(_model(trial.fitted.run), trial.fitted.data, "test")})
+            test = measure({"test": predict_split(_model(trial.fitted.run), trial.fitted.experiment.data, "test")})
             log.info("First answer (%s): test accuracy %s", name, describe_accuracy(test, "test"))
     chosen = best_of(trials)
     lines = explain_choice(trials, chosen, left_out, seconds, time.perf_counter() - start)
     log.info("%s", "\n".join(lines))
     _adopt(chosen.fitted.run, run)
     run.note(chosen=lines)
-    conclude(run, chosen.fitted.data)
+    if finish(chosen.fitted, run, config.trainer.max_epochs):
+        raise KeyboardInterrupt
     return chosen.fitted.score
 
 
@@ -132,7 +132,7 @@ def _try(
     run = Run(parent.path / "candidates" / name)
     experiment = resolve(with_model(config, name))
     if run.path.is_dir() and (run.path / "run.json").is_file() and run.info.get("status") == "finished":
-        fitted = Fitted(run, experiment.data, None, interrupted=False)
+        fitted = Fitted(run, experiment, None, interrupted=False)
     else:
         if seconds is not None and not experiment.frozen:
             epochs = int(seconds / epoch_seconds(experiment))
@@ -147,7 +147,7 @@ def _try(
                 raise KeyboardInterrupt
     model = _model(run)
     operations = multiply_adds(model.classifier.model, model.preprocessing.image_size)
-    validation = predict_split(model, fitted.data, "val")
+    validation = predict_split(model, experiment.data, "val")
     return Trial(name, fitted, validation, operations, time.perf_counter() - start)
 
 

@@ -32,8 +32,9 @@ from imgbench.experiment.build import (
 )
 from imgbench.experiment.compose import explain, storable, switched_on
 from imgbench.experiment.head import fit_head, solve_last_layer
+from imgbench.experiment.learning_curve import measure_learning_curve
 from imgbench.experiment.outcome import conclude, write_grid
-from imgbench.experiment.report import resolve_report
+from imgbench.experiment.reporting import resolve_report
 from imgbench.models.summary import model_table
 from imgbench.models.weights import facts_of_weights
 from imgbench.run import Run, first_process, write_atomically
@@ -72,7 +73,7 @@ class Fitted:
     """What training left in a run's directory."""
 
     run: Run
-    data: ImageFolderDataModule
+    experiment: Experiment
     score: float | None  # the monitored value of the epoch kept
     interrupted: bool
     first: bool = True  # process of several
@@ -99,9 +100,7 @@ def run_experiment(
         KeyboardInterrupt: training was interrupted; the run is complete up to there.
     """
     fitted = train_model(resolve(config, data), run, callbacks)
-    if fitted.first:
-        conclude(run, fitted.data, announce)
-    if fitted.interrupted:
+    if finish(fitted, run, config.trainer.max_epochs, announce):
         raise KeyboardInterrupt
     return fitted.score
 
@@ -115,13 +114,32 @@ def train_model(experiment: Experiment, run: Run, callbacks: Sequence[Callback] 
     with _quiet_libraries():
         classifier = begin(run, experiment)
         if experiment.frozen:
-            return Fitted(run, experiment.data, fit_head(run, classifier, experiment.data), False, first_process())
+            return Fitted(run, experiment, fit_head(run, classifier, experiment.data), False, first_process())
         with lack_of_memory_named(experiment.data.batch_size):
             trainer, interrupted = fit(run, experiment, classifier, callbacks)
         score = getattr(trainer.checkpoint_callback, "best_model_score", None)
-        return Fitted(
-            run, experiment.data, None if score is None else float(score), interrupted, trainer.is_global_zero
-        )
+        return Fitted(run, experiment, None if score is None else float(score), interrupted, trainer.is_global_zero)
+
+
+def finish(fitted: Fitted, run: Run, max_epochs: int | None, announce: bool = True) -> bool:
+    """Concludes the run, in whose directory lies what was fitted; returns whether it was interrupted.
+
+    Args:
+        max_epochs: as configured, for the learning curve: where it was left open, fewer images have more epochs.
+    """
+    experiment, interrupted = fitted.experiment, fitted.interrupted
+    if fitted.first:
+        if experiment.config.report.learning_curve and not interrupted:
+            part = experiment.config.copy()
+            part.trainer.max_epochs = max_epochs
+            interrupted = not measure_learning_curve(part, run, experiment.data, _train_quietly)
+        conclude(run, experiment.data, announce)
+    return interrupted
+
+
+def _train_quietly(config: DictConfig, run: Run, data: ImageFolderDataModule) -> None:
+    with run.recorded():
+        run_experiment(config, run, data, announce=False)
 
 
 def resolve(config: DictConfig, data: ImageFolderDataModule | None = None) -> Experiment:

@@ -20,7 +20,7 @@ from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.results import SELECTED_ON_TEST, measure, write_results
 from imgbench.experiment.audit import audit_of, related_to_training
 from imgbench.experiment.build import build_data
-from imgbench.experiment.report import EvaluatedRun, write_report
+from imgbench.experiment.reporting import EvaluatedRun, write_report
 from imgbench.inference.acceptance import is_kept, keep_for_acceptance, training_rows
 from imgbench.inference.labelled import images_of_folder, images_of_run, notes_on_seen
 from imgbench.inference.neighbours import features_of, has_features
@@ -86,7 +86,7 @@ def conclude(run: Run, data: ImageFolderDataModule | None = None, announce: bool
         validation = _unrelated(results["val"], related)
         distances = keep_for_acceptance(run.path, model, validation, data, training)
     evaluated = EvaluatedRun(results, metrics, selected_on_test, found, reviews, validation, distances, training)
-    write_report(run, data, model, title, evaluated)
+    write_report(run, data, model, evaluated)
     if not announce:
         return
     print(f"\nRun directory  {run.shown}\nTest accuracy  {describe_accuracy(metrics, 'test')}")

@@ -44,8 +44,7 @@ def keep_for_acceptance(
         return np.zeros(len(validation.paths))
     distribution = FeatureDistribution.of(training)
     independent = np.isin([val.table.paths[row] for row in val.rows("val")], validation.paths)
-    features = features_of(model, val, val.rows("val")[independent])
-    distances = distribution.distances(features).astype(np.float32)
+    distances = distribution.distances(features_of(model, val, val.rows("val"))[independent]).astype(np.float32)
     with replacing(folder / FEATURES, "wb") as unfinished:
         np.savez(unfinished, mean=distribution.mean, precision=distribution.precision, distances=distances)
     return distances

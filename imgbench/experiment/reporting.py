@@ -2,10 +2,8 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,17 +16,18 @@ from imgbench.evaluation.catalogue import LANGUAGES, Texts, language_of_locale
 from imgbench.evaluation.intervals import Number
 from imgbench.evaluation.photographs import picture_data
 from imgbench.evaluation.predictions import Predictions
-from imgbench.evaluation.report import SUSPECTS, LabelSuspect, Neighbour, Report, ShownRows, report_page
+from imgbench.evaluation.report import SUSPECTS, LabelSuspect, Neighbour, Report, ShownRows, percent, report_page
 from imgbench.evaluation.selective import Selection, select
-from imgbench.experiment.advice import advice, again, command
+from imgbench.experiment.advice import advice, again, command, cue
 from imgbench.experiment.compose import switched_on
+from imgbench.experiment.learning_curve import read_learning_curve
 from imgbench.inference.acceptance import training_rows
 from imgbench.inference.neighbours import features_of, has_features, nearest, network_inputs
-from imgbench.inference.predictor import Model
+from imgbench.inference.predictor import Model, TorchModel
 from imgbench.inspection.audit import Audit
 from imgbench.inspection.labels import LabelReview, Suspect
 from imgbench.models.activation import class_activation
-from imgbench.models.weights import described_weights, restriction
+from imgbench.models.weights import restriction
 from imgbench.run import Run, write_atomically
 
 ERRORS = (0.01, 0.02, 0.05, 0.1)  # of which is told how much has to be left unsure
@@ -49,6 +48,8 @@ def resolve_report(config: DictConfig) -> None:
         )
     if not isinstance(curve, bool):
         raise UserError(f"report.learning_curve={curve}, but it is true or false.")
+    if curve and config.trainer.get("devices") not in (1, "auto"):
+        raise UserError("report.learning_curve=true trains several times in one process: set trainer.devices=1.")
     switched_on(config, "data.thumbnails")
     config.report = {"language": language or language_of_locale(), "learning_curve": curve}
 
@@ -67,7 +68,7 @@ class EvaluatedRun:
     training: np.ndarray | None  # (N, D) features of the `training_rows`; None where the model has none
 
 
-def write_report(run: Run, data: ImageFolderDataModule, model: Model, title: str, evaluated: EvaluatedRun) -> None:
+def write_report(run: Run, data: ImageFolderDataModule, model: Model, evaluated: EvaluatedRun) -> None:
     """Writes `report.html`."""
     config = DictConfig(run.config)
     language = (config.get("report") or {}).get("language") or language_of_locale()
@@ -76,18 +77,22 @@ def write_report(run: Run, data: ImageFolderDataModule, model: Model, title: str
     selections: list[Selection] = []
     if evaluated.validation is not None and evaluated.distances is not None and len(evaluated.validation.paths):
         selections = [select(evaluated.validation, evaluated.distances, error) for error in ERRORS]
+    curve, gain = read_learning_curve(run, test, len(data.rows("train")), evaluated.metrics["test/acc"])
     report = Report(
-        title,
+        t("title", model=run.config["model_name"], data=run.config["data_name"]),
         test,
         evaluated.metrics,
         data.class_counts(),
         verdict=_verdict(evaluated, t),
         selected_on_test=evaluated.selected_on_test,
+        beside=list(_beside(evaluated.audit, t)),
         notes=list(_notes(evaluated, model, t)),
         advice=advice(run, data, test, evaluated.metrics, evaluated.audit, suspects, selections, t),
         selections=selections,
         epochs=_epochs(run),
         best_epoch=run.info.get("best_epoch"),
+        learning_curve=curve,
+        gain=gain,
         facts=_facts(run, data, model, t),
         commands={
             "again": again(run),
@@ -96,7 +101,6 @@ def write_report(run: Run, data: ImageFolderDataModule, model: Model, title: str
         },
         model=_text(run, "summary.txt"),
     )
-    _add_learning_curve(run, report)
     if switched_on(config, "data.thumbnails"):
         _add_photographs(report, data, model, evaluated.training, suspects)
         report.augmented = _samples(run)
@@ -119,6 +123,11 @@ def _verdict(evaluated: EvaluatedRun, t: Texts) -> tuple[str, str]:
     return found.verdict, ""
 
 
+def _beside(found: Audit | None, t: Texts) -> Iterator[str]:
+    for name, number in list(found.shortcuts.items())[:1] if found else ():
+        yield t("beside", cue=cue(name, t), value=percent(number["value"]))
+
+
 def _notes(evaluated: EvaluatedRun, model: Model, t: Texts) -> Iterator[str]:
     if evaluated.selected_on_test:
         yield t("selected_on_test")
@@ -137,12 +146,12 @@ def _facts(run: Run, data: ImageFolderDataModule, model: Model, t: Texts) -> dic
     epochs = _epochs(run)
     seconds = sum(float(row.get("epoch_seconds") or 0) for row in epochs)
     counts = {split: len(data.rows(split)) for split in ("train", "val", "test")}
-    weights, _ = described_weights(model.provenance)
+    weights = model.provenance.get("weights")
     file = run.model
     versions = info.get("versions") or {}
     facts = {
         "model": config.get("model_name"),
-        "weights": weights,
+        "weights": t("weights", **weights) if isinstance(weights, dict) else None,
         "data": t("data", **counts, classes=len(data.class_names)),
         "folder": str(data.table.root),
         "size": t("pixels", size=data.preprocessing.image_size),
@@ -186,14 +195,6 @@ def _samples(run: Run) -> str | None:
         return picture_data(picture.convert("RGB"), 900)
 
 
-def _add_learning_curve(run: Run, report: Report) -> None:
-    text = _text(run, "learning_curve.json")
-    if text:
-        content = json.loads(text)
-        report.gain = content["gain"]
-        report.learning_curve = [(point["images"], point["test/acc"]) for point in content["points"]]
-
-
 def _add_photographs(
     report: Report,
     data: ImageFolderDataModule,
@@ -202,21 +203,22 @@ def _add_photographs(
     suspects: Sequence[Suspect],
 ) -> None:
     shown, rows = ShownRows.of(report.predictions), data.rows("test")
-    images = _images(data, rows[shown.all])
+    images = images_of_rows(data, rows[shown.all])
     report.images = dict(zip(shown.all.tolist(), images, strict=True))
     row_of = {path: row for row, path in enumerate(data.table.paths)}
     chosen = suspects[:SUSPECTS]
-    pictures = _images(data, np.array([row_of[suspect.path] for suspect in chosen], np.int64))
+    pictures = images_of_rows(data, np.array([row_of[suspect.path] for suspect in chosen], np.int64))
     report.label_suspects = [_described(suspect, picture) for suspect, picture in zip(chosen, pictures, strict=True)]
-    if not has_features(model) or not len(shown.explained):
+    if not has_features(model) or not len(shown.all):
         return
-    report.heat = _heat(report, model, data, shown.explained)
+    heat = looked_at(model, data, rows[shown.all], report.predictions.predicted[shown.all])
+    report.heat = None if heat is None else dict(zip(shown.all.tolist(), heat, strict=True))
     if training is not None and len(shown.mistakes):
         near, similarity = nearest(features_of(model, data, rows[shown.mistakes]), training, NEIGHBOURS)
         known = training_rows(data)
         report.sampled = len(known) if len(known) < len(data.rows("train")) else None
         wanted = np.unique(near)
-        pixels = dict(zip(wanted.tolist(), _images(data, known[wanted]), strict=True))
+        pixels = dict(zip(wanted.tolist(), images_of_rows(data, known[wanted]), strict=True))
         labels = data.table.labels[known]
         report.neighbours = {
             int(row): [
@@ -227,21 +229,22 @@ def _add_photographs(
         }
 
 
-def _heat(report: Report, model: Any, data: ImageFolderDataModule, shown: np.ndarray) -> dict[int, np.ndarray] | None:
-    """How much each place of these test images speaks for what is predicted."""
-    classifier = model.classifier
-    answers = torch.from_numpy(report.predictions.predicted[shown]).to(model.device)
+def looked_at(
+    model: TorchModel, data: ImageFolderDataModule, rows: np.ndarray, classes: np.ndarray
+) -> list[np.ndarray] | None:
+    """For rows of the table, how much each place (h, w) speaks for the class; None where the network does not tell."""
     found: list[np.ndarray] = []
-    for batch in network_inputs(data, data.rows("test")[shown]):
-        classes = answers[len(found) : len(found) + len(batch)]
-        maps = class_activation(classifier.model, classifier.normalized(batch.to(model.device)), classes)
+    for batch in network_inputs(data, rows):
+        chosen = torch.from_numpy(classes[len(found) : len(found) + len(batch)]).to(model.device)
+        images = model.classifier.normalized(batch.to(model.device))
+        maps = class_activation(model.classifier.model, images, chosen)
         if maps is None:
             return None
         found += list(maps.float().cpu().numpy())
-    return dict(zip(shown.tolist(), found, strict=True))
+    return found
 
 
-def _images(data: ImageFolderDataModule, rows: np.ndarray) -> list[np.ndarray]:
+def images_of_rows(data: ImageFolderDataModule, rows: np.ndarray) -> list[np.ndarray]:
     """(H, W, 3) uint8 of rows of the table, as the network gets them."""
     return [image for batch in network_inputs(data, rows) for image in batch.permute(0, 2, 3, 1).numpy()]
 
