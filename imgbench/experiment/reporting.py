@@ -23,7 +23,8 @@ from imgbench.experiment.compose import switched_on
 from imgbench.experiment.learning_curve import read_learning_curve
 from imgbench.inference.acceptance import training_rows
 from imgbench.inference.neighbours import features_of, has_features, nearest, network_inputs
-from imgbench.inference.predictor import Model, TorchModel
+from imgbench.inference.predictor import Model
+from imgbench.inference.torch_model import TorchModel
 from imgbench.inspection.audit import Audit
 from imgbench.inspection.labels import LabelReview, Suspect
 from imgbench.models.activation import class_activation
