@@ -66,12 +66,12 @@ def test_runs_that_differ_in_the_seed_are_one_configuration(make_run):
 
 
 def test_the_language_of_a_report_makes_no_other_configuration(make_run):
-    for seed, language in enumerate(("en", "zh"), 1):
-        path = make_run(language, seed=seed).path / "config.yaml"
+    runs = [make_run(language, seed=seed) for seed, language in enumerate(("en", "zh"), 1)]
+    for language, run in zip(("en", "zh"), runs, strict=True):
+        path = run.path / "config.yaml"
         config = yaml.safe_load(path.read_text())
         config |= {"report": {"language": language}, "data": {**config["data"], "thumbnails": "off", "audit": language}}
         path.write_text(yaml.dump(config))
-    runs = find_runs([path.parent.parent])
     assert len(compare_runs([*runs, make_run("before", seed=3)]).configurations) == 1
 
 

@@ -6,9 +6,11 @@ from imgbench.evaluation.intervals import (
     Z,
     effective_number,
     group_codes,
+    grouped_difference,
     mean_of_classes,
     mean_of_images,
     mean_of_runs,
+    paired_difference,
     proportion,
     ratio_interval,
     share,
@@ -170,3 +172,15 @@ def test_seeds_are_held_in_95_percent():
     draws = np.random.default_rng(0).normal(0.9, 0.01, (2000, 3))
     low, high = np.array([mean_of_runs(row)[1:] for row in draws]).T
     assert ((low <= 0.9) & (high >= 0.9)).mean() == pytest.approx(0.95, abs=0.01)
+
+
+def test_a_difference_between_images_that_are_not_independent_is_less_sure():
+    correct, reference = np.ones(100, bool), np.arange(100) >= 20
+    alone = grouped_difference(correct, reference, np.arange(100))
+    assert alone == paired_difference(correct, reference)
+    spread = grouped_difference(correct, reference, np.arange(100) % 10)  # two errors in each group
+    assert spread["low"] == pytest.approx(0.2)
+    together = grouped_difference(correct, reference, np.arange(100) // 10)  # all in two groups
+    assert together["value"] == pytest.approx(0.2)
+    assert together["low"] < 0 < alone["low"]
+    assert together["groups"] == 10

@@ -1,6 +1,7 @@
 """What the report of a run says, asked of a run: photographs, languages, and the options for both."""
 
 import re
+import shutil
 
 import pytest
 
@@ -8,7 +9,9 @@ from imgbench.errors import UserError
 from imgbench.experiment.compose import compose
 from imgbench.experiment.outcome import conclude
 from imgbench.experiment.reporting import resolve_report
+from imgbench.inference.onnx_file import write_onnx
 from imgbench.run import Run
+from imgbench.training.checkpoint import load_classifier
 
 HARD = ["trainer.max_epochs=1", "optimizer.lr=1e-6"]  # so that there are mistakes
 
@@ -102,3 +105,14 @@ def test_an_option_that_is_none_is_named(word, named):
 def test_several_devices_train_no_learning_curve():
     with pytest.raises(UserError, match=r"trainer\.devices=1"):
         resolve_report(compose(["data=digits", "report.learning_curve=true", "trainer.devices=2"]))
+
+
+def test_of_an_onnx_file_it_is_shown_what_it_looked_at_but_no_neighbours(poor_run, tmp_path):
+    run = Run(tmp_path / "run")
+    shutil.copytree(poor_run.path, run.path)
+    write_onnx(load_classifier(run.best), run.path / "model.onnx")
+    shutil.rmtree(run.path / "checkpoints")
+    conclude(run, announce=False)
+    page = page_of(run)
+    assert "glows where the photograph speaks most" in page
+    assert "has no features to compare photographs by" in page

@@ -15,6 +15,7 @@ from imgbench.evaluation.selective import (
     fewest_images,
     least_error,
     one_of_each_group,
+    risk_coverage,
     search_starts,
     search_threshold,
     select,
@@ -176,3 +177,10 @@ def test_distance_limit_is_reached_by_as_few_new_images_as_is_said():
     assert np.mean(reached) == pytest.approx(UNLIKE, abs=0.002)  # 3 of 60
     assert distance_limit(np.arange(18.0)) == np.inf
     assert distance_limit(np.zeros(100)) == np.inf, "images that are all alike are not all unlike"
+
+
+def test_leaving_the_least_sure_leaves_fewer_errors():
+    found = predictions_of(np.array([0.9, 0.6, 0.8, 0.7, 0.7]), np.array([False, True, False, True, False]))
+    left, wrong = risk_coverage(found)
+    assert left == pytest.approx([0.8, 0.6, 0.2, 0])  # the two that are equally sure stay together
+    assert wrong == pytest.approx([0, 0, 0.25, 0.4])

@@ -88,7 +88,7 @@ class Report:
     Args:
         training_images: (num_classes,) how many of each class it learned from.
         images: row -> (H, W, 3) uint8; None where photographs are kept out of the page.
-        heat: row -> (h, w), how much each place speaks for the answer; None where the network does not tell.
+        heat: row -> (h, w), how much each place speaks for the answer.
         neighbours: mistake -> the training images most like it.
         sampled: how many training images the neighbours were looked for among, if not all.
         label_suspects: None where the model is not good enough to doubt a label by.
@@ -110,7 +110,7 @@ class Report:
     notes: Sequence[str] = ()
     advice: Sequence[Advice] = ()
     images: Mapping[int, np.ndarray] | None = None
-    heat: Mapping[int, np.ndarray] | None = None
+    heat: Mapping[int, np.ndarray] = field(default_factory=dict)
     neighbours: Mapping[int, Sequence[Neighbour]] = field(default_factory=dict)
     sampled: int | None = None
     label_suspects: Sequence[LabelSuspect] | None = ()
@@ -247,7 +247,7 @@ def _photograph(report: Report, row: int) -> dict[str, Any]:
     if target not in likeliest:  # how far the truth is off
         likeliest[-1] = target
     image = None if report.images is None else report.images[row]
-    heat = None if report.heat is None or image is None else report.heat.get(row)
+    heat = report.heat.get(row)
     return {
         "path": predictions.paths[row],
         "target": names[target],

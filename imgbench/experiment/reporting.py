@@ -23,8 +23,8 @@ from imgbench.experiment.compose import switched_on
 from imgbench.experiment.learning_curve import read_learning_curve
 from imgbench.inference.acceptance import training_rows
 from imgbench.inference.neighbours import features_of, has_features, nearest, network_inputs
+from imgbench.inference.occlusion import occlusion
 from imgbench.inference.predictor import Model
-from imgbench.inference.torch_model import TorchModel
 from imgbench.inspection.audit import Audit
 from imgbench.inspection.labels import LabelReview, Suspect
 from imgbench.models.activation import class_activation
@@ -33,6 +33,7 @@ from imgbench.run import Run, write_atomically
 
 ERRORS = (0.01, 0.02, 0.05, 0.1)  # of which is told how much has to be left unsure
 NEIGHBOURS = 4  # of each mistake
+HIDDEN = 12
 
 
 def resolve_report(config: DictConfig) -> None:
@@ -210,11 +211,10 @@ def _add_photographs(
     chosen = suspects[:SUSPECTS]
     pictures = images_of_rows(data, np.array([row_of[suspect.path] for suspect in chosen], np.int64))
     report.label_suspects = [_described(suspect, picture) for suspect, picture in zip(chosen, pictures, strict=True)]
-    if not has_features(model) or not len(shown.all):
-        return
-    heat = looked_at(model, data, rows[shown.all], report.predictions.predicted[shown.all])
-    report.heat = None if heat is None else dict(zip(shown.all.tolist(), heat, strict=True))
-    if training is not None and len(shown.mistakes):
+    explained = np.array(list(dict.fromkeys([*shown.mistakes, *shown.least_sure, *shown.all])), np.int64)
+    heat = looked_at(model, data, rows[explained], report.predictions.predicted[explained])
+    report.heat = dict(zip(explained.tolist(), heat, strict=False))  # of the first, where there are fewer
+    if training is not None and has_features(model) and len(shown.mistakes):
         near, similarity = nearest(features_of(model, data, rows[shown.mistakes]), training, NEIGHBOURS)
         known = training_rows(data)
         report.sampled = len(known) if len(known) < len(data.rows("train")) else None
@@ -230,18 +230,24 @@ def _add_photographs(
         }
 
 
-def looked_at(
-    model: TorchModel, data: ImageFolderDataModule, rows: np.ndarray, classes: np.ndarray
-) -> list[np.ndarray] | None:
-    """For rows of the table, how much each place (h, w) speaks for the class; None where the network does not tell."""
+def looked_at(model: Model, data: ImageFolderDataModule, rows: np.ndarray, classes: np.ndarray) -> list[np.ndarray]:
+    """For rows of the table, how much each place (h, w) speaks for the class: by gradients, or else by hiding parts.
+
+    Hiding takes fifty answers an image, and is done for the first `HIDDEN` only.
+    """
     found: list[np.ndarray] = []
-    for batch in network_inputs(data, rows):
-        chosen = torch.from_numpy(classes[len(found) : len(found) + len(batch)]).to(model.device)
-        images = model.classifier.normalized(batch.to(model.device))
-        maps = class_activation(model.classifier.model, images, chosen)
-        if maps is None:
-            return None
-        found += list(maps.float().cpu().numpy())
+    for images in network_inputs(data, rows):
+        chosen = classes[len(found) : len(found) + len(images)]
+        maps = None
+        if has_features(model):
+            seen = model.classifier.normalized(images.to(model.device))
+            maps = class_activation(model.classifier.model, seen, torch.from_numpy(chosen).to(model.device))
+        if maps is not None:
+            found += list(maps.float().cpu().numpy())
+        elif room := HIDDEN - len(found):
+            found += list(occlusion(model, images[:room], chosen[:room]))
+        else:
+            break
     return found
 
 
