@@ -56,7 +56,9 @@ class ImageClassifier(Network, L.LightningModule):  # pyright: ignore
         super().__init__()
         self.save_hyperparameters()
         self.assemble(model, class_names, preprocessing, label_smoothing, class_weights, widths)
-        self.train_acc = MulticlassAccuracy(len(class_names), average="micro", validate_args=False)
+        self.train_acc = MulticlassAccuracy(
+            len(class_names), average="micro", ignore_index=self.loss.ignore_index, validate_args=False
+        )
         # Lightning's own mean over processes takes an integer for the number of images of each.
         self.train_loss, self.val_loss = (MeanMetric(nan_strategy="disable") for _ in range(2))
         self.val_acc = MulticlassAccuracy(len(class_names), average="micro", validate_args=False)
@@ -74,7 +76,7 @@ class ImageClassifier(Network, L.LightningModule):  # pyright: ignore
         self.train_acc.update(logits.detach(), labels)
         # Computing the accuracy of each batch takes a tenth of a small step, so only if a progress bar shows it.
         if self.trainer.progress_bar_callback is not None:
-            accuracy = (logits.argmax(1) == labels).float().mean()
+            accuracy = (logits.argmax(1) == labels).float().sum() / (labels != self.loss.ignore_index).sum()
             self.log_dict({"loss": loss, "acc": accuracy}, prog_bar=True, logger=False)
         self.train_loss.update(loss.detach(), len(images))
         self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, batch_size=len(images))
