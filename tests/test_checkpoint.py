@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from imgbench.errors import UserError
-from imgbench.training.checkpoint import AtomicCheckpointIO, load_classifier, upgrade
+from imgbench.training.checkpoint import AtomicCheckpointIO, load_classifier
 from imgbench.training.classifier import ImageClassifier
+from imgbench.training.reading import upgrade
 
 
 class Unwritable:

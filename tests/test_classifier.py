@@ -7,7 +7,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms.v2.functional import normalize
 
 from imgbench.errors import UserError
-from imgbench.training.classifier import ImageClassifier, build_model
+from imgbench.training.classifier import ImageClassifier
+from imgbench.training.network import build_model
 
 NAMES = ["a", "b", "c"]
 CNN = {"_target_": "imgbench.models.cnn.CNN", "num_classes": 3, "image_size": 20, "drop_rate": 0.0}

@@ -15,7 +15,7 @@ from imgbench.models.layers import Dropout
 from imgbench.models.pretrained import TorchvisionClassifier, pretrained_cfg, torchvision_classifier
 from imgbench.models.vgg import VGG
 from imgbench.run import CONF
-from imgbench.training.classifier import build_model
+from imgbench.training.network import build_model
 
 MODELS = sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {"auto"})  # which is one of the others
 

@@ -17,7 +17,8 @@ from imgbench.inference.onnx_file import write_onnx
 from imgbench.inference.onnx_model import METADATA_KEY, OnnxModel
 from imgbench.preprocessing import Preprocessing
 from imgbench.run import CONF
-from imgbench.training.classifier import ImageClassifier, build_model
+from imgbench.training.classifier import ImageClassifier
+from imgbench.training.network import build_model
 
 NAMES = ["猫", 'a "quoted" dog', "10"]
 

@@ -27,10 +27,12 @@ from imgbench.models.summary import model_table
 from imgbench.preprocessing import Preprocessing
 from imgbench.run import NODES, Run, trust_target
 from imgbench.training.callbacks import EpochSeeds, run_of_checkpoint
-from imgbench.training.checkpoint import AtomicCheckpointIO, upgrade
-from imgbench.training.classifier import ImageClassifier, build_model, without_fetching
+from imgbench.training.checkpoint import AtomicCheckpointIO
+from imgbench.training.classifier import ImageClassifier
 from imgbench.training.divergence import FiniteLoss
 from imgbench.training.fast import FastSettings, supports_fused
+from imgbench.training.network import build_model, without_fetching
+from imgbench.training.reading import upgrade
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from imgbench.data.progress import progress_bar
 from imgbench.errors import UserError
 from imgbench.inference.onnx_file import Deployed, exported, in_evaluation
 from imgbench.run import replacing
-from imgbench.training.classifier import ImageClassifier
+from imgbench.training.network import Network
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ WORTH_EXPORTING = 300
 Embed = Callable[[Tensor], np.ndarray]  # uint8 (N, 3, image_size, image_size) -> (N, D) float32
 
 
-def image_features(classifier: ImageClassifier, data: ImageFolderDataModule, rows: np.ndarray) -> np.ndarray:
+def image_features(classifier: Network, data: ImageFolderDataModule, rows: np.ndarray) -> np.ndarray:
     """(len(rows), D) float32: the inputs of the classifier's last layer for these rows of the table.
 
     Only for classifiers in which nothing but the last layer learns. Those of an image are known again by the content of
@@ -53,7 +53,7 @@ def image_features(classifier: ImageClassifier, data: ImageFolderDataModule, row
     return np.stack([known[key] for key in keys])
 
 
-def _key(classifier: ImageClassifier) -> str:
+def _key(classifier: Network) -> str:
     found = hashlib.blake2b(digest_size=16)
     facts = (FORMAT, classifier.hparams["preprocessing"], classifier.hparams["model"]["_target_"])
     found.update(json.dumps(facts).encode())
@@ -95,19 +95,19 @@ class _Features(Deployed):
         return embedded(self.classifier, images.permute(0, 3, 1, 2))
 
 
-def embedded(classifier: ImageClassifier, images: Tensor) -> Tensor:
+def embedded(classifier: Network, images: Tensor) -> Tensor:
     """The inputs of the last layer, (N, D), of uint8 images (N, 3, image_size, image_size)."""
     model: Any = classifier.model
     return model.forward_head(model.forward_features(classifier.normalized(images)), pre_logits=True)
 
 
-def _embedding(classifier: ImageClassifier, images: int) -> tuple[Embed, int]:
+def _embedding(classifier: Network, images: int) -> tuple[Embed, int]:
     """What computes features, and in how many threads at once.
 
     onnxruntime on the CPU, where it is three times as fast as PyTorch, and nearly twice as fast as PyTorch in bf16 on
     processors that multiply it; else the classifier's device.
     """
-    if classifier.device.type == "cpu" and images >= WORTH_EXPORTING:
+    if classifier.offset.device.type == "cpu" and images >= WORTH_EXPORTING:
         try:
             return _onnx_embedding(classifier), os.cpu_count() or 1
         except UserError as error:
@@ -115,12 +115,12 @@ def _embedding(classifier: ImageClassifier, images: int) -> tuple[Embed, int]:
 
     @torch.inference_mode()
     def embed(pixels: Tensor) -> np.ndarray:
-        return embedded(classifier, pixels.to(classifier.device)).float().cpu().numpy()
+        return embedded(classifier, pixels.to(classifier.offset.device)).float().cpu().numpy()
 
     return embed, 1
 
 
-def _onnx_embedding(classifier: ImageClassifier) -> Embed:
+def _onnx_embedding(classifier: Network) -> Embed:
     """Raises UserError: a package is not installed, or the network cannot be expressed."""
     graph = exported(_Features(classifier), "features").SerializeToString()
     import onnxruntime

@@ -21,7 +21,7 @@ from imgbench.errors import UserError
 from imgbench.inference.onnx_model import FORMAT, METADATA_KEY, require
 
 if TYPE_CHECKING:
-    from imgbench.training.classifier import ImageClassifier
+    from imgbench.training.network import Network
 
 # The newest whose every operation has a kernel in each onnxruntime from 1.22 on. PyTorch's exporter writes 23 as well,
 # and onnxruntime 1.31 runs up to 26, but 1.23, the last for Python 3.10, cannot compute 23's QuantizeLinear. Our
@@ -32,7 +32,7 @@ OPSET = 22
 class Deployed(nn.Module):
     """What the ONNX file computes: uint8 (N, image_size, image_size, 3) -> probabilities (N, num_classes)."""
 
-    def __init__(self, classifier: "ImageClassifier") -> None:
+    def __init__(self, classifier: "Network") -> None:
         super().__init__()
         self.classifier = classifier
 
@@ -42,10 +42,10 @@ class Deployed(nn.Module):
     def example(self) -> Tensor:
         """Two images: with one, the exporter would take the batch for a constant."""
         size = self.classifier.hparams["preprocessing"]["image_size"]
-        return torch.zeros(2, size, size, 3, dtype=torch.uint8, device=self.classifier.device)
+        return torch.zeros(2, size, size, 3, dtype=torch.uint8, device=self.classifier.offset.device)
 
 
-def metadata_of(classifier: "ImageClassifier", **facts: Any) -> dict[str, Any]:
+def metadata_of(classifier: "Network", **facts: Any) -> dict[str, Any]:
     """What the file says of itself: class names, preprocessing, provenance, and further facts."""
     return {
         "format": FORMAT,
@@ -57,7 +57,7 @@ def metadata_of(classifier: "ImageClassifier", **facts: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def in_evaluation(classifier: "ImageClassifier") -> Iterator[None]:
+def in_evaluation(classifier: "Network") -> Iterator[None]:
     """Without dropout and with the statistics that batch normalisation has learnt; afterwards as before."""
     before = classifier.training
     classifier.eval()
@@ -108,7 +108,7 @@ def _averaging(cells: int, size: int) -> np.ndarray:
     return weights
 
 
-def write_onnx(classifier: "ImageClassifier", path: str | Path) -> None:
+def write_onnx(classifier: "Network", path: str | Path) -> None:
     """Writes the classifier as one file, beside `path` first, so that a failure leaves what was there.
 
     Raises:

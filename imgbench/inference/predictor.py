@@ -68,9 +68,10 @@ class Predictor:
             return cls(OnnxModel(file))
         # Imported here, since torch takes seconds, and an ONNX file does not need it.
         from imgbench.inference.torch_model import TorchModel
-        from imgbench.training.checkpoint import load_classifier
+        from imgbench.training.network import LoadedNetwork
+        from imgbench.training.reading import load
 
-        return cls(TorchModel(load_classifier(file)))
+        return cls(TorchModel(load(file, LoadedNetwork)))
 
     def predict(self, images: "Source | Iterable[Source]", batch_size: int = 32) -> list[Prediction]:
         """One Prediction per image, of one image or several.

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from imgbench.preprocessing import Preprocessing
-from imgbench.training.classifier import ImageClassifier
 from imgbench.training.fast import device_name
+from imgbench.training.network import Network
 
 
 class TorchModel:
     """A classifier as a function of images, computed on `device`; None takes the fastest there is."""
 
-    def __init__(self, classifier: ImageClassifier, device: str | None = None) -> None:
+    def __init__(self, classifier: Network, device: str | None = None) -> None:
         self.device = device or device_name("auto")
         self.classifier = classifier.eval().to(self.device)
         self.class_names: list[str] = classifier.class_names

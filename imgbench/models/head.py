@@ -95,6 +95,11 @@ class BodyAndHead(nn.Module):
 
 def _number_of_features(body: nn.Module, in_chans: int, image_size: int) -> int:
     """Features that the feature map of one image has when it is flattened."""
-    on_meta = {name: torch.empty_like(value, device="meta") for name, value in body.state_dict().items()}
+    # In evaluation: for dropout, and for `empty_like`, the meta device imports a compiler, which takes a second.
+    shapes = {name: (value.shape, value.dtype) for name, value in body.state_dict().items()}
+    on_meta = {name: torch.empty(shape, dtype=dtype, device="meta") for name, (shape, dtype) in shapes.items()}
     images = torch.empty(2, in_chans, image_size, image_size, device="meta")  # shapes without arithmetic
-    return torch.func.functional_call(body, on_meta, images).flatten(1).shape[1]
+    body.eval()
+    number = torch.func.functional_call(body, on_meta, images).flatten(1).shape[1]
+    body.train()
+    return number

@@ -1,91 +1,25 @@
 """The LightningModule: a model, its loss and its optimizer, and all that is needed to use it again."""
 
-import importlib
-from dataclasses import fields
-from inspect import isclass, isfunction, signature
+from inspect import signature
 from typing import Any, Self
 
 import lightning as L
-import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
 from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from imgbench.errors import UserError
-from imgbench.models.head import BodyAndHead, Head
 from imgbench.models.layers import evaluate_frozen
-from imgbench.models.narrow import narrow
-from imgbench.run import check_target, is_trusted_by_user
+from imgbench.training.network import Network, without_fetching
 
 
-def without_fetching(model: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a model that gets its weights from elsewhere: building it must not fetch ImageNet's."""
-    return {**model, "pretrained": False} if "pretrained" in model else dict(model)
-
-
-def build_model(config: dict[str, Any]) -> nn.Module:
-    """Calls `config["_target_"]` with the other entries, after making sure that it is a model.
-
-    A checkpoint brings this configuration along, so one of unknown origin must not name `os.system` here: nothing is
-    imported that `check_target` does not trust, and only nn.Module classes, and the functions defined in
-    `imgbench.models`, are called. Hydra's `instantiate` would also follow interpolations and nested targets.
-
-    Raises:
-        UserError: the target is missing, not trusted or no model, or it rejects its arguments.
-    """
-    arguments = {name: value for name, value in config.items() if name != "_target_"}
-    _refuse_nested_targets(arguments)
-    target = config.get("_target_")
-    check_target(target, "model._target_")
-    assert isinstance(target, str)
-    module, _, name = target.rpartition(".")
-    try:
-        found: Any = getattr(importlib.import_module(module), name)
-    except Exception as error:
-        raise UserError(f"model._target_={target!r} cannot be imported: {error}") from error
-    classes = found.__mro__ if isclass(found) else ()
-    is_builder = isfunction(found) and found.__module__.startswith("imgbench.models.")
-    if not (is_builder or nn.Module in classes):
-        raise UserError(f"model._target_={target!r} is no nn.Module class, and nothing else is called as a model.")
-    if not is_trusted_by_user(target):  # by where it is defined: modules have much in them that they import
-        check_target(f"{found.__module__}.{name}", "model._target_")
-    takes = set(signature(found).parameters)
-    if BodyAndHead in classes:
-        takes |= {field.name for field in fields(Head)}
-    head = [name for name in ("hidden", "pool_size") if name in arguments and name not in takes]
-    if head:
-        raise UserError(
-            f"The model {target} keeps the head it has: it takes no {' or '.join(head)}. head=... is for models built "
-            "here, such as model=vgg16, cnn or student."
-        )
-    try:
-        model = found(**arguments)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"The model {target} cannot be built: {error}") from error
-    if not isinstance(model, nn.Module):
-        raise UserError(f"model._target_={target} gives no nn.Module, but a {type(model).__name__}.")
-    return model
-
-
-def _refuse_nested_targets(value: Any) -> None:
-    if isinstance(value, dict):
-        if "_target_" in value:
-            raise UserError(f"A model's argument names a _target_ of its own: {value['_target_']!r}. It is not called.")
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for item in value:
-            _refuse_nested_targets(item)
-
-
-class ImageClassifier(L.LightningModule):
+class ImageClassifier(Network, L.LightningModule):  # pyright: ignore
     """Cross-entropy on the images of a folder.
 
     All arguments are plain dicts, lists, strings and numbers, and go into the checkpoint: from it alone,
@@ -121,39 +55,18 @@ class ImageClassifier(L.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.class_names = class_names
-        self.model = build_model(model)
-        narrow(self.model, widths or {})
-        self.loss = nn.CrossEntropyLoss(
-            weight=None if class_weights is None else torch.tensor(class_weights), label_smoothing=label_smoothing
-        )
+        self.assemble(model, class_names, preprocessing, label_smoothing, class_weights, widths)
         self.train_acc = MulticlassAccuracy(
             len(class_names), average="micro", ignore_index=self.loss.ignore_index, validate_args=False
         )
         # Lightning's own mean over processes takes an integer for the number of images of each.
         self.train_loss, self.val_loss = (MeanMetric(nan_strategy="disable") for _ in range(2))
         self.val_acc = MulticlassAccuracy(len(class_names), average="micro", validate_args=False)
-        mean, std = (torch.tensor(preprocessing[name]).view(1, -1, 1, 1) for name in ("mean", "std"))
-        self.offset: Tensor
-        self.factor: Tensor
-        self.register_buffer("offset", -mean / std, persistent=False)
-        self.register_buffer("factor", 1 / (255 * std), persistent=False)
 
     @staticmethod
     def argument_names() -> list[str]:
         """The hyper-parameters of a checkpoint."""
         return list(signature(ImageClassifier).parameters)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """uint8, or float in 0 to 1, (N, 3, image_size, image_size) -> logits (N, num_classes)."""
-        return self.model(self.normalized(images))
-
-    def normalized(self, images: Tensor) -> Tensor:
-        """What the model sees of uint8 images, or of floats in 0 to 1."""
-        whole = images.dtype == torch.uint8
-        factor = self.factor if whole else 255 * self.factor
-        pixels = torch.addcmul(self.offset, images.float() if whole else images, factor)  # in one pass
-        return pixels.to(self.offset.dtype)  # the model's own, where that is not float32
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, targets = batch  # targets are (N, num_classes) probabilities where images were mixed

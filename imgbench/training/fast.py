@@ -4,11 +4,14 @@ import ctypes
 import logging
 import platform
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import lightning as L
 import torch
 
 from imgbench.errors import UserError
+
+if TYPE_CHECKING:
+    import lightning as L
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +95,7 @@ def _keep_heap() -> bool:
     return all([mallopt(M_MMAP_MAX, 0), mallopt(M_TRIM_THRESHOLD, 2**31 - 1), mallopt(M_TOP_PAD, 256 * 2**20)])
 
 
-def prepare(module: L.LightningModule, settings: FastSettings) -> None:
+def prepare(module: "L.LightningModule", settings: FastSettings) -> None:
     """Brings the module's model into the memory layout, and compiles it if asked to."""
     model = module.model
     assert isinstance(model, torch.nn.Module)
