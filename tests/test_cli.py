@@ -59,7 +59,7 @@ def assert_plain(result: tuple[int, str, str], *named: str) -> None:
 
 
 WRONG = {
-    "model=vgg99": "There are: cnn",
+    "model=vgg99": "There are: auto, cnn",
     "optimizer=adamm": "did you mean adam",
     "dta=potato": "did you mean data",
     "data.imagesize=3": "did you mean data.image_size",
@@ -67,7 +67,7 @@ WRONG = {
     "=3": "expected key=value",
     "data.root=[": "data.root=[ is not understood",
     "~callbacks.foo": "callbacks.foo",
-    "model=null": "model=null, but it is cnn",
+    "model=null": "model=null, but it is auto",
     "model=cnn,vgg16": "imgbench.train -m",
     "hydra/launcher=joblibb": "hydra/launcher=joblibb",
     "--config-name=nothing": "nothing",

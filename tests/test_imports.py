@@ -102,7 +102,9 @@ assert compose(["model=cnn"]).model_name == "cnn"
 after = state()
 changed = {key for key in before if before[key] != after[key]}
 assert changed <= {"resolvers"}, changed
-assert after["resolvers"] - before["resolvers"] == {"imgbench.slug", "imgbench.new_directory", "imgbench.direction"}
+assert after["resolvers"] - before["resolvers"] == {
+    "imgbench.slug", "imgbench.new_directory", "imgbench.direction", "imgbench.model_of"
+}
 with hydra.initialize_config_dir(mine, version_base="1.3"):
     outer = GlobalHydra.instance().hydra
     compose(["model=cnn"])

@@ -11,6 +11,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
@@ -55,7 +56,7 @@ class SweepTable(Callback):
         hydra = job_return.hydra_cfg.hydra
         score = job_return.return_value if job_return.status == JobStatus.COMPLETED else None
         place = Path(hydra.runtime.output_dir)
-        if place.is_dir():
+        if hydra.mode == RunMode.MULTIRUN and place.is_dir():
             Run(place).note(sweep={"overrides": list(hydra.overrides.task), "score": score})
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
