@@ -120,13 +120,12 @@ def test_what_cannot_be_compared_is_an_error_that_says_what_can(photos, tmp_path
         train_best(config_of(photos, *words), Run(tmp_path / "run"))
 
 
-def test_what_a_network_asks_of_the_rest_gives_way_to_what_was_said():
-    config = compose(["data=folder", "data.root=photos"])
-    assert config.model.candidates == ["pretrained", "compact", "finetuned"]
-    assert with_model(config, "finetuned").optimizer.lr == 1e-4
+def test_a_candidate_is_the_network_of_its_file_and_keeps_what_was_said():
     said = compose(["data=folder", "data.root=photos", "optimizer.lr=0.5", "data.image_size=64"])
-    assert with_model(said, "finetuned").optimizer.lr == 0.5
-    assert with_model(said, "pretrained").data.image_size == 64
+    assert said.model.candidates == ["pretrained", "compact", "finetuned"]
+    config = with_model(said, "finetuned")
+    assert config.model == compose(["model=finetuned", "data.image_size=64", "data.num_classes=null"]).model
+    assert (config.optimizer.lr, config.data.image_size, config.model_name) == (0.5, 64, "finetuned")
 
 
 def test_digits_stay_with_the_compact_network():

@@ -78,7 +78,7 @@ WRONG = {
 def test_wrong_word_is_named_and_nothing_else_is_said(tmp_path):
     lines = [["train", word] for word in WRONG]
     lines += [["summary", "model=vgg99"], ["train", "--cfg", "job", "model=vgg99"], ["train", "-m", "model=vgg99,cnn"]]
-    for result, named in zip(commands(*lines, cwd=tmp_path), [*WRONG.values(), *["There are: cnn"] * 3], strict=True):
+    for result, named in zip(commands(*lines, cwd=tmp_path), [*WRONG.values(), *["There are: auto"] * 3], strict=True):
         assert_plain(result, named)
     assert not list(tmp_path.rglob("run.json"))
 

@@ -197,9 +197,17 @@ def check_monitor(monitor: str, mode: str, classifier: ImageClassifier) -> None:
 def apply_defaults(config: DictConfig, images: int) -> None:
     """Fills in what the configuration leaves open, knowing the number of training images and the network."""
     if config.trainer.max_epochs is None:
-        config.trainer.max_epochs = default_epochs(images)
+        config.trainer.max_epochs = default_epochs(images, is_tuned(config))
     if config.optimizer.lr is None:
-        config.optimizer.lr = default_learning_rate(_will_normalise(config), bool(config.model.get("pretrained")))
+        pretrained = bool(config.model.get("pretrained"))
+        config.optimizer.lr = default_learning_rate(_will_normalise(config), pretrained, is_tuned(config))
+
+
+def is_tuned(config: DictConfig) -> bool:
+    """Whether the network begins with pretrained weights and a last layer that is solved for."""
+    return bool(config.model.get("pretrained")) and str(config.model["_target_"]).startswith(
+        "imgbench.models.backbone."
+    )
 
 
 def follow_backbone(config: DictConfig) -> None:

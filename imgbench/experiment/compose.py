@@ -149,16 +149,11 @@ def is_open(config: DictConfig) -> bool:
 
 
 def with_model(config: DictConfig, name: str) -> DictConfig:
-    """The configuration with `conf/model/<name>.yaml` as its network; what that says of others fills what is open."""
-    content = OmegaConf.load(CONF / "model" / f"{name}.yaml")
-    recipe: Any = content if "model" in content else OmegaConf.create({"model": content})
+    """The configuration with the network of `conf/model/<name>.yaml`."""
+    content: Any = OmegaConf.load(CONF / "model" / f"{name}.yaml")
     result = config.copy()
     OmegaConf.set_struct(result, False)
-    result.model, result.model_name = recipe.pop("model"), name
-    for group, entries in recipe.items():
-        for key, value in entries.items():
-            if result[group].get(key) is None:
-                result[group][key] = value
+    result.model, result.model_name = content.get("model", content), name
     return result
 
 

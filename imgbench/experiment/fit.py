@@ -28,6 +28,7 @@ from imgbench.experiment.build import (
     check_resume,
     check_values,
     class_weights,
+    is_tuned,
     plain,
 )
 from imgbench.experiment.compose import explain, storable, switched_on
@@ -46,9 +47,8 @@ from imgbench.training.memory import lack_of_memory_named, largest_batch
 
 log = logging.getLogger(__name__)
 
-BACKBONES = "imgbench.models.backbone."
 OVERHEAD = 1.2  # of an epoch over its steps: augmentation, the optimizer, checkpoints
-SOLVED = f"{BACKBONES}pooled_features"
+SOLVED = "imgbench.models.backbone.pooled_features"
 
 
 @dataclass(frozen=True)
@@ -256,8 +256,7 @@ def fit(
 ) -> tuple[L.Trainer, bool]:
     """Trains; returns the Trainer, and whether it was interrupted."""
     config = experiment.config
-    from_backbone = config.model.get("pretrained") and str(config.model["_target_"]).startswith(BACKBONES)
-    if from_backbone and experiment.start is None and config.ckpt_path is None:
+    if is_tuned(config) and experiment.start is None and config.ckpt_path is None:
         solve_last_layer(classifier, experiment.data)
     trainer = build_trainer(config, experiment.settings, run.path, [*callbacks, *progress_bar()])
     try:
