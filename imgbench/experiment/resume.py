@@ -37,7 +37,9 @@ def resumed(words: list[str]) -> list[str] | None:
         return [*_words_of_sweep(Path(path)), *others]
     run = Run.open(path)
     _ = run.stored_config  # damaged, it is an error, even if nothing is left to do
-    if run.concluded and run.info.get("status") == "finished" and not others:
+    finished = run.info.get("status") == "finished" or run.last.is_file()  # or killed just before its last note
+    if run.concluded and finished and not others:
+        run.note(status="finished")
         print(f"{run.shown} is finished: nothing is left to do. To train on, add trainer.max_epochs=N.")
         return None
     checkpoint = [f"ckpt_path={run.last.resolve()}"] if run.last.is_file() else []
@@ -84,7 +86,7 @@ def finished_score(config: DictConfig, run: Run) -> float | None:
     Raises:
         UserError: a file of the run is damaged.
     """
-    if config.ckpt_path != AUTO or not run.concluded or run.info.get("status") != "finished":
+    if config.ckpt_path != AUTO or not run.concluded:
         return None
     if config.trainer.max_epochs not in (None, run.config["trainer"]["max_epochs"]):
         return None
