@@ -67,6 +67,13 @@ def test_finished_run_says_that_nothing_is_left(tiny_run, capsys):
     assert resumed([f"--resume={tiny_run.path}", "trainer.max_epochs=2"]) is not None
 
 
+def test_run_killed_after_its_report_is_finished(tiny_run, tmp_path, capsys):
+    run = Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
+    run.note(status="running")
+    assert resumed(["--resume", str(run.path)]) is None
+    assert run.info["status"] == "finished"
+
+
 def test_run_without_a_checkpoint_begins_anew(tiny_run, tmp_path):
     run = copy_of(tiny_run, tmp_path / "run")
     run.note(status="running")

@@ -37,14 +37,22 @@ def resumed(words: list[str]) -> list[str] | None:
         return [*_words_of_sweep(Path(path)), *others]
     run = Run.open(path)
     _ = run.stored_config  # damaged, it is an error, even if nothing is left to do
-    finished = run.info.get("status") == "finished" or run.last.is_file()  # or killed just before its last note
-    if run.concluded and finished and not others:
+    if _is_finished(run) and not others:
         run.note(status="finished")
         print(f"{run.shown} is finished: nothing is left to do. To train on, add trainer.max_epochs=N.")
         return None
     checkpoint = [f"ckpt_path={run.last.resolve()}"] if run.last.is_file() else []
     own = ["--config-dir", str(run.path), "--config-name", "config", f"hydra.run.dir={run.path.resolve()}"]
     return [*own, *checkpoint, *others]
+
+
+def _is_finished(run: Run) -> bool:
+    """Whether nothing is left to do: also of a run that was killed after its report, before it noted that."""
+    if not run.concluded or run.info.get("status") == "finished":
+        return run.concluded
+    metrics = run.path / "metrics.csv"  # an interrupted run has a report as well, but not all epochs
+    epochs = len(metrics.read_text("utf-8").splitlines()) - 1 if metrics.is_file() else 0
+    return run.last.is_file() and epochs >= int(run.config["trainer"]["max_epochs"] or 0)
 
 
 def _is_sweep(path: Path) -> bool:
@@ -86,7 +94,7 @@ def finished_score(config: DictConfig, run: Run) -> float | None:
     Raises:
         UserError: a file of the run is damaged.
     """
-    if config.ckpt_path != AUTO or not run.concluded:
+    if config.ckpt_path != AUTO or not _is_finished(run):
         return None
     if config.trainer.max_epochs not in (None, run.config["trainer"]["max_epochs"]):
         return None
