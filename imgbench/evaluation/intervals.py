@@ -170,6 +170,12 @@ def mean_of_images(values: np.ndarray, codes: np.ndarray) -> Number:
     return {"value": value, "low": float(low), "high": float(high), "n": n, "groups": int(codes.max()) + 1}
 
 
+def standard_error(values: np.ndarray, codes: np.ndarray) -> float:
+    """Of the mean of values (N,), of which those of a group are not independent."""
+    sums = group_sums(values - values.mean(), np.unique(codes, return_inverse=True)[1])
+    return float(np.sqrt((sums**2).sum() * len(sums) / max(len(sums) - 1, 1))) / len(values)
+
+
 def grouped_difference(correct: np.ndarray, reference: np.ndarray, codes: np.ndarray) -> Number:
     """As `paired_difference`; where images of one group are not independent, with Student's interval over groups."""
     groups = len(np.unique(codes))
@@ -177,8 +183,7 @@ def grouped_difference(correct: np.ndarray, reference: np.ndarray, codes: np.nda
         return paired_difference(correct, reference)
     differences, n = correct.astype(float) - reference, len(correct)
     value = float(differences.mean())
-    spread = float(np.sqrt((group_sums(differences - value, codes) ** 2).sum() * groups / max(groups - 1, 1))) / n
-    half = float(stats.t.ppf(0.975, max(groups - 1, 1))) * spread
+    half = float(stats.t.ppf(0.975, max(groups - 1, 1))) * standard_error(differences, codes)
     return {"value": value, "low": max(value - half, -1.0), "high": min(value + half, 1.0), "n": n, "groups": groups}
 
 

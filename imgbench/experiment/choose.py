@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 
 from imgbench.errors import UserError
-from imgbench.evaluation.intervals import group_codes, group_sums
+from imgbench.evaluation.intervals import group_codes, standard_error
 from imgbench.evaluation.metrics import describe_accuracy
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.results import measure
@@ -45,7 +45,7 @@ class Trial:
     @property
     def correct(self) -> np.ndarray:
         """(N,) bool."""
-        return self.validation.probabilities.argmax(1) == self.validation.targets
+        return self.validation.predicted == self.validation.targets
 
     @property
     def accuracy(self) -> float:
@@ -131,7 +131,7 @@ def _try(
     start = time.perf_counter()
     run = Run(parent.path / "candidates" / name)
     experiment = resolve(with_model(config, name))
-    if run.path.is_dir() and (run.path / "run.json").is_file() and run.info.get("status") == "finished":
+    if (run.path / "run.json").is_file() and run.info.get("status") == "finished":
         fitted = Fitted(run, experiment, None, interrupted=False)
     else:
         if seconds is not None and not experiment.frozen:
@@ -158,16 +158,13 @@ def best_of(trials: Sequence[Trial]) -> Trial:
     ones the better is taken, and of equally good ones the one trained first.
     """
     best = max(trials, key=lambda trial: trial.accuracy)
-    near = [trial for trial in trials if best.accuracy - trial.accuracy <= standard_error(best, trial) + 1e-9]
+    near = [trial for trial in trials if best.accuracy - trial.accuracy <= error_of_difference(best, trial) + 1e-9]
     return min(near, key=lambda trial: (trial.multiply_adds, -trial.accuracy))
 
 
-def standard_error(one: Trial, other: Trial) -> float:
-    """Of the difference between two accuracies on the same validation images."""
-    difference = one.correct.astype(float) - other.correct
-    sums = group_sums(difference - difference.mean(), group_codes(one.validation.groups))
-    variance = float((sums**2).sum()) * len(sums) / max(len(sums) - 1, 1)
-    return math.sqrt(variance) / len(difference)
+def error_of_difference(one: Trial, other: Trial) -> float:
+    """The standard error of the difference between two accuracies on the same validation images."""
+    return standard_error(one.correct.astype(float) - other.correct, group_codes(one.validation.groups))
 
 
 def explain_choice(
@@ -183,7 +180,7 @@ def explain_choice(
         why = "the best on these images"
         why += "." if not left_out else f"; there was no time for {' and '.join(left_out)}."
     else:
-        gap, error = best.accuracy - chosen.accuracy, standard_error(best, chosen)
+        gap, error = best.accuracy - chosen.accuracy, error_of_difference(best, chosen)
         why = (
             f"lighter than {best.name}, and only {100 * gap:.1f} points below, less than a standard error "
             f"({100 * error:.1f})."

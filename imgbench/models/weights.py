@@ -29,7 +29,7 @@ PACKAGES: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 @contextmanager
 def quiet(library: str, least: int = logging.ERROR) -> Iterator[None]:
-    """Lets only errors of a library be logged inside: what it notes is said here in our own words."""
+    """Lets a library, or a module of ours, log inside only what is at least so severe: the rest is said elsewhere."""
     logger = logging.getLogger(library)
     level = logger.level
     logger.setLevel(least)
