@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from imgbench.data.cache import UNFINISHED
 from imgbench.run import Run
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,8 @@ def _epochs_kept(run: Run) -> int:
 # When a phase has begun; to be killed somewhere in it and not always at its start, a run lives on for a moment.
 PHASES: dict[str, Callable[[Trial], bool]] = {
     "start-up": lambda trial: True,
-    "cache": lambda trial: any((trial.folder / "cache").rglob(".making-*")),
+    # Not deeper than there: folders that vanish while they are searched are an error.
+    "cache": lambda trial: any((trial.folder / "cache" / "images").glob(f"{UNFINISHED}*")),
     "training": lambda trial: len(_epochs(trial.run)) >= 1,
     "checkpoint": lambda trial: any((trial.run.path / "checkpoints").glob(".last.ckpt.*")),
     "evaluation": lambda trial: len(_epochs(trial.run)) == trial.epochs,
