@@ -7,6 +7,7 @@ import sys
 from imgbench import __version__
 
 COMMANDS = {
+    "study": "from a folder to a report       imgbench study data=folder data.root=photos",
     "audit": "what makes a number untrue      imgbench audit data=folder data.root=photos",
     "train": "train a classifier              imgbench train model=vgg16 data=potato",
     "summary": "layers, parameters, operations  imgbench summary model=vgg16 data=potato",

@@ -53,7 +53,7 @@ def test_a_translation_needs_no_value_that_the_other_has_not(key):
 
 
 def test_every_text_is_used():
-    made = ("found_", "cue_", "fact_", "verdict_", "weights_")  # names that are put together
+    made = ("found_", "cue_", "fact_", "verdict_", "weights_", "small_")  # names that are put together
     used = set(re.findall(r"""["'](\w+)["']""", SOURCES))
     assert [key for key in entries() if key not in used and not key.startswith(made)] == []
 

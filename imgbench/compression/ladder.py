@@ -20,7 +20,7 @@ from imgbench.compression.methods import Quantize, make_run, name_of
 from imgbench.compression.plan import LadderEntry
 from imgbench.compression.target import Target
 from imgbench.errors import UserError
-from imgbench.evaluation.intervals import Number, paired_difference, proportion
+from imgbench.evaluation.intervals import Number, group_codes, grouped_difference, share
 from imgbench.evaluation.metrics import describe
 from imgbench.evaluation.plots import draw_pareto
 from imgbench.experiment.build import build_data
@@ -139,7 +139,7 @@ def measure_runs(runs: dict[str, Run], threads: int) -> list[LadderRow]:
             if paths != tested:
                 raise UserError(f"{run.shown} was tested on other images than {runs[TEACHER].shown}.")
             hits = {split: p.predicted == p.targets for split, p in predictions.items()}
-            teacher = teacher or hits
+            teacher, codes = teacher or hits, group_codes(predictions["test"].groups)
             rows[name] = LadderRow(
                 name,
                 model.preprocessing.image_size,
@@ -149,8 +149,8 @@ def measure_runs(runs: dict[str, Run], threads: int) -> list[LadderRow]:
                 size_mb(file),
                 onnx_latency_ms(model),
                 onnx_latency_ms(model, batch=32),
-                proportion(int(hits["test"].sum()), len(paths)),
-                paired_difference(hits["test"], teacher["test"]),
+                share(hits["test"], np.ones(len(paths), bool), codes),
+                grouped_difference(hits["test"], teacher["test"], codes),
                 round(100 * float(teacher["val"].mean() - hits["val"].mean()), 6),
             )
     return [rows[name] for name in runs]
@@ -198,7 +198,6 @@ def table_lines(rows: Sequence[LadderRow], threads: int) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        difference = row.difference
         cells = [
             row.name,
             row.image_size,
@@ -211,10 +210,15 @@ def table_lines(rows: Sequence[LadderRow], threads: int) -> list[str]:
             _short(first.latency_ms / row.latency_ms),
             _short(row.latency_32_ms),
             describe(row.accuracy),
-            f"{100 * difference['value']:+.2f} ({100 * difference['low']:+.2f} to {100 * difference['high']:+.2f})",
+            points(row.difference),
         ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return lines
+
+
+def points(difference: Number) -> str:
+    """A difference of accuracies with its interval, in percentage points."""
+    return f"{100 * difference['value']:+.2f} ({100 * difference['low']:+.2f} to {100 * difference['high']:+.2f})"
 
 
 def _short(number: float) -> str:

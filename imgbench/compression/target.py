@@ -21,8 +21,11 @@ class Target:
     drop: float | None = None
 
     @classmethod
-    def parse(cls, text: str) -> "Target":
+    def parse(cls, text: str, option: str = "--target ") -> "Target":
         """Reads `size<=2MB`, `latency<=10ms`, `drop<=1pt`, or several of them joined by commas.
+
+        Args:
+            option: where it was given, as an error names it.
 
         Raises:
             UserError: something else.
@@ -33,7 +36,7 @@ class Target:
             name = match[1] if match else ""
             if match is None or match[3] not in (None, UNITS[name]) or name in bounds:
                 raise UserError(
-                    f'--target {text!r}: {part.strip()!r} is not understood. Expected "size<=2MB", "latency<=10ms", '
+                    f'{option}{text!r}: {part.strip()!r} is not understood. Expected "size<=2MB", "latency<=10ms", '
                     '"drop<=1pt" (points of validation accuracy), each at most once, joined by commas.'
                 )
             bounds[name] = float(match[2])

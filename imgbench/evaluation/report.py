@@ -62,6 +62,19 @@ class LabelSuspect:
 
 
 @dataclass(frozen=True)
+class SmallModel:
+    """A smaller model of a study, measured as an ONNX file."""
+
+    name: str
+    size_mb: float
+    latency_ms: float  # of one photograph, on one thread of the processor
+    accuracy: Number  # on the test images
+    difference: Number  # to the model of the page, on the same images
+    taken: bool
+    reason: str = ""  # why it was not
+
+
+@dataclass(frozen=True)
 class ShownRows:
     """The rows of predictions that a page shows."""
 
@@ -94,6 +107,7 @@ class Report:
         label_suspects: None where the model is not good enough to doubt a label by.
         selections: what can be promised at which error; empty where nothing was asked.
         epochs: the rows of metrics.csv.
+        small_models: those that a study made of it, itself first; empty where the run is of none.
         learning_curve: training images, and the accuracy on the test images; the last is the run itself.
         gain: the difference between the last two.
         facts: of the training, under the names of the catalogue without `fact_`.
@@ -117,6 +131,7 @@ class Report:
     selections: Sequence[Selection] = ()
     epochs: Sequence[Mapping[str, str]] = ()
     best_epoch: int | None = None
+    small_models: Sequence[SmallModel] = ()
     learning_curve: Sequence[tuple[int, Number]] = ()
     gain: Number | None = None
     facts: Mapping[str, str] = field(default_factory=dict)

@@ -70,7 +70,7 @@ def train_best(config: DictConfig, run: Run, callbacks: Sequence[Callback] = ())
     left_out: list[str] = []
     for position, name in enumerate(names):
         left = (1 - RESERVED) * seconds - (time.perf_counter() - start)
-        with _said_once() if trials else nullcontext():
+        with told_once() if trials else nullcontext():
             trial = _try(config, name, run, left / (len(names) - position) if trials else None, callbacks)
         if trial is None:
             left_out.append(name)
@@ -90,7 +90,7 @@ def train_best(config: DictConfig, run: Run, callbacks: Sequence[Callback] = ())
 
 
 @contextmanager
-def _said_once() -> Iterator[None]:
+def told_once() -> Iterator[None]:
     """What is logged of the images and the device is the same for each network."""
     with ExitStack() as stack:
         for place in ("data.table", "experiment.audit", "training.fast"):

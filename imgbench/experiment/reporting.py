@@ -16,11 +16,21 @@ from imgbench.evaluation.catalogue import LANGUAGES, Texts, language_of_locale
 from imgbench.evaluation.intervals import Number
 from imgbench.evaluation.photographs import picture_data
 from imgbench.evaluation.predictions import Predictions
-from imgbench.evaluation.report import SUSPECTS, LabelSuspect, Neighbour, Report, ShownRows, percent, report_page
+from imgbench.evaluation.report import (
+    SUSPECTS,
+    LabelSuspect,
+    Neighbour,
+    Report,
+    ShownRows,
+    SmallModel,
+    percent,
+    report_page,
+)
 from imgbench.evaluation.selective import Selection, select
 from imgbench.experiment.advice import advice, again, command, cue
 from imgbench.experiment.compose import switched_on
 from imgbench.experiment.learning_curve import read_learning_curve
+from imgbench.experiment.study import read_study
 from imgbench.inference.acceptance import training_rows
 from imgbench.inference.neighbours import features_of, has_features, nearest, network_inputs
 from imgbench.inference.occlusion import occlusion
@@ -93,6 +103,7 @@ def write_report(run: Run, data: ImageFolderDataModule, model: Model, evaluated:
         selections=selections,
         epochs=_epochs(run),
         best_epoch=run.info.get("best_epoch"),
+        small_models=_small_models(run),
         learning_curve=curve,
         gain=gain,
         facts=_facts(run, data, model, t),
@@ -181,6 +192,21 @@ def _duration(seconds: float, t: Texts) -> str:
 def _epochs(run: Run) -> list[dict[str, str]]:
     text = _text(run, "metrics.csv")
     return list(csv.DictReader(io.StringIO(text))) if text else []
+
+
+def _small_models(run: Run) -> list[SmallModel]:
+    small = (read_study(run) or {}).get("small")
+    if small is None:
+        return []
+    fields = ("name", "size_mb", "latency_ms", "accuracy", "difference")
+    return [
+        SmallModel(
+            **{field: row[field] for field in fields},
+            taken=row["name"] == small["name"],
+            reason="; ".join(small["unmet"].get(row["name"], ())),
+        )
+        for row in small["rows"]
+    ]
 
 
 def _text(run: Run, name: str) -> str | None:

@@ -8,6 +8,7 @@ import yaml
 from omegaconf import DictConfig
 
 from imgbench.errors import UserError
+from imgbench.experiment.study import read_study
 from imgbench.run import Run
 
 OPTION = "--resume"
@@ -23,30 +24,69 @@ def resumed(words: list[str]) -> list[str] | None:
     Raises:
         UserError: there is neither a run nor a sweep, or it cannot go on.
     """
+    path, others = _taken_out(words)
+    if path is None:
+        return words
+    if _is_sweep(path):
+        return [*_words_of_sweep(path), *others]
+    run = Run.open(path)
+    _ = run.stored_config  # damaged, it is an error, even if nothing is left to do
+    if is_finished(run) and not others:
+        run.note(status="finished")
+        print(f"{run.shown} is finished: nothing is left to do. To train on, add trainer.max_epochs=N.")
+        return None
+    return [*_words_of_run(run), *others]
+
+
+def resumed_study(words: list[str]) -> list[str] | None:
+    """As `resumed`, of a study, which goes on after its training as well.
+
+    Raises:
+        UserError: there is no study, or it cannot go on.
+    """
+    path, others = _taken_out(words)
+    if path is None:
+        return words
+    run = Run.open(path)
+    study = read_study(run)
+    if study is None:
+        raise UserError(
+            f"{run.shown} is a run, but no study. It goes on with: python -m imgbench.train {OPTION} "
+            f"{shlex.quote(str(run.shown))}"
+        )
+    if "small" in study and not others:
+        print(f"{run.shown} is finished: nothing is left to do.")
+        return None
+    return [*_words_of_run(run), f"target={study['target']}", *others]
+
+
+def _taken_out(words: list[str]) -> tuple[Path | None, list[str]]:
+    """What `--resume` names, None where it is not there, and the other words."""
     place = next((i for i, word in enumerate(words) if word.partition("=")[0] == OPTION), None)
     if place is None:
-        return words
+        return None, words
     before, (option, *after) = words[:place], words[place:]
     _, equals, path = option.partition("=")
     if not equals and after:
         path, *after = after
-    others = [*before, *after]
     if not path:
         raise UserError(f"{OPTION} RUN: name the run directory, for example {EXAMPLE}")
-    if _is_sweep(Path(path)):
-        return [*_words_of_sweep(Path(path)), *others]
-    run = Run.open(path)
-    _ = run.stored_config  # damaged, it is an error, even if nothing is left to do
-    if _is_finished(run) and not others:
-        run.note(status="finished")
-        print(f"{run.shown} is finished: nothing is left to do. To train on, add trainer.max_epochs=N.")
-        return None
+    return Path(path), [*before, *after]
+
+
+def _words_of_run(run: Run) -> list[str]:
     checkpoint = [f"ckpt_path={run.last.resolve()}"] if run.last.is_file() else []
-    own = ["--config-dir", str(run.path), "--config-name", "config", f"hydra.run.dir={run.path.resolve()}"]
-    return [*own, *checkpoint, *others]
+    return [
+        "--config-dir",
+        str(run.path),
+        "--config-name",
+        "config",
+        f"hydra.run.dir={run.path.resolve()}",
+        *checkpoint,
+    ]
 
 
-def _is_finished(run: Run) -> bool:
+def is_finished(run: Run) -> bool:
     """Whether nothing is left to do: also of a run that was killed after its report, before it noted that."""
     if not run.concluded or run.info.get("status") == "finished":
         return run.concluded
@@ -94,7 +134,7 @@ def finished_score(config: DictConfig, run: Run) -> float | None:
     Raises:
         UserError: a file of the run is damaged.
     """
-    if config.ckpt_path != AUTO or not _is_finished(run):
+    if config.ckpt_path != AUTO or not is_finished(run):
         return None
     if config.trainer.max_epochs not in (None, run.config["trainer"]["max_epochs"]):
         return None

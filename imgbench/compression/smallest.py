@@ -1,0 +1,176 @@
+"""The smallest model that is as good as a run's: from the smallest upwards, the first that meets a target."""
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from imgbench.compression.ladder import TEACHER, LadderRow, make_ladder, measure_runs, points, write_ladder
+from imgbench.compression.measure import onnx_latency_ms, size_mb
+from imgbench.compression.methods import Distill, Quantize
+from imgbench.compression.plan import ANEW, LadderEntry
+from imgbench.compression.target import Target
+from imgbench.errors import UserError
+from imgbench.evaluation.metrics import describe
+from imgbench.experiment.choose import FEWEST, told_once
+from imgbench.experiment.compose import override
+from imgbench.experiment.fit import Experiment, epoch_seconds, resolve
+from imgbench.experiment.outcome import conclude
+from imgbench.experiment.study import SMALL, write_study
+from imgbench.inference import parity
+from imgbench.inference.onnx_model import OnnxModel
+from imgbench.run import Run
+from imgbench.training.distillation import load_teacher
+
+log = logging.getLogger(__name__)
+
+FLOAT = "float"  # the run itself, not quantised
+COMPACT = ("model=compact", "data.image_size=null", "data.normalize=null", *ANEW)
+PATIENCE = 3  # times the epochs of learning from labels: a student gains for long (https://arxiv.org/abs/2106.05237)
+TEACHING = 0.3  # share of the time of distillation in which the teacher may answer
+COMPARED = 50  # images on which the file in float is held against the run
+
+
+@dataclass(frozen=True)
+class Smallest:
+    """What was tried, on the scale of a ladder, and which of it was taken; None where nothing meets the target."""
+
+    name: str | None
+    rows: list[LadderRow]
+    unmet: dict[str, list[str]]  # by what was tried, why it was not taken
+
+    def lines(self, file: Path) -> list[str]:
+        """What was taken, and why what is smaller was not; how to have it otherwise."""
+        lines = [f"Not taken      {name}: {'; '.join(reasons)}" for name, reasons in self.unmet.items()]
+        row = next((row for row in self.rows if row.name == self.name), None)
+        if row is None:
+            return [
+                *lines,
+                "Small model    none meets the target; a looser one is, for example, 'target=\"drop<=3pt\"'",
+            ]
+        facts = f"{size_mb(file):.2f} MB, {row.latency_ms:.3g} ms a photograph, test accuracy {describe(row.accuracy)}"
+        lines.append(f"Small model    {file} ({self.name}): {facts}")
+        if row.name != TEACHER:
+            lines.append(f"               {points(row.difference)} points against the model that was trained")
+        return lines
+
+
+def add_smallest(run: Run, target: Target, seconds: float) -> Smallest:
+    """Adds the smallest model to a run that is a study: the file, what was tried, and a report that shows it.
+
+    Args:
+        seconds: that it may take, about, but for the report.
+
+    Raises:
+        UserError: as of `make_smallest`.
+    """
+    with told_once():
+        small = make_smallest(run, run.path / SMALL, target, seconds)
+        write_study(run, target=str(target), small=asdict(small))
+        conclude(run, announce=False)
+    return small
+
+
+def make_smallest(run: Run, file: Path, target: Target, seconds: float) -> Smallest:
+    """Writes `file`, the ONNX file of the smallest model tried that meets the target; a finished attempt is taken up.
+
+    The runs of the attempts, and a table of them, lie in the directory `small` of the run.
+
+    Args:
+        seconds: that it may take, about.
+
+    Raises:
+        UserError: the run has no checkpoint, or not its images any more.
+    """
+    made: dict[str, Run] = {}
+    unmet: dict[str, list[str]] = {}
+    name = None
+    folder = run.path / "small"
+    folder.mkdir(exist_ok=True)
+    for attempt, parent, entries in _attempts(run, time.perf_counter() + seconds):
+        if not entries:
+            unmet[attempt] = ["there was no time for it"]
+            continue
+        try:
+            made[attempt] = make_ladder(entries, parent, folder, ())[attempt]
+        except UserError as error:  # too few images to calibrate on, for example; there are other ways
+            unmet[attempt] = [str(error).splitlines()[0]]
+            continue
+        model = made[attempt].path / "model.onnx"
+        if not (reasons := _unmet(target, model, run, made[attempt])):
+            name = attempt
+            shutil.copyfile(model, file)
+            break
+        unmet[attempt] = reasons
+    rows = measure_runs({TEACHER: run, **made}, threads=1)
+    if name is None:
+        facts = parity.export_onnx(run.path, file, COMPARED, tolerance=1e-3)
+        log.info("%s", parity.describe(facts))
+        if reasons := _unmet(target, file, run, run):
+            unmet[FLOAT] = reasons
+            file.unlink()
+        else:
+            name = TEACHER
+    write_ladder(rows, folder, threads=1)
+    return Smallest(name, rows, unmet)
+
+
+def _attempts(run: Run, end: float) -> Iterator[tuple[str, Run, Sequence[LadderEntry]]]:
+    """The name of an attempt, the run it starts from, and what is to be made of that; nothing where time is too short.
+
+    Each is looked at only if those before it do not do.
+    """
+    compact = Run(run.path / "candidates" / "compact")  # trained when the network was chosen
+    is_compact = run.config["model_name"] == "compact"
+    if not is_compact and compact.best.is_file() and compact.concluded:
+        yield "compact_int8", compact, [LadderEntry("compact_int8", Quantize())]
+    if not is_compact:
+        entries = []
+        if (words := student_words(run, end - time.perf_counter())) is not None:
+            entries = [
+                LadderEntry("distilled", Distill(), (*COMPACT, *words)),
+                LadderEntry("distilled_int8", Quantize(), parent="distilled"),
+            ]
+        yield "distilled_int8", run, entries
+    yield "int8", run, [LadderEntry("int8", Quantize())]
+
+
+def _unmet(target: Target, file: Path, run: Run, made: Run) -> list[str]:
+    latency = None if target.latency is None else onnx_latency_ms(OnnxModel(file, threads=1))
+    return target.unmet(size_mb(file), latency, 100 * (_validation_accuracy(run) - _validation_accuracy(made)))
+
+
+def _validation_accuracy(run: Run) -> float:
+    """That of a finished run; of the test images, where they are what it was selected on."""
+    metrics = json.loads((run.path / "metrics.json").read_text("utf-8"))
+    return metrics.get("val/acc", metrics["test/acc"])["value"]
+
+
+def student_words(teacher: Run, seconds: float) -> list[str] | None:
+    """How long a compact student learns from the teacher so that it takes these seconds; None if they are too few."""
+    experiment = resolve(override(teacher, ["objective=classify", *COMPACT]))
+    answers = len(experiment.data.rows("train")) * _answer_seconds(teacher, experiment)
+    views = int(min(8, TEACHING * seconds / answers))
+    usual = experiment.config.trainer.max_epochs
+    epochs = int(min(PATIENCE * usual, (seconds - views * answers) / epoch_seconds(experiment)))
+    if views < 1 or epochs < usual / FEWEST:
+        return None
+    return [f"trainer.max_epochs={epochs}", f"objective.views={views}"]
+
+
+def _answer_seconds(run: Run, experiment: Experiment) -> float:
+    """About how long the teacher thinks of an image; the first batch does not count, since it is slower."""
+    teacher, data = load_teacher(run.best), experiment.data
+    images, _ = data.augment_batch(*next(iter(data.loader("train"))))
+    reduced = str(experiment.settings.precision).startswith("bf16")
+    start = 0.0
+    with torch.autocast(teacher.classifier.device.type, torch.bfloat16, enabled=reduced):
+        for _ in range(2):
+            start = time.perf_counter()
+            teacher.logits(images)
+    return (time.perf_counter() - start) / len(images)

@@ -1,0 +1,79 @@
+"""The whole way in one command, `python -m imgbench.study data=folder data.root=photos`: from photographs to a report.
+
+An audit, a split that cannot leak, the best network within a budget of minutes, one test, the smallest model that is as
+good, and a page over all of it. The directory is a run like any other.
+"""
+
+import time
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from imgbench.audit import audit
+from imgbench.cli import hydra_command
+from imgbench.compression.target import Target
+from imgbench.errors import UserError
+from imgbench.experiment.checks import check_at_once
+from imgbench.experiment.compose import storable
+from imgbench.experiment.resume import is_finished, resumed_study
+from imgbench.experiment.study import SMALL, write_study
+from imgbench.run import Run
+from imgbench.train import train
+
+TRAINING = 0.6  # share of the time after the audit; the rest is for smaller models and the report
+REPORT = 0.1  # share of the whole
+
+
+def study(config: DictConfig, run: Run) -> None:
+    """All steps, of which those that are finished in the directory are not done again.
+
+    Raises:
+        UserError: the data, the configuration or the target cannot be used.
+        KeyboardInterrupt: it was interrupted; `--resume` goes on.
+    """
+    config = config.copy()
+    OmegaConf.set_struct(config, False)
+    target = Target.parse(str(config.pop("target")), option="target=")
+    if config.trainer.devices not in (1, "auto", "1"):
+        raise UserError(f"trainer.devices={config.trainer.devices}: a study trains on one device, trainer.devices=1.")
+    check_at_once(config)
+    start, minutes = time.monotonic(), config.budget
+    run.path.mkdir(parents=True, exist_ok=True)
+    trained = (run.path / "run.json").is_file() and is_finished(run)
+    if not trained:
+        run.write_config(storable(config))  # from which an interrupted study goes on
+    write_study(run, target=str(target))
+
+    def left() -> float:
+        """Seconds of the budget."""
+        return 60 * minutes - (time.monotonic() - start)
+
+    def begin(step: int, name: str) -> None:
+        print(f"\n[{step}/3] {name} ({max(left(), 0) / 60:.1f} of {minutes:g} minutes left)", flush=True)
+
+    begin(1, "Audit")
+    print(audit(config, run.path).summary())
+    print("Relatives stay on one side; data.split.group=null would let them be divided.")
+    begin(2, "Training")
+    if trained:
+        print(f"{run.shown} is trained already.")
+    else:
+        config.budget = max(TRAINING * left(), 1) / 60
+        train(config, run)
+    begin(3, f"Smaller models, target {target}, and the report")
+    from imgbench.compression.smallest import add_smallest  # takes seconds, and errors and --help need no torch
+
+    small = add_smallest(run, target, left() - REPORT * 60 * minutes)
+    print(f"\nStudy          {run.shown}, in {(time.monotonic() - start) / 60:.1f} minutes")
+    print("\n".join(small.lines(run.shown / SMALL)))
+    print(f"Report         {run.shown / 'report.html'}")
+
+
+@hydra_command("study", resumed_study)
+def main(config: DictConfig) -> None:
+    study(config, Run(Path(HydraConfig.get().runtime.output_dir)))
+
+
+if __name__ == "__main__":
+    main()

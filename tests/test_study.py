@@ -1,0 +1,140 @@
+"""The whole way in one command: what it leaves, that it goes on where it stopped, and what it refuses."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+import imgbench
+from imgbench.errors import UserError
+from imgbench.experiment.compose import compose
+from imgbench.experiment.resume import resumed_study
+from imgbench.experiment.study import read_study
+from imgbench.run import Run
+from imgbench.study import study
+
+TINY = ["data.image_size=20", "data.batch_size=8", "trainer.max_epochs=2", "augment=none", "trainer.accelerator=cpu"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory, make_folder) -> Path:
+    return make_folder(tmp_path_factory.mktemp("data") / "photos", {"cat": 60, "dog": 60})
+
+
+def begin(photos: Path, place: Path, *words: str) -> Run:
+    run = Run(place)
+    study(compose(["data=folder", f"data.root={photos}", *TINY, *words], "study"), run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(photos, tmp_path_factory) -> Run:
+    return begin(photos, tmp_path_factory.mktemp("study") / "run", "model=compact", "target=drop<=50pt")
+
+
+def test_study_leaves_a_run_the_small_file_and_one_report_over_both(finished):
+    names = {path.name for path in finished.path.iterdir()}
+    assert names >= {
+        "config.yaml",
+        "split.csv",
+        "metrics.json",
+        "audit.html",
+        "small.onnx",
+        "study.json",
+        "report.html",
+    }
+    assert finished.info["status"] == "finished"
+    small = imgbench.load(finished.path / "small.onnx")
+    assert small.class_names == imgbench.load(finished.path).class_names == ["cat", "dog"]
+    page = (finished.path / "report.html").read_text("utf-8")
+    section = page.partition('<section id="small">')[2].partition("</section>")[0]
+    assert "the model of this page" in section
+    assert "the same in 8 bits" in section
+    assert section.count("taken") == 1
+
+
+def test_small_file_is_smaller_and_answers_as_its_run(finished):
+    found = read_study(finished)
+    assert found is not None
+    assert found["small"]["name"] == "int8"
+    sizes = {row["name"]: row["size_mb"] for row in found["small"]["rows"]}
+    assert sizes["int8"] < 0.5 * sizes["teacher"]
+    assert (finished.path / "small.onnx").read_bytes() == (finished.path / "small/int8/model.onnx").read_bytes()
+
+
+def test_what_is_finished_is_not_done_again(finished, photos, tmp_path, capsys):
+    place = tmp_path / "run"
+    shutil.copytree(finished.path, place)
+    run = Run(place)
+    (place / "small.onnx").unlink()
+    (place / "study.json").write_text(json.dumps({"target": "drop<=50pt"}))  # as if killed while it made the models
+    trained, quantized = run.best.stat().st_mtime_ns, (place / "small/int8/model.onnx").stat().st_mtime_ns
+    begin(photos, place, "model=compact", "target=drop<=50pt")
+    assert "is trained already" in capsys.readouterr().out
+    assert run.best.stat().st_mtime_ns == trained
+    assert (place / "small/int8/model.onnx").stat().st_mtime_ns == quantized
+    assert (place / "small.onnx").is_file()
+
+
+def test_resuming_gives_the_words_that_go_on_and_none_when_all_is_done(finished, tmp_path, capsys):
+    assert resumed_study(["--resume", str(finished.path)]) is None
+    assert "nothing is left to do" in capsys.readouterr().out
+    place = tmp_path / "run"
+    shutil.copytree(finished.path, place)
+    (place / "study.json").write_text(json.dumps({"target": "drop<=50pt"}))
+    words = resumed_study([f"--resume={place}", "budget=1"]) or []
+    assert words[:2] == ["--config-dir", str(place)]
+    assert words[-2:] == ["target=drop<=50pt", "budget=1"]
+
+
+@pytest.mark.slow
+def test_a_student_of_the_chosen_network_is_the_smallest_where_it_is_as_good(photos, tmp_path):
+    run = begin(photos, tmp_path / "run", "model=cnn", "target=drop<=100pt")
+    found = read_study(run)
+    assert found is not None
+    assert found["small"]["name"] == "distilled_int8"
+    assert (run.path / "small/distilled/checkpoints/best.ckpt").is_file()
+
+
+def test_without_time_for_a_student_the_network_itself_is_quantised(photos, tmp_path):
+    run = begin(photos, tmp_path / "run", "model=cnn", "target=drop<=100pt", "budget=0.001")
+    found = read_study(run)
+    assert found is not None
+    assert found["small"]["unmet"]["distilled_int8"] == ["there was no time for it"]
+    assert found["small"]["name"] == "int8"
+
+
+def test_where_nothing_meets_the_target_there_is_no_small_file_and_the_report_says_why(
+    finished, photos, tmp_path, capsys
+):
+    place = tmp_path / "run"
+    shutil.copytree(finished.path, place)
+    begin(photos, place, "model=compact", "target=size<=0.001MB")
+    assert "none meets the target" in capsys.readouterr().out
+    assert not (place / "small.onnx").exists()
+    assert re.search(r"size [\d.]+ MB, not 0.001 MB", (place / "report.html").read_text("utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [("target=small", "target='small'"), ("trainer.devices=2", "a study trains on one device")],
+)
+def test_what_cannot_be_done_is_said_before_anything_is_begun(word, message, photos, tmp_path):
+    with pytest.raises(UserError, match=re.escape(message)):
+        begin(photos, tmp_path / "run", word)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_is_no_study_is_not_resumed_as_one(tiny_run: Run):
+    with pytest.raises(UserError, match=r"no study.*imgbench\.train --resume"):
+        resumed_study(["--resume", str(tiny_run.path)])
+
+
+def test_damaged_study_file_is_named(finished, tmp_path):
+    place = tmp_path / "run"
+    shutil.copytree(finished.path, place)
+    (place / "study.json").write_text("{")
+    with pytest.raises(UserError, match=r"study\.json is damaged"):
+        resumed_study(["--resume", str(place)])
