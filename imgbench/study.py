@@ -21,7 +21,7 @@ from imgbench.experiment.study import SMALL, write_study
 from imgbench.run import Run
 from imgbench.train import train
 
-TRAINING = 0.6  # share of the time after the audit; the rest is for smaller models and the report
+TRAINING = 0.75  # share of the time after the audit; the rest is for smaller models and the report
 REPORT = 0.1  # share of the whole
 
 
@@ -43,7 +43,7 @@ def study(config: DictConfig, run: Run) -> None:
     trained = (run.path / "run.json").is_file() and is_finished(run)
     if not trained:
         run.write_config(storable(config))  # from which an interrupted study goes on
-    write_study(run, target=str(target))
+    write_study(run, target=str(target), budget=minutes)
 
     def left() -> float:
         """Seconds of the budget."""
@@ -54,7 +54,6 @@ def study(config: DictConfig, run: Run) -> None:
 
     begin(1, "Audit")
     print(audit(config, run.path).summary())
-    print("Relatives stay on one side; data.split.group=null would let them be divided.")
     begin(2, "Training")
     if trained:
         print(f"{run.shown} is trained already.")

@@ -128,3 +128,24 @@ def test_threads_do_not_mix_their_features():
     with ThreadPoolExecutor(4) as pool:
         for found, alone in zip(pool.map(answer, images), expected, strict=True):
             torch.testing.assert_close(found, alone)
+
+
+@pytest.mark.parametrize(("name", "levels"), [("tf_efficientnet_lite0", 4), ("mobilenetv3_small_050", 2)])
+def test_a_shortened_network_sees_in_its_levels_what_the_whole_sees_there(name, levels):
+    whole = pooled_features(name, 2)
+    shortened = pooled_features(name, 2, levels=levels)
+    shortened.backbone.load_state_dict(whole.backbone.state_dict(), strict=False)
+    images = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        kept = shortened.feature_maps(images)[:-1]
+        for ours, theirs in zip(kept, whole.feature_maps(images), strict=False):
+            assert torch.equal(ours, theirs)
+        assert shortened(images).shape == (2, 2)
+    assert shortened.num_features < whole.num_features / 3
+    assert sum(map(torch.numel, shortened.parameters())) < sum(map(torch.numel, whole.parameters())) / 4
+
+
+@pytest.mark.parametrize("levels", [0, 6])
+def test_levels_that_there_are_not_are_refused(levels):
+    with pytest.raises(UserError, match=rf"model\.levels={levels}, but tf_efficientnet_lite0 has 5"):
+        pooled_features("tf_efficientnet_lite0", 2, levels=levels)

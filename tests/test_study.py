@@ -69,7 +69,9 @@ def test_what_is_finished_is_not_done_again(finished, photos, tmp_path, capsys):
     shutil.copytree(finished.path, place)
     run = Run(place)
     (place / "small.onnx").unlink()
-    (place / "study.json").write_text(json.dumps({"target": "drop<=50pt"}))  # as if killed while it made the models
+    (place / "study.json").write_text(
+        json.dumps({"target": "drop<=50pt", "budget": 5})
+    )  # as if killed while it made the models
     trained, quantized = run.best.stat().st_mtime_ns, (place / "small/int8/model.onnx").stat().st_mtime_ns
     begin(photos, place, "model=compact", "target=drop<=50pt")
     assert "is trained already" in capsys.readouterr().out
@@ -83,10 +85,10 @@ def test_resuming_gives_the_words_that_go_on_and_none_when_all_is_done(finished,
     assert "nothing is left to do" in capsys.readouterr().out
     place = tmp_path / "run"
     shutil.copytree(finished.path, place)
-    (place / "study.json").write_text(json.dumps({"target": "drop<=50pt"}))
+    (place / "study.json").write_text(json.dumps({"target": "drop<=50pt", "budget": 5}))
     words = resumed_study([f"--resume={place}", "budget=1"]) or []
     assert words[:2] == ["--config-dir", str(place)]
-    assert words[-2:] == ["target=drop<=50pt", "budget=1"]
+    assert words[-3:] == ["target=drop<=50pt", "budget=5", "budget=1"]
 
 
 @pytest.mark.slow

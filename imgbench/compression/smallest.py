@@ -12,7 +12,7 @@ import torch
 
 from imgbench.compression.ladder import TEACHER, LadderRow, make_ladder, measure_runs, points, write_ladder
 from imgbench.compression.measure import onnx_latency_ms, size_mb
-from imgbench.compression.methods import Distill, Quantize
+from imgbench.compression.methods import Distill, Quantize, Train
 from imgbench.compression.plan import ANEW, LadderEntry
 from imgbench.compression.target import Target
 from imgbench.errors import UserError
@@ -30,7 +30,9 @@ from imgbench.training.distillation import load_teacher
 log = logging.getLogger(__name__)
 
 FLOAT = "float"  # the run itself, not quantised
-COMPACT = ("model=compact", "data.image_size=null", "data.normalize=null", *ANEW)
+ITS_OWN = ("data.image_size=null", "data.normalize=null", *ANEW)  # what suits the network
+COMPACT = ("model=compact", *ITS_OWN)
+TRUNCATED = ("model=truncated", "model.freeze_backbone=true", *ITS_OWN)  # to let it learn on takes minutes
 PATIENCE = 3  # times the epochs of learning from labels: a student gains for long (https://arxiv.org/abs/2106.05237)
 TEACHING = 0.3  # share of the time of distillation in which the teacher may answer
 COMPARED = 50  # images on which the file in float is held against the run
@@ -71,7 +73,7 @@ def add_smallest(run: Run, target: Target, seconds: float) -> Smallest:
     """
     with told_once():
         small = make_smallest(run, run.path / SMALL, target, seconds)
-        write_study(run, target=str(target), small=asdict(small))
+        write_study(run, small=asdict(small))
         conclude(run, announce=False)
     return small
 
@@ -92,7 +94,7 @@ def make_smallest(run: Run, file: Path, target: Target, seconds: float) -> Small
     name = None
     folder = run.path / "small"
     folder.mkdir(exist_ok=True)
-    for attempt, parent, entries in _attempts(run, time.perf_counter() + seconds):
+    for attempt, parent, entries in _attempts(run, target, time.perf_counter() + seconds):
         if not entries:
             unmet[attempt] = ["there was no time for it"]
             continue
@@ -120,24 +122,27 @@ def make_smallest(run: Run, file: Path, target: Target, seconds: float) -> Small
     return Smallest(name, rows, unmet)
 
 
-def _attempts(run: Run, end: float) -> Iterator[tuple[str, Run, Sequence[LadderEntry]]]:
+def _attempts(run: Run, target: Target, end: float) -> Iterator[tuple[str, Run, Sequence[LadderEntry]]]:
     """The name of an attempt, the run it starts from, and what is to be made of that; nothing where time is too short.
 
     Each is looked at only if those before it do not do.
     """
     compact = Run(run.path / "candidates" / "compact")  # trained when the network was chosen
-    is_compact = run.config["model_name"] == "compact"
-    if not is_compact and compact.best.is_file() and compact.concluded:
+    if compact.best.is_file() and compact.concluded:
         yield "compact_int8", compact, [LadderEntry("compact_int8", Quantize())]
-    if not is_compact:
-        entries = []
-        if (words := student_words(run, end - time.perf_counter())) is not None:
-            entries = [
-                LadderEntry("distilled", Distill(), (*COMPACT, *words)),
-                LadderEntry("distilled_int8", Quantize(), parent="distilled"),
-            ]
-        yield "distilled_int8", run, entries
-    yield "int8", run, [LadderEntry("int8", Quantize())]
+    if run.config["model"].get("pretrained"):
+        # What photographs teach a network of half a million weights, ImageNet has taught these already.
+        entries = [
+            LadderEntry("truncated", Train(), TRUNCATED),
+            LadderEntry("truncated_int8", Quantize(), parent="truncated"),
+        ]
+        yield "truncated_int8", run, entries
+    elif run.config["model_name"] != "compact":
+        words = student_words(run, end - time.perf_counter())
+        entries = [LadderEntry("distilled", Distill(), (*COMPACT, *(words or ())))]
+        entries.append(LadderEntry("distilled_int8", Quantize(), parent="distilled"))
+        yield "distilled_int8", run, [] if words is None else entries
+    yield "int8", run, [LadderEntry("int8", Quantize(max_drop=target.drop))]
 
 
 def _unmet(target: Target, file: Path, run: Run, made: Run) -> list[str]:

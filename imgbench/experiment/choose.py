@@ -186,7 +186,7 @@ def explain_choice(
             f"({100 * error:.1f})."
         )
     others = [trial.name for trial in trials if trial is not chosen] + list(left_out)
-    otherwise = f"model={others[0]} takes another, budget={2 * budget / 60:g} more time." if others else ""
+    otherwise = f"model={others[0]} takes another, budget={2 * budget / 60:.3g} more time." if others else ""
     return [
         f"Compared on {n} validation images, in {seconds:.0f} of {budget:.0f} seconds: {each}.",
         f"Chosen: {chosen.name}, {why}",

@@ -57,7 +57,7 @@ def resumed_study(words: list[str]) -> list[str] | None:
     if "small" in study and not others:
         print(f"{run.shown} is finished: nothing is left to do.")
         return None
-    return [*_words_of_run(run), f"target={study['target']}", *others]
+    return [*_words_of_run(run), f"target={study['target']}", f"budget={study['budget']}", *others]
 
 
 def _taken_out(words: list[str]) -> tuple[Path | None, list[str]]:

@@ -11,7 +11,7 @@ SMALL = "small.onnx"  # the file of the smallest model that meets the target
 
 
 def read_study(run: Run) -> dict[str, Any] | None:
-    """The content of `study.json`: `target`, and once all is done, `small`; None where the run is of no study.
+    """The content of `study.json`: `target`, `budget`, and once all is done, `small`; None where the run is of no study.
 
     Raises:
         UserError: the file is damaged.
@@ -22,7 +22,11 @@ def read_study(run: Run) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text("utf-8"))
         small = content.get("small", {"rows": [], "unmet": {}})
-        if not isinstance(content["target"], str) or not isinstance(small["rows"], list):
+        if (
+            not isinstance(content["target"], str)
+            or not isinstance(content["budget"], int | float)
+            or not isinstance(small["rows"], list)
+        ):
             raise ValueError("its entries are not of the types that a study writes")
         return content
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -30,4 +34,7 @@ def read_study(run: Run) -> dict[str, Any] | None:
 
 
 def write_study(run: Run, **content: Any) -> None:
-    write_atomically(run.path / FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    """Writes `study.json`, or adds to it."""
+    write_atomically(
+        run.path / FILE, json.dumps((read_study(run) or {}) | content, indent=2, ensure_ascii=False) + "\n"
+    )

@@ -257,7 +257,28 @@ def pooled_features(
     weights: str = "hub",
     freeze_backbone: bool = True,
     in_chans: int = 3,
+    levels: int | None = None,
 ) -> PooledFeatures:
-    """`PooledFeatures` of timm's network `name`; arguments and errors are those of `timm_classifier`."""
+    """`PooledFeatures` of timm's network `name`; arguments and errors are those of `timm_classifier`, and:
+
+    Args:
+        levels: keep the first of the levels between which the feature map is halved, and leave out what follows: most
+            of the weights. None: keep all.
+    """
     backbone = timm_classifier(name, 1, image_size, pretrained, weights, in_chans=in_chans)
+    if levels is not None:
+        _keep_levels(backbone, name, levels)
     return PooledFeatures(backbone, num_classes, image_size, freeze_backbone)
+
+
+def _keep_levels(backbone: Any, name: str, levels: int) -> None:
+    """Raises:
+    UserError: the network has not so many, or timm cannot shorten it.
+    """
+    known = len(getattr(backbone, "feature_info", ()))
+    if not known or not hasattr(backbone, "prune_intermediate_layers"):
+        raise UserError(f"model.levels={levels}, but timm cannot shorten {name}: leave it out.")
+    if not 1 <= levels <= known:
+        raise UserError(f"model.levels={levels}, but {name} has {known}: take 1 to {known}.")
+    backbone.prune_intermediate_layers([levels - 1])
+    backbone.reset_classifier(0, "avg")  # it is left without pooling
