@@ -11,7 +11,7 @@ SMALL = "small.onnx"  # the file of the smallest model that meets the target
 
 
 def read_study(run: Run) -> dict[str, Any] | None:
-    """The content of `study.json`: `target`, `budget`, and once all is done, `small`; None where the run is of no study.
+    """`target`, `budget` in minutes, and once all is done, `small`; None where the run is of no study.
 
     Raises:
         UserError: the file is damaged.
