@@ -262,8 +262,8 @@ def _put(sorter: Sorter, path: str, place: str, report: Report) -> None:
 def _cells(answer: Answer, place: str, columns: list[str]) -> list[str]:
     facts = {"path": answer.path, "unsure": answer.unsure, "error": answer.error, "placed": place}
     row = answer.probabilities
-    values = [] if row is None else [f"{value:.6g}" for value in row]
-    facts |= {"predicted": answer.predicted, "probability": "" if row is None else f"{row.max():.6g}"}
+    values = [] if row is None else [str(value) for value in row]  # the shortest digits that tell a float32
+    facts |= {"predicted": answer.predicted, "probability": "" if row is None else str(row.max())}
     cells = [facts[name] for name in columns if name in FACTS]
     return cells + (values or [""] * (len(columns) - len(cells)))
 

@@ -171,11 +171,15 @@ def _checked(path: Path, rows: Iterator[tuple[int, list[str]]], columns: int) ->
                 raise ValueError(f"a row has {len(cells)} cells, not {columns}")
             yield end, cells
     except (ValueError, csv.Error) as error:
-        raise UserError(f"{path} is damaged near byte {end}: {error}.\nRestore it, or name another file.") from error
+        raise UserError(f"{path} is damaged before byte {end}: {error}.\nRestore it, or name another file.") from error
 
 
 def check_source(path: Path, found: dict[str, Any], expected: dict[str, Any], remove: str) -> None:
-    """Raises UserError: what a file was made of is not what would be added to it; `run` says no more than where from."""
+    """Refuses to add to a file what is of another source; a run that was only moved is the same.
+
+    Raises:
+        UserError: it is; `remove` says how to do without the file.
+    """
     for name, value in expected.items():
         if name != "run" and found.get(name) != value:
             raise UserError(

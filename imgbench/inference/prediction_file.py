@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from imgbench.errors import UserError
 from imgbench.inference.journal import Journal, check_source, csv_line, describe
 from imgbench.run import replacing
@@ -151,4 +153,4 @@ def _continue_parquet(path: Path, place: Path, columns: Sequence[str], source: d
 
 
 def _cell(value: str | float | None) -> str:
-    return "" if value is None else value if isinstance(value, str) else f"{value:.6g}"
+    return "" if value is None else value if isinstance(value, str) else str(np.float32(value))
