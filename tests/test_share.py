@@ -55,7 +55,7 @@ def test_card_says_to_machines_what_was_measured(run):
 
 def test_card_says_to_readers_what_it_rests_on(run):
     text = card(run, run.path / "model.onnx")
-    assert re.search(r"- Accuracy: \d.* % \(\d+ of 6; 95 % interval ", text)
+    assert re.search(r"- Accuracy: \d.* % \(\d+ of \d+; 95 % interval ", text)
     assert "To be filled in by the author" in text
     assert "Audit: " in text
     assert "trained from scratch" in text
@@ -87,7 +87,7 @@ def test_card_stays_with_what_its_author_wrote(run, file, capsys):
 
 
 class StandIn(BaseHTTPRequestHandler):
-    """Those of the Hub's requests that an upload makes: whoami, create, preupload, LFS batch and PUT, commit."""
+    """Those of the Hub's requests that an upload makes: create, validate the card, preupload, LFS batch, PUT, commit."""
 
     def answer(self, content: object, status: int = 200) -> None:
         data = json.dumps(content).encode()
@@ -117,6 +117,9 @@ class StandIn(BaseHTTPRequestHandler):
         if self.path == "/api/repos/create":
             server.created.append(json.loads(body))
             return self.answer({"url": f"{here}/me/leaves"})
+        if self.path == "/api/validate-yaml":
+            known = "model-index" in front_matter(json.loads(body)["content"])
+            return self.answer({"errors": [] if known else [{"message": "no model-index"}]}, 200 if known else 400)
         if self.path.startswith("/api/models/me/leaves/preupload/"):
             files = [file["path"] for file in json.loads(body)["files"]]
             modes = {name: "lfs" if name.endswith(".onnx") else "regular" for name in files}
@@ -137,12 +140,14 @@ class StandIn(BaseHTTPRequestHandler):
                 else:
                     assert line["key"] == "header", line
             return self.answer({"commitUrl": f"{here}/me/leaves/commit/abc", "commitOid": "abc"})
-        return self.answer({"error": "not there"}, 404)
+        return self.answer({"error": f"{self.path} is not there"}, 404)
 
     def do_PUT(self) -> None:
         server, body = self.server, self.body()
         assert isinstance(server, Server)
         assert hashlib.sha256(body).hexdigest() == self.path.removeprefix("/put/")
+        if server.breaks:
+            return self.answer({"error": "disk failure"}, 500)
         server.stored[self.path.removeprefix("/put/")] = body
         self.answer({})
 
@@ -156,6 +161,7 @@ class StandIn(BaseHTTPRequestHandler):
 class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), StandIn)
+        self.breaks = False
         self.created: list[dict[str, object]] = []
         self.asked: list[str] = []
         self.stored: dict[str, bytes] = {}
@@ -165,11 +171,14 @@ class Server(ThreadingHTTPServer):
 @pytest.fixture
 def hub(monkeypatch):
     """The stand-in, to which huggingface_hub is directed as if it were the Hub."""
-    constants = pytest.importorskip("huggingface_hub").constants
+    constants = pytest.importorskip("huggingface_hub.constants")
     server = Server()
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(
+        constants, "HF_HUB_DISABLE_XET", True
+    )  # a binary protocol; LFS, which the Hub takes too, is HTTP
     monkeypatch.setenv("HF_TOKEN", "hf_right")
     yield server
     server.shutdown()
@@ -177,6 +186,7 @@ def hub(monkeypatch):
     server.server_close()
 
 
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's own use of httpx
 def test_file_and_card_and_nothing_else_are_uploaded(run, file, hub, capsys):
     export.export(run.path, file, images=0, push_to_hub="me/leaves")
     assert hub.files == {"model.onnx": file.read_bytes(), "README.md": (file.parent / "README.md").read_bytes()}
@@ -184,6 +194,28 @@ def test_file_and_card_and_nothing_else_are_uploaded(run, file, hub, capsys):
     assert re.search(
         r"Uploaded http://127.0.0.1:\d+/me/leaves: model.onnx and README.md, and no photograph", capsys.readouterr().out
     )
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+def test_upload_that_breaks_off_is_said_to_and_can_be_repeated(run, file, hub, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)  # before it tries again
+    hub.breaks = True
+    with pytest.raises(UserError, match=r"(?s)--push-to-hub me/leaves: .*500.*Nothing is lost: .*model\.onnx"):
+        export.export(run.path, file, images=0, push_to_hub="me/leaves")
+    assert hub.files == {}
+    hub.breaks = False
+    export.export(run.path, file, images=0, push_to_hub="me/leaves")
+    assert set(hub.files) == {"model.onnx", "README.md"}
+
+
+def test_metadata_that_the_hub_refuses_is_named(run, file, hub):
+    file.parent.mkdir()
+    export.export(run.path, file, images=0, card=True)
+    place = file.parent / "README.md"
+    place.write_text(place.read_text().replace("library_name: onnx", "library_name: {"))
+    with pytest.raises(UserError, match=r"README\.md: the lines between `---` are no YAML"):
+        export.export(run.path, file, images=0, push_to_hub="me/leaves")
+    assert hub.files == {}
 
 
 def test_wrong_token_is_said_to_be(run, file, hub, monkeypatch):
@@ -198,7 +230,9 @@ def test_wrong_token_is_said_to_be(run, file, hub, monkeypatch):
 def test_without_network_the_file_is_kept(run, file, hub, monkeypatch):
     hub.socket.close()
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # the port of `discard`: nobody
-    with pytest.raises(UserError, match=r"(?s)http://127\.0\.0\.1:9 cannot be reached.*Nothing is lost: .*model\.onnx"):
+    with pytest.raises(
+        UserError, match=r"(?s)http://127\.0\.0\.1:9 cannot be reached, or broke off.*Nothing is lost: .*model\.onnx"
+    ):
         export.export(run.path, file, images=0, push_to_hub="me/leaves")
     assert file.exists()
 
@@ -216,7 +250,7 @@ def test_nobody_logged_in_ends_it_before_anything_is_computed(run, file, monkeyp
     pytest.importorskip("huggingface_hub")
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no token"))
-    with pytest.raises(UserError, match="nobody is logged in. Log in with: hf auth login"):
+    with pytest.raises(UserError, match=r"nobody is logged in\. Log in with: hf auth login"):
         export.export(run.path, file, images=0, push_to_hub="me/leaves")
     assert not file.exists()
 

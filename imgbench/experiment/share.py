@@ -91,17 +91,22 @@ class Hub:
                 commit_message="Upload a model and its card",
             )
         except HfHubHTTPError as error:
-            status = error.response.status_code
-            reason = " ".join((error.server_message or str(error)).split())
-            mend = (
-                "Log in with an account and a token that may write there: hf auth login" if status in (401, 403) else ""
-            )
-            raise UserError(
-                f"{self.option}: the Hub refuses ({status}): {reason}\n{written} {mend}".rstrip()
-            ) from error
+            raise self._refused(error, written) from error
+        except RuntimeError as error:  # in which an upload wraps its own errors
+            if isinstance(error.__cause__, HfHubHTTPError):
+                raise self._refused(error.__cause__, written) from error
+            raise UserError(f"{self.option}: {error.__cause__ or error}\n{written} Repeat the command.") from error
         except (no_connection, ConnectionError, TimeoutError) as error:
             raise UserError(
-                f"{self.option}: {self.api.endpoint} cannot be reached ({error}).\n{written} Repeat the command when "
-                "there is a network."
+                f"{self.option}: {self.api.endpoint} cannot be reached, or broke off ({error}).\n{written} Repeat the "
+                "command when there is a network."
             ) from error
+        except ValueError as error:  # what its author wrote at the top
+            raise UserError(f"{self.option}: the Hub refuses {files[-1]}: {error}") from error
         return str(repository)
+
+    def _refused(self, error: Any, written: str) -> UserError:
+        status = error.response.status_code
+        reason = " ".join((error.server_message or str(error)).split())
+        mend = "Log in with an account and a token that may write there: hf auth login" if status in (401, 403) else ""
+        return UserError(f"{self.option}: the Hub refuses ({status}): {reason}\n{written} {mend}".rstrip())
