@@ -10,7 +10,6 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from imgbench import __version__
 from imgbench.errors import UserError
 from imgbench.evaluation.metrics import describe
 from imgbench.evaluation.results import SELECTED_ON_TEST
@@ -137,7 +136,6 @@ def card(run: Run, file: Path) -> str:
         data=config.get("data_name", "data"),
         limits=_limits(run, model.provenance, metrics),
         weights=markdown(" ".join([weights, *(f"Beware: {warning}." for warning in warnings)])),
-        version=__version__,
         command=_command(info),
     )
 

@@ -81,7 +81,7 @@ class Hub:
         from huggingface_hub.errors import HfHubHTTPError
 
         # Of httpx in one version of huggingface_hub, of httpx2 in another.
-        no_connection = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
+        no_connection: Any = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
         written = f"Nothing is lost: {files[0]} is written."
         try:
             repository = self.api.create_repo(self.name, private=True, exist_ok=True)

@@ -53,13 +53,15 @@ def prediction_file(path: Path, columns: Sequence[str], source: dict[str, Any], 
     """
     ending = path.suffix.lower()
     place = path if ending == ".csv" else path.with_name(f"{path.name}.unfinished.csv")
-    if ending == ".parquet" and path.is_file() and not place.exists():
+    continued = ending == ".parquet" and path.is_file() and not place.exists()
+    if continued:
         _continue_parquet(path, place, columns, source)
     journal = Journal(place, columns, source, batch)
+    before = journal.rows
     try:
         yield journal
         journal.complete()
-        if ending != ".csv":
+        if ending != ".csv" and not (continued and journal.rows == before):
             try:
                 {".parquet": _write_parquet, ".json": _write_json}[ending](path, journal)
             except OSError as error:
@@ -67,6 +69,7 @@ def prediction_file(path: Path, columns: Sequence[str], source: dict[str, Any], 
                     f"{path} cannot be written: {error.strerror}.\nKept: all predictions, in {place}. Make room, then "
                     "repeat the same command."
                 ) from error
+        if ending != ".csv":
             journal.remove()
     finally:
         journal.close()
