@@ -129,7 +129,9 @@ def test_results_of_another_model_are_not_mixed(name, tiny_run, photos, tmp_path
     predict.predict(tmp_path / "moved", [photos], output=Path(name))
     with (tmp_path / "moved" / "checkpoints" / "best.ckpt").open("ab") as file:
         file.write(b"\0")  # any other file
-    with pytest.raises(UserError, match=rf"(?s){name} has results of something else, of .*moved, and they .*Its model"):
+    with pytest.raises(
+        UserError, match=rf"(?s){name} has results of something else, of .*, and they are not mixed.*Its model"
+    ):
         predict.predict(tmp_path / "moved", [photos], output=Path(name))
     assert Path(name).read_bytes() == before
 
