@@ -1,11 +1,11 @@
-"""Names the class of images: files, folders and patterns."""
+"""Names the class of images: files, folders and patterns, from one photograph to whole collections."""
 
-import glob
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from imgbench.cli import guarded_main, run_parser
-from imgbench.data.walk import images_below
+from imgbench.data.collection import Collection
 from imgbench.errors import UserError
 
 EXAMPLES = """examples:
@@ -13,30 +13,20 @@ EXAMPLES = """examples:
   python -m imgbench.predict RUN photos/ more/*.png --top-k 3
   python -m imgbench.predict RUN photos/ --output predictions.csv --save-images predictions/
   python -m imgbench.predict RUN photos/ --max-error 0.02
+  python -m imgbench.predict RUN photos/ --output predictions.parquet
+  python -m imgbench.predict RUN photos/ --max-error 0.02 --sort-into sorted/
+
+With --output or --sort-into, any number of photographs is worked through in little memory, and the results are
+written as they come. Interrupted at any time, the same command goes on where it stopped and ends with the same file;
+photographs that have come since are added. Another model's results are never mixed in. A file that cannot be read gets
+a row with the reason. FILE.csv grows beside FILE.csv.source.json, which says what it is of; FILE.parquet and FILE.json
+are made of such a file at the end.
+
+--sort-into makes symbolic links by default: a million photographs take no room, and no photograph is touched. They lead
+nowhere once the photographs are moved or sent elsewhere; Windows makes them in developer mode only, USB sticks never.
+--copy is for these. --move takes the photographs out of their folders; the column `placed` of the table says where
+each one went. Exit status 1 says that something, named at the end, could not be read or sorted.
 """
-
-
-def find_images(words: list[str]) -> list[Path]:
-    """The files that the words name: files as they are, all images below folders, and patterns.
-
-    Raises:
-        UserError: a word names nothing.
-    """
-    paths: list[Path] = []
-    for word in words:
-        path = Path(word)
-        if path.is_dir():
-            found = images_below(path)
-            if not found:
-                raise UserError(f"{path} is a folder without images.")
-            paths += found
-        elif path.exists():  # before patterns are tried: a name such as "1 [2].jpg" is one too
-            paths.append(path)
-        elif matches := sorted(glob.glob(word, recursive=True)):  # noqa: PTH207 Path.glob takes no absolute pattern
-            paths += [Path(match) for match in matches if Path(match).is_file()]
-        else:
-            raise UserError(f"{word} does not exist, and matches nothing as a pattern.")
-    return paths
 
 
 def predict(
@@ -46,16 +36,20 @@ def predict(
     output: Path | None = None,
     save_images: Path | None = None,
     max_error: float | None = None,
+    sort_into: Path | None = None,
+    how: Literal["link", "copy", "move"] = "link",
 ) -> int:
-    """Prints the class of each image; returns how many could not be read.
+    """Prints the class of each image, or writes it to files; returns how much could not be read or sorted.
 
     Args:
         run: a run directory, a checkpoint or an ONNX file.
         images: files, folders (searched with sub-folders) and patterns.
         top_k: how many of the most probable classes to print.
-        output: a .csv or .json file for all probabilities.
+        output: a .csv, .parquet or .json file for all probabilities; what it has already is not computed again.
         save_images: a directory for the images, each under its prediction.
         max_error: calls predictions unsure, so that with 95 % confidence at most this share of the others is wrong.
+        sort_into: a directory with a folder for each class, and one for what is unsure.
+        how: what the photographs are put there as.
 
     Raises:
         UserError: no such model or images, the results cannot be written, or the run cannot promise `max_error`.
@@ -65,12 +59,10 @@ def predict(
         raise UserError(
             f"--max-error {max_error:g}, but it is a share above 0 and below 1, such as 0.02 for 2 %{never}."
         )
-    if output and output.suffix.lower() not in (".csv", ".json"):
-        raise UserError(f"--output {output} should end in .csv or .json.")
-    paths = find_images([str(image) for image in images])
+    collection = Collection([str(image) for image in images])
     from imgbench.experiment.classify import classify  # takes seconds, and --help needs no torch
 
-    return classify(run, paths, top_k, output, save_images, max_error)
+    return classify(run, collection, top_k, output, save_images, max_error, sort_into, how)
 
 
 def main() -> int:
@@ -81,14 +73,27 @@ def main() -> int:
     parser.add_argument(
         "--top-k", type=int, default=1, metavar="N", help="show the N most probable classes (default: 1)"
     )
-    parser.add_argument("--output", metavar="FILE", type=Path, help="write all probabilities to FILE.csv or FILE.json")
+    parser.add_argument(
+        "--output", metavar="FILE", type=Path,
+        help="write all probabilities to FILE.csv, FILE.parquet or FILE.json instead of printing",
+    )  # fmt: skip
     parser.add_argument("--save-images", metavar="DIR", type=Path, help="write each image under its prediction")
     parser.add_argument(
         "--max-error", metavar="SHARE", type=float,
         help="call predictions unsure, so that of the others at most this share, such as 0.02, is wrong, "
         "with 95 %% confidence",
     )  # fmt: skip
+    parser.add_argument(
+        "--sort-into", metavar="DIR", type=Path,
+        help="make a link to each photograph in a folder for its class, or in DIR/unsure; with DIR/predictions.csv",
+    )  # fmt: skip
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--copy", dest="how", action="store_const", const="copy", help="copies instead of links")
+    how.add_argument("--move", dest="how", action="store_const", const="move", help="move the photographs instead")
+    parser.set_defaults(how="link")
     args = parser.parse_args()
+    if args.how != "link" and not args.sort_into:
+        parser.error(f"--{args.how} says how to sort; name the folder: --sort-into DIR")
     if args.top_k < 1:
         parser.error(f"--top-k {args.top_k}, but it should be 1 or more")
     return 1 if predict(**vars(args)) else 0

@@ -85,7 +85,7 @@ def test_two_links_to_one_folder_are_visited_once(photos, make_folder):
 
 def test_images_below_a_folder_end_at_a_link_back(photos):
     (photos / "cat/up").symlink_to("..")
-    assert images_below(photos) == [photos / "cat/0.png", photos / "dog/0.png"]
+    assert list(images_below(photos)) == [photos / "cat/0.png", photos / "dog/0.png"]
 
 
 def test_of_one_the_word_is_singular():

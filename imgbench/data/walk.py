@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 
 from imgbench.preprocessing import IMAGE_ENDINGS, image_format
@@ -73,10 +73,15 @@ class Walk:
 
     Symbolic links are followed, but no folder is visited twice: one back to a folder above would never end, and one to
     a folder that has a place of its own would put the same images into two classes.
+
+    Args:
+        onerror: as of `os.walk`, called with the error of each folder or file that cannot be read, which is then passed
+            over; None raises it.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, onerror: Callable[[OSError], None] | None = None) -> None:
         self.root = str(root)
+        self._onerror = onerror
         self.left_out: dict[str, list[str]] = {}
         self._prefix = len(os.path.join(self.root, ""))  # noqa: PTH118
         self._places: set[str] = set()  # real paths of the folders that are visited in any case
@@ -128,22 +133,15 @@ class Walk:
         self._visited.add(real)
         subfolders: dict[str, bool] = {}  # name -> whether it is a link
         images: dict[str, tuple[int, int]] = {}
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if is_hidden(entry.name):
-                    self.leave_out(entry.path, "hidden file")
-                elif (kind := kind_of(entry)) == "folder":
-                    subfolders[entry.name] = entry.is_symlink()
-                elif kind == "broken link":
-                    self.leave_out(entry.path, kind)
-                else:
-                    stat = entry.stat()
-                    if stat.st_size == 0:
-                        self.leave_out(entry.path, "empty file")
-                    elif is_image(entry):
-                        images[entry.name] = stat.st_size, stat.st_mtime_ns
-                    else:
-                        self.leave_out(entry.path, "other file")
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    try:
+                        self._look_at(entry, subfolders, images)
+                    except OSError as error:
+                        self._pass_over(error)
+        except OSError as error:
+            self._pass_over(error)
         for name in natural_sort(images):
             yield os.path.join(folder, name), *images.pop(name)  # noqa: PTH118
         for name in natural_sort(subfolders):
@@ -153,6 +151,29 @@ class Walk:
                 self.leave_out(path, VISITED)
             else:
                 yield from self._images(path, inside)
+
+    def _look_at(
+        self, entry: "os.DirEntry[str]", subfolders: dict[str, bool], images: dict[str, tuple[int, int]]
+    ) -> None:
+        if is_hidden(entry.name):
+            self.leave_out(entry.path, "hidden file")
+        elif (kind := kind_of(entry)) == "folder":
+            subfolders[entry.name] = entry.is_symlink()
+        elif kind == "broken link":
+            self.leave_out(entry.path, kind)
+        else:
+            stat = entry.stat()
+            if stat.st_size == 0:
+                self.leave_out(entry.path, "empty file")
+            elif is_image(entry):
+                images[entry.name] = stat.st_size, stat.st_mtime_ns
+            else:
+                self.leave_out(entry.path, "other file")
+
+    def _pass_over(self, error: OSError) -> None:
+        if self._onerror is None:
+            raise error
+        self._onerror(error)
 
     def _is_visited_elsewhere(self, real: str, is_link: bool) -> bool:
         if real in self._places or real in self._above:
@@ -170,6 +191,6 @@ def describe_left_out(left_out: Mapping[str, Sized]) -> str:
     return ", ".join(parts) or "nothing"
 
 
-def images_below(folder: Path) -> list[Path]:
-    """All images of a folder and its sub-folders, whatever their class."""
-    return [Path(path) for path, _, _ in Walk(folder).images(str(folder))]
+def images_below(folder: Path, onerror: Callable[[OSError], None] | None = None) -> Iterator[Path]:
+    """All images of a folder and its sub-folders, whatever their class; `onerror` is that of `Walk`."""
+    return (Path(path) for path, _, _ in Walk(folder, onerror).images(str(folder)))

@@ -3,7 +3,8 @@
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -115,9 +116,9 @@ def decode_batches(
 
 
 def decode_pixels(
-    sources: Sequence[Source], preprocessing: Preprocessing, batch_size: int = 32
+    sources: Iterable[Source], preprocessing: Preprocessing, batch_size: int = 32
 ) -> Iterator[tuple[list[int], np.ndarray, dict[int, str]]]:
-    """Decodes single images in threads, a batch ahead of the consumer.
+    """Decodes single images in threads, a batch ahead of the consumer: of millions, two batches are in memory.
 
     Yields the indices of the images that could be decoded, the images (n, image_size, image_size, 3) uint8, and for the
     others why not.
@@ -132,16 +133,18 @@ def decode_pixels(
             return str(error)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
+        rest = iter(sources)
 
-        def submit(start: int) -> list:
-            return [pool.submit(decode, source) for source in sources[start : start + batch_size]]
+        def submit() -> "list[Future[np.ndarray | str]]":
+            return [pool.submit(decode, source) for source in islice(rest, batch_size)]
 
-        ahead = submit(0)
-        for start in range(0, len(sources), batch_size):
-            futures, ahead = ahead, submit(start + batch_size)
+        start, ahead = 0, submit()
+        while ahead:
+            futures, ahead = ahead, submit()
             decoded = [future.result() for future in futures]
             good = [i for i, pixels in enumerate(decoded) if not isinstance(pixels, str)]
             size = preprocessing.image_size
             pixels = np.stack([decoded[i] for i in good]) if good else np.empty((0, size, size, 3), np.uint8)
             errors = {start + i: reason for i, reason in enumerate(decoded) if isinstance(reason, str)}
             yield [start + i for i in good], pixels, errors
+            start += len(futures)

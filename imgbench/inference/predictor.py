@@ -1,6 +1,7 @@
 """A trained classifier, ready for use on files, PIL images and arrays."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -102,15 +103,40 @@ class Predictor:
         """As `probabilities`, of a function of images that returns (n, width)."""
         result = np.full((len(sources), width), np.nan, np.float32)
         errors: dict[int, str] = {}
-        for indices, pixels, failed in decode_pixels(sources, self.preprocessing, batch_size):
-            errors |= failed
-            if indices and isinstance(function, OnnxModel):
-                result[indices] = function.run(pixels)
-            elif indices:
-                from imgbench.data.loading import as_images
-
-                result[indices] = function(as_images(pixels))
+        start = 0
+        for batch in self.stream(function, sources, batch_size):
+            for i, (_, values) in enumerate(batch, start):
+                if isinstance(values, str):
+                    errors[i] = values
+                else:
+                    result[i] = values
+            start += len(batch)
         return result, errors
+
+    def stream(
+        self, function: Callable[["Tensor"], np.ndarray], sources: Iterable[Source], batch_size: int = 32
+    ) -> Iterator[list[tuple[Source, np.ndarray | str]]]:
+        """Batches of sources, each with its row of what the function returns, or why it cannot be decoded.
+
+        The next batch is decoded while this one is computed and used; there are never more than two in memory.
+        """
+        waiting: deque[Source] = deque()
+
+        def remembered() -> Iterator[Source]:
+            for source in sources:
+                waiting.append(source)
+                yield source
+
+        for indices, pixels, errors in decode_pixels(remembered(), self.preprocessing, batch_size):
+            rows = dict(zip(indices, self._values(function, pixels), strict=True)) if indices else {}
+            yield [(waiting.popleft(), errors[i] if i in errors else rows[i]) for i in sorted({*rows, *errors})]
+
+    def _values(self, function: Callable[["Tensor"], np.ndarray], pixels: np.ndarray) -> np.ndarray:
+        if isinstance(function, OnnxModel):
+            return function.run(pixels)
+        from imgbench.data.loading import as_images
+
+        return function(as_images(pixels))
 
     def prediction(self, probabilities: np.ndarray) -> Prediction:
         """The Prediction that a row of probabilities (num_classes,) amounts to."""

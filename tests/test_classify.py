@@ -1,0 +1,248 @@
+"""Whole collections through the command: gone on with, sorted, and never mixed or lost."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from imgbench import predict
+from imgbench.errors import UserError
+from imgbench.experiment import classify
+from imgbench.inference.journal import Journal
+from imgbench.inference.prediction_file import prediction_file
+from imgbench.inference.sorting import Sorter
+
+HOME = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def photos(tiny_run, make_folder, tmp_path, monkeypatch) -> Path:
+    """75 photographs, one of them broken, in two folders; two have the same names."""
+    monkeypatch.chdir(tmp_path)
+    root = make_folder(tmp_path / "photos", {"left": 50, "right": 24}, 8)
+    (root / "left" / "7.png").write_text("broken")
+    (root / "left" / "8.png").write_bytes((root / "left" / "9.png").read_bytes()[:90])
+    return Path("photos")
+
+
+class Killed(BaseException):
+    """As a kill: nothing catches it."""
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_broken_files_have_a_row_with_the_reason_and_the_exit_code_says_so(tiny_run, photos, capsys):
+    assert predict.predict(tiny_run.path, [photos], output=Path("x.csv")) == 2
+    found = rows(Path("x.csv"))
+    assert [row["path"] for row in found][:3] == ["photos/left/0.png", "photos/left/1.png", "photos/left/2.png"]
+    assert len(found) == 74
+    assert next((row["path"], row["error"]) for row in found if row["error"]) == ("photos/left/7.png", "not an image")
+    assert all((row["predicted"] in ("cat", "dog")) == (row["error"] == "") for row in found)
+    out = capsys.readouterr().out
+    assert "74 file(s)  " in out and "unreadable: 2" in out
+    assert "photos/left/7.png: not an image" in out
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.parquet", "x.json"])
+@pytest.mark.parametrize("batches", [0, 1, 2])
+def test_killed_at_any_batch_it_ends_with_the_same_file(name, batches, tiny_run, photos, monkeypatch):
+    if name == "x.parquet":
+        pytest.importorskip("pyarrow")
+    predict.predict(tiny_run.path, [photos], output=Path("whole") / name)
+
+    def append(self, rows):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            self.file.write(b"photos/left/4")  # half a row
+            raise Killed
+        original(self, rows)
+
+    left, original = batches, Journal.append
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Journal, "append", append)
+        predict.predict(tiny_run.path, [photos], output=Path(name))
+    assert Path(name).exists() == (name == "x.csv")
+    assert predict.predict(tiny_run.path, [photos], output=Path(name)) == 2
+    assert Path(name).read_bytes() == (Path("whole") / name).read_bytes()
+    assert {path.name for path in Path().iterdir()} - {"photos", "whole"} == {
+        path.name for path in Path("whole").iterdir()
+    }
+
+
+def test_command_that_is_really_killed_goes_on(tiny_run, photos):
+    line = [sys.executable, "-m", "imgbench.predict", str(tiny_run.path), "photos", "--output"]
+    environment = {**os.environ, "PYTHONPATH": str(HOME)}
+    pause = "import os, signal\nfrom imgbench.experiment import classify\noriginal = classify.Journal.append\n"
+    pause += "def append(self, rows):\n    original(self, rows)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    pause += "classify.Journal.append = append\nfrom imgbench.predict import main\nmain()\n"
+    killed = subprocess.run([sys.executable, "-c", pause, *line[3:], "x.csv"], env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(rows(Path("x.csv"))) == 32
+    done = subprocess.run([*line, "x.csv"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "Going on with x.csv, which has 32 file(s) already" in done.stdout
+    assert done.stderr == ""
+    predict.predict(tiny_run.path, [photos], output=Path("whole.csv"))
+    assert Path("x.csv").read_bytes() == Path("whole.csv").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.parquet"])
+def test_photographs_that_came_since_are_added_and_what_is_gone_stays(name, tiny_run, photos, make_folder):
+    pandas = pytest.importorskip("pandas")
+    if name == "x.parquet":
+        pytest.importorskip("pyarrow")
+    read = pandas.read_csv if name == "x.csv" else pandas.read_parquet
+    predict.predict(tiny_run.path, [photos], output=Path(name))
+    before = read(name)
+    (photos / "right" / "23.png").unlink()
+    make_folder(photos, {"middle": 3}, 8)
+    predict.predict(tiny_run.path, [photos], output=Path(name))
+    after = read(name)
+    pandas.testing.assert_frame_equal(after[:74], before)
+    assert list(after["path"][74:]) == [f"photos/middle/{number}.png" for number in range(3)]
+
+
+def test_file_named_twice_has_two_rows_however_often_it_is_repeated(tiny_run, photos):
+    words = [photos / "left/0.png", photos / "left/0.png"]
+    for _ in range(2):
+        predict.predict(tiny_run.path, words, output=Path("x.csv"))
+        assert len(rows(Path("x.csv"))) == 2
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.parquet"])
+def test_results_of_another_model_are_not_mixed(name, tiny_run, photos, tmp_path):
+    if name == "x.parquet":
+        pytest.importorskip("pyarrow")
+    predict.predict(tiny_run.path, [photos], output=Path(name))
+    before = Path(name).read_bytes()
+    shutil.copytree(tiny_run.path, tmp_path / "moved")
+    predict.predict(tmp_path / "moved", [photos], output=Path(name))
+    with (tmp_path / "moved" / "checkpoints" / "best.ckpt").open("ab") as file:
+        file.write(b"\0")  # any other file
+    with pytest.raises(
+        UserError, match=rf"(?s){name} has results of something else, of .*, and they are not mixed.*Its model"
+    ):
+        predict.predict(tmp_path / "moved", [photos], output=Path(name))
+    assert Path(name).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.parquet"])
+def test_file_of_another_program_is_refused_and_stays(name, tiny_run, photos):
+    if name == "x.parquet":
+        pytest.importorskip("pyarrow")
+    Path(name).write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match=f"{name} (exists, but nothing says|is no Parquet file)"):
+        predict.predict(tiny_run.path, [photos], output=Path(name))
+    assert Path(name).read_text() == "a,b\n1,2\n"
+
+
+def test_parquet_without_its_package_says_what_to_install_before_work_is_done(tiny_run, photos, monkeypatch):
+    find = classify.check_ending.__globals__["importlib"].util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "pyarrow" else find(name))
+    with pytest.raises(UserError, match=r"pip install \"imgbench\[parquet\]\""):
+        predict.predict(tiny_run.path, [photos], output=Path("x.parquet"))
+
+
+def test_class_that_is_called_as_a_column_is_kept_apart(tmp_path):
+    columns = ["path", "predicted", "probability", "error", *classify.class_columns(["error", "cat"])]
+    with prediction_file(tmp_path / "x.json", columns, {}, 1) as journal:
+        journal.append([["a.jpg", "error", 0.75, "", 0.75, 0.25]])
+    [row] = json.loads((tmp_path / "x.json").read_text())
+    assert row["probabilities"] == {"probability of error": 0.75, "cat": 0.25}
+    assert row["error"] is None
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from imgbench.experiment import classify
+from imgbench.predict import main
+from imgbench.cli import guarded_main
+size = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+guarded_main(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "named"),
+    [
+        ("x.csv", 4000, "x.csv cannot grow: File too large.\nKept: the 64 row(s)"),
+        ("x.json", 9000, "x.json cannot be written: File too large.\nKept: all predictions, in x.json.unfinished.csv"),
+    ],
+)
+def test_full_disk_says_what_is_kept_and_the_same_command_goes_on(name, size, named, tiny_run, photos):
+    words = [str(tiny_run.path), "photos", "--output", name]
+    line = [sys.executable, "-c", FULL_DISK, str(size), *words]
+    environment = {**os.environ, "PYTHONPATH": str(HOME)}
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert named in done.stderr and "repeat the same command" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(Path().glob(".*"))
+    predict.predict(tiny_run.path, [photos], output=Path(name))
+    predict.predict(tiny_run.path, [photos], output=Path("whole") / name)
+    assert Path(name).read_bytes() == (Path("whole") / name).read_bytes()
+
+
+@pytest.mark.parametrize("how", ["link", "copy", "move"])
+@pytest.mark.parametrize("stop", [1, 40, 70])
+def test_sorting_that_was_killed_goes_on_and_loses_nothing(how, stop, tiny_run, photos, monkeypatch):
+    contents = sorted(path.read_bytes() for path in photos.rglob("*.png"))
+
+    def place(self, photograph, place):
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise Killed
+        return original(self, photograph, place)
+
+    left, original = stop, Sorter.place
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Sorter, "place", place)
+        predict.predict(tiny_run.path, [photos], sort_into=Path("sorted"), how=how)
+    for _ in range(2):
+        assert predict.predict(tiny_run.path, [photos], sort_into=Path("sorted"), how=how) == 2
+    table = rows(Path("sorted/predictions.csv"))
+    assert len(table) == 74
+    for row in table:
+        assert row["placed"].split("/")[0] == row["predicted"]
+        assert row["error"] or (Path("sorted") / row["placed"]).is_file()
+    placed = list(Path("sorted").glob("*/*"))
+    assert len(placed) == 72
+    unsorted = list(photos.rglob("*.png"))
+    assert len(unsorted) == (2 if how == "move" else 74)
+    if how == "move":
+        assert sorted(path.read_bytes() for path in [*placed, *unsorted]) == contents
+
+
+def test_folder_to_sort_into_is_not_searched(tiny_run, photos):
+    with pytest.raises(UserError, match=r"--sort-into photos/sorted lies in photos, which is searched"):
+        predict.predict(tiny_run.path, [photos], sort_into=photos / "sorted")
+    predict.predict(tiny_run.path, [photos / "left"], sort_into=photos / "sorted")
+
+
+def test_other_way_of_sorting_is_not_mixed_in(tiny_run, photos):
+    predict.predict(tiny_run.path, [photos], sort_into=Path("sorted"))
+    with pytest.raises(UserError, match=r"(?s)Its sorted_by: link.*Here: move"):
+        predict.predict(tiny_run.path, [photos], sort_into=Path("sorted"), how="move")
+    assert len(list(photos.rglob("*.png"))) == 74
+
+
+@pytest.mark.parametrize("words", [["--move"], ["--sort-into", "x", "--copy", "--move"]])
+def test_moving_is_never_meant_by_accident(words, tiny_run, photos, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["predict", str(tiny_run.path), "photos", *words])
+    with pytest.raises(SystemExit):
+        predict.main()
+    assert "--sort-into DIR" in capsys.readouterr().err or len(words) > 1
+    assert not Path("x").exists()
