@@ -94,7 +94,7 @@ def make_smallest(run: Run, file: Path, target: Target, seconds: float) -> Small
     name = None
     folder = run.path / "small"
     folder.mkdir(exist_ok=True)
-    for attempt, parent, entries in _attempts(run, target, time.perf_counter() + seconds):
+    for attempt, parent, entries in _attempts(run, time.perf_counter() + seconds):
         if not entries:
             unmet[attempt] = ["there was no time for it"]
             continue
@@ -122,7 +122,7 @@ def make_smallest(run: Run, file: Path, target: Target, seconds: float) -> Small
     return Smallest(name, rows, unmet)
 
 
-def _attempts(run: Run, target: Target, end: float) -> Iterator[tuple[str, Run, Sequence[LadderEntry]]]:
+def _attempts(run: Run, end: float) -> Iterator[tuple[str, Run, Sequence[LadderEntry]]]:
     """The name of an attempt, the run it starts from, and what is to be made of that; nothing where time is too short.
 
     Each is looked at only if those before it do not do.
@@ -142,7 +142,7 @@ def _attempts(run: Run, target: Target, end: float) -> Iterator[tuple[str, Run, 
         entries = [LadderEntry("distilled", Distill(), (*COMPACT, *(words or ())))]
         entries.append(LadderEntry("distilled_int8", Quantize(), parent="distilled"))
         yield "distilled_int8", run, [] if words is None else entries
-    yield "int8", run, [LadderEntry("int8", Quantize(max_drop=target.drop))]
+    yield "int8", run, [LadderEntry("int8", Quantize())]
 
 
 def _unmet(target: Target, file: Path, run: Run, made: Run) -> list[str]:
