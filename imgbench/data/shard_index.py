@@ -81,14 +81,15 @@ def read_index(root: str | Path, option: str, min_classes: int = 2) -> Scan:
     digests = bytearray()
     intensities: set[str] = set()
     elsewhere = set()
-    lines = 1
+    line = 1
     try:
         with place.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             reader = csv.reader(file)
             if next(reader, None) != COLUMNS:
                 raise ValueError(f"the first line is not {','.join(COLUMNS)}")
-            for path, name, group, split, content, shard, offset, size, intensity in reader:
-                lines += 1
+            for row in reader:
+                line = reader.line_num
+                path, name, group, split, content, shard, offset, size, intensity = row
                 codes.setdefault(name, len(codes))
                 intensities.add(intensity)
                 if (number := wanted.get(shard)) is None:
@@ -108,7 +109,7 @@ def read_index(root: str | Path, option: str, min_classes: int = 2) -> Scan:
         content_hashes = np.frombuffer(bytes(digests), np.uint8).reshape(len(files), 16)
     except (ValueError, KeyError, csv.Error) as error:
         raise UserError(
-            f"{place} is damaged, in line {lines + 1}: {error}.\nCopy it again from where the shards came, or have it "
+            f"{place} is damaged, in line {line}: {error}.\nCopy it again from where the shards came, or have it "
             f'made: python -m imgbench.shard data=shards data.root="{root}"'
         ) from error
     where = np.array(numbers, np.int32)
