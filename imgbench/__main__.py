@@ -17,6 +17,7 @@ COMMANDS = {
     "compress": "a smaller run of a run          imgbench compress RUN prune",
     "export": "one ONNX file for elsewhere     imgbench export RUN",
     "ladder": "ever lighter runs of a run      imgbench ladder RUN",
+    "shard": "tars of thousands of images     imgbench shard data=folder data.root=photos output=DIR",
     "benchmark": "how fast this machine trains    imgbench benchmark model=cnn data=sneakers",
 }
 

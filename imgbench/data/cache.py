@@ -95,6 +95,11 @@ def _read_or_decode(scan: Scan, preprocessing: Preprocessing, mode: str) -> Deco
         return _decode_all(scan, preprocessing, _in_memory)
     size = preprocessing.stored_size
     needed = len(scan.paths) * size * size * 3
+    if scan.shards and mode == "auto" and needed > psutil.virtual_memory().available / 2:
+        mode = "off"  # once they no longer fit into memory, decoded pixels are read more slowly than shards
+    if scan.shards and mode == "off":  # every image was decoded when it came into the index, which knows the rest
+        known = preprocessing.intensity if preprocessing.intensity != "file" else scan.shards.intensity
+        return DecodedImages(scan.shards.digests, {}, None, known)
     with_pixels = mode != "off"
     home = cache_dir() / "images"
     entry = home / entry_name(scan, preprocessing, with_pixels)
@@ -271,6 +276,6 @@ def _decode_all(
 def _read_file(scan: Scan, row: int) -> bytes:
     path = scan.root / scan.paths[row]
     try:
-        return path.read_bytes()
+        return scan.read(row)
     except OSError as error:  # not remembered as damage: once it is mended, the same file can be read
         raise UserError(f"{path} cannot be read ({error.strerror}). Mend that or remove the file.") from error

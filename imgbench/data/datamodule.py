@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from imgbench.data.loading import Batch, EpochSampler, EvenBatches, ImageDataset, StreamingLoader, keep_batch
+from imgbench.data.loading import (
+    Batch,
+    EpochSampler,
+    EvenBatches,
+    ImageDataset,
+    ShardSampler,
+    StreamingLoader,
+    keep_batch,
+)
 from imgbench.data.split import SplitPlan
 from imgbench.data.table import FindRelatives, ImageTable, read_table
 from imgbench.data.unlabelled import with_unlabelled
@@ -20,7 +28,7 @@ CHANNELS = {"mean": 3, "std": 3}
 
 
 class ImageFolderDataModule(L.LightningDataModule):
-    """Reads `root/<class>/*` or `root/<split>/<class>/*`, divides it, and hands out uint8 batches.
+    """Reads `root/<class>/*`, `root/<split>/<class>/*` or shards, divides them, and hands out uint8 batches.
 
     Training batches leave it as float images in 0 to 1, augmented on the device; evaluation batches as uint8. The
     normalisation belongs to the model. `setup` may be called often and works once.
@@ -135,11 +143,14 @@ class ImageFolderDataModule(L.LightningDataModule):
 
     def dataset(self, split: str) -> ImageDataset:
         """The images of a split as they are stored."""
-        table, rows = self.table, self.rows(split)
-        paths = [table.paths[i] for i in rows]
-        return ImageDataset(
-            table.root, paths, table.labels[rows], self.preprocessing, table.pixels, rows, table.digests[rows]
-        )
+        return self.images(self.rows(split))
+
+    def images(self, rows: np.ndarray) -> ImageDataset:
+        """The images of these rows of the table as they are stored."""
+        table = self.table
+        paths = [table.paths[row] for row in rows]
+        known = (table.pixels, rows, table.digests[rows], table.shards)
+        return ImageDataset(table.root, paths, table.labels[rows], self.preprocessing, *known)
 
     def loader(self, split: str, shuffle: bool = False, divided: bool = False) -> DataLoader[Batch]:
         """Batches of a split, in the order of its rows or, shuffled, in a new one in every epoch.
@@ -158,7 +169,7 @@ class ImageFolderDataModule(L.LightningDataModule):
         cached = dataset.pixels is not None
         # Reading from the cache takes a millisecond a batch, less than handing it from another thread.
         loader = DataLoader if cached else StreamingLoader
-        sampler = EpochSampler(len(dataset), self.seed) if shuffle else range(len(dataset))
+        sampler = self._shuffled(dataset) if shuffle else range(len(dataset))
         trainer = self.trainer if divided else None
         process, processes = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         if processes > max(1, len(dataset)):
@@ -173,6 +184,12 @@ class ImageFolderDataModule(L.LightningDataModule):
             # Of its own: its iterator draws a number, in a resumed run at another moment than in one that was not.
             generator=torch.Generator(),
         )
+
+    def _shuffled(self, dataset: ImageDataset) -> EpochSampler:
+        # Whether its pixels are cached must not matter, since a resumed run may find another amount of free memory.
+        if dataset.shards is None:
+            return EpochSampler(len(dataset), self.seed)
+        return ShardSampler(dataset.shards.numbers[dataset.rows], self.seed)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         return self.loader("train", shuffle=True, divided=True)

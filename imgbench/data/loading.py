@@ -14,10 +14,12 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from imgbench.data.cache import digest
+from imgbench.data.shards import Shards
 from imgbench.errors import UserError
 from imgbench.preprocessing import DecodeError, Preprocessing
 
 Batch = tuple[Tensor, Tensor]
+WINDOW = 8  # shards, of 10,000 images each unless told otherwise, that are shuffled together
 
 
 def as_images(pixels: np.ndarray) -> Tensor:
@@ -33,6 +35,7 @@ class ImageDataset(Dataset[Batch]):
         labels: (N,) class of each file.
         pixels: decoded images of which row `rows[i]` belongs to `paths[i]`; None: files are decoded when asked for.
         digests: (N, 16) of each file, whose content then has to be that; None: whatever is there is taken.
+        shards: where row `rows[i]` belongs to `paths[i]`, in place of files.
 
     Raises:
         UserError: a file that is decoded when asked for has been changed or removed since it was listed.
@@ -47,8 +50,9 @@ class ImageDataset(Dataset[Batch]):
         pixels: np.ndarray | None = None,
         rows: np.ndarray | None = None,
         digests: np.ndarray | None = None,
+        shards: Shards | None = None,
     ) -> None:
-        self.digests = digests
+        self.digests, self.shards = digests, shards
         self.root, self.paths, self.labels, self.preprocessing = root, paths, labels, preprocessing
         self.pixels, self.rows = pixels, np.arange(len(paths)) if rows is None else rows
 
@@ -65,7 +69,7 @@ class ImageDataset(Dataset[Batch]):
     def _decoded(self, index: int) -> np.ndarray:
         path = self.root / self.paths[index]
         try:
-            data = path.read_bytes()
+            data = self.shards.read(int(self.rows[index])) if self.shards else path.read_bytes()
             if self.digests is not None and digest(data) != self.digests[index].tobytes():
                 raise DecodeError("its content is another")
             return self.preprocessing.decode(data)
@@ -147,5 +151,34 @@ class EpochSampler(Sampler[int]):
         return self.number
 
     def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.number)
-        return map(int, order)
+        return map(int, self.order(np.random.default_rng((self.seed, self.epoch))))
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        return rng.permutation(self.number)
+
+
+class ShardSampler(EpochSampler):
+    """As `EpochSampler`, of images in shards: `WINDOW` shards, drawn at random, are shuffled together, then the next.
+
+    So a disk or network that is fast only where it is read in one piece has few shards to read at a time, which the
+    system's cache of files can hold. With no more shards than that, the order is that of a folder of the same images.
+
+    Args:
+        numbers: (N,) the shard of each image.
+    """
+
+    def __init__(self, numbers: np.ndarray, seed: int) -> None:
+        super().__init__(len(numbers), seed)
+        self.by_shard = np.argsort(numbers, kind="stable")
+        self.ends = np.cumsum(np.bincount(numbers))
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        if len(self.ends) <= WINDOW:
+            return super().order(rng)
+        shards = rng.permutation(len(self.ends))
+        starts = np.concatenate([[0], self.ends[:-1]])
+        windows = []
+        for first in range(0, len(shards), WINDOW):
+            rows = [self.by_shard[starts[shard] : self.ends[shard]] for shard in shards[first : first + WINDOW]]
+            windows.append(rng.permutation(np.concatenate(rows)))
+        return np.concatenate(windows)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from imgbench.data.layout import LAYOUTS, advice, describe_tree, folder_that_would_do, setting
+from imgbench.data.shards import Shards
 from imgbench.data.walk import Walk, describe_left_out, images_in, natural_sort, visible_folders
 from imgbench.errors import UserError
 
@@ -37,6 +38,15 @@ class Scan:
     class_names: list[str]
     left_out: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    shards: Shards | None = None  # where the images lie if not in files
+
+    def read(self, row: int) -> bytes:
+        """The bytes of an image.
+
+        Raises:
+            OSError: they cannot be read.
+        """
+        return self.shards.read(row) if self.shards else (self.root / self.paths[row]).read_bytes()
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,21 @@
 
 import csv
 import hashlib
+import io
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import psutil
 
 from imgbench.data.cache import DecodedImages, decode_images
-from imgbench.data.scan import NO_SPLIT, SPLITS, Scan, scan
+from imgbench.data.scan import NO_SPLIT, SPLITS, Scan
+from imgbench.data.shard_index import find_images
+from imgbench.data.shards import Shards
 from imgbench.data.split import SplitPlan, assign_splits, group_names
 from imgbench.data.walk import describe_left_out
 from imgbench.errors import UserError
@@ -60,6 +64,16 @@ class ImageTable:
     errors: dict[int, str]  # row -> why the file cannot be decoded
     intensity: Intensity  # by which files of more than 8 bits were scaled, one for all
     passed_over: dict[str, list[str]] = field(default_factory=dict)  # reason -> paths that have no row
+    shards: Shards | None = None  # where the images lie if not in files
+
+    def open(self, row: int) -> IO[bytes]:
+        """The content of an image; of a file that is decoded in part, only that is read."""
+        return io.BytesIO(self.shards.read(row)) if self.shards else (self.root / self.paths[row]).open("rb")
+
+    def read(self, row: int) -> bytes:
+        """The bytes of an image."""
+        with self.open(row) as file:
+            return file.read()
 
     def rows(self, split: str) -> np.ndarray:
         """The rows of `train`, `val` or `test`."""
@@ -124,7 +138,7 @@ def read_table(
     Raises:
         UserError: the folder cannot be used as it is, or has other classes than stated.
     """
-    found = scan(root)
+    found = find_images(root)
     if num_classes not in (None, len(found.class_names)):
         raise UserError(
             f"data.num_classes={num_classes}, but {found.root} has {len(found.class_names)} class folders: "
@@ -132,7 +146,9 @@ def read_table(
         )
     decoded = decode_images(found, preprocessing, cache)
     _require_decodable(found, decoded.errors)
-    if plan.group == "auto":
+    if plan.group == "auto" and found.shards and found.shards.groups:
+        groups = found.shards.groups
+    elif plan.group == "auto":
         undivided = replace(plan, group=None)
         groups = find_relatives(_table(found, decoded, undivided, [""] * len(found.paths)))
     else:
@@ -159,6 +175,7 @@ def _table(found: Scan, decoded: DecodedImages, plan: SplitPlan, groups: list[st
         decoded.errors,
         decoded.intensity,
         found.left_out,
+        found.shards,
     )
 
 
@@ -182,6 +199,7 @@ def labelled_table(found: Scan, preprocessing: Preprocessing, groups: list[str] 
         decoded.pixels,
         decoded.errors,
         decoded.intensity,
+        shards=found.shards,
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from imgbench.data.scan import check_folder
+from imgbench.data.shard_index import check_root
 from imgbench.errors import UserError
 from imgbench.run import Run
 
@@ -44,7 +44,7 @@ def check_at_once(config: DictConfig) -> None:
     if OmegaConf.is_missing(config.data, "root"):
         raise UserError("data.root is not set. Point it at your photographs: data=folder data.root=/my/photos")
     if config.data.get("root") is not None:
-        check_folder(config.data.root)
+        check_root(config.data.root)
 
 
 def check_numbers(config: DictConfig) -> None:

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from imgbench.data.cache import cache_dir
 from imgbench.data.datamodule import ImageFolderDataModule
-from imgbench.data.loading import ImageDataset
 from imgbench.data.progress import progress_bar
 from imgbench.errors import UserError
 from imgbench.inference.onnx_file import Deployed, exported, in_evaluation
@@ -137,9 +136,7 @@ def _onnx_embedding(classifier: Network) -> Embed:
 
 
 def _compute(embed: Embed, data: ImageFolderDataModule, rows: np.ndarray, threads: int) -> np.ndarray:
-    table = data.table
-    paths = [table.paths[row] for row in rows]
-    images = ImageDataset(table.root, paths, table.labels[rows], data.preprocessing, table.pixels, rows)
+    images = data.images(rows)
 
     def chunk(start: int) -> np.ndarray:
         pixels, _ = images.__getitems__(list(range(start, min(start + BATCH, len(rows)))))

@@ -7,7 +7,9 @@ import numpy as np
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.layout import folder_that_would_do, setting
-from imgbench.data.scan import NO_SPLIT, SPLIT_FOLDERS, SPLITS, Scan, scan
+from imgbench.data.scan import NO_SPLIT, SPLIT_FOLDERS, SPLITS, Scan
+from imgbench.data.shard_index import find_images
+from imgbench.data.shards import is_shards
 from imgbench.data.table import NAMED, ImageTable, labelled_table
 from imgbench.errors import UserError
 from imgbench.inference.predictor import Model
@@ -21,7 +23,8 @@ def images_of_run(run: Run, split: str, model: Model) -> tuple[ImageFolderDataMo
         UserError: the folder or all of its images are gone, or they have classes that the model does not know.
     """
     root = Path(run.config["data"]["root"])
-    if not root.is_dir():
+    known = find_images(root, min_classes=1) if is_shards(root) else None
+    if known is None and not root.is_dir():
         raise UserError(f"The images of {run.shown} are no longer in {root}. Name their folder: --data DIR")
     rows = run.split_rows(split)
     if unknown := {row["class"] for row in rows} - set(model.class_names):
@@ -29,7 +32,8 @@ def images_of_run(run: Run, split: str, model: Model) -> tuple[ImageFolderDataMo
             f"{run.path / 'split.csv'} has classes the model does not know: {sorted(unknown)}.\n"
             f"It knows {model.class_names}."
         )
-    there = [row for row in rows if (root / row["path"]).is_file()]
+    places = {path: number for number, path in enumerate(known.paths)} if known else {}
+    there = [row for row in rows if (row["path"] in places if known else (root / row["path"]).is_file())]
     if not there:
         raise UserError(f"{run.shown} has no {split} images in {root}. Name their folder: --data DIR")
     found = Scan(
@@ -39,6 +43,7 @@ def images_of_run(run: Run, split: str, model: Model) -> tuple[ImageFolderDataMo
         np.full(len(there), SPLITS.index(split), np.int8),
         np.zeros((len(there), 2), np.int64),
         model.class_names,
+        shards=known and known.shards and known.shards.take([places[row["path"]] for row in there]),
     )
     table = labelled_table(found, model.preprocessing, [row["group"] for row in there])
     notes = []
@@ -58,7 +63,7 @@ def images_of_folder(folder: str | Path, split: str, model: Model) -> ImageFolde
     Raises:
         UserError: the folder cannot be used, or has classes that the model does not know.
     """
-    found = scan(folder, option="--data", min_classes=1)
+    found = find_images(folder, option="--data", min_classes=1)
     unknown = [name for name in found.class_names if name not in model.class_names]
     if unknown:
         split_folder = next((found.root / name for name in unknown if name.lower() in SPLIT_FOLDERS), None)
@@ -80,6 +85,7 @@ def images_of_folder(folder: str | Path, split: str, model: Model) -> ImageFolde
         splits=np.full(len(rows), SPLITS.index(split), np.int8),
         stamps=found.stamps[rows],
         class_names=model.class_names,
+        shards=found.shards and found.shards.take(rows),
     )
     return ImageFolderDataModule.of_table(labelled_table(chosen, model.preprocessing), model.preprocessing)
 

@@ -7,7 +7,6 @@ import numpy as np
 from torch import Tensor
 
 from imgbench.data.datamodule import ImageFolderDataModule
-from imgbench.data.loading import ImageDataset
 from imgbench.inference.features import image_features
 from imgbench.inference.predictor import Model
 from imgbench.inference.torch_model import TorchModel
@@ -20,9 +19,7 @@ def has_features(model: Model) -> TypeGuard[TorchModel]:
 
 def network_inputs(data: ImageFolderDataModule, rows: np.ndarray) -> Iterator[Tensor]:
     """The images of these rows of the table in batches (N, 3, image_size, image_size) uint8, as a network gets them."""
-    table = data.table
-    paths = [table.paths[row] for row in rows]
-    images = ImageDataset(table.root, paths, table.labels[rows], data.preprocessing, table.pixels, rows)
+    images = data.images(rows)
     for start in range(0, len(rows), data.batch_size):
         pixels, _ = images.__getitems__(list(range(start, min(start + data.batch_size, len(rows)))))
         yield data.preprocessing.center_crop(pixels)

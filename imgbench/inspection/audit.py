@@ -15,6 +15,7 @@ import numpy as np
 from imgbench.data.cache import cache_dir
 from imgbench.data.progress import shown
 from imgbench.data.scan import NO_SPLIT, SPLITS
+from imgbench.data.shard_index import read_files
 from imgbench.data.table import ImageTable
 from imgbench.inspection.classes import class_findings
 from imgbench.inspection.duplicates import Pair, connected, find_duplicates
@@ -328,7 +329,8 @@ def shown_pairs(result: Audit, number: int = 24) -> tuple[np.ndarray, list[str]]
 
     chosen = sorted(result.pairs, key=order)[:number]
     decode = Preprocessing(112).decode
-    images = np.stack([[decode(Path(result.root) / path) for path in pair["paths"]] for pair in chosen])
+    files = iter(read_files(Path(result.root), [path for pair in chosen for path in pair["paths"]]))
+    images = np.stack([[decode(next(files)) for _ in pair["paths"]] for pair in chosen])
     titles = []
     for pair in chosen:
         sides = [" ".join(filter(None, side)) for side in zip(pair["splits"], pair["classes"], strict=True)]

@@ -35,8 +35,8 @@ def _squares(table: ImageTable, rows: np.ndarray) -> Iterator[np.ndarray]:
     preprocessing = Preprocessing(STREAMED, intensity=table.intensity)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # Pillow lets go of the interpreter lock while it decodes
         for start in starts:
-            files = [table.root / table.paths[row] for row in rows[start : start + BLOCK]]
-            yield np.stack(list(pool.map(preprocessing.decode, files)))
+            own = rows[start : start + BLOCK].tolist()
+            yield np.stack(list(pool.map(lambda row: preprocessing.decode(table.read(row)), own)))
 
 
 def colours(squares: np.ndarray) -> np.ndarray:

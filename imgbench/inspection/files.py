@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import cast
+from typing import IO, cast
 
 import numpy as np
 from PIL import ExifTags
@@ -49,7 +49,7 @@ def read_headers(table: ImageTable) -> list[Header | None]:
 
     def chunk(start: int) -> list[Header | None]:
         rows = range(start, min(start + CHUNK, len(table.paths)))
-        return [None if row in table.errors else read_header(table.root / table.paths[row]) for row in rows]
+        return [None if row in table.errors else header_of(table.open(row)) for row in rows]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return [header for part in pool.map(chunk, range(0, len(table.paths), CHUNK)) for header in part]
@@ -58,7 +58,15 @@ def read_headers(table: ImageTable) -> list[Header | None]:
 def read_header(path: Path) -> Header | None:
     """None where the file is no image that can be read."""
     try:
-        with path.open("rb") as file:
+        return header_of(path.open("rb"))
+    except OSError:
+        return None
+
+
+def header_of(content: IO[bytes]) -> Header | None:
+    """Of an open file, which is closed; None where it is no image that can be read."""
+    try:
+        with content as file:
             name = image_format(file.read(64))
             file.seek(0)
             if name is None:

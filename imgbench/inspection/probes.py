@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -100,7 +100,7 @@ def probe(table: ImageTable, groups: Sequence[str] | None = None, cap: int = CAP
     reference = accuracy(labels == largest, codes)
     probes = [Probe(LARGEST, reference, name, 0.0)]
     features = dict(zip(("colours", "border pixels"), compute(table, rows, (colours, border_pixels)), strict=True))
-    features |= file_facts([table.root / table.paths[row] for row in rows])
+    features |= file_facts(table, rows)
     predicted = cross_validated(features, labels, codes, len(table.class_names)) or {}
     for key, probabilities in predicted.items():
         number = accuracy(probabilities.argmax(1) == labels, codes)
@@ -110,27 +110,32 @@ def probe(table: ImageTable, groups: Sequence[str] | None = None, cap: int = CAP
     return probes
 
 
-def file_facts(files: Sequence[Path]) -> dict[str, np.ndarray]:
-    """What is known of the files without their pixels; (N, D) each."""
+def file_facts(table: ImageTable, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """What is known of the files of these rows without their pixels; (N, D) each."""
     with ThreadPoolExecutor(8) as pool:
-        facts = np.array(list(pool.map(_facts, files)), np.float64).reshape(-1, 4)
+        found = pool.map(lambda row: _facts(table, row), rows.tolist())
+        facts = np.array(list(found), np.float64).reshape(-1, 4)
     size, width, height, time = facts.T
     return {
         "file sizes": _bins(size),
         "dimensions": np.hstack([_bins(width), _bins(height), _bins(width / np.maximum(height, 1))]),
-        "file names": _names([file.stem for file in files]),
+        "file names": _names([PurePosixPath(table.paths[row]).stem for row in rows]),
         "file times": _bins(time),
     }
 
 
-def _facts(file: Path) -> tuple[float, float, float, float]:
-    """Size in bytes, width, height and modification time."""
-    status = file.stat()
-    with file.open("rb") as stream:
+def _facts(table: ImageTable, row: int) -> tuple[float, float, float, float]:
+    """Size in bytes, width, height and modification time, which shards do not tell."""
+    if table.shards is None:
+        status = (table.root / table.paths[row]).stat()
+        size, time = status.st_size, status.st_mtime
+    else:
+        size, time = int(table.shards.sizes[row]), 0.0
+    with table.open(row) as stream:
         kind = image_format(stream.read(64))
         stream.seek(0)
         width, height = FORMATS[kind].open(stream).size if kind else (0, 0)  # pyright: ignore[reportArgumentType]
-    return status.st_size, width, height, status.st_mtime
+    return size, width, height, time
 
 
 def _bins(values: np.ndarray, number: int = 32) -> np.ndarray:

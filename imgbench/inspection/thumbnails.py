@@ -36,7 +36,7 @@ def make_thumbnails(table: ImageTable) -> Thumbnails:
         for row in range(start, min(start + CHUNK, number)):
             if row in table.errors:
                 continue
-            square = decode(table.root / table.paths[row])
+            square = decode(table.read(row))
             hashes[row] = np.frombuffer(hashlib.blake2b(square.tobytes(), digest_size=16).digest(), np.uint8)
             grey[row] = np.asarray(Image.fromarray(square).convert("L"))
 

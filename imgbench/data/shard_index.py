@@ -1,0 +1,259 @@
+"""The index of shards: a CSV file with a line for each image, written once, from which splits and audits are made."""
+
+import csv
+import logging
+import tarfile
+from array import array
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from imgbench.data.cache import digest
+from imgbench.data.scan import NO_SPLIT, SPLIT_FOLDERS, SPLITS, Scan, check_folder, scan
+from imgbench.data.shards import Shards, index_path, is_shards, require_whole, shard_paths
+from imgbench.data.walk import has_image_ending, natural_sort
+from imgbench.errors import UserError
+from imgbench.preprocessing import DecodeError, Extremes, Intensity, Preprocessing, deep_extremes, intensity_range
+from imgbench.run import replacing
+
+log = logging.getLogger(__name__)
+
+COLUMNS = ["path", "class", "group", "split", "hash", "shard", "offset", "size", "intensity"]
+SIDE = 64  # pixels to which images are decoded that are only to be known to be whole
+END = 1024  # bytes of zeros with which every tar ends
+
+
+def find_images(root: str | Path, option: str = "data.root", min_classes: int = 2) -> Scan:
+    """The images of a folder or of shards; raises what `scan` raises."""
+    return read_index(root, option, min_classes) if is_shards(root) else scan(root, option, min_classes)
+
+
+def check_root(root: str | Path, option: str = "data.root") -> None:
+    """Raises the errors of `find_images` that need neither a look into class folders nor at each line of an index."""
+    if is_shards(root):
+        shard_paths(root, option)
+        _require_index(root, option)
+    else:
+        check_folder(root, option)
+
+
+def read_files(root: Path, paths: list[str]) -> list[bytes]:
+    """The bytes of a few images of a folder or of shards.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    if not is_shards(root):
+        return [(root / path).read_bytes() for path in paths]
+    found = read_index(root, "data.root")
+    rows = {path: row for row, path in enumerate(found.paths)}
+    return [found.read(rows[path]) for path in paths]
+
+
+def _require_index(root: str | Path, option: str) -> Path:
+    path = index_path(root)
+    if not path.is_file():
+        raise UserError(
+            f"{option}={root}: the index {path} is missing.\nCopy it from where the shards came, or have it made: "
+            f'python -m imgbench.shard data=shards data.root="{root}"\n'
+            "(A tar that is no shard of WebDataset is unpacked, and its folder named.)"
+        )
+    return path
+
+
+def read_index(root: str | Path, option: str, min_classes: int = 2) -> Scan:
+    """The images that the index knows in the shards that `root` names, in the order of its lines.
+
+    Raises:
+        UserError: a shard or the index is missing, cut short or damaged; or there are too few classes.
+    """
+    paths = shard_paths(root, option)
+    place = _require_index(root, option)
+    names = [path.name for path in paths]
+    wanted = {name: number for number, name in enumerate(names)}
+    codes: dict[str, int] = {}
+    given = {name: split for split, name in enumerate(SPLITS)} | {"": NO_SPLIT}
+    files: list[str] = []
+    groups: list[str] = []
+    known_groups: dict[str, str] = {}
+    labels, splits, numbers, offsets, sizes = array("i"), array("b"), array("i"), array("q"), array("q")
+    digests = bytearray()
+    intensities: set[str] = set()
+    elsewhere = set()
+    line = 1
+    try:
+        with place.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            reader = csv.reader(file)
+            if next(reader, None) != COLUMNS:
+                raise ValueError(f"the first line is not {','.join(COLUMNS)}")
+            for row in reader:
+                line = reader.line_num
+                path, name, group, split, content, shard, offset, size, intensity = row
+                codes.setdefault(name, len(codes))
+                intensities.add(intensity)
+                if (number := wanted.get(shard)) is None:
+                    elsewhere.add(shard)
+                    continue
+                files.append(path)
+                # Most groups are one image, called after it: the same text need not be kept twice.
+                groups.append(path if group == path else known_groups.setdefault(group, group))
+                labels.append(codes[name])
+                splits.append(given[split])
+                numbers.append(number)
+                offsets.append(int(offset))
+                sizes.append(int(size))
+                digests += bytes.fromhex(content)
+        low_high = sorted(intensities - {""})
+        low, high = map(float, low_high[0].split()) if low_high else (0.0, 0.0)
+        content_hashes = np.frombuffer(bytes(digests), np.uint8).reshape(len(files), 16)
+    except (ValueError, KeyError, csv.Error) as error:
+        raise UserError(
+            f"{place} is damaged, in line {line}: {error}.\nCopy it again from where the shards came, or have it "
+            f'made: python -m imgbench.shard data=shards data.root="{root}"'
+        ) from error
+    where = np.array(numbers, np.int32)
+    shards = Shards(
+        place.parent,
+        names,
+        where,
+        np.array(offsets, np.int64),
+        np.array(sizes, np.int64),
+        content_hashes,
+        groups if any(groups) else None,
+        (low, high) if low_high else "file",
+    )
+    stamps = _stamps(paths, shards)
+    all_names = natural_sort(codes)
+    of_file = np.array([all_names.index(name) for name in codes], np.int32)
+    coded = of_file[np.array(labels, np.int32)] if files else np.zeros(0, np.int32)
+    there = np.unique(coded)
+    class_names = [all_names[label] for label in there]
+    notes = []
+    if elsewhere:
+        missing = [name for name in all_names if name not in class_names]
+        lacking = f", and no image of {missing}" if missing else ""
+        notes.append(f"{option} names {len(names)} of the {len(names) + len(elsewhere)} shards of {place}{lacking}.")
+    if empty := sorted(set(range(len(names))) - set(where.tolist())):
+        raise UserError(f"{place} knows no image in {names[empty[0]]}. Delete it, and have it made for all shards.")
+    if len(class_names) < min_classes:
+        raise UserError(
+            f"{option}={root} has {len(class_names)} class(es), {class_names}, but at least {min_classes} are needed. "
+            + (notes[0] if notes else "Name all shards, or make them from a folder with more classes.")
+        )
+    return Scan(
+        Path(root).expanduser(),
+        files,
+        np.searchsorted(there, coded).astype(np.int32),
+        np.array(splits, np.int8),
+        stamps,
+        class_names,
+        notes=notes,
+        shards=shards,
+    )
+
+
+def _stamps(paths: list[Path], shards: Shards) -> np.ndarray:
+    """(N, 2) the size of each image, and when its shard was changed; every shard is found to be whole."""
+    ends = np.zeros(len(paths), np.int64)
+    np.maximum.at(ends, shards.numbers, shards.offsets + shards.sizes)
+    for path, end in zip(paths, ends.tolist(), strict=True):
+        require_whole(path, end)
+    changed = np.array([path.stat().st_mtime_ns for path in paths], np.int64)
+    return np.stack([shards.sizes, changed[shards.numbers]], 1)
+
+
+def write_index(place: Path, rows: Iterator[list[str]]) -> None:
+    """Raises OSError: it cannot be written; what was there before is still there."""
+    with replacing(place, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(rows)
+
+
+def members(path: Path) -> Iterator[tuple[str, int, int]]:
+    """The name of each file in a tar, where its bytes begin, and how many they are.
+
+    Raises:
+        UserError: it is no tar, or cut short.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(-END, 2)
+            if any(file.read(END)):
+                raise tarfile.ReadError("it does not end as a tar does")
+            file.seek(0)
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                for member in tar:
+                    if member.isfile():
+                        yield member.name, member.offset_data, member.size
+    except (tarfile.TarError, OSError) as error:
+        raise UserError(f"{path} is no tar, or cut short ({error}). Copy it again from where it came.") from error
+
+
+def index_shards(root: str | Path) -> Path:
+    """Makes the index of shards that another program wrote, or whose index is lost; returns where it is.
+
+    The class of an image is what the file `.cls` beside it says, as WebDataset has it; or else, and also where the two
+    agree, the name of the folder that it lies in. Relatives are not looked for.
+
+    Raises:
+        UserError: a shard is damaged or has no images, or an image has no class.
+    """
+    paths, place = shard_paths(root, "data.root"), index_path(root)
+    pairs = {(label, PurePosixPath(name).parent.name) for path in paths for name, label, _, _ in _images(path)}
+    labels, folders = ({pair[side] for pair in pairs} - {""} for side in (0, 1))
+    by_folder = len(folders) == len(pairs) and len(labels) in (0, len(pairs))
+    write_index(place, _indexed(paths, by_folder))
+    return place
+
+
+def _images(path: Path) -> Iterator[tuple[str, str, int, int]]:
+    """Name, content of `.cls` ("" where there is none), offset and size of each image of a shard."""
+    entries = list(members(path))
+    with path.open("rb") as file:
+        classes: dict[str, str] = {}
+        for name, offset, size in entries:
+            if name.endswith(".cls"):
+                file.seek(offset)
+                classes[name.removesuffix(".cls")] = file.read(size).decode("utf-8", "surrogateescape").strip()
+    images = [entry for entry in entries if has_image_ending(entry[0])]
+    if not images:
+        raise UserError(f"{path} has no image.")
+    for name, offset, size in images:
+        yield name, classes.get(str(PurePosixPath(name).with_suffix("")), ""), offset, size
+
+
+def _indexed(paths: list[Path], by_folder: bool) -> Iterator[list[str]]:
+    deep: list[Extremes] = []
+    damaged: list[str] = []
+    row: list[str] = []
+    for path in paths:
+        with path.open("rb") as file:
+            for name, label, offset, size in _images(path):
+                folder = PurePosixPath(name).parent
+                if not (label := folder.name if by_folder or not label else label):
+                    raise UserError(f"{path}: {name} has no class, neither a file .cls beside it nor a folder.")
+                file.seek(offset)
+                data = file.read(size)
+                try:
+                    Preprocessing(SIDE).decode(data)  # only a full decode tells what is cut short
+                    deep += [found] if (found := deep_extremes(data)) else []
+                except DecodeError as error:
+                    damaged.append(f"{name} of {path} ({error})")
+                    continue
+                if row:
+                    yield row
+                split = SPLIT_FOLDERS.get(folder.parent.name.lower(), "")
+                row = [name, label, "", split, digest(data).hex(), path.name, str(offset), str(size), ""]
+    if not row:
+        raise UserError(f"No image in {paths[0]} can be decoded: {damaged[0]}.")
+    # Of all images of more than 8 bits one range is taken, which is known when all have been seen.
+    yield [*row[:-1], intensity_text(intensity_range(deep)) if deep else ""]
+    if damaged:
+        log.warning("%d images cannot be decoded, and are left out, for example %s", len(damaged), damaged[0])
+
+
+def intensity_text(intensity: Intensity) -> str:
+    """The values of black and white; nothing where all images have 8 bits."""
+    return "" if isinstance(intensity, str) else f"{intensity[0]:g} {intensity[1]:g}"

@@ -1,0 +1,98 @@
+"""Images that lie in WebDataset shards: plain tar files, each of thousands of images, read by place.
+
+An index beside the shards says in which of them, and where, the bytes of each image lie. `webdataset.WebDataset` reads
+tars from end to end instead: it can tell neither which images belong to a split, nor how many there are, nor give each
+of several processes its share of every batch, nor a resumed run the order of one that was not. So the library writes
+the shards, and any program that uses it can read them; imgbench reads them by the index.
+"""
+
+import errno
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from imgbench.data.layout import setting, shards_in
+from imgbench.errors import UserError
+from imgbench.preprocessing import Intensity
+
+NEEDS = 'pip install "imgbench[shards]"'
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Where the bytes of N images lie, and what is known of them; row i of each array and list is one image."""
+
+    folder: Path
+    names: list[str]  # of the tars
+    numbers: np.ndarray  # (N,) int32, indices into names
+    offsets: np.ndarray  # (N,) int64, bytes from the beginning of the tar
+    sizes: np.ndarray  # (N,) int64, bytes
+    digests: np.ndarray  # (N, 16) uint8, BLAKE2b of the bytes
+    groups: list[str] | None  # the name of each image's group; None where relatives were not looked for
+    intensity: Intensity  # by which images of more than 8 bits are scaled, one for all
+
+    def read(self, row: int) -> bytes:
+        """Raises OSError: the shard is gone, cannot be read, or has become too short."""
+        path, size = self.folder / self.names[self.numbers[row]], int(self.sizes[row])
+        with path.open("rb", buffering=0) as file:  # of its own, so that threads and processes share no position
+            file.seek(int(self.offsets[row]))
+            data = file.read(size)
+        if len(data) < size:
+            raise OSError(errno.EIO, "the shard is too short", str(path))
+        return data
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> "Shards":
+        """Some of the images, in another order."""
+        return replace(
+            self,
+            numbers=self.numbers[rows],
+            offsets=self.offsets[rows],
+            sizes=self.sizes[rows],
+            digests=self.digests[rows],
+            groups=None if self.groups is None else [self.groups[row] for row in rows],
+        )
+
+
+def is_shards(root: str | Path) -> bool:
+    """Whether a place is meant as shards: `photos-{000000..000999}.tar`, or a single one."""
+    return str(root).endswith(".tar")
+
+
+def shard_paths(root: str | Path, option: str) -> list[Path]:
+    """The tars that `photos-{000000..000999}.tar` names, as WebDataset writes them.
+
+    Raises:
+        UserError: one is missing, or a package is.
+    """
+    try:
+        from braceexpand import braceexpand  # which comes with webdataset, and needs no torch
+    except ImportError as error:
+        raise UserError(f"{option}={root} is read with the help of a package that is not installed: {NEEDS}") from error
+    paths = [Path(name).expanduser() for name in braceexpand(str(root))]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        there = shards_in(missing[0].parent)
+        mend = f", or name all that are there: {setting(option, there)}" if there else ""
+        raise UserError(
+            f"{option}={root}: {len(missing)} of {len(paths)} shards are missing, for example {missing[0]}.\n"
+            f"Copy what is missing from where the others came{mend}"
+        )
+    return paths
+
+
+def index_path(root: str | Path) -> Path:
+    """`photos-index.csv` of `photos-{000000..000999}.tar` and of `photos-000000.tar`."""
+    path = Path(root).expanduser()
+    return path.with_name(re.sub(r"[-_.]?(\{.*|\d*)\.tar$", "", path.name) + "-index.csv")
+
+
+def require_whole(path: Path, end: int) -> None:
+    """Raises UserError: a shard is shorter than its index says, `end` bytes."""
+    if (size := path.stat().st_size) < end:
+        raise UserError(
+            f"{path} is cut short: it has {size:,} bytes, and the index knows of an image that ends at {end:,}. "
+            "Copy it again from where it came."
+        )
