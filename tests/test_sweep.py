@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import hydra
 import pytest
@@ -105,8 +106,9 @@ def test_search_goes_on_from_its_storage_and_refuses_that_of_another(photos, tmp
 @pytest.mark.skipif(os.name == "nt", reason="signals differ on Windows")
 def test_search_that_was_killed_goes_on_with_the_trial_that_was_cut_off(photos, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-    words = ["-m", "sweeper=optuna", *SMALL, f"data.root={photos}", "trainer.max_epochs=6", "+callbacks.last.share=1e6",
-             "optimizer.lr=tag(log,interval(1e-4,1e-2))", "hydra.sweeper.n_trials=3", "hydra.sweep.dir=found"]  # fmt: skip
+    words = ["-m", "sweeper=optuna", *SMALL, f"data.root={photos}", "trainer.max_epochs=6",
+             "+callbacks.last.share=1e6", "optimizer.lr=tag(log,interval(1e-4,1e-2))",
+             "hydra.sweeper.n_trials=3", "hydra.sweep.dir=found"]  # fmt: skip
     line = [sys.executable, "-m", "imgbench.train", *words]
     with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout is not None
@@ -156,7 +158,9 @@ def test_trials_cut_off_are_next_and_only_the_missing_are_run(tmp_path):
     config = search(tmp_path, "hydra.sweeper.n_trials=5")
     continue_search(config, ["seed=1"])
     assert config.hydra.sweeper.n_trials == 3
-    assert "imgbench.sum:2," in OmegaConf.to_container(config.hydra.overrides.hydra)[-1]
+    words: Any = OmegaConf.to_container(config.hydra.overrides.hydra)
+    assert "imgbench.sum:2," in words[-1]
+    study = optuna.load_study(study_name="x", storage=config.hydra.sweeper.storage)  # as the next process does
     again = study.ask({"lr": values})
     assert (again.number, again.params) == (second.number, second.params)
     assert study.ask({"lr": values}).number == 3

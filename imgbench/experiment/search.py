@@ -1,5 +1,6 @@
 """A search by Optuna that goes on: with the trials that were cut off, and only as many more as are missing."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,8 @@ def continue_search(config: DictConfig, words: list[str]) -> None:
     if not done:
         return
     missing = max(0, sweeper.n_trials - done)
-    print(
-        f"The search goes on: {done} of {sweeper.n_trials} trials are done, {missing} {'is' if missing == 1 else 'are'} missing."
-    )
+    verb = "is" if missing == 1 else "are"
+    print(f"The search goes on: {done} of {sweeper.n_trials} trials are done, {missing} {verb} missing.")
     subdir = OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"]  # pyright: ignore
     numbered = subdir.replace("${hydra.job.num}", f"${{imgbench.sum:{done},${{hydra.job.num}}}}")
     with read_write(config):
@@ -74,7 +74,7 @@ def _opened(sweeper: Any) -> tuple[Any, Any]:
     """
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it tells of every study that it opens
+    optuna.logging.set_verbosity(logging.WARNING)  # it tells of every study that it opens
     one = sweeper.direction
     directions = [str(getattr(each, "name", each)) for each in (one if OmegaConf.is_list(one) else [one])]
     try:

@@ -32,8 +32,8 @@ def median_of_averages(others: Sequence[Sequence[float]], epochs: int) -> float:
 class MedianStopping(Callback):
     """Ends a run whose best epoch so far is worse than the median of the other runs' averages over as many epochs.
 
-    This is the median stopping rule of Golovin et al. 2017, Google Vizier, sec. 3.2.2. The other runs are those that lie
-    beside the run in the directory of a sweep. A run that is ended has a checkpoint and a report as any other, and in
+    This is the median stopping rule of Golovin et al. 2017, Google Vizier, sec. 3.2.2. The other runs are those beside
+    the run in the directory of a sweep. A run that is ended has a checkpoint and a report as any other, and in
     its `run.json` an entry `pruned`.
 
     Args:
