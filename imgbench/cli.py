@@ -29,6 +29,7 @@ from imgbench.run import CONF, NO_PLACE, Run, first_process
 
 # What the user can mend, by whatever library it was noticed.
 MENDABLE = (UserError, HydraException, OmegaConfBaseException, OSError)
+NO_TRIAL = ("Record does not exist.", "No trials are completed yet.")  # what Optuna says where it has no best one
 CONFIG_OPTIONS = {"-cd": "--config-dir", "-cp": "--config-path", "-cn": "--config-name"}
 
 
@@ -117,7 +118,12 @@ def hydra_command(
                 _require_engines(words)
                 sys.argv[1:] = map(quoted, _with_run(words, config_name))
                 # Made here and not above, since that sets the version of Hydra's behaviour for the whole process.
-                hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
+                try:
+                    hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
+                except ValueError as error:
+                    if str(error) not in NO_TRIAL:
+                        raise
+                    raise UserError("No trial of the search came to its end; what was wrong stands above.") from error
                 if failed:
                     raise failed[0]
 

@@ -44,7 +44,7 @@ CONFIG_TYPES = {
     "seed": int,
     **dict.fromkeys(("init_from", "ckpt_path"), str | None),
 }
-INFO_TYPES = {"status": str, **dict.fromkeys(("provenance", "compressed_from", "facts"), dict)}
+INFO_TYPES = {"status": str, **dict.fromkeys(("provenance", "compressed_from", "facts", "pruned"), dict)}
 RESULTS = ("metrics.json", "predictions.csv", "report.html")  # of a run that was trained to its end
 LEARNING_CURVE = "learning_curve.json"  # what parts of the training images reach
 ACCEPTANCE_FILES = ("validation.csv", "features.npz")  # what `predict --max-error` needs; earlier runs lack them
@@ -275,7 +275,10 @@ class Run:
         started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         earlier = self.info if self.concluded and (self.path / "run.json").is_file() else None
         try:
-            self.note(status="running", command=_command(), started=started, **provenance(), **facts)
+            known = self.info if (self.path / "run.json").exists() else {}
+            known = {name: value for name, value in known.items() if name not in ("error", "pruned")}
+            begun = {"status": "running", "command": _command(), "started": started}
+            self._write_info({**known, **begun, **provenance(), **facts})
             yield
             self.note(status="finished", seconds=round(time.monotonic() - start, 1))
         except BaseException as error:

@@ -122,6 +122,15 @@ def test_foreign_sweep_gives_no_words_that_could_call_something(tmp_path):
         resumed(["--resume", str(tmp_path)])
 
 
+def test_sweep_keeps_how_many_trials_it_has_and_how_many_run_at_once(tmp_path):
+    typed = ["hydra.sweeper.n_trials=7", "hydra.launcher.n_jobs=2", "hydra.launcher._target_=os.system"]
+    content = {"hydra": {"overrides": {"task": ["seed=1,2"], "hydra": typed}, "job": {"config_name": "train"}}}
+    (tmp_path / "multirun.yaml").write_text(yaml.safe_dump(content))
+    words = resumed(["--resume", str(tmp_path), "hydra.sweeper.n_trials=9"])
+    assert words == ["-m", "seed=1,2", *typed[:2], f"hydra.sweep.dir={tmp_path}", "ckpt_path=auto",
+                     "hydra.sweeper.n_trials=9"]  # fmt: skip
+
+
 def test_sweep_makes_only_the_runs_that_are_not_finished(make_folder, tmp_path):
     root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
     words = [*SMALL, f"data.root={root}", "trainer.max_epochs=1"]

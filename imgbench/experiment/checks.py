@@ -23,6 +23,8 @@ NUMBERS: Mapping[str, tuple[tuple[type, ...], float, float]] = {
     "trainer.max_epochs": (WHOLE, -1, 1e9),
     "callbacks.best.standard_errors": (REAL, 0, 1e6),
     "callbacks.early_stopping.patience": (WHOLE, 0, 1e9),
+    "median_stopping.startup_runs": (WHOLE, 1, 1_000_000),
+    "median_stopping.warmup": (REAL, 0, 1),
     "fast.threads": (WHOLE, 1, 10_000),
 }
 

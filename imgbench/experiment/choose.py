@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from lightning.pytorch.callbacks import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from imgbench.errors import UserError
 from imgbench.evaluation.intervals import group_codes, standard_error
@@ -25,6 +25,7 @@ from imgbench.inference.torch_model import TorchModel
 from imgbench.models.summary import multiply_adds
 from imgbench.models.weights import quiet
 from imgbench.run import Run
+from imgbench.training.median_stopping import MedianStopping
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,11 @@ def train_best(config: DictConfig, run: Run, callbacks: Sequence[Callback] = ())
         UserError: as of `run_experiment`; or a candidate or the budget is none.
         KeyboardInterrupt: training was interrupted.
     """
+    config = config.copy()
+    with open_dict(config):
+        rule = config.pop("median_stopping", None)  # of a search, and not of the run, which may be repeated alone
+    if rule is not None:
+        callbacks = [*callbacks, MedianStopping(config.monitor, config.mode, **rule)]
     if not is_open(config):
         return run_experiment(config, run, callbacks=callbacks)
     names, seconds = _checked(config)

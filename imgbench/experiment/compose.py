@@ -48,6 +48,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("imgbench.model_of", default_model, replace=True)
     directions = {"max": "maximize", "min": "minimize"}
     OmegaConf.register_new_resolver("imgbench.direction", directions.get, replace=True)
+    OmegaConf.register_new_resolver("imgbench.sum", lambda *numbers: sum(numbers), replace=True)
     # Cached, since once it is made, the directory is there.
     OmegaConf.register_new_resolver("imgbench.new_directory", new_directory, replace=True, use_cache=True)
 

@@ -1,6 +1,7 @@
 """`--resume`: going on with a run, or with the runs of a sweep, where they stopped; torch is not needed."""
 
 import csv
+import re
 import shlex
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from imgbench.run import Run
 
 OPTION = "--resume"
 AUTO = "auto"  # ckpt_path: the run directory's own last checkpoint, if it has one
+NUMBER_OF = re.compile(r"hydra\.sweeper\.n_trials=\d+|hydra\.(sweeper|launcher)\.n_jobs=-?\d+")
 EXAMPLE = "outputs/digits/compact/2026-01-31_12-00-00"
 
 
@@ -109,6 +111,7 @@ def _words_of_sweep(path: Path) -> list[str]:
     try:
         hydra = yaml.safe_load(file.read_text("utf-8"))["hydra"]
         words, config_name = hydra["overrides"]["task"], hydra["job"]["config_name"]
+        numbers = [word for word in hydra["overrides"].get("hydra", []) if NUMBER_OF.fullmatch(word)]
         plain = all(isinstance(word, str) and not _reaches_beyond(word) for word in words)
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise UserError(
@@ -120,7 +123,7 @@ def _words_of_sweep(path: Path) -> list[str]:
             f"{file} is of a sweep over more than plain key=value words of imgbench.train, which are not taken from a "
             f"file. Repeat its command, and add {shlex.join(goes_on)}"
         )
-    return ["-m", *(word for word in words if word not in goes_on), *goes_on]
+    return ["-m", *(word for word in words if word not in goes_on), *numbers, *goes_on]
 
 
 def _reaches_beyond(word: str) -> bool:

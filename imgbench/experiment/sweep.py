@@ -18,15 +18,17 @@ from rich.table import Table
 
 from imgbench.errors import UserError
 from imgbench.experiment.compose import ENGINES, GROUPS, LEFT_OUT, register_resolvers
+from imgbench.experiment.search import continue_search, is_search
 from imgbench.run import Run, write_atomically
 
 
 class SweptRun(NamedTuple):
-    """A run of a sweep; `score` is None where it has failed."""
+    """A run of a sweep; `score` is None where it has failed, `pruned` the epoch it was ended after as hopeless."""
 
     overrides: list[str]
     path: Path
     score: float | None
+    pruned: int | None = None
 
 
 class SweepTable(Callback):
@@ -40,15 +42,18 @@ class SweepTable(Callback):
         file = folder / "multirun.yaml"
         words = _own_words(config)
         if file.is_file() and (earlier := _own_words(OmegaConf.load(file))) != words:
-            # Hydra would only warn of an exception here.
-            print(
-                f"\nError: hydra.sweep.dir={folder} holds another sweep, over {' '.join(earlier)}, and this is over "
-                f"{' '.join(words)}.\nName another directory, or go on with that one: --resume {folder}",
-                file=sys.stderr,
+            _fail(
+                f"hydra.sweep.dir={folder} holds another sweep, over {' '.join(earlier)}, and this is over "
+                f"{' '.join(words)}.\nName another directory, or go on with that one: --resume {folder}"
             )
-            sys.exit(2)
         folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(config, file)  # for --resume; not every sweeper does
+        stored = OmegaConf.to_yaml(config)
+        if is_search(config):
+            try:
+                continue_search(config, words)
+            except UserError as error:
+                _fail(str(error))
+        write_atomically(file, stored)  # for --resume; not every sweeper does
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         if job_return.hydra_cfg is None:
@@ -69,22 +74,28 @@ class SweepTable(Callback):
         table = Table(title=f"{len(runs)} runs, best {config.monitor} first")
         for name in ("overrides", config.monitor, "test accuracy", "95 % interval", "seconds", "run directory"):
             table.add_column(name, overflow="fold")
-        for overrides, path, score in runs:
-            table.add_row(
-                " ".join(overrides), "failed" if score is None else f"{score:.4f}", *_results(path), str(path)
-            )
+        for overrides, path, score, pruned in runs:
+            shown = "failed" if score is None else f"{score:.4f}" + (f", ended after epoch {pruned}" if pruned else "")
+            table.add_row(" ".join(overrides), shown, *_results(path), str(path))
         console = Console()
         if not console.is_terminal:
             console = Console(width=200)  # a log file has no width of its own
         console.print(table)
-        if runs and runs[0].score is not None:
+        whole = [run for run in runs if run.score is not None and run.pruned is None]
+        if whole:
             best = folder / "best.yaml"
-            write_atomically(best, experiment(runs[0], len(runs), config.monitor))
+            write_atomically(best, experiment(whole[0], len(runs), config.monitor))
             print(f"Best  {best}, to be copied to conf/experiment; chosen by {config.monitor}, not by the test images")
         if sum(run.score is not None for run in runs) > 1:
             print(f"Next  python -m imgbench.compare {shlex.quote(os.path.commonpath([run.path for run in runs]))}")
         if any(run.score is None for run in runs):
             sys.exit(1)
+
+
+def _fail(message: str) -> None:
+    """Ends the command; of an exception, Hydra would only warn where it calls."""
+    print(f"\nError: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 def _own_words(config: Any) -> list[str]:
@@ -98,11 +109,12 @@ def _runs_of(folder: Path) -> list[SweptRun]:
     found = []
     for file in sorted(folder.glob("*/run.json")):
         try:
-            noted = Run(file.parent).info.get("sweep")
+            info = Run(file.parent).info
         except UserError:  # of a run that was killed while it was written
             continue
-        if noted:
-            found.append(SweptRun(noted["overrides"], file.parent, noted["score"]))
+        if noted := info.get("sweep"):
+            pruned = info.get("pruned", {}).get("epoch")
+            found.append(SweptRun(noted["overrides"], file.parent, noted["score"], pruned))
     return found
 
 
@@ -116,7 +128,7 @@ def experiment(best: SweptRun, number: int, monitor: str) -> str:
             continue
         if key in (*GROUPS, *LEFT_OUT):
             choices.append({f"override /{key}": str(override.value())})
-        elif key != "ckpt_path":
+        elif not key.startswith(("ckpt_path", "median_stopping")):  # of the sweep, not of the run
             OmegaConf.update(values, key, override.value(), force_add=True)
     accuracy, interval, _ = _results(best.path)
     header = [
