@@ -11,6 +11,7 @@ from imgbench.evaluation.catalogue import LANGUAGES, Texts, language_of_locale
 EXAMPLES = """examples:
   python -m imgbench.demo outputs/potato/vgg16/2026-01-31_12-00-00
   python -m imgbench.demo RUN --port 8080 --max-error 0.02
+  python -m imgbench.demo RUN --static page           a folder for any web space, or to be opened from the disk
 """
 PORT = 7860
 
@@ -42,6 +43,20 @@ def demo(
         threading.Event().wait()
 
 
+def static(run: str | Path, folder: Path, max_error: float | None = None, onnxruntime_web: Path | None = None) -> None:
+    """Writes the page as a folder.
+
+    Raises:
+        UserError: there is no such model, `max_error` cannot be promised, onnxruntime-web cannot be had, or the folder
+            cannot be written.
+    """
+    from imgbench.demo.static_page import write_static
+
+    page = write_static(run, folder, max_error, onnxruntime_web)
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+    print(f"Written  {folder} ({size / 1e6:.1f} MB): open {page}, or put the folder on any web space.")
+
+
 def main() -> None:
     parser = run_parser("demo", __doc__, EXAMPLES)
     parser.add_argument(
@@ -58,10 +73,25 @@ def main() -> None:
         help="make a public address too, through a server of Gradio's: whoever knows it sees the page for a week, "
         "with training photographs if the run shows them",
     )  # fmt: skip
+    parser.add_argument(
+        "--static", metavar="DIR", type=Path,
+        help="write instead a folder that needs no server: it can be put on any web space, or opened from the disk",
+    )  # fmt: skip
+    parser.add_argument(
+        "--onnxruntime-web", metavar="PATH", type=Path,
+        help="what --static computes with, where npm cannot fetch it: its archive, or the folder of the package",
+    )  # fmt: skip
     args = parser.parse_args()
+    if args.static:
+        if args.share or args.port != PORT or args.language:
+            parser.error("--static writes a folder: --port and --share are of the page served, --language is both")
+        static(args.run, args.static, args.max_error, args.onnxruntime_web)
+        return
+    if args.onnxruntime_web:
+        parser.error("--onnxruntime-web PATH is what --static DIR computes with")
     if not 0 <= args.port < 2**16:
         parser.error(f"--port {args.port}, but it should be 1 to 65535, or 0 for any that is free")
-    demo(**vars(args))
+    demo(args.run, args.port, args.max_error, args.language, args.share)
 
 
 if __name__ == "__main__":

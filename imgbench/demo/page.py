@@ -17,6 +17,7 @@ from imgbench.errors import UserError
 from imgbench.evaluation.catalogue import Texts
 from imgbench.evaluation.photographs import as_data, picture_data, with_heat
 from imgbench.evaluation.report import percent
+from imgbench.preprocessing import IMAGE_ENDINGS
 
 HOST = "127.0.0.1"  # this machine alone
 LARGEST = "200mb"  # of an upload; a photograph of 200 million pixels has 50 to 100
@@ -77,6 +78,7 @@ def build_page(classifier: Classifier, title: str, texts: Texts) -> Any:
         pictures = gradio.Gallery(
             label=texts("pictures"),
             type="filepath",  # as they are: decoding them is imgbench's own affair
+            file_types=["image", *sorted(IMAGE_ENDINGS)],
             sources=["upload", "webcam", "clipboard"],
             columns=6,
             height="14rem",
