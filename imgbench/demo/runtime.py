@@ -75,7 +75,7 @@ def _from_npm() -> dict[str, bytes]:
     if npm is None:
         raise UserError(f"{needed}, and npm is not installed. Install Node.js.\n{ELSEWHERE}")
     with tempfile.TemporaryDirectory() as folder:
-        words = [npm, "pack", f"onnxruntime-web@{VERSION}", "--pack-destination", folder, "--silent"]
+        words = [npm, "pack", f"onnxruntime-web@{VERSION}", "--pack-destination", folder, "--prefer-offline"]
         done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
         archives = list(Path(folder).glob("*.tgz"))
         if done.returncode or not archives:
