@@ -1,5 +1,6 @@
 """The page on which a run is tried, served or as a folder: in a browser, its answers are those of `predict`."""
 
+import html
 import json
 import os
 import re
@@ -227,8 +228,7 @@ def test_photographs_that_are_private_or_gone_are_not_shown(copy, pictures):
     assert [len(answer.neighbours) for answer in private.answers(pictures[:1])] == [0]
     config.write_text(text.replace(copy.config["data"]["root"], "/nowhere"))
     assert Classifier(copy.path).without_training == "no_neighbours_gone"
-    html = served.answers_html(private.answers(pictures[:1]), private, Texts("en"))
-    assert "data.thumbnails=off" in html
+    assert "data.thumbnails=off" in served.answers_html(private.answers(pictures[:1]), private, Texts("en"))
 
 
 def test_run_of_an_earlier_version_that_kept_nothing_for_it_is_never_unsure(copy, pictures):
@@ -261,6 +261,13 @@ def test_port_that_is_taken_is_named_before_anything_is_read():
             command.demo("nowhere", port=port)
     assert served.free_port(port) == port
     assert served.free_port(0) > 0
+
+
+def test_page_that_is_shared_says_where_pictures_go(run):
+    pytest.importorskip("gradio", reason='no Gradio to serve the page: pip install "imgbench[demo]"')
+    for share, key in ((False, "stays_here"), (True, "through_gradio")):
+        page = served.build_page(Classifier(run.path), "title", Texts("en"), share)
+        assert html.escape(Texts("en")(key)) in str(page.config)
 
 
 def test_gradio_that_is_not_installed_is_named(monkeypatch):

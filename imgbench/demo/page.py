@@ -19,6 +19,8 @@ from imgbench.evaluation.photographs import as_data, picture_data, with_heat
 from imgbench.evaluation.report import percent
 from imgbench.preprocessing import IMAGE_ENDINGS
 
+log = logging.getLogger(__name__)
+
 HOST = "127.0.0.1"  # this machine alone
 LARGEST = "200mb"  # of an upload; a photograph of 200 million pixels has 50 to 100
 KEPT = 3600  # seconds, after which an upload is deleted within as many
@@ -65,7 +67,7 @@ def answers_html(answers: list[Answer], classifier: Classifier, texts: Texts) ->
     )
 
 
-def build_page(classifier: Classifier, title: str, texts: Texts) -> Any:
+def build_page(classifier: Classifier, title: str, texts: Texts, share: bool = False) -> Any:
     """The gradio.Blocks."""
     import gradio
 
@@ -87,7 +89,8 @@ def build_page(classifier: Classifier, title: str, texts: Texts) -> Any:
             elem_id="pictures",
         )
         answered = gradio.HTML(elem_id="answers", padding=False)
-        gradio.HTML(f"<p><small>{escape(texts('stays_here'))}</small></p>", padding=False)
+        where = texts("through_gradio") if share else texts("stays_here")
+        gradio.HTML(f"<p><small>{escape(where)}</small></p>", padding=False)
         pictures.change(answer, pictures, answered, api_visibility="private")
     return page
 
@@ -107,7 +110,7 @@ def serving(classifier: Classifier, title: str, texts: Texts, port: int, share: 
     """
     with tempfile.TemporaryDirectory(prefix="imgbench-demo-") as uploads, _environment(GRADIO_TEMP_DIR=uploads):
         logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio asks itself whether it is there
-        page = build_page(classifier, title, texts)
+        page = build_page(classifier, title, texts, share)
         _, local, public = page.launch(
             server_name=HOST,
             server_port=free_port(port),  # of a taken one, Gradio would tell with a stack trace
@@ -124,6 +127,8 @@ def serving(classifier: Classifier, title: str, texts: Texts, port: int, share: 
             pwa=False,
         )
         try:
+            if share and not public:
+                log.warning("Gradio could not make a public address; is there a network?")
             yield public or local
         finally:
             page.close(verbose=False)
@@ -131,10 +136,10 @@ def serving(classifier: Classifier, title: str, texts: Texts, port: int, share: 
 
 def _theme() -> Any:
     """Gradio's own, but for its fonts, which would come over the network."""
-    import gradio
+    from gradio.themes import Default
 
     fonts = ["system-ui", "-apple-system", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif"]
-    return gradio.themes.Default(font=fonts, font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"])
+    return Default(font=fonts, font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"])
 
 
 @contextmanager
