@@ -16,6 +16,7 @@ COMMANDS = {
     "compare": "runs side by side           imgbench compare RUN RUN...",
     "compress": "a smaller run of a run          imgbench compress RUN prune",
     "export": "one ONNX file for elsewhere     imgbench export RUN",
+    "demo": "a page on which to try a run    imgbench demo RUN",
     "ladder": "ever lighter runs of a run      imgbench ladder RUN",
     "shard": "tars of thousands of images     imgbench shard data=folder data.root=photos output=DIR",
     "benchmark": "how fast this machine trains    imgbench benchmark model=cnn data=sneakers",

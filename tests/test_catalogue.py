@@ -7,12 +7,14 @@ from string import Formatter
 import pytest
 
 import imgbench
-from imgbench.evaluation.catalogue import FILE, LANGUAGES, Texts, entries, language_of_locale
+from imgbench.evaluation.catalogue import LANGUAGES, Texts, entries, language_of_locale
 
 PACKAGE = Path(imgbench.__file__).parent
 SOURCES = "\n".join(
     path.read_text("utf-8")
-    for path in [*FILE.parent.glob("*.jinja"), *PACKAGE.glob("evaluation/*.py"), *PACKAGE.glob("experiment/*.py")]
+    for folder in ("evaluation", "experiment", "demo")
+    for kind in ("*.py", "templates/*.jinja", "static/*")
+    for path in sorted((PACKAGE / folder).glob(kind))
 )
 KINDS = set(re.findall(r'Finding\(\s*f?"([^"]+)"', (inspection := "\n".join(
     path.read_text("utf-8") for path in (PACKAGE / "inspection").glob("*.py")

@@ -263,18 +263,22 @@ def looked_at(model: Model, data: ImageFolderDataModule, rows: np.ndarray, class
     """
     found: list[np.ndarray] = []
     for images in network_inputs(data, rows):
-        chosen = classes[len(found) : len(found) + len(images)]
-        maps = None
-        if has_features(model):
-            seen = model.classifier.normalized(images.to(model.device))
-            maps = class_activation(model.classifier.model, seen, torch.from_numpy(chosen).to(model.device))
-        if maps is not None:
-            found += list(maps.float().cpu().numpy())
-        elif room := HIDDEN - len(found):
-            found += list(occlusion(model, images[:room], chosen[:room]))
-        else:
+        maps = heat_maps(model, images, classes[len(found) : len(found) + len(images)], HIDDEN - len(found))
+        found += maps
+        if len(maps) < len(images):
             break
     return found
+
+
+def heat_maps(model: Model, images: torch.Tensor, classes: np.ndarray, most_hidden: int = HIDDEN) -> list[np.ndarray]:
+    """As `looked_at`, of uint8 images (N, 3, image_size, image_size); parts are hidden of the first `most_hidden`."""
+    if has_features(model):
+        seen = model.classifier.normalized(images.to(model.device))
+        maps = class_activation(model.classifier.model, seen, torch.from_numpy(classes).to(model.device))
+        if maps is not None:
+            return list(maps.float().cpu().numpy())
+    room = max(most_hidden, 0)
+    return list(occlusion(model, images[:room], classes[:room])) if room else []
 
 
 def images_of_rows(data: ImageFolderDataModule, rows: np.ndarray) -> list[np.ndarray]:

@@ -16,8 +16,12 @@ from imgbench.inference.predictor import Model
 from imgbench.run import Run
 
 
-def images_of_run(run: Run, split: str, model: Model) -> tuple[ImageFolderDataModule, list[str]]:
+def images_of_run(
+    run: Run, split: str, model: Model, most: int | None = None
+) -> tuple[ImageFolderDataModule, list[str]]:
     """The images of a split as `split.csv` names them, and notes on those that are not as they were.
+
+    Of more than `most` images that are there, so many are drawn at random.
 
     Raises:
         UserError: the folder or all of its images are gone, or they have classes that the model does not know.
@@ -36,6 +40,9 @@ def images_of_run(run: Run, split: str, model: Model) -> tuple[ImageFolderDataMo
     there = [row for row in rows if (row["path"] in places if known else (root / row["path"]).is_file())]
     if not there:
         raise UserError(f"{run.shown} has no {split} images in {root}. Name their folder: --data DIR")
+    gone = [row["path"] for row in rows if not (root / row["path"]).is_file()] if len(there) < len(rows) else []
+    if most is not None and len(there) > most:
+        there = [there[i] for i in np.sort(np.random.default_rng(0).permutation(len(there))[:most])]
     found = Scan(
         root,
         [row["path"] for row in there],
@@ -47,9 +54,8 @@ def images_of_run(run: Run, split: str, model: Model) -> tuple[ImageFolderDataMo
     )
     table = labelled_table(found, model.preprocessing, [row["group"] for row in there])
     notes = []
-    if len(there) < len(rows):
-        gone = next(row["path"] for row in rows if row not in there)
-        notes.append(f"{len(rows) - len(there)} image(s) are gone since training, for example {gone}")
+    if gone:
+        notes.append(f"{len(gone)} image(s) are gone since training, for example {gone[0]}")
     digests = [digest.tobytes().hex() for digest in table.digests]
     changed = [row["path"] for row, digest in zip(there, digests, strict=True) if row["hash"] != digest]
     if changed:

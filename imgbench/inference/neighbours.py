@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from typing import TypeGuard
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from imgbench.data.datamodule import ImageFolderDataModule
-from imgbench.inference.features import image_features
+from imgbench.inference.features import embedded, image_features
 from imgbench.inference.predictor import Model
 from imgbench.inference.torch_model import TorchModel
 
@@ -30,6 +31,14 @@ def features_of(model: TorchModel, data: ImageFolderDataModule, rows: np.ndarray
     if model.is_frozen:
         return image_features(model.classifier, data, rows)
     return np.concatenate([model.with_features(images)[1] for images in network_inputs(data, rows)])
+
+
+@torch.inference_mode()
+def features_of_images(model: TorchModel, images: Tensor) -> np.ndarray:
+    """(N, D), as `features_of`, of images (N, 3, image_size, image_size) uint8 that are in no table."""
+    if model.is_frozen:
+        return embedded(model.classifier, images.to(model.device)).float().cpu().numpy()
+    return model.with_features(images)[1]
 
 
 def nearest(features: np.ndarray, training: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,414 @@
+"""The page on which a run is tried, served or as a folder: in a browser, its answers are those of `predict`."""
+
+import html
+import json
+import os
+import re
+import shutil
+import socket
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from imgbench.demo import __main__ as command
+from imgbench.demo import page as served
+from imgbench.demo.answers import Classifier, title_of
+from imgbench.demo.runtime import HASHES, VERSION, onnxruntime_web
+from imgbench.demo.static_page import TEXTS, onnx_file, write_static
+from imgbench.errors import UserError
+from imgbench.evaluation.catalogue import Texts, entries
+from imgbench.evaluation.report import percent
+from imgbench.experiment.classify import classify
+from imgbench.inference.predictor import Predictor
+from imgbench.preprocessing import Preprocessing
+from imgbench.run import Run
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+NAMES = ["<script>alert(1)<", "猫"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, make_folder, train_run) -> Run:
+    """Of classes with names that are hard to show, with validation images enough to say "unsure"."""
+    home = tmp_path_factory.mktemp("demo")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IMGBENCH_CACHE", str(home / "cache"))
+        photos = make_folder(home / "photos", dict.fromkeys(NAMES, 60))
+        return train_run(photos, home / "run", "data.split.val=60", "data.split.test=20", "trainer.max_epochs=3")
+
+
+@pytest.fixture(scope="module")
+def exported(run) -> Path:
+    """The run's ONNX file, written where it is missing."""
+    return onnx_file(run.path)
+
+
+@pytest.fixture
+def copy(run, exported, tmp_path) -> Run:
+    """To be spoilt."""
+    return Run(Path(shutil.copytree(run.path, tmp_path / "run")))
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory) -> Path:
+    """The folder of onnxruntime-web, which npm mostly has in its own cache."""
+    home = tmp_path_factory.mktemp("runtime")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IMGBENCH_CACHE", str(home))
+        try:
+            onnxruntime_web()
+        except UserError as error:
+            pytest.skip(f"no onnxruntime-web to test the page with: {error}")
+    return home / f"onnxruntime-web-{VERSION}"
+
+
+@pytest.fixture(scope="module")
+def folder(run, exported, runtime, tmp_path_factory) -> Path:
+    """The page as a folder."""
+    return write_static(run.path, tmp_path_factory.mktemp("page") / "new", 0.1, runtime).parent
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no Chromium to look at the page with; on Debian: apt install chromium")
+    api = pytest.importorskip(
+        "playwright.sync_api", reason='no playwright to drive it with: pip install "imgbench[dev]"'
+    )
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def screen(browser):
+    """An empty page as wide as a telephone; what it asked for, and what went wrong in it."""
+    page = browser.new_page(viewport={"width": 390, "height": 800}, locale="en-GB")
+    page.requests, page.errors = [], []
+    page.on("request", lambda request: page.requests.append(request.url))
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.on("dialog", lambda dialog: page.errors.append(f"dialog {dialog.message}"))
+    yield page
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def pictures(run, tmp_path_factory) -> list[Path]:
+    """Of every kind that the browser and Pillow both read: their pixels agree, upright, over white and resized."""
+    folder = tmp_path_factory.mktemp("pictures")
+    photo = sorted(Path(run.config["data"]["root"]).glob("*/1*.png"))
+    rng = np.random.default_rng(0)
+    smooth = Image.fromarray(rng.integers(0, 256, (5, 7, 3), np.uint8)).resize((333, 222), Image.Resampling.BICUBIC)
+    turned = Image.Exif()
+    turned[0x112] = 6
+    smooth.save(folder / "turned.jpg", exif=turned)
+    veiled = smooth.copy()
+    veiled.putalpha(Image.linear_gradient("L").resize(smooth.size))
+    veiled.save(folder / "veiled.png")
+    smooth.crop((0, 0, 9, 150)).save(folder / "narrow.webp", lossless=True)
+    smooth.convert("P").save(folder / "colours.gif")
+    return [photo[0], photo[-1], *sorted(folder.iterdir())]
+
+
+@pytest.fixture(scope="module")
+def unreadable(pictures, tmp_path_factory) -> dict[Path, str]:
+    """File -> what the folder's page says of it."""
+    folder = tmp_path_factory.mktemp("unreadable")
+    turned = next(path for path in pictures if path.suffix == ".jpg")
+    (folder / "note.jpg").write_text("<b>no picture</b>")
+    (folder / "cut.jpg").write_bytes(turned.read_bytes()[:-3000])
+    Image.new("RGB", (30, 30)).save(folder / "scan.tif")
+    Image.fromarray(np.arange(900, dtype=np.uint16).reshape(30, 30)).save(folder / "deep.png")
+    said = {
+        "note.jpg": "not_a_picture",
+        "cut.jpg": "picture_damaged",
+        "scan.tif": "picture_format",
+        "deep.png": "picture_deep",
+    }
+    return {folder / name: Texts("en")(key, format="TIFF") if key == "picture_format" else Texts("en")(key)
+            for name, key in said.items()}  # fmt: skip
+
+
+def expected(model: Path, paths: list[Path]) -> list[list[str]]:
+    """The classes of each picture, the most probable first, with their probabilities to three digits."""
+    predictions = Predictor.load(model).predict(paths)
+    return [[f"{name} {percent(p)}" for name, p in one.probabilities.items()] for one in predictions]
+
+
+def plain(text: str) -> str:
+    return re.sub(r"[\t ]+", " ", text.replace("\N{NO-BREAK SPACE}", " ")).strip()
+
+
+def shown(screen, article: str) -> list[list[str]]:
+    """The classes of each answer, as the page shows them."""
+    return [
+        [plain(row.inner_text()) for row in one.query_selector_all("tr")] for one in screen.query_selector_all(article)
+    ]
+
+
+def said(texts: list[list[str]]) -> list[list[str]]:
+    return [[plain(text) for text in one] for one in texts]
+
+
+@pytest.fixture
+def at_page(run, screen, monkeypatch, tmp_path):
+    """Opens the served page of a model, gives it pictures, and waits for the answers."""
+    pytest.importorskip("gradio", reason='no Gradio to serve the page: pip install "imgbench[demo]"')
+    monkeypatch.setenv("GRADIO_SHARE", "True")  # is no decision of the user's
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    classifiers = []
+
+    def open_page(model: Path, files: list[Path], language="en", **options) -> Classifier:
+        classifiers.append(Classifier(model, **options))
+        title = title_of(model, Texts(language))
+        context = served.serving(classifiers[0], title, Texts(language), 0)
+        address = context.__enter__()
+        classifiers.append(context)
+        assert address.startswith("http://127.0.0.1:")
+        screen.goto(address)
+        screen.wait_for_selector("input[type=file]", state="attached")
+        screen.set_input_files("input[type=file]", files)
+        screen.wait_for_function(f"document.querySelectorAll('.answer').length == {len(files)}")
+        return classifiers[0]
+
+    yield open_page
+    if len(classifiers) > 1:
+        classifiers[1].__exit__(None, None, None)
+    assert list(tmp_path.glob("imgbench-demo-*")) == [], "what visitors upload is gone"
+
+
+def test_served_page_answers_several_pictures_as_predict_does(run, pictures, unreadable, at_page, screen):
+    broken = list(unreadable)[:2]
+    classifier = at_page(run.path, [*pictures, *broken])
+    assert shown(screen, ".answer:not(.wrong)") == said(expected(run.path, pictures))
+    wrong = [one.inner_text() for one in screen.query_selector_all(".answer.wrong")]
+    assert ["note.jpg" in wrong[0], "not an image" in wrong[0], "truncated" in wrong[1]] == [True] * 3
+    assert classifier.training is not None
+    # The picture, what speaks for the answer, and the nearest four of the training images.
+    assert len(screen.query_selector_all(".answer:not(.wrong) img")) == 6 * len(pictures)
+    assert screen.evaluate("[...document.querySelectorAll('.answer img')].every(image => image.naturalWidth)")
+    assert screen.evaluate("document.documentElement.scrollWidth") <= 390
+    assert screen.errors == []
+    elsewhere = [url for url in screen.requests if not url.startswith(("http://127.0.0.1:", "data:", "blob:"))]
+    assert elsewhere == [], "nothing comes from the network"
+
+
+def test_served_page_calls_unsure_what_predict_calls_so(run, pictures, at_page, screen, capsys):
+    at_page(run.path, pictures, max_error=0.1)
+    unsure = [" unsure" in f" {one.get_attribute('class')}" for one in screen.query_selector_all(".answer")]
+    classify(run.path, pictures, 1, None, None, 0.1)
+    lines = capsys.readouterr().out.splitlines()[: len(pictures)]
+    assert unsure == ["unsure:" in line for line in lines]
+    assert unsure[:2] == [False, False] and any(unsure)
+    assert "at most 10 % of its other answers are wrong" in plain(screen.inner_text("body"))
+
+
+def test_served_page_of_an_onnx_file_in_chinese(run, exported, pictures, at_page, screen):
+    at_page(exported, pictures[:2], language="zh")
+    assert shown(screen, ".answer") == said(expected(run.path, pictures[:2]))
+    text = screen.inner_text("body")
+    assert Texts("zh")("no_neighbours_onnx") in text and Texts("zh")("looked_at") in text
+    assert len(screen.query_selector_all(".answer img")) == 2 * 2, "the picture, and what speaks for the answer"
+
+
+def test_photographs_that_are_private_or_gone_are_not_shown(copy, pictures):
+    assert Classifier(copy.path).without_training == ""
+    config = copy.path / "config.yaml"
+    text = config.read_text()
+    config.write_text(re.sub(r"thumbnails: .*", "thumbnails: 'off'", text))
+    private = Classifier(copy.path)
+    assert (private.training, private.without_training) == (None, "no_neighbours_private")
+    assert [len(answer.neighbours) for answer in private.answers(pictures[:1])] == [0]
+    config.write_text(text.replace(copy.config["data"]["root"], "/nowhere"))
+    assert Classifier(copy.path).without_training == "no_neighbours_gone"
+    assert "data.thumbnails=off" in served.answers_html(private.answers(pictures[:1]), private, Texts("en"))
+
+
+def test_run_of_an_earlier_version_that_kept_nothing_for_it_is_never_unsure(copy, pictures):
+    (copy.path / "validation.csv").unlink()
+    (copy.path / "config.yaml").write_text(re.sub(r" *thumbnails: .*\n", "", (copy.path / "config.yaml").read_text()))
+    classifier = Classifier(copy.path)
+    assert classifier.acceptance is None
+    answers = classifier.answers(pictures[:1])
+    assert answers[0].doubt is None and answers[0].neighbours
+    assert Texts("en")("never_unsure") in served.answers_html(answers, classifier, Texts("en"))
+    with pytest.raises(UserError, match="has not kept it"):
+        Classifier(copy.path, 0.1)
+
+
+def test_file_of_another_version_is_refused(exported, tmp_path):
+    model = onnx.load(exported)
+    facts = json.loads(model.metadata_props[0].value) | {"format": 99}
+    onnx.helper.set_model_props(model, {"imgbench": json.dumps(facts)})
+    onnx.save(model, tmp_path / "new.onnx")
+    for make in (Classifier, lambda path: write_static(path, tmp_path / "page")):
+        with pytest.raises(UserError, match="format 99, but this imgbench reads"):
+            make(tmp_path / "new.onnx")
+    assert not (tmp_path / "page").exists()
+
+
+def test_port_that_is_taken_is_named_before_anything_is_read():
+    with socket.create_server((served.HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"--port {port} of 127.0.0.1 cannot be used: .* name another port"):
+            command.demo("nowhere", port=port)
+    assert served.free_port(port) == port
+    assert served.free_port(0) > 0
+
+
+def test_page_that_is_shared_says_where_pictures_go(run):
+    pytest.importorskip("gradio", reason='no Gradio to serve the page: pip install "imgbench[demo]"')
+    for share, key in ((False, "stays_here"), (True, "through_gradio")):
+        page = served.build_page(Classifier(run.path), "title", Texts("en"), share)
+        assert html.escape(Texts("en")(key)) in str(page.config)
+
+
+def test_gradio_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(UserError, match=r'pip install "imgbench\[demo\]"'):
+        command.demo("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--port", "70000"], "--port 70000"),
+        (["--static", "page", "--share"], "--static writes a folder"),
+        (["--onnxruntime-web", "x"], "--static DIR"),
+        (["--language", "fr"], "invalid choice"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(words, named, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["demo", "RUN", *words])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert named in capsys.readouterr().err
+
+
+def give(screen, folder: Path, files: list[Path]) -> None:
+    """Opens the folder's page from the disk, gives it pictures, and waits for the answers."""
+    screen.goto((folder / "index.html").as_uri())
+    screen.set_input_files("#pictures", files)
+    screen.wait_for_function(f"document.querySelectorAll('article').length == {len(files)}")
+
+
+def test_folder_opened_from_a_disk_answers_as_predict_does(run, folder, pictures, unreadable, screen):
+    give(screen, folder, [*pictures, *unreadable])
+    assert shown(screen, "article:not(.wrong)") == said(expected(run.path, pictures))
+    wrong = [one.inner_text() for one in screen.query_selector_all("article.wrong")]
+    assert all(text in found for text, found in zip(unreadable.values(), wrong, strict=True)), wrong
+    screen.click(".look")
+    screen.wait_for_function("document.querySelectorAll('figure').length > document.querySelectorAll('table').length")
+    assert screen.evaluate("document.documentElement.scrollWidth") <= 390
+    assert screen.errors == []
+    assert [url for url in screen.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+@pytest.mark.parametrize("short_side", [None, 20, 31])
+def test_browser_gives_the_network_the_pixels_that_pillow_gives(short_side, folder, pictures, screen):
+    lossless = [path for path in pictures if path.suffix in (".png", ".gif", ".webp") and path.stem != "veiled"]
+    give(screen, folder, [])
+    screen.evaluate("([size, short]) => { FACTS.size = size; FACTS.short_side = short; }", [20, short_side])
+    preprocessing = Preprocessing(20, short_side)
+    for path in lossless:
+        data = screen.evaluate(
+            "async bytes => [...preprocessed(await decoded(new File([new Uint8Array(bytes)], 'x')))]",
+            list(path.read_bytes()),
+        )
+        wanted = preprocessing.decode(path)[preprocessing.center, preprocessing.center]
+        assert np.array_equal(np.array(data).reshape(20, 20, 3), wanted), path.name
+
+
+def test_folder_is_unsure_above_no_threshold_and_speaks_chinese(folder, pictures, screen):
+    give(screen, folder, pictures[:1])
+    assert "threshold" in screen.evaluate("Object.keys(FACTS)")
+    screen.evaluate("FACTS.threshold = 0.9999999")
+    screen.set_input_files("#pictures", [pictures[1]])
+    screen.wait_for_selector("article.unsure")
+    screen.click("nav button[lang=zh]")
+    text = screen.inner_text("main")
+    for key in ("try_it", "unsure_answer", "doubt_probability", "stays_in_browser", "not_recognised"):
+        assert Texts("zh")(key) in text
+    assert "最多有 10" in text
+    assert screen.evaluate("document.title") == "folder 上的 cnn"
+
+
+@pytest.mark.parametrize("name", ["paste", "drop"])
+def test_pictures_are_pasted_and_dropped(name, folder, pictures, screen):
+    give(screen, folder, [])
+    kind, transfer = {"paste": ("ClipboardEvent", "clipboardData"), "drop": ("DragEvent", "dataTransfer")}[name]
+    screen.evaluate(
+        """([bytes, name, kind, transfer]) => {
+          const data = new DataTransfer();
+          data.items.add(new File([new Uint8Array(bytes)], "a.png"));
+          dispatchEvent(new window[kind](name, {[transfer]: data, bubbles: true, cancelable: true}));
+        }""",
+        [list(pictures[0].read_bytes()), name, kind, transfer],
+    )
+    screen.wait_for_selector("article tr")
+
+
+@pytest.mark.parametrize("key", TEXTS)
+def test_texts_of_the_folder_need_no_python(key):
+    for text in entries()[key].values():
+        assert isinstance(text, str), "there are no plurals in the page"
+        assert set(re.findall(r"{(.*?)}", text)) <= {"error", "format"}
+
+
+def test_without_npm_and_network_it_says_how_else(run, exported, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match=rf"npm is not installed.*\n.*{VERSION}.tgz .*--onnxruntime-web FILE"):
+        write_static(run.path, tmp_path / "page")
+    npm = tmp_path / "npm"
+    npm.write_text("#!/bin/sh\necho npm error network down >&2; exit 1\n")
+    npm.chmod(0o755)
+    with pytest.raises(UserError, match="could not fetch it: npm error network down"):
+        write_static(run.path, tmp_path / "page")
+    assert not (tmp_path / "page").exists()
+
+
+def test_runtime_that_is_another_is_refused(tmp_path):
+    (tmp_path / "dist").mkdir()
+    for name in HASHES:
+        (tmp_path / "dist" / name).write_text("other")
+    with pytest.raises(UserError, match=rf"missing or not that of onnxruntime-web {VERSION}"):
+        onnxruntime_web(tmp_path)
+    with tarfile.open(tmp_path / "other.tgz", "w:gz") as archive:
+        archive.add(tmp_path / "dist", "package/dist")
+    for wrong in (tmp_path / "other.tgz", tmp_path / "dist" / next(iter(HASHES)), tmp_path / "nowhere"):
+        with pytest.raises(UserError, match="--onnxruntime-web"):
+            onnxruntime_web(wrong)
+
+
+def test_runtime_is_kept_and_a_damaged_one_is_not_used(runtime, cache_home, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert set(onnxruntime_web(runtime)) == set(HASHES)
+    assert set(onnxruntime_web()) == set(HASHES), "from the cache"
+    (cache_home / f"onnxruntime-web-{VERSION}" / next(iter(HASHES))).write_text("damaged")
+    with pytest.raises(UserError, match="npm is not installed"):
+        onnxruntime_web()
+
+
+def test_place_that_cannot_be_written_is_named(run, exported, runtime, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"--static .*file/page cannot be written"):
+        write_static(run.path, tmp_path / "file" / "page", runtime=runtime)
+
+
+def test_onnx_file_is_made_anew_for_a_newer_checkpoint_and_of_no_other(copy):
+    file = copy.path / "model.onnx"
+    written = file.stat().st_mtime_ns
+    assert onnx_file(copy.path) == file
+    assert file.stat().st_mtime_ns == written
+    os.utime(copy.best)
+    onnx_file(copy.path)
+    assert file.stat().st_mtime_ns > written
+    with pytest.raises(UserError, match=r"last.ckpt is not the checkpoint that the run kept"):
+        onnx_file(copy.last)
