@@ -1,5 +1,6 @@
 """What can be found wrong with a configuration at once: before torch is imported, which takes seconds."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,12 +8,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from imgbench.data.shard_index import check_root
 from imgbench.errors import UserError
+from imgbench.experiment.compose import choices, is_open
 from imgbench.run import Run
 
 WHOLE, REAL = (int,), (int, float)
 # Of the numbers that are set most often, their types and, where libraries fail late beyond, their ranges.
 NUMBERS: Mapping[str, tuple[tuple[type, ...], float, float]] = {
     "seed": (WHOLE, 0, 2**32 - 1),
+    "budget": (REAL, 0, 1e9),
     "data.image_size": (WHOLE, 1, 8192),
     "data.short_side": (WHOLE, 1, 8192),
     "data.batch_size": (WHOLE, 1, 1_000_000),
@@ -31,9 +34,11 @@ NUMBERS: Mapping[str, tuple[tuple[type, ...], float, float]] = {
 
 def check_at_once(config: DictConfig) -> None:
     """Raises:
-    UserError: a number is none or out of its range, a file to start from is missing, or the images' folder is no
-        folder of classes.
+    UserError: a number is none or out of its range, a candidate of model=auto is none, a file to start from is
+        missing, or the images' folder is no folder of classes.
     """
+    if OmegaConf.is_dict(config.model) and is_open(config):
+        check_comparison(config)
     check_numbers(config)
     for name in ("ckpt_path", "init_from"):
         path = config.get(name)
@@ -69,3 +74,27 @@ def check_numbers(config: DictConfig) -> None:
             raise UserError(f"{name}={shown}, but it should be {types[-1].__name__}{null}.")
         if not low <= value <= high:
             raise UserError(f"{name}={value}, but it should be {low} to {high:g}.")
+
+
+def check_comparison(config: DictConfig) -> tuple[list[str], float]:
+    """The candidates of model=auto, and the budget in seconds.
+
+    Raises:
+        UserError: a candidate or the budget is none, or there are several devices.
+    """
+    names, known = [str(name) for name in config.model.candidates], choices("model")
+    if not names or any(name not in known or name == "auto" for name in names):
+        raise UserError(f"model.candidates={names}, but they are any of {[name for name in known if name != 'auto']}.")
+    if further := [str(key) for key in config.model if key != "candidates"]:
+        raise UserError(
+            f"model.{further[0]} is of one network, but model=auto tries {names}: name one, model={names[0]}"
+        )
+    budget = config.get("budget")
+    if isinstance(budget, bool) or not isinstance(budget, int | float) or not 0 < budget < math.inf:
+        raise UserError(f"budget={budget}, but it is a number of minutes, for example budget=5.")
+    if config.trainer.devices not in (1, "auto", "1"):
+        raise UserError(
+            f"trainer.devices={config.trainer.devices}: networks are compared on one device. Name one, "
+            f"model={names[0]}, or set trainer.devices=1."
+        )
+    return names, 60.0 * budget

@@ -1,7 +1,6 @@
 """Which network to take, where the configuration leaves it open: several are trained, and validation images decide."""
 
 import logging
-import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -12,12 +11,12 @@ import numpy as np
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, open_dict
 
-from imgbench.errors import UserError
 from imgbench.evaluation.intervals import group_codes, standard_error
 from imgbench.evaluation.metrics import describe_accuracy
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.results import measure
-from imgbench.experiment.compose import choices, is_open, storable, with_model
+from imgbench.experiment.checks import check_comparison
+from imgbench.experiment.compose import is_open, storable, with_model
 from imgbench.experiment.fit import Fitted, epoch_seconds, finish, resolve, run_experiment, train_model
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Predictor
@@ -67,7 +66,7 @@ def train_best(config: DictConfig, run: Run, callbacks: Sequence[Callback] = ())
         callbacks = [*callbacks, MedianStopping(config.monitor, config.mode, **rule)]
     if not is_open(config):
         return run_experiment(config, run, callbacks=callbacks)
-    names, seconds = _checked(config)
+    names, seconds = check_comparison(config)
     start = time.perf_counter()
     run.path.mkdir(parents=True, exist_ok=True)
     run.forget_results()
@@ -102,26 +101,6 @@ def told_once() -> Iterator[None]:
         for place in ("data.table", "experiment.audit", "training.fast"):
             stack.enter_context(quiet(f"imgbench.{place}", logging.WARNING))
         yield
-
-
-def _checked(config: DictConfig) -> tuple[list[str], float]:
-    """The candidates' names, and the budget in seconds."""
-    names, known = [str(name) for name in config.model.candidates], choices("model")
-    if not names or any(name not in known or name == "auto" for name in names):
-        raise UserError(f"model.candidates={names}, but they are any of {[name for name in known if name != 'auto']}.")
-    if further := [str(key) for key in config.model if key != "candidates"]:
-        raise UserError(
-            f"model.{further[0]} is of one network, but model=auto tries {names}: name one, model={names[0]}"
-        )
-    budget = config.get("budget")
-    if isinstance(budget, bool) or not isinstance(budget, int | float) or not 0 < budget < math.inf:
-        raise UserError(f"budget={budget}, but it is a number of minutes, for example budget=5.")
-    if config.trainer.devices not in (1, "auto", "1"):
-        raise UserError(
-            f"trainer.devices={config.trainer.devices}: networks are compared on one device. Name one, "
-            f"model={names[0]}, or set trainer.devices=1."
-        )
-    return names, 60.0 * budget
 
 
 def _model(run: Run) -> TorchModel:
