@@ -218,7 +218,7 @@ def without_torch(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]
         (["train", "init_from=nowhere"], "nowhere does not exist"),
         (["train", "data=sneakers", "budget=abc"], "budget=abc, but it is a number of minutes"),
         (["train", "data=sneakers", "model.candidates=[vgg17]"], "model.candidates=['vgg17'], but they are any of"),
-        (["study", "budget=abc"], "budget=abc, but it should be float"),
+        (["study", "budget=abc"], "budget='abc', but it should be float"),
         (["study", "target=small"], "target='small': 'small' is not understood"),
         (["train", "--resume", "nowhere"], "nowhere does not exist"),
         (["predict", "nowhere", "."], "nowhere does not exist"),
