@@ -34,7 +34,8 @@ def resumed(words: list[str]) -> list[str] | None:
     run = Run.open(path)
     _ = run.stored_config  # damaged, it is an error, even if nothing is left to do
     if is_finished(run) and not others:
-        run.note(status="finished")
+        if run.info.get("status") != "finished":
+            run.note(status="finished")
         print(f"{run.shown} is finished: nothing is left to do. To train on, add trainer.max_epochs=N.")
         return None
     return [*_words_of_run(run), *others]
