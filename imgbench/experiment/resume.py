@@ -74,6 +74,8 @@ def _taken_out(words: list[str]) -> tuple[Path | None, list[str]]:
         path, *after = after
     if not path:
         raise UserError(f"{OPTION} RUN: name the run directory, for example {EXAMPLE}")
+    if any(word.partition("=")[0] == OPTION for word in after):
+        raise UserError(f"{OPTION} goes on with one run at a time. Name one of them.")
     return Path(path), [*before, *after]
 
 
