@@ -4,6 +4,7 @@ import csv
 import json
 import pickle
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +16,11 @@ from PIL import Image
 import imgbench
 from imgbench import predict
 from imgbench.errors import UserError
-from imgbench.preprocessing import DecodeError
+from imgbench.experiment.build import plain
+from imgbench.experiment.compose import compose
+from imgbench.preprocessing import DecodeError, Preprocessing
+from imgbench.training.checkpoint import save_weights
+from imgbench.training.classifier import ImageClassifier
 
 
 @pytest.fixture
@@ -163,3 +168,30 @@ def test_array_that_is_no_image_is_described(array, tiny_run):
         DecodeError, match=r"image 0: an array of \w+ .*expected (floats from 0 to 1|\(height, width, 3\))"
     ):
         imgbench.load(tiny_run.path).predict(array)
+
+
+# Of which each takes a tenth of a second to two seconds to import.
+NOT_NEEDED = ("lightning", "torchvision", "torchmetrics", "timm", "scipy", "sklearn", "pandas", "matplotlib",
+              "torch._dynamo", "sympy")  # fmt: skip
+PREDICT = """
+import runpy, sys
+checkpoint, photo, *not_needed = sys.argv[1:]
+sys.argv = ["predict", checkpoint, photo]
+try:
+    runpy.run_module("imgbench.predict", run_name="__main__", alter_sys=True)
+except SystemExit as end:
+    assert not end.code, end.code
+print([name for name in not_needed if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize("model", ["cnn", "compact", "vgg16", "resnet"])
+def test_prediction_from_a_checkpoint_imports_torch_and_the_network_alone(model, photo, tmp_path):
+    config = compose([f"model={model}", *(["+model.blocks=[[4],[8]]", "head=gap"] if model == "vgg16" else [])])
+    config.model.num_classes, config.data.image_size = 2, 32
+    preprocessing = Preprocessing(32).to_dict()
+    classifier = ImageClassifier(model=plain(config.model), class_names=["cat", "dog"], preprocessing=preprocessing)
+    save_weights(classifier, tmp_path / "model.ckpt")
+    line = [sys.executable, "-c", PREDICT, str(tmp_path / "model.ckpt"), str(photo), *NOT_NEEDED]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.stdout.endswith("%\n[]\n"), done.stdout + done.stderr

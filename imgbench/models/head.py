@@ -95,11 +95,14 @@ class BodyAndHead(nn.Module):
 
 def _number_of_features(body: nn.Module, in_chans: int, image_size: int) -> int:
     """Features that the feature map of one image has when it is flattened."""
-    # In evaluation: for dropout, and for `empty_like`, the meta device imports a compiler, which takes a second.
-    shapes = {name: (value.shape, value.dtype) for name, value in body.state_dict().items()}
-    on_meta = {name: torch.empty(shape, dtype=dtype, device="meta") for name, (shape, dtype) in shapes.items()}
-    images = torch.empty(2, in_chans, image_size, image_size, device="meta")  # shapes without arithmetic
+    # Shapes without arithmetic: a batch of no image, and weights that are all one number, wherever the body's own are.
+    # On the meta device, made for that, torch would import its compiler, which takes a second.
+    weights = {
+        name: torch.zeros((), dtype=value.dtype, device="cpu").expand(value.shape)
+        for name, value in body.state_dict().items()
+    }
+    images = torch.empty(0, in_chans, image_size, image_size, device="cpu")
     body.eval()
-    number = torch.func.functional_call(body, on_meta, images).flatten(1).shape[1]
+    number = torch.func.functional_call(body, weights, images).flatten(1).shape[1]
     body.train()
     return number

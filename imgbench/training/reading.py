@@ -4,20 +4,23 @@ import math
 import pickle
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 
 from imgbench.errors import UserError
 from imgbench.run import check_target, is_trusted_by_user
 from imgbench.training.network import Network
 
 T = TypeVar("T", bound=Network)
+DRAWING = ("normal_", "uniform_")  # methods of a tensor
 
 LARGEST_IMAGE = 10_000  # pixels a side
 # Elements of a network, 800 MB: pruned, its file can be a hundred times smaller than what it is cut from.
@@ -37,7 +40,7 @@ def load(path: Path, kind: type[T]) -> T:
     try:
         hparams, weights = content["hyper_parameters"], content["state_dict"]
         _check_hyper_parameters(hparams)
-        with _limited(2 * len(weights) + 100, max(path.stat().st_size, ALWAYS_ALLOWED)):
+        with _limited(2 * len(weights) + 100, max(path.stat().st_size, ALWAYS_ALLOWED)), _Undrawn():
             _check_weights(_outline(kind, hparams), weights)
             classifier = kind(**hparams)
         classifier.load_state_dict(weights)
@@ -165,6 +168,24 @@ HYPER_PARAMETERS: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+class _Undrawn(TorchFunctionMode):
+    """Draws no initial values for parameters, which get those of the checkpoint.
+
+    For those of a large network that takes a second, and for those of one without memory, torch imports its compiler,
+    which takes more than one.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func.__name__ in DRAWING or getattr(func, "__module__", None) == "torch.nn.init":
+            target = args[0] if args else kwargs.get("tensor")
+            if isinstance(target, nn.Parameter):
+                return target
+        return func(*args, **kwargs)
+
+
 class _TooLarge(UserError):
     pass
 
@@ -223,8 +244,17 @@ def _check_weights(outline: Network, weights: dict[str, Any]) -> None:
     if device.type != "meta" or is_trusted_by_user(outline.hparams["model"]["_target_"]):
         return  # a user's own network may need numbers to be computed
     size, number = outline.hparams["preprocessing"]["image_size"], len(outline.class_names)
+    model = outline.eval().model
     try:
-        shape = list(outline.eval().model(torch.empty(2, 3, size, size, device="meta")).shape)
+        # A batch of none takes no memory either, and torch imports its compiler, more than a second, for the other way.
+        own = {name.removeprefix("model."): value for name, value in weights.items() if name.startswith("model.")}
+        shape = list(functional_call(model, own, torch.empty(0, 3, size, size)).shape)
+    except Exception:  # not all networks take that, nor do weights of other types
+        shape = []
+    if shape == [0, number]:
+        return
+    try:
+        shape = list(model(torch.empty(2, 3, size, size, device="meta")).shape)
     except Exception as error:
         raise UserError(f"its network does not take its images of {size} x {size} pixels: {error}") from error
     if shape != [2, number]:
