@@ -60,8 +60,19 @@ def folder_that_would_do(root: Path) -> Path | None:
     return None
 
 
+def shards_in(folder: Path) -> Path | None:
+    """`photos-{000000..000999}.tar`, if tars of such names lie in a folder."""
+    names = natural_sort(path.name for path in folder.glob("*-[0-9]*.tar"))
+    if not names:
+        return None
+    start, _, number = names[-1].removesuffix(".tar").rpartition("-")
+    return folder / (f"{start}-{{{'0' * len(number)}..{number}}}.tar" if len(names) > 1 else names[0])
+
+
 def advice(root: Path, option: str, class_names: list[str]) -> str:
     """What probably mends a root with too few classes, in a sentence or two."""
+    if shards := shards_in(root):
+        return f"The folder holds shards. Name them: {setting(option, shards)}"
     if below := folder_that_would_do(root):
         return f"The class folders lie in {below}. Name that: {setting(option, below)}"
     above = Path(os.path.normpath(root / ".."))

@@ -160,8 +160,8 @@ class EpochSampler(Sampler[int]):
 class ShardSampler(EpochSampler):
     """As `EpochSampler`, of images in shards: `WINDOW` shards, drawn at random, are shuffled together, then the next.
 
-    So a disk or network that is fast only where it is read in one piece has few to read at a time, which the system's
-    memory of files can hold. Where there are no more shards than that, the order is that of a folder of the same images.
+    So a disk or network that is fast only where it is read in one piece has few shards to read at a time, which the
+    system's cache of files can hold. With no more shards than that, the order is that of a folder of the same images.
 
     Args:
         numbers: (N,) the shard of each image.

@@ -108,8 +108,8 @@ def read_index(root: str | Path, option: str, min_classes: int = 2) -> Scan:
         content_hashes = np.frombuffer(bytes(digests), np.uint8).reshape(len(files), 16)
     except (ValueError, KeyError, csv.Error) as error:
         raise UserError(
-            f"{place} is damaged, in line {lines + 1}: {error}.\nCopy it again from where the shards came, or delete it, "
-            f'and have it made: python -m imgbench.shard data=shards data.root="{root}"'
+            f"{place} is damaged, in line {lines + 1}: {error}.\nCopy it again from where the shards came, or have it "
+            f'made: python -m imgbench.shard data=shards data.root="{root}"'
         ) from error
     where = np.array(numbers, np.int32)
     shards = Shards(
@@ -183,10 +183,9 @@ def members(path: Path) -> Iterator[tuple[str, int, int]]:
                 raise tarfile.ReadError("it does not end as a tar does")
             file.seek(0)
             with tarfile.open(fileobj=file, mode="r:") as tar:
-                while (member := tar.next()) is not None:
+                for member in tar:
                     if member.isfile():
                         yield member.name, member.offset_data, member.size
-                    tar.members = []  # which would keep them all
     except (tarfile.TarError, OSError) as error:
         raise UserError(f"{path} is no tar, or cut short ({error}). Copy it again from where it came.") from error
 

@@ -62,7 +62,7 @@ def write_shards(table: ImageTable, folder: Path, images_per_shard: int, seed: i
 
 def _write(table: ImageTable, order: np.ndarray, work: Path, images_per_shard: int) -> list[str]:
     """The names of the shards, in which each image has a file `.cls` beside it: the number of its class."""
-    from webdataset import ShardWriter  # imports torch, and is an extra
+    from webdataset.writer import ShardWriter  # imports torch, and is an extra
 
     names: list[str] = []
     open_files: list[FileIO] = []

@@ -1,13 +1,12 @@
 """Images that lie in WebDataset shards: plain tar files, each of thousands of images, read by place.
 
-An index beside the shards says in which of them, and where, the bytes of each image lie. `webdataset.WebDataset` would
-read the tars from end to end instead, and could tell neither which images belong to a split, nor how many there are,
-nor give each of several processes its share of every batch, nor the same order to a run that is resumed. It is the other
-readers of the shards that use it, and the command that writes them.
+An index beside the shards says in which of them, and where, the bytes of each image lie. `webdataset.WebDataset` reads
+tars from end to end instead: it can tell neither which images belong to a split, nor how many there are, nor give each
+of several processes its share of every batch, nor a resumed run the order of one that was not. So the library writes
+the shards, and any program that uses it can read them; imgbench reads them by the index.
 """
 
 import errno
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from imgbench.data.layout import setting, shards_in
 from imgbench.errors import UserError
 from imgbench.preprocessing import Intensity
 
@@ -74,11 +74,11 @@ def shard_paths(root: str | Path, option: str) -> list[Path]:
     paths = [Path(name).expanduser() for name in braceexpand(str(root))]
     missing = [path for path in paths if not path.is_file()]
     if missing:
-        there = sorted(path.name for path in missing[0].parent.glob("*.tar")) if missing[0].parent.is_dir() else []
-        found = f"{there[0]} to {there[-1]}" if len(there) > 1 else there[0] if there else "no shard"
+        there = shards_in(missing[0].parent)
+        mend = f", or name all that are there: {setting(option, there)}" if there else ""
         raise UserError(
             f"{option}={root}: {len(missing)} of {len(paths)} shards are missing, for example {missing[0]}.\n"
-            f"There is {found}. Copy what is missing, or name those that are there: photos-{{000000..000999}}.tar"
+            f"Copy what is missing from where the others came{mend}"
         )
     return paths
 
@@ -91,7 +91,7 @@ def index_path(root: str | Path) -> Path:
 
 def require_whole(path: Path, end: int) -> None:
     """Raises UserError: a shard is shorter than its index says, `end` bytes."""
-    if (size := os.stat(path).st_size) < end:  # noqa: PTH116 a Path of a thousand shards costs more than the call
+    if (size := path.stat().st_size) < end:
         raise UserError(
             f"{path} is cut short: it has {size:,} bytes, and the index knows of an image that ends at {end:,}. "
             "Copy it again from where it came."
