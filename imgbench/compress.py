@@ -1,18 +1,30 @@
 """Makes a smaller run of a run: reuse, distill, prune, quantize, or several of them in the order given.
 
 Each result is a run directory like any other, trained and tested on exactly its parent's images. The last method's
-lies in DIR, those of the methods before it in DIR/intermediate/1_distill and so on.
+lies in DIR, those of the methods before it in DIR/intermediate/1_distill and so on. Repeated, a command that was cut
+off goes on there.
 """
 
 import argparse
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
 from imgbench.cli import guarded_main, output_directory, run_parser
-from imgbench.compression.methods import METHODS, Distill, Method, Quantize, Reuse, make_run, name_of, weights_file
+from imgbench.compression.methods import (
+    INTERMEDIATE,
+    METHODS,
+    Distill,
+    Method,
+    Quantize,
+    Reuse,
+    make_run,
+    name_of,
+    was_begun,
+    weights_file,
+)
 from imgbench.errors import UserError
 from imgbench.run import Run
 
@@ -37,7 +49,8 @@ def compress(run: Run, methods: Sequence[Method], words: Sequence[str] = (), out
     Args:
         words: `key=value` words that override the run's configuration, for the first method that trains a model of
             another kind (Reuse or Distill), else for the first.
-        output: the directory of the last run, new or empty; None: a new one beside `run`.
+        output: the directory of the last run: new, empty, or where the same was begun and cut off; None: one beside
+            `run`.
 
     Raises:
         UserError: the methods cannot be applied in this order or to this run, or `output` cannot be used.
@@ -46,33 +59,56 @@ def compress(run: Run, methods: Sequence[Method], words: Sequence[str] = (), out
     if any(isinstance(method, Quantize) for method in methods[:-1]):
         raise UserError(f"{' '.join(names)}: what is quantised cannot be compressed further. quantize comes last.")
     weights_file(run)
-    output = new_directory(run, names, output)
     receiver = next((i for i, method in enumerate(methods) if isinstance(method, Reuse | Distill)), 0)
+    words_of = [words if i == receiver else [] for i in range(len(methods))]
+
+    def place(output: Path, number: int) -> Run:
+        last = number == len(methods) - 1
+        return Run(output if last else output / INTERMEDIATE / f"{number + 1}_{names[number]}")
+
+    def is_cut_off(output: Path) -> bool:
+        steps = [place(output, number) for number in range(len(methods))]
+        return (
+            was_begun(methods[0], run, steps[0], words_of[0])
+            and not is_finished(Run(output))
+            and not any(step.is_busy for step in steps)
+        )
+
+    output = directory(run, names, output, is_cut_off)
     runs = [run]
     for i, method in enumerate(methods):
-        last = i == len(methods) - 1
-        place = output if last else output / "intermediate" / f"{i + 1}_{names[i]}"
-        runs.append(Run(place))
-        make_run(method, runs[-2], runs[-1], words if i == receiver else [])
+        parent, made = runs[-1], place(output, i)
+        if is_finished(made) and was_begun(method, parent, made, words_of[i]):
+            print(f"{made.shown} is there already")
+        else:
+            make_run(method, parent, made, words_of[i])
+        runs.append(made)
     from imgbench.compression.measure import print_costs
 
     print_costs(runs)
     return runs[-1]
 
 
-def new_directory(run: Run, names: Sequence[str], output: Path | None) -> Path:
-    """Where the result goes: `output`, or a new name beside the run; it can be written to.
+def is_finished(run: Run) -> bool:
+    return (run.path / "run.json").is_file() and run.info.get("status") == "finished"
+
+
+def directory(run: Run, names: Sequence[str], output: Path | None, is_cut_off: Callable[[Path], bool]) -> Path:
+    """Where the result goes: `output`, or a name beside the run; it can be written to.
+
+    It is new, or one in which the same work was cut off.
 
     Raises:
-        UserError: `output` holds something, or cannot be written to.
+        UserError: `output` holds something else, or cannot be written to.
     """
     if output is not None:
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        taken = output.exists() and (not output.is_dir() or any(output.iterdir()))
+        if taken and not is_cut_off(output):
             raise UserError(f"--output {output} exists. Nothing is overwritten: name a new directory.")
         return output_directory(output)
     name, number = f"{run.path.resolve()}_{'_'.join(names)}", 1
     path = Path(name)
-    while path.exists():
+    while path.exists() and not is_cut_off(path):
         number += 1
         path = Path(f"{name}_{number}")
     return output_directory(path)

@@ -44,7 +44,7 @@ CONFIG_TYPES = {
     "seed": int,
     **dict.fromkeys(("init_from", "ckpt_path"), str | None),
 }
-INFO_TYPES = {"status": str, **dict.fromkeys(("provenance", "compressed_from", "facts", "pruned"), dict)}
+INFO_TYPES = {"status": str, **dict.fromkeys(("provenance", "compressed_from", "facts", "pruned", "asked"), dict)}
 RESULTS = ("metrics.json", "predictions.csv", "report.html")  # of a run that was trained to its end
 LEARNING_CURVE = "learning_curve.json"  # what parts of the training images reach
 ACCEPTANCE_FILES = ("validation.csv", "features.npz")  # what `predict --max-error` needs; earlier runs lack them
@@ -204,6 +204,23 @@ class Run:
         return content
 
     @property
+    def is_busy(self) -> bool:
+        """Whether another process is at work there."""
+        from filelock import FileLock, Timeout
+
+        if not self._lock_file.is_file():
+            return False
+        try:
+            with FileLock(self._lock_file, blocking=False):
+                return False
+        except Timeout:
+            return True
+
+    @property
+    def _lock_file(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.running")
+
+    @property
     def concluded(self) -> bool:
         """Whether its final evaluation is there; the report is the last file that a run writes."""
         return all((self.path / name).is_file() for name in RESULTS)
@@ -252,7 +269,7 @@ class Run:
         """Two runs never share a directory; the system lets go of the lock of a process that is killed."""
         from filelock import FileLock, Timeout  # a tenth of a second, which few commands need
 
-        lock = FileLock(self.path.with_name(f".{self.path.name}.running"))
+        lock = FileLock(self._lock_file)
         try:
             lock.acquire(blocking=False)
         except Timeout as error:

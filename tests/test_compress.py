@@ -1,6 +1,7 @@
 """Smaller runs of a run, from the command line."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -111,6 +112,51 @@ def test_configuration_of_a_compressed_run_gives_the_same_run_again(run_compress
     assert again.config == small.config
     weights = [torch.load(run.best, weights_only=True)["state_dict"] for run in (small, again)]
     assert all(torch.equal(weights[0][name], value) for name, value in weights[1].items())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals differ on Windows")
+def test_repeated_a_command_that_was_killed_goes_on(parent, tmp_path):
+    words = ["distill", "prune", "model=compact", "--amount", "0.3", "trainer.max_epochs=2"]
+    line = [sys.executable, "-m", "imgbench.compress", str(parent.path), *words]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for text in process.stderr:
+            if text.startswith("step 1:"):
+                process.kill()
+    output = Path(f"{parent.path}_distill_prune")
+    distilled = Run(output / "intermediate" / "1_distill")
+    begun = distilled.info["started"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("is there already") == 1
+    assert distilled.info["started"] == begun
+    assert Run(output).info["status"] == "finished"
+    assert not output.with_name(f"{output.name}_2").exists()
+    whole = tmp_path / "whole"
+    assert subprocess.run([*line, "--output", str(whole)], capture_output=True, check=False).returncode == 0
+    assert (output / "predictions.csv").read_text() == (whole / "predictions.csv").read_text()
+    done = subprocess.run([*line, "--output", str(whole)], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "exists. Nothing is overwritten" in done.stderr
+
+
+def test_only_what_was_begun_by_the_same_command_goes_on(run_compress, parent, tmp_path):
+    words = ["reuse", "+model.hidden=[16]", "trainer.max_epochs=1", "--output", tmp_path / "small"]
+    run_compress(*words)
+    run = Run(tmp_path / "small")
+    run.note(status="interrupted")
+    with pytest.raises(UserError, match="exists"):
+        run_compress(*words, "optimizer.lr=0.5")
+    parent.best.write_bytes(parent.best.read_bytes() + b" ")
+    with pytest.raises(UserError, match="exists"):
+        run_compress(*words)
+    parent.best.write_bytes(parent.best.read_bytes()[:-1])
+    with run.recorded(), pytest.raises(UserError, match="exists"):  # another process is at work there
+        run_compress(*words)
+    run.note(status="interrupted")
+    run_compress(*words)
+    assert run.info["status"] == "finished"
 
 
 def test_configuration_of_a_quantised_run_is_not_trained(parent, tmp_path):
@@ -256,7 +302,7 @@ def test_nothing_is_overwritten(run_compress, parent, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"--output .*file exists"):
         run_compress("prune", "--output", tmp_path / "file")
-    assert compress.new_directory(parent, ["prune"], None) == Path(f"{parent.path}_prune_2")
+    assert compress.directory(parent, ["prune"], None, lambda path: False) == Path(f"{parent.path}_prune_2")
 
 
 @pytest.mark.parametrize("method", METHODS)

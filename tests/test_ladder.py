@@ -1,6 +1,7 @@
 """The ladder: entries made once, measured on one scale, and the best that meets a target."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from filelock import FileLock
 
 from imgbench import ladder
 from imgbench.compression.ladder import LadderRow, best_entry, make_ladder, table_lines
-from imgbench.compression.methods import Quantize, Reuse, Train, make_run
+from imgbench.compression.methods import Distill, Quantize, Reuse, Train, make_run
 from imgbench.compression.plan import PLAN, LadderEntry, select_entries
 from imgbench.compression.target import Target
 from imgbench.errors import UserError
@@ -66,6 +67,69 @@ def test_entries_are_made_measured_and_not_made_again(teacher):
     assert with_reference["reference"]["difference"] == rows["distilled"]["difference"]
     assert with_reference["teacher"]["difference"]["value"] == 0
     assert "Smaller and faster than `reference`" in (folder / "ladder.md").read_text()
+
+
+def same_end(run, other):
+    """Whether two runs have the same weights, epochs and predictions."""
+    weights = [torch.load(found.best, weights_only=True)["state_dict"] for found in (run, other)]
+    epochs = [
+        [line.rsplit(",", 2)[0] for line in (found.path / "metrics.csv").read_text().splitlines()]
+        for found in (run, other)
+    ]
+    tested = [(found.path / "predictions.csv").read_text() for found in (run, other)]
+    assert epochs[0] == epochs[1]
+    assert tested[0] == tested[1]
+    assert all(torch.equal(weights[0][name], value) for name, value in weights[1].items())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals differ on Windows")
+def test_ladder_that_was_killed_goes_on_and_ends_as_one_that_was_not(teacher, tmp_path):
+    words = ["++callbacks.last.share=1e6", "trainer.max_epochs=4"]
+    line = [sys.executable, "-m", "imgbench.ladder", str(teacher.path), "--only", "distilled_int8", *words]
+    killed, intact = ([*line, "--output", str(tmp_path / name)] for name in ("killed", "intact"))
+    with subprocess.Popen(killed, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        begun = False
+        for text in process.stdout:
+            begun |= " distilled: " in text
+            if begun and text.startswith("epoch 3/"):
+                process.kill()
+    finished = {name: (tmp_path / "killed" / name / "run.json").read_text() for name in ("pruned_30", "pruned_60")}
+    done = subprocess.run(killed, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("is there already") == 2
+    assert "epoch 4/4" in done.stderr
+    assert "epoch 1/4" not in done.stderr  # it goes on within the entry as well
+    assert subprocess.run(intact, capture_output=True, check=False).returncode == 0
+    for name, text in finished.items():
+        assert (tmp_path / "killed" / name / "run.json").read_text() == text
+    for name in (*finished, "distilled"):
+        same_end(Run(tmp_path / "killed" / name), Run(tmp_path / "intact" / name))
+    ends = [json.loads((tmp_path / name / "ladder.json").read_text()) for name in ("killed", "intact")]
+    for rows in ends:
+        for row in rows:
+            row.update(latency_ms=None, latency_32_ms=None)
+    assert ends[0] == ends[1]
+
+
+def test_training_goes_on_only_if_it_was_begun_by_the_same_words(teacher, tmp_path, caplog):
+    caplog.set_level("INFO")
+    run = Run(tmp_path / "run")
+    make_run(Distill(), teacher, run, ["model=compact", "trainer.max_epochs=2"])
+    run.note(status="running")
+    (run.path / "report.html").unlink()
+    caplog.clear()
+    make_run(Distill(), teacher, run, ["model=compact", "trainer.max_epochs=2"])
+    assert "epoch 1/" not in caplog.text
+    (run.path / "steps").mkdir()
+    caplog.clear()
+    make_run(Distill(), teacher, run, ["model=compact", "trainer.max_epochs=3"])
+    assert "epoch 1/3" in caplog.text
+    assert not (run.path / "steps").exists()
+    caplog.clear()
+    make_run(Distill(alpha=0.5), teacher, run, ["model=compact", "trainer.max_epochs=3"])
+    assert "epoch 1/3" in caplog.text
 
 
 def test_another_head_starts_on_the_body_it_is_given(tmp_path, make_folder, train_run):

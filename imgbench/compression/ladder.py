@@ -4,7 +4,6 @@ The same test images, the same runtime, the same number of threads.
 """
 
 import json
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -74,7 +73,7 @@ def make_ladder(entries: Sequence[LadderEntry], teacher: Run, folder: Path, word
                 print(progress, "is there already")
             else:
                 print(progress, name_of(entry.method), *own, flush=True)
-                _clear(run)
+                _refuse_others(run)
                 make_run(entry.method, parent, run, own)
         runs[entry.name] = run
     return runs
@@ -104,13 +103,12 @@ def _check_origin(run: Run, parent: Run) -> None:
         )
 
 
-def _clear(run: Run) -> None:
-    """Removes what an interruption has left of a run: no finished work, and nothing but a run."""
-    if not run.path.exists():
-        return
-    if not (run.path / "run.json").is_file() and (not run.path.is_dir() or any(run.path.iterdir())):
+def _refuse_others(run: Run) -> None:
+    """Raises:
+    UserError: in the place of a run lies something else.
+    """
+    if run.path.exists() and not (run.path / "run.json").is_file() and (run.path.is_file() or any(run.path.iterdir())):
         raise UserError(f"{run.path} is no run, and is not overwritten. Name another directory: --output DIR")
-    shutil.rmtree(run.path)
 
 
 def measure_runs(runs: dict[str, Run], threads: int) -> list[LadderRow]:

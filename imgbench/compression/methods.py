@@ -3,8 +3,10 @@
 The command line of `imgbench.compress` is made of what stands here. Torch is imported when a method is applied.
 """
 
+import json
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +16,7 @@ from imgbench.experiment.compose import override
 from imgbench.run import Run, sha256
 
 MOST_CHANNELS = 0.95  # may be removed: more leaves no network
+INTERMEDIATE = "intermediate"  # where the runs of the methods before the last lie, in the directory of the last
 FEWEST_CALIBRATION = 32  # images; with fewer, the range of an activation is an accident
 
 
@@ -179,7 +182,10 @@ def weights_file(run: Run) -> Path:
 
 
 def make_run(method: Method, parent: Run, run: Run, words: Sequence[str] = ()) -> None:
-    """Applies a method to `parent`, and leaves a complete run in the new directory `run`.
+    """Applies a method to `parent`, and leaves a complete run in the directory `run`.
+
+    A training that was cut off there goes on from its last checkpoint; of anything else that was, what is left is
+    removed.
 
     Args:
         words: `key=value` words that override the parent's configuration.
@@ -189,5 +195,31 @@ def make_run(method: Method, parent: Run, run: Run, words: Sequence[str] = ()) -
     """
     source = {"path": str(parent.path.resolve()), "sha256": sha256(weights_file(parent))}
     run.path.mkdir(parents=True, exist_ok=True)
-    with run.recorded(seed=parent.config["seed"], method=name_of(method), compressed_from=source):
+    goes_on = isinstance(method, Train | Reuse | Distill) and was_begun(method, parent, run, words)
+    asked = _asked(method, words)
+    with run.recorded(seed=parent.config["seed"], method=name_of(method), asked=asked, compressed_from=source):
+        if not goes_on:
+            _clear(run)
         run.note(facts=method.apply(parent, run, words))
+
+
+def was_begun(method: Method, parent: Run, run: Run, words: Sequence[str]) -> bool:
+    """Whether `run` was begun, or is finished, by the same method with the same options on the parent as it is now."""
+    info = run.info if (run.path / "run.json").is_file() else {}
+    same = (info.get("method"), info.get("asked")) == (name_of(method), _asked(method, words))
+    return same and info["compressed_from"].get("sha256") == sha256(weights_file(parent))
+
+
+def _asked(method: Method, words: Sequence[str]) -> dict[str, Any]:
+    """The options and words of a method as `run.json` keeps them."""
+    options = asdict(method) if is_dataclass(method) and not isinstance(method, type) else {}
+    return json.loads(json.dumps({"options": options, "words": list(words)}))
+
+
+def _clear(run: Run) -> None:
+    """Removes what was left by a method that was cut off, but for what it was made of."""
+    for entry in run.path.iterdir():
+        if entry.is_dir() and entry.name != INTERMEDIATE:
+            shutil.rmtree(entry)
+        elif entry.is_file() and entry.name != "run.json":
+            entry.unlink()

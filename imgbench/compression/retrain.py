@@ -15,6 +15,7 @@ from imgbench.errors import UserError
 from imgbench.experiment.build import build_data, plain
 from imgbench.experiment.compose import override
 from imgbench.experiment.fit import run_experiment
+from imgbench.experiment.resume import is_finished
 from imgbench.models.layers import normalises_batches
 from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier
@@ -47,11 +48,15 @@ def same_images(config: DictConfig, parent: Run) -> ImageFolderDataModule:
 
 
 def retrain(config: DictConfig, parent: Run, run: Run) -> None:
-    """Trains as configured on the parent's images.
+    """Trains as configured on the parent's images; from the last checkpoint where a training was cut off in `run`.
 
     Raises:
         UserError: the images or the configuration cannot be used.
     """
+    if is_finished(run):
+        return
+    if run.last.is_file():
+        config.ckpt_path = str(run.last.resolve())
     run_experiment(config, run, same_images(config, parent), announce=False)
 
 

@@ -4,11 +4,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from imgbench.errors import UserError
 from imgbench.experiment.compose import quoted
+from imgbench.run import Run
 
 WORDS = "words"  # an attribute of a study: what is searched, by which another study in the same storage is told
 
@@ -46,8 +46,8 @@ def continue_search(config: DictConfig, words: list[str]) -> None:
         )
     study.set_user_attr(WORDS, words)
     cut_off = [trial.number for trial in study.trials if trial.state == TrialState.RUNNING]
-    if cut_off and (busy := _being_trained(folder)):
-        raise UserError(f"{busy} is being trained: the search is still going on. Wait for its end.")
+    if cut_off and (busy := next((run for path in folder.iterdir() if (run := Run(path)).is_busy), None)):
+        raise UserError(f"{busy.path} is being trained: the search is still going on. Wait for its end.")
     study_id = storage.get_study_id_from_name(sweeper.study_name)
     for number in cut_off:
         trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
@@ -89,14 +89,3 @@ def _opened(sweeper: Any) -> tuple[Any, Any]:
             "search then has its own, beside its runs."
         ) from error
     return storage, study
-
-
-def _being_trained(folder: Path) -> Path | None:
-    """A run below the directory of a sweep that another process is at work in."""
-    for file in sorted(folder.glob(".*.running")):
-        try:
-            with FileLock(file, blocking=False):
-                continue
-        except Timeout:
-            return folder / file.name.removeprefix(".").removesuffix(".running")
-    return None
