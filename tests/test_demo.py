@@ -16,6 +16,7 @@ import onnx
 import pytest
 from PIL import Image
 
+from imgbench.data.collection import Collection
 from imgbench.demo import __main__ as command
 from imgbench.demo import page as served
 from imgbench.demo.answers import Classifier, title_of
@@ -203,7 +204,7 @@ def test_served_page_answers_several_pictures_as_predict_does(run, pictures, unr
 def test_served_page_calls_unsure_what_predict_calls_so(run, pictures, at_page, screen, capsys):
     at_page(run.path, pictures, max_error=0.1)
     unsure = [" unsure" in f" {one.get_attribute('class')}" for one in screen.query_selector_all(".answer")]
-    classify(run.path, pictures, 1, None, None, 0.1)
+    classify(run.path, Collection([str(path) for path in pictures]), max_error=0.1)
     lines = capsys.readouterr().out.splitlines()[: len(pictures)]
     assert unsure == ["unsure:" in line for line in lines]
     assert unsure[:2] == [False, False] and any(unsure)
