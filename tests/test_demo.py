@@ -219,7 +219,7 @@ def test_served_page_of_an_onnx_file_in_chinese(run, exported, pictures, at_page
     assert len(screen.query_selector_all(".answer img")) == 2 * 2, "the picture, and what speaks for the answer"
 
 
-def test_photographs_that_are_private_or_gone_are_not_shown(copy, pictures):
+def test_photographs_that_are_private_or_gone_or_others_are_not_shown(copy, pictures, make_folder, tmp_path):
     assert Classifier(copy.path).without_training == ""
     config = copy.path / "config.yaml"
     text = config.read_text()
@@ -227,8 +227,10 @@ def test_photographs_that_are_private_or_gone_are_not_shown(copy, pictures):
     private = Classifier(copy.path)
     assert (private.training, private.without_training) == (None, "no_neighbours_private")
     assert [len(answer.neighbours) for answer in private.answers(pictures[:1])] == [0]
-    config.write_text(text.replace(copy.config["data"]["root"], "/nowhere"))
-    assert Classifier(copy.path).without_training == "no_neighbours_gone"
+    root = copy.config["data"]["root"]
+    for other in ("/nowhere", str(make_folder(tmp_path / "others", dict.fromkeys(NAMES, 60)))):
+        config.write_text(text.replace(root, other))
+        assert Classifier(copy.path).without_training == "no_neighbours_gone"
     assert "data.thumbnails=off" in served.answers_html(private.answers(pictures[:1]), private, Texts("en"))
 
 
@@ -281,6 +283,7 @@ def test_gradio_that_is_not_installed_is_named(monkeypatch):
     ("words", "named"),
     [
         (["--port", "70000"], "--port 70000"),
+        (["--max-error", "2"], "--max-error 2, but it is a share"),
         (["--static", "page", "--share"], "--static writes a folder"),
         (["--onnxruntime-web", "x"], "--static DIR"),
         (["--language", "fr"], "invalid choice"),
