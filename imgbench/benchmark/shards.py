@@ -56,7 +56,8 @@ def make_shards(folder: Path, number: int) -> str:
         Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(source)
         contents.append(source.read_bytes())
     source.unlink()
-    with ShardWriter(f"{folder}/photos-%06d.tar", maxcount=IMAGES_PER_SHARD, encoder=False, verbose=0) as writer:
+    options = {"maxcount": IMAGES_PER_SHARD, "encoder": False, "mtime": 0, "verbose": 0}
+    with ShardWriter(f"{folder}/photos-%06d.tar", **options) as writer:
         for i in range(number):
             key = f"class_{i % CLASSES}/photograph_{i}"
             writer.write({"__key__": key, "png": contents[i % len(contents)]})
