@@ -84,7 +84,6 @@ def hydra_command(
 
     `rewritten` makes of the words that were typed those that Hydra gets, or None where there is nothing to do.
     """
-    place = "hydra.run.dir=DIR"
 
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
         failed: list[Exception] = []
@@ -101,7 +100,10 @@ def hydra_command(
                 if HydraConfig.get().mode != RunMode.MULTIRUN:
                     failed.append(error)  # raised within a task, Hydra would print a line of its own before it
                 elif isinstance(error, MENDABLE):
-                    print(f"\nError: {plain_words(error, place)}\nThe sweep goes on without this run.", file=sys.stderr)
+                    print(
+                        f"\nError: {plain_words(error, _place(typed))}\nThe sweep goes on without this run.",
+                        file=sys.stderr,
+                    )
                 else:
                     raise
                 return None
@@ -111,7 +113,7 @@ def hydra_command(
             typed[:] = sys.argv
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, instead of printing them its own way
             register_resolvers()
-            with _errors_in_plain_words(place):
+            with _errors_in_plain_words(_place(typed)):
                 words = rewritten(sys.argv[1:])
                 if words is None:
                     return
@@ -132,6 +134,15 @@ def hydra_command(
     return decorate
 
 
+def _place(words: list[str]) -> str:
+    """The option that puts the results elsewhere."""
+    return "hydra.sweep.dir=DIR" if _is_sweep(words) else "hydra.run.dir=DIR"
+
+
+def _is_sweep(words: list[str]) -> bool:
+    return bool({"-m", "--multirun"} & set(words))
+
+
 def _require_engines(words: list[str]) -> None:
     """Raises:
     UserError: a launcher or a sweeper is chosen whose package is not installed, or no sweep for it to run.
@@ -144,7 +155,7 @@ def _require_engines(words: list[str]) -> None:
         plugin = f"hydra_plugins.hydra_{'submitit' if extra == 'slurm' else name}_{key}"
         if not _is_installed(plugin):
             raise UserError(f'{word}: the package is not installed. Mend it with: pip install "imgbench[{extra}]"')
-        if not {"-m", "--multirun"} & set(words):
+        if not _is_sweep(words):
             raise UserError(f"{word} runs a sweep: add -m, and a value with several choices, such as model=cnn,vgg13.")
 
 

@@ -111,6 +111,66 @@ def test_other_images_are_refused(tiny_run, make_folder, tmp_path):
         train(override(run, [f"ckpt_path={run.last}", "trainer.max_epochs=2", "data.split.seed=1"]), run)
 
 
+def test_run_whose_images_are_gone_is_named(tiny_run, tmp_path):
+    run = copy_of(tiny_run, tmp_path / "run")
+    run.write_config({**run.stored_config, "data": {**run.stored_config["data"], "root": str(tmp_path / "gone")}})
+    done = command("--resume", run.path, "trainer.max_epochs=2", cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"{tmp_path}/gone" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_another_network_is_refused_and_the_run_stays_as_it_was(tiny_run, tmp_path):
+    run = copy_of(tiny_run, tmp_path / "run")
+    done = command("--resume", run.path, "model=compact", "trainer.max_epochs=2", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "was trained with model" in done.stderr
+    assert "imgbench.train --resume RUN" in done.stderr
+    assert run.info == tiny_run.info
+    assert run.concluded
+
+
+def test_checkpoint_of_another_run_is_refused(tiny_run, make_folder, tmp_path, train_run):
+    other = train_run(make_folder(tmp_path / "others", {"cat": 16, "dog": 16}), tmp_path / "other")
+    run = unevaluated(copy_of(tiny_run, tmp_path / "run"))
+    shutil.copy(other.last, run.last)
+    words = resumed(["--resume", str(run.path), "trainer.max_epochs=2"]) or []
+    checkpoint = next(word for word in words if word.startswith("ckpt_path="))
+    with pytest.raises(UserError, match="was trained on other images"):
+        train(override(run, [checkpoint, "trainer.max_epochs=2"]), run)
+
+
+def test_damaged_table_of_epochs_is_named_with_what_is_left_to_do(tiny_run, tmp_path):
+    run = unevaluated(copy_of(tiny_run, tmp_path / "run"))
+    (run.path / "metrics.csv").write_text("epoch,val/acc\none,0.5\n")
+    with pytest.raises(UserError, match=r"metrics\.csv is damaged\. Remove it"):
+        train(override(run, [f"ckpt_path={run.last}", "trainer.max_epochs=2"]), run)
+
+
+def test_foreign_run_gives_no_words_that_could_call_something(tiny_run, tmp_path):
+    run = copy_of(tiny_run, tmp_path / "run")
+    for change in ({"logger": {"_target_": "os.system", "command": "touch ran"}}, {"seed": "${oc.env:HOME}"}):
+        run.write_config({**tiny_run.stored_config, **change})
+        done = command("--resume", run.path, "trainer.max_epochs=2", cwd=tmp_path)
+        assert done.returncode == 2
+        assert f"{run.path}/config.yaml" in done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--resume"], "name the run directory"),
+        (["--resume", "a", "--resume", "b"], "one run at a time"),
+        (["--resume", "."], r"no config\.yaml"),
+    ],
+)
+def test_what_is_no_run_is_refused(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        resumed(words)
+
+
 def test_foreign_sweep_gives_no_words_that_could_call_something(tmp_path):
     for word in ("model._target_=os.system", "hydra.launcher._target_=x", "~hydra.x", "seed=${oc.env:HOME}"):
         content = {"hydra": {"overrides": {"task": [word]}, "job": {"config_name": "train"}}}

@@ -278,4 +278,4 @@ def save_image(answer: Answer, folder: Path, index: int, ranked: list[str]) -> N
         folder.mkdir(parents=True, exist_ok=True)
         draw_prediction(np.asarray(open_image(path)), text, folder / f"{index + 1:04d}_{path.stem}.png")
     except OSError as error:
-        raise UserError(f"--save-images {folder} cannot be written: {error.strerror}.") from error
+        raise UserError(f"--save-images {folder} cannot be written: {error.strerror}. Name another place.") from error

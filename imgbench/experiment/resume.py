@@ -34,7 +34,8 @@ def resumed(words: list[str]) -> list[str] | None:
     run = Run.open(path)
     _ = run.stored_config  # damaged, it is an error, even if nothing is left to do
     if is_finished(run) and not others:
-        run.note(status="finished")
+        if run.info.get("status") != "finished":
+            run.note(status="finished")
         print(f"{run.shown} is finished: nothing is left to do. To train on, add trainer.max_epochs=N.")
         return None
     return [*_words_of_run(run), *others]
@@ -73,6 +74,8 @@ def _taken_out(words: list[str]) -> tuple[Path | None, list[str]]:
         path, *after = after
     if not path:
         raise UserError(f"{OPTION} RUN: name the run directory, for example {EXAMPLE}")
+    if any(word.partition("=")[0] == OPTION for word in after):
+        raise UserError(f"{OPTION} goes on with one run at a time. Name one of them.")
     return Path(path), [*before, *after]
 
 

@@ -68,14 +68,14 @@ class Journal:
         except Timeout as error:
             raise UserError(f"Another process writes {path}. Wait for its end, or name another file.") from error
         except OSError as error:
-            raise UserError(f"--output {path} cannot be written: {error.strerror}.") from error
+            raise UserError(f"--output {path} cannot be written: {error.strerror}. Name another place.") from error
         try:
             self.rows = self._open(batch)
             self.file = path.open("r+b", buffering=0)
             self.end = self.file.seek(0, os.SEEK_END)
         except OSError as error:
             self._unlock()
-            raise UserError(f"--output {path} cannot be written: {error.strerror}.") from error
+            raise UserError(f"--output {path} cannot be written: {error.strerror}. Name another place.") from error
         except BaseException:
             self._unlock()
             raise

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,14 @@ def export_onnx(path: Path, output: Path | None, images: int, tolerance: float) 
         facts["bytes"] = unfinished.stat().st_size
         unfinished.replace(output)
     except OSError as error:
-        raise UserError(f"--output {output} cannot be written: {error.strerror}.") from error
+        raise UserError(
+            f"{output} cannot be written: {error.strerror}. Name another file: --output FILE.onnx"
+        ) from error
     finally:
-        unfinished.unlink(missing_ok=True)
-    write_atomically(run.path / "export.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+        with suppress(OSError):  # of a disk that cannot be written, where there is none
+            unfinished.unlink(missing_ok=True)
+    with suppress(OSError):  # of another's run, which cannot be written
+        write_atomically(run.path / "export.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     return facts
 
 
