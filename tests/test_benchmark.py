@@ -12,6 +12,7 @@ from PIL import Image
 from imgbench.benchmark.audit import FAULTS, measure_audit, score
 from imgbench.benchmark.growth import CLASSES, FILES, make_images, measure_growth
 from imgbench.benchmark.rounds import Timing, alternate, serve
+from imgbench.benchmark.shards import measure_shards
 from imgbench.data.scan import scan
 from imgbench.experiment.build import plain
 from imgbench.experiment.compose import compose
@@ -51,6 +52,14 @@ def test_growth_measures_time_and_memory_of_each_number_of_images():
     rows = measure_growth([100, 300])
     assert list(rows) == ["100 images", "300 images"]
     assert all(row["value"] > 0 and row["bytes per image"] >= 0 for row in rows.values())
+
+
+def test_shards_are_measured_with_each_number_of_images():
+    rows = measure_shards([50, 80])
+    assert list(rows) == ["50 images", "80 images"]
+    assert all(
+        min(row["index"], row["start"], row["read"]) > 0 and row["bytes per image"] >= 0 for row in rows.values()
+    )
 
 
 def test_growth_makes_as_many_images_as_it_says(tmp_path):

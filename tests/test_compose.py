@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from imgbench.errors import UserError
@@ -183,3 +184,13 @@ def test_all_processes_of_a_slurm_job_get_one_directory(tmp_path, monkeypatch):
     assert new_directory("outputs/2026-01-31_12-00-00") == "outputs/2026-01-31_12-00-00"
     monkeypatch.setenv("SLURM_NTASKS", "4")
     assert new_directory("outputs/2026-01-31_12-00-00") == new_directory("outputs/later") == "outputs/slurm-17-0"
+
+
+def test_a_run_is_overridden_also_in_a_process_that_was_composed_of_a_run(run, monkeypatch):
+    store = ConfigStore.instance()
+    monkeypatch.setattr(store, "repo", {**store.repo, "data": {**store.repo.get("data", {})}})
+    store.store("of_the_run", {"seed": 1})  # as `--config-dir RUN` does
+    store.store("of_the_run", {"root": "elsewhere"}, "data")
+    assert override(run, ["seed=7"]).seed == 7
+    assert store.load("of_the_run.yaml").node.seed == 1
+    assert store.load("data/of_the_run.yaml").node.root == "elsewhere"

@@ -16,6 +16,7 @@ import onnx
 import pytest
 from PIL import Image
 
+from imgbench.data.collection import Collection
 from imgbench.demo import __main__ as command
 from imgbench.demo import page as served
 from imgbench.demo.answers import Classifier, title_of
@@ -203,7 +204,7 @@ def test_served_page_answers_several_pictures_as_predict_does(run, pictures, unr
 def test_served_page_calls_unsure_what_predict_calls_so(run, pictures, at_page, screen, capsys):
     at_page(run.path, pictures, max_error=0.1)
     unsure = [" unsure" in f" {one.get_attribute('class')}" for one in screen.query_selector_all(".answer")]
-    classify(run.path, pictures, 1, None, None, 0.1)
+    classify(run.path, Collection([str(path) for path in pictures]), max_error=0.1)
     lines = capsys.readouterr().out.splitlines()[: len(pictures)]
     assert unsure == ["unsure:" in line for line in lines]
     assert unsure[:2] == [False, False] and any(unsure)
@@ -218,7 +219,7 @@ def test_served_page_of_an_onnx_file_in_chinese(run, exported, pictures, at_page
     assert len(screen.query_selector_all(".answer img")) == 2 * 2, "the picture, and what speaks for the answer"
 
 
-def test_photographs_that_are_private_or_gone_are_not_shown(copy, pictures):
+def test_photographs_that_are_private_or_gone_or_others_are_not_shown(copy, pictures, make_folder, tmp_path):
     assert Classifier(copy.path).without_training == ""
     config = copy.path / "config.yaml"
     text = config.read_text()
@@ -226,8 +227,10 @@ def test_photographs_that_are_private_or_gone_are_not_shown(copy, pictures):
     private = Classifier(copy.path)
     assert (private.training, private.without_training) == (None, "no_neighbours_private")
     assert [len(answer.neighbours) for answer in private.answers(pictures[:1])] == [0]
-    config.write_text(text.replace(copy.config["data"]["root"], "/nowhere"))
-    assert Classifier(copy.path).without_training == "no_neighbours_gone"
+    root = copy.config["data"]["root"]
+    for other in ("/nowhere", str(make_folder(tmp_path / "others", dict.fromkeys(NAMES, 60)))):
+        config.write_text(text.replace(root, other))
+        assert Classifier(copy.path).without_training == "no_neighbours_gone"
     assert "data.thumbnails=off" in served.answers_html(private.answers(pictures[:1]), private, Texts("en"))
 
 
@@ -280,6 +283,7 @@ def test_gradio_that_is_not_installed_is_named(monkeypatch):
     ("words", "named"),
     [
         (["--port", "70000"], "--port 70000"),
+        (["--max-error", "2"], "--max-error 2, but it is a share"),
         (["--static", "page", "--share"], "--static writes a folder"),
         (["--onnxruntime-web", "x"], "--static DIR"),
         (["--language", "fr"], "invalid choice"),

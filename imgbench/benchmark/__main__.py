@@ -21,6 +21,7 @@ UNITS = {
     "data": "images/s",
     "epoch": "seconds per epoch",
     "growth": "seconds",
+    "shards": "microseconds of the processor per image",
     "audit": "share of planted copies that are found",
     "coverage": "share of 95 % intervals that hold the truth",
     "kills": "share of killed runs that, resumed, end as one that was not killed",
@@ -48,6 +49,7 @@ def main(config: DictConfig) -> None:
         for kind, rows in results.items():
             what = {
                 "growth": "small generated images",
+                "shards": "small generated images in shards",
                 PHOTOGRAPHS: "generated photographs of 12 megapixels",
                 "audit": config.data_name,
                 "coverage": "simulated test images",
@@ -69,6 +71,10 @@ def measure(kind: str, settings: dict[str, Any]) -> dict[str, dict[str, float]]:
         from imgbench.benchmark.growth import measure_growth
 
         return measure_growth(settings["sizes"])
+    if kind == "shards":
+        from imgbench.benchmark.shards import measure_shards
+
+        return measure_shards(settings["sizes"])
     if kind == "kills":
         from imgbench.benchmark.kills import measure_kills
 

@@ -82,6 +82,8 @@ def main() -> None:
         help="what --static computes with, where npm cannot fetch it: its archive, or the folder of the package",
     )  # fmt: skip
     args = parser.parse_args()
+    if args.max_error is not None and not 0 < args.max_error < 1:
+        parser.error(f"--max-error {args.max_error:g}, but it is a share above 0 and below 1, such as 0.02 for 2 %")
     if args.static:
         if args.share or args.port != PORT or args.language:
             parser.error("--static writes a folder: --port and --share are of the page served, --language is both")

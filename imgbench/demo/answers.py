@@ -45,6 +45,9 @@ class Answer:
 class TrainingImages:
     """The training photographs of a run, at most `MOST_TRAINING_IMAGES` of them, as its network sees them.
 
+    Those that have changed since are left out: a run of somebody else's may name any file of this computer, but
+    nobody is shown what it did not learn from.
+
     Raises:
         UserError: the photographs are not here.
     """
@@ -53,7 +56,11 @@ class TrainingImages:
         assert has_features(model)
         self.model = model
         self.data, _ = images_of_run(run, "train", model, MOST_TRAINING_IMAGES)
-        self.rows = self.data.rows("train")
+        table, known = self.data.table, {row["path"]: row["hash"] for row in run.split_rows("train")}
+        same = [table.digests[row].tobytes().hex() == known[table.paths[row]] for row in self.data.rows("train")]
+        self.rows = self.data.rows("train")[same]
+        if not len(self.rows):
+            raise UserError(f"No image in {table.root} is what {run.shown} was trained on.")
         self.features = features_of(model, self.data, self.rows)
 
     def most_like(self, images: Tensor) -> list[list[Neighbour]]:

@@ -58,7 +58,7 @@ def _read(given: Path) -> dict[str, bytes]:
             return {name: member.read() for name, member in members.items() if member}
     except (OSError, KeyError, tarfile.TarError) as error:
         raise UserError(
-            f"--onnxruntime-web {given} is neither npm's archive of onnxruntime-web {VERSION} nor a folder: {error}.\n"
+            f"--onnxruntime-web {given} is neither npm's archive of onnxruntime-web {VERSION} nor a folder.\n"
             f"It is at {ARCHIVE}"
         ) from error
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import hydra
 import yaml
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.singleton import Singleton
@@ -30,6 +31,7 @@ GROUPS = ("data", "model", "augment", "objective", "optimizer", "scheduler", "ca
 ENGINES = ("launcher", "sweeper")  # groups of what runs a sweep, of which nothing is in the configuration of a run
 LEFT_OUT = ("head", "experiment", *ENGINES)  # groups of which nothing need be chosen
 RUN_CHOICE = "of_the_run"
+STORED_RUN = f"{RUN_CHOICE}.yaml"  # as Hydra calls it in its store
 SWITCH = {"on": True, True: True, "off": False, False: False}  # YAML reads a bare on and off as the latter
 
 
@@ -124,12 +126,21 @@ def _hydra_of_its_own() -> Iterator[None]:
     """Of Hydra there is one in a process; a caller's, also that of a command, is as it was afterwards."""
     kinds = (GlobalHydra, VersionBase)
     callers = {kind: Singleton._instances.pop(kind) for kind in kinds if kind in Singleton._instances}
+    hidden = [(node, node.pop(STORED_RUN)) for node in _stores_of_runs(ConfigStore.instance().repo)]
     try:
         yield
     finally:
+        for node, run in hidden:
+            node[STORED_RUN] = run
         for kind in kinds:
             Singleton._instances.pop(kind, None)
         Singleton._instances.update(callers)
+
+
+def _stores_of_runs(node: dict[str, Any]) -> list[dict[str, Any]]:
+    """Where Hydra keeps the run that a command was composed of: the names of another would clash with it."""
+    below = [found for child in node.values() if isinstance(child, dict) for found in _stores_of_runs(child)]
+    return [*below, node] if STORED_RUN in node else below
 
 
 def switched_on(config: DictConfig, name: str) -> bool:
