@@ -70,7 +70,7 @@ def compress(run: Run, methods: Sequence[Method], words: Sequence[str] = (), out
         steps = [place(output, number) for number in range(len(methods))]
         return (
             was_begun(methods[0], run, steps[0], words_of[0])
-            and not is_finished(Run(output))
+            and Run(output).status != "finished"
             and not any(step.is_busy for step in steps)
         )
 
@@ -78,7 +78,7 @@ def compress(run: Run, methods: Sequence[Method], words: Sequence[str] = (), out
     runs = [run]
     for i, method in enumerate(methods):
         parent, made = runs[-1], place(output, i)
-        if is_finished(made) and was_begun(method, parent, made, words_of[i]):
+        if made.status == "finished" and was_begun(method, parent, made, words_of[i]):
             print(f"{made.shown} is there already")
         else:
             make_run(method, parent, made, words_of[i])
@@ -87,10 +87,6 @@ def compress(run: Run, methods: Sequence[Method], words: Sequence[str] = (), out
 
     print_costs(runs)
     return runs[-1]
-
-
-def is_finished(run: Run) -> bool:
-    return (run.path / "run.json").is_file() and run.info.get("status") == "finished"
 
 
 def directory(run: Run, names: Sequence[str], output: Path | None, is_cut_off: Callable[[Path], bool]) -> Path:

@@ -204,6 +204,11 @@ class Run:
         return content
 
     @property
+    def status(self) -> str | None:
+        """What `run.json` says of it; None where there is none."""
+        return self.info.get("status") if (self.path / "run.json").is_file() else None
+
+    @property
     def is_busy(self) -> bool:
         """Whether another process is at work there."""
         from filelock import FileLock, Timeout

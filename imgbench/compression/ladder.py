@@ -68,7 +68,7 @@ def make_ladder(entries: Sequence[LadderEntry], teacher: Run, folder: Path, word
         own = [*entry.words, *(() if isinstance(entry.method, Quantize) else words)]
         progress = f"[{number}/{len(entries)}] {entry.name}:"
         with _alone_at(run, progress):
-            if (run.path / "run.json").is_file() and run.info.get("status") == "finished":
+            if run.status == "finished":
                 _check_origin(run, parent)
                 print(progress, "is there already")
             else:

@@ -116,7 +116,7 @@ def _try(
     start = time.perf_counter()
     run = Run(parent.path / "candidates" / name)
     experiment = resolve(with_model(config, name))
-    if (run.path / "run.json").is_file() and run.info.get("status") == "finished":
+    if run.status == "finished":
         fitted = Fitted(run, experiment, None, interrupted=False)
     else:
         if seconds is not None and not experiment.frozen:
