@@ -37,10 +37,11 @@ def images_of_run(
             f"It knows {model.class_names}."
         )
     places = {path: number for number, path in enumerate(known.paths)} if known else {}
-    there = [row for row in rows if (row["path"] in places if known else (root / row["path"]).is_file())]
+    is_there = [row["path"] in places if known else (root / row["path"]).is_file() for row in rows]
+    there = [row for row, found in zip(rows, is_there, strict=True) if found]
     if not there:
         raise UserError(f"{run.shown} has no {split} images in {root}. Name their folder: --data DIR")
-    gone = [row["path"] for row in rows if not (root / row["path"]).is_file()] if len(there) < len(rows) else []
+    gone = [row["path"] for row, found in zip(rows, is_there, strict=True) if not found]
     if most is not None and len(there) > most:
         there = [there[i] for i in np.sort(np.random.default_rng(0).permutation(len(there))[:most])]
     found = Scan(
