@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-
 from imgbench.compression.ladder import TEACHER, LadderRow, make_ladder, measure_runs, points, write_ladder
 from imgbench.compression.measure import onnx_latency_ms, size_mb
 from imgbench.compression.methods import Distill, Quantize, Train
@@ -25,6 +23,7 @@ from imgbench.experiment.study import SMALL, write_study
 from imgbench.inference import parity
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.run import Run
+from imgbench.training import fast
 from imgbench.training.distillation import load_teacher
 
 log = logging.getLogger(__name__)
@@ -139,9 +138,15 @@ def _attempts(run: Run, end: float) -> Iterator[tuple[str, Run, Sequence[LadderE
         yield "truncated_int8", run, entries
     elif run.config["model_name"] != "compact":
         words = student_words(run, end - time.perf_counter())
-        entries = [LadderEntry("distilled", Distill(), (*COMPACT, *(words or ())))]
-        entries.append(LadderEntry("distilled_int8", Quantize(), parent="distilled"))
-        yield "distilled_int8", run, [] if words is None else entries
+        entries = (
+            []
+            if words is None
+            else [
+                LadderEntry("distilled", Distill(), (*COMPACT, *words)),
+                LadderEntry("distilled_int8", Quantize(), parent="distilled"),
+            ]
+        )
+        yield "distilled_int8", run, entries
     yield "int8", run, [LadderEntry("int8", Quantize())]
 
 
@@ -172,9 +177,8 @@ def _answer_seconds(run: Run, experiment: Experiment) -> float:
     """About how long the teacher thinks of an image; the first batch does not count, since it is slower."""
     teacher, data = load_teacher(run.best), experiment.data
     images, _ = data.augment_batch(*next(iter(data.loader("train"))))
-    reduced = str(experiment.settings.precision).startswith("bf16")
     start = 0.0
-    with torch.autocast(teacher.classifier.device.type, torch.bfloat16, enabled=reduced):
+    with fast.autocast(experiment.settings, teacher.classifier.device.type):
         for _ in range(2):
             start = time.perf_counter()
             teacher.logits(images)

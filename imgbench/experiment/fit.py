@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
-import torch
 from hydra.errors import InstantiationException
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
@@ -279,7 +278,7 @@ def epoch_seconds(experiment: Experiment) -> float:
     classifier.train()
     images, targets = data.augment_batch(*next(iter(data.loader("train"))))
     steps: list[float] = []
-    with torch.autocast(classifier.device.type, torch.bfloat16, enabled=str(settings.precision).startswith("bf16")):
+    with fast.autocast(settings, classifier.device.type):
         while len(steps) < 2 or (len(steps) < 8 and sum(steps) < 2):
             start = time.perf_counter()
             classifier.training_loss(images, classifier(images), targets).backward()

@@ -56,6 +56,11 @@ def multiplies_bf16(device: str) -> bool:
     return False  # on MPS fp32 is the safe choice
 
 
+def autocast(settings: FastSettings, device: str) -> torch.autocast:
+    """What a Trainer of these settings computes in, where they ask for bf16, for work outside of one."""
+    return torch.autocast(device, torch.bfloat16, enabled=settings.precision.startswith("bf16"))
+
+
 def apply(settings: FastSettings, accelerator: str) -> tuple[FastSettings, str]:
     """Puts the process-wide settings into force; returns them resolved, and the device."""
     device = device_name(accelerator)
