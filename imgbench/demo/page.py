@@ -9,14 +9,13 @@ from contextlib import contextmanager
 from html import escape
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from imgbench.demo.answers import Answer, Classifier
 from imgbench.errors import UserError
 from imgbench.evaluation.catalogue import Texts
-from imgbench.evaluation.photographs import as_data, picture_data, with_heat
-from imgbench.evaluation.report import percent
+from imgbench.evaluation.photographs import picture_data, with_heat
+from imgbench.evaluation.report import percent, templates_of
 from imgbench.preprocessing import IMAGE_ENDINGS
 
 log = logging.getLogger(__name__)
@@ -48,15 +47,8 @@ def free_port(port: int) -> int:
 
 def answers_html(answers: list[Answer], classifier: Classifier, texts: Texts) -> str:
     """The part of the page that answers."""
-    templates = Environment(
-        loader=PackageLoader("imgbench.demo"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    large = {"large": lambda image: picture_data(Image.fromarray(image), SIDE)}
-    templates.filters |= {"percent": percent, "data": as_data, **large}
+    templates = templates_of("imgbench.demo")
+    templates.filters["large"] = lambda image: picture_data(Image.fromarray(image), SIDE)
     accepted = classifier.acceptance
     return templates.get_template("answers.html.jinja").render(
         answers=answers,

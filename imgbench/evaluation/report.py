@@ -142,14 +142,7 @@ class Report:
 
 def report_page(report: Report, language: str) -> str:
     """The page as HTML."""
-    templates = Environment(
-        loader=PackageLoader("imgbench.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters |= {"percent": percent, "describe": describe, "data": as_data}
+    templates = templates_of("imgbench.evaluation")
     texts, predictions = Texts(language), report.predictions
     rows = ShownRows.of(predictions)
     ordered = _classes(report)
@@ -184,6 +177,19 @@ def report_page(report: Report, language: str) -> str:
         advice=report.advice[:ADVICE],
         further_advice=report.advice[ADVICE:],
     )
+
+
+def templates_of(package: str) -> Environment:
+    """The templates of pages in a package, with the filters that they share."""
+    templates = Environment(
+        loader=PackageLoader(package),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {"percent": percent, "describe": describe, "data": as_data}
+    return templates
 
 
 def percent(value: float, digits: int = 1) -> str:
