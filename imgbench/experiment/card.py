@@ -13,8 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from imgbench.errors import UserError
 from imgbench.evaluation.metrics import describe
 from imgbench.evaluation.results import SELECTED_ON_TEST
+from imgbench.experiment.audit import audit_of
 from imgbench.inference.onnx_model import OnnxModel
-from imgbench.inspection.audit import Audit, brief, read_audit
+from imgbench.inspection.audit import Audit, brief
 from imgbench.inspection.findings import Finding
 from imgbench.models.weights import described_weights
 from imgbench.run import SPLIT_NAMES, Run, write_atomically
@@ -159,12 +160,9 @@ def _limits(run: Run, provenance: dict[str, Any], metrics: dict[str, Any]) -> li
     lines = [f"{SELECTED_ON_TEST[0].upper()}{SELECTED_ON_TEST[1:]}."] if provenance.get("selected_on_test") else []
     if unrelated := metrics.get("test_unrelated/acc"):
         lines.append(f"Accuracy on the test images without a relative in training: {describe(unrelated)}.")
-    if not (run.path / "audit.json").is_file():
+    found = audit_of(run)
+    if found is None:
         return [*lines, "The photographs were not inspected for copies, leaks or shortcuts."]
-    try:
-        found = read_audit(run.path / "audit.json")
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{run.path / 'audit.json'} is damaged: {error!r}.") from error
     lines.append(_without_names(brief(found), found, None))
     for finding in found.findings:
         if finding.severity != "note" or finding.accuracy:
