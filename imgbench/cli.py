@@ -208,6 +208,15 @@ def run_parser(name: str, description: str | None, examples: str, **run: Any) ->
     return parser
 
 
+def check_max_error(share: float | None) -> None:
+    """Raises:
+    UserError: `--max-error` is given, and is no share that could be promised.
+    """
+    if share is not None and not 0 < share < 1:
+        never = "; that nothing is ever wrong is more than any number of images can show" if share == 0 else ""
+        raise UserError(f"--max-error {share:g}, but it is a share above 0 and below 1, such as 0.02 for 2 %{never}.")
+
+
 def output_directory(path: Path) -> Path:
     """Makes the directory of `--output`, and finds out that it can be written to before anything is computed.
 

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from imgbench.cli import guarded_main, run_parser
+from imgbench.cli import check_max_error, guarded_main, run_parser
 from imgbench.data.collection import Collection
-from imgbench.errors import UserError
 
 EXAMPLES = """examples:
   python -m imgbench.predict outputs/potato/vgg16/2026-01-31_12-00-00 "leaf 1 (108).jpg"
@@ -54,11 +53,7 @@ def predict(
     Raises:
         UserError: no such model or images, the results cannot be written, or the run cannot promise `max_error`.
     """
-    if max_error is not None and not 0 < max_error < 1:
-        never = "; that nothing is ever wrong is more than any number of images can show" if max_error == 0 else ""
-        raise UserError(
-            f"--max-error {max_error:g}, but it is a share above 0 and below 1, such as 0.02 for 2 %{never}."
-        )
+    check_max_error(max_error)
     collection = Collection([str(image) for image in images])
     from imgbench.experiment.classify import classify  # takes seconds, and --help needs no torch
 

@@ -4,7 +4,7 @@ import importlib.util
 import threading
 from pathlib import Path
 
-from imgbench.cli import guarded_main, run_parser
+from imgbench.cli import check_max_error, guarded_main, run_parser
 from imgbench.errors import UserError
 from imgbench.evaluation.catalogue import LANGUAGES, Texts, language_of_locale
 
@@ -82,8 +82,10 @@ def main() -> None:
         help="what --static computes with, where npm cannot fetch it: its archive, or the folder of the package",
     )  # fmt: skip
     args = parser.parse_args()
-    if args.max_error is not None and not 0 < args.max_error < 1:
-        parser.error(f"--max-error {args.max_error:g}, but it is a share above 0 and below 1, such as 0.02 for 2 %")
+    try:
+        check_max_error(args.max_error)
+    except UserError as error:
+        parser.error(str(error))
     if args.static:
         if args.share or args.port != PORT or args.language:
             parser.error("--static writes a folder: --port and --share are of the page served, --language is both")
