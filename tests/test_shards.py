@@ -278,6 +278,14 @@ def test_image_that_is_another_than_the_index_says_ends_the_run(copy, tmp_path):
         run_on(copy, tmp_path / "run", "data.cache=off")
 
 
+def test_images_that_the_index_has_no_more_are_counted_as_gone(copy, tmp_path):
+    run = run_on(copy, tmp_path / "run", "data.cache=off")
+    gone = run.split_rows("test")[0]["path"]
+    lines = index_path(copy).read_text("utf-8").splitlines(keepends=True)
+    index_path(copy).write_text("".join(line for line in lines if not line.startswith(f"{gone},")), "utf-8")
+    assert f"1 image(s) are gone since training, for example {gone}" in evaluate(run.path).notes
+
+
 def test_folder_of_shards_is_answered_with_their_name(root):
     with pytest.raises(UserError, match=r"holds shards. Name them: .*photos-\{000000..000006\}.tar"):
         find_images(Path(root).parent)
