@@ -18,8 +18,8 @@ HASHES = {  # SHA-256: what a page computes with is what it was tested with, whe
     WASM: "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
     SCRIPT: "faece07e84faa9001f5104bbe4e5c70861d06cb2376a0dea1fa0ad33a67adc81",
 }
-ARCHIVE = f"https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-{VERSION}.tgz"
-ELSEWHERE = f"Or fetch {ARCHIVE} on another computer, and name it: --onnxruntime-web FILE"
+PACK = f"npm pack onnxruntime-web@{VERSION}"
+ELSEWHERE = f"Or run `{PACK}` on another computer, and name the file that it leaves: --onnxruntime-web FILE"
 
 
 def onnxruntime_web(given: Path | None = None) -> dict[str, bytes]:
@@ -38,7 +38,7 @@ def onnxruntime_web(given: Path | None = None) -> dict[str, bytes]:
     if wrong := _wrong(files):
         raise UserError(
             f"{source}: {', '.join(wrong)} is missing or not that of onnxruntime-web {VERSION}, the version that pages "
-            f"are made with. It is at {ARCHIVE}"
+            f"are made with. `{PACK}` fetches it."
         )
     _keep(kept, files)
     return files
@@ -59,7 +59,7 @@ def _read(given: Path) -> dict[str, bytes]:
     except (OSError, KeyError, tarfile.TarError) as error:
         raise UserError(
             f"--onnxruntime-web {given} is neither npm's archive of onnxruntime-web {VERSION} nor a folder.\n"
-            f"It is at {ARCHIVE}"
+            f"`{PACK}` fetches the archive."
         ) from error
 
 
