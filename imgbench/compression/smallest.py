@@ -110,7 +110,7 @@ def make_smallest(run: Run, file: Path, target: Target, seconds: float) -> Small
         unmet[attempt] = reasons
     rows = measure_runs({TEACHER: run, **made}, threads=1)
     if name is None:
-        facts = parity.export_onnx(run.path, file, COMPARED, tolerance=1e-3)
+        facts = parity.export_onnx(run.path, file, COMPARED)
         log.info("%s", parity.describe(facts))
         if reasons := _unmet(target, file, run, run):
             unmet[FLOAT] = reasons

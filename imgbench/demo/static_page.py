@@ -24,10 +24,6 @@ from imgbench.run import Run, replacing, write_atomically
 log = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "static"
-COMPARED = (
-    500  # test images at most on which a file that is written for the page is compared with its run, as by export
-)
-TOLERANCE = 1e-3
 TEXTS = (
     "try_it", "choose_pictures", "take_photograph", "stays_in_browser", "no_picture", "not_a_picture", "picture_format",
     "picture_deep", "picture_damaged", "unsure_answer", "doubt_probability", "as_seen", "looked_at", "look", "loading",
@@ -95,7 +91,7 @@ def onnx_file(path: Path) -> Path:
     file = run.path / "model.onnx"
     if run.best.is_file() and not (file.is_file() and file.stat().st_mtime >= run.best.stat().st_mtime):
         log.info("Writing %s ...", file)
-        parity.export_onnx(path, None, COMPARED, TOLERANCE)
+        parity.export_onnx(path)
     if not file.is_file():
         raise UserError(
             f"{run.shown} has neither checkpoints/best.ckpt nor model.onnx. Train it to the end of an epoch."

@@ -20,7 +20,7 @@ from imgbench.training.checkpoint import load_classifier
 BATCH = 16
 
 
-def export_onnx(path: Path, output: Path | None, images: int, tolerance: float) -> dict[str, Any]:
+def export_onnx(path: Path, output: Path | None = None, images: int = 500, tolerance: float = 1e-3) -> dict[str, Any]:
     """Writes the file beside its place and compares it there; returns what was found, as `export.json` keeps it.
 
     Raises:
