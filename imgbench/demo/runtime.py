@@ -19,7 +19,9 @@ HASHES = {  # SHA-256: what a page computes with is what it was tested with, whe
     SCRIPT: "faece07e84faa9001f5104bbe4e5c70861d06cb2376a0dea1fa0ad33a67adc81",
 }
 PACK = f"npm pack onnxruntime-web@{VERSION}"
-ELSEWHERE = f"Or run `{PACK}` on another computer, and name the file that it leaves: --onnxruntime-web FILE"
+ELSEWHERE = (
+    f"Or take onnxruntime-web-{VERSION}.tgz from `{PACK}` on another computer, and name it: --onnxruntime-web FILE"
+)
 
 
 def onnxruntime_web(given: Path | None = None) -> dict[str, bytes]:
