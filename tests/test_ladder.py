@@ -2,6 +2,7 @@
 
 import json
 import os
+import queue
 import shutil
 import subprocess
 import sys
@@ -177,22 +178,34 @@ def test_entries_of_another_run_are_not_taken_for_its_own(teacher, tmp_path):
         make_ladder(INT8, teacher, tmp_path, [])
 
 
-def test_entry_that_another_process_makes_is_waited_for_and_taken(teacher, tmp_path, capsys):
-    taken = FileLock(tmp_path / ".int8.lock")
-    taken.acquire()
-    with ThreadPoolExecutor() as pool:
-        runs = pool.submit(make_ladder, INT8, teacher, tmp_path, [])
+class Printed(queue.Queue[str]):
+    """A stdout that another thread can wait for: capsys would lose what is printed while it is read."""
+
+    write = queue.Queue.put
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def until(self, text: str) -> str:
+        """What is printed up to this text; raises queue.Empty if it does not come."""
         shown = ""
-        while "waiting" not in shown and not runs.done():
-            shown += capsys.readouterr().out
+        while text not in shown:
+            shown += self.get(timeout=60)
+        return shown
+
+
+def test_entry_that_another_process_makes_is_waited_for_and_taken(teacher, tmp_path, monkeypatch):
+    printed = Printed()
+    monkeypatch.setattr(sys, "stdout", printed)
+    with ThreadPoolExecutor() as pool, FileLock(tmp_path / ".int8.lock"):
+        runs = pool.submit(make_ladder, INT8, teacher, tmp_path, [])
+        printed.until("[1/1] int8: another process makes it; waiting")
         run = Run(tmp_path / "int8")
         run.path.mkdir()
         with run.recorded(seed=0, compressed_from={"path": "", "sha256": sha256(teacher.best)}):
             pass
-        taken.release()
-        assert runs.result() == {"int8": run}
-    assert "[1/1] int8: another process makes it; waiting" in shown
-    assert "int8: is there already" in capsys.readouterr().out
+    assert runs.result() == {"int8": run}
+    printed.until("int8: is there already")
 
 
 def test_entries_bring_their_parents_along():

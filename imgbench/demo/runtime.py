@@ -78,7 +78,10 @@ def _from_npm() -> dict[str, bytes]:
         raise UserError(f"{needed}, and npm is not installed. Install Node.js.\n{ELSEWHERE}")
     with tempfile.TemporaryDirectory() as folder:
         words = [npm, "pack", f"onnxruntime-web@{VERSION}", "--pack-destination", folder, "--prefer-offline"]
-        done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+        patience = ["--fetch-timeout=60000", "--fetch-retries=1"]  # ms; npm itself would wait for a quarter of an hour
+        done = subprocess.run(
+            [*words, *patience], cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
         archives = list(Path(folder).glob("*.tgz"))
         if done.returncode or not archives:
             said = "".join(f": {line}" for line in (done.stderr or done.stdout).strip().splitlines()[:1])
