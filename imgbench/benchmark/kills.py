@@ -46,7 +46,15 @@ class Trial:
         line = [sys.executable, "-m", "imgbench.train", *words]
         environment = {**os.environ, "IMGBENCH_CACHE": str(self.folder / "cache")}
         with (self.folder / "output.txt").open("a") as output:
-            return subprocess.Popen(line, cwd=self.folder, stdout=output, stderr=output, text=True, env=environment)
+            return subprocess.Popen(
+                line,
+                cwd=self.folder,
+                stdout=output,
+                stderr=output,
+                text=True,
+                env=environment,
+                preexec_fn=_hear_signals,
+            )
 
     def begin(self) -> subprocess.Popen[str]:
         return self.start(*self.words, f"trainer.max_epochs={self.epochs}", "hydra.run.dir=run")
@@ -59,6 +67,12 @@ class Trial:
     @property
     def output(self) -> str:
         return (self.folder / "output.txt").read_text()
+
+
+def _hear_signals() -> None:
+    """What a shell's background jobs, and all that nohup starts, are born to ignore, kills a trial nevertheless."""
+    for name in SIGNALS[1:]:  # SIGKILL cannot be ignored
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
 def _epochs(run: Run) -> list[dict[str, str]]:
@@ -140,8 +154,6 @@ def measure_kills(
 
     `lost epochs` are those that `last.ckpt` held and the run trained again.
     """
-    # A shell lets its background jobs, and all that they start, ignore Ctrl-C.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     rng = random.Random(0)
     rows = {phase: {"value": 0.0, "kills": 0, "lost epochs": 0, "the same to the bit": 0} for phase in phases}
     with tempfile.TemporaryDirectory() as home:

@@ -113,7 +113,8 @@ def train_model(experiment: Experiment, run: Run, callbacks: Sequence[Callback] 
     with _quiet_libraries():
         classifier = begin(run, experiment)
         if experiment.frozen:
-            return Fitted(run, experiment, fit_head(run, classifier, experiment.data), False, first_process())
+            score = fit_head(run, classifier.to(experiment.device), experiment.data)
+            return Fitted(run, experiment, score, False, first_process())
         with lack_of_memory_named(experiment.data.batch_size):
             trainer, interrupted = fit(run, experiment, classifier, callbacks)
         score = getattr(trainer.checkpoint_callback, "best_model_score", None)
@@ -275,13 +276,16 @@ def epoch_seconds(experiment: Experiment) -> float:
     config, data, settings = experiment.config, experiment.data, experiment.settings
     classifier = build_classifier(config, data.class_names, data.preprocessing, settings, class_weights=None)
     fast.prepare(classifier, settings)
-    classifier.train()
-    images, targets = data.augment_batch(*next(iter(data.loader("train"))))
+    classifier.to(experiment.device).train()
+    batch = [tensor.to(experiment.device) for tensor in next(iter(data.loader("train")))]
+    images, targets = data.augment_batch(*batch)
     steps: list[float] = []
-    with fast.autocast(settings, classifier.device.type):
+    with fast.autocast(settings, experiment.device):
         while len(steps) < 2 or (len(steps) < 8 and sum(steps) < 2):
             start = time.perf_counter()
-            classifier.training_loss(images, classifier(images), targets).backward()
+            loss = classifier.training_loss(images, classifier(images), targets)
+            loss.backward()
+            loss.item()  # waits for the device
             steps.append(time.perf_counter() - start)
     step = min(steps)  # the first is slower, and others are where something else runs beside it
     images_seen = len(data.rows("train")) + len(data.rows("val")) / 3  # a third of a step is the way forward

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1  # raise it when features are computed otherwise, so that old ones are not read
 BATCH = 8  # what a core computes at a time; larger ones are no faster
+GPU_BATCH = 64
 # Writing the network as an ONNX file takes as long as PyTorch needs for this many images.
 WORTH_EXPORTING = 300
 
@@ -46,7 +47,8 @@ def image_features(classifier: Network, data: ImageFolderDataModule, rows: np.nd
     if new:
         with in_evaluation(classifier):
             embed, threads = _embedding(classifier, len(new))
-            computed = _compute(embed, data, np.array([row for _, row in new]), threads)
+            batch = BATCH if classifier.offset.device.type == "cpu" else GPU_BATCH
+            computed = _compute(embed, data, np.array([row for _, row in new]), threads, batch)
         known |= {key: values for (key, _), values in zip(new, computed, strict=True)}
         _write(file, known)
     return np.stack([known[key] for key in keys])
@@ -135,17 +137,17 @@ def _onnx_embedding(classifier: Network) -> Embed:
     return embed
 
 
-def _compute(embed: Embed, data: ImageFolderDataModule, rows: np.ndarray, threads: int) -> np.ndarray:
+def _compute(embed: Embed, data: ImageFolderDataModule, rows: np.ndarray, threads: int, batch: int) -> np.ndarray:
     images = data.images(rows)
 
     def chunk(start: int) -> np.ndarray:
-        pixels, _ = images.__getitems__(list(range(start, min(start + BATCH, len(rows)))))
+        pixels, _ = images.__getitems__(list(range(start, min(start + batch, len(rows)))))
         return embed(data.preprocessing.center_crop(pixels))
 
     found = []
     with progress_bar("Features") as progress, ThreadPoolExecutor(threads) as pool:
         task = progress.add_task("", total=len(rows))
-        for features in pool.map(chunk, range(0, len(rows), BATCH)):
+        for features in pool.map(chunk, range(0, len(rows), batch)):
             found.append(features)
             progress.advance(task, len(features))
     return np.concatenate(found)

@@ -74,7 +74,10 @@ def apply(settings: FastSettings, accelerator: str) -> tuple[FastSettings, str]:
         torch.set_num_threads(settings.threads)
     if device == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32: ten bits of mantissa, as the inputs of bf16 have seven
-        torch.backends.cudnn.benchmark = True
+        # The fastest algorithm of a trial is another one in the next process, and some add in any order: a resumed run
+        # would not end with the weights of one that was never killed.
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
     resolved = FastSettings(
         precision=precision,
         # MPS converts layouts itself; channels-last inputs have had wrong gradients there.
