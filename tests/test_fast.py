@@ -174,3 +174,18 @@ def test_every_optimizer_config_has_a_fused_kernel_that_computes_the_same(name):
 
 def test_other_optimizers_are_not_fused():
     assert not fast.supports_fused("torch.optim.RMSprop")
+
+
+def test_predictions_on_cuda_have_all_digits_of_float32_and_training_has_its_own_again():
+    def digits():
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+    before = digits()
+    torch.set_float32_matmul_precision("high")
+    try:
+        training = digits()
+        with fast.full_precision("cuda"):
+            assert digits() == ("highest", False)
+        assert digits() == training
+    finally:
+        torch.set_float32_matmul_precision(before[0])

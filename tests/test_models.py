@@ -13,6 +13,7 @@ from imgbench.experiment.compose import compose
 from imgbench.models.cnn import CNN
 from imgbench.models.layers import Dropout
 from imgbench.models.pretrained import TorchvisionClassifier, pretrained_cfg, torchvision_classifier
+from imgbench.models.summary import multiply_adds
 from imgbench.models.vgg import VGG
 from imgbench.run import CONF
 from imgbench.training.network import build_model
@@ -313,3 +314,11 @@ def test_what_pretrained_weights_expect_is_known_without_them():
     assert known["std"] == (0.229, 0.224, 0.225)
     assert known["license"] == "bsd-3-clause"
     assert "SWAG" in pretrained_cfg("vit_h_14")["license"]
+
+
+def test_counting_operations_leaves_the_network_on_its_device():
+    network = CNN(num_classes=2, image_size=20)
+    expected = multiply_adds(network, 20)
+    elsewhere = network.to("meta")  # as good as a GPU: what is brought back from there is noticed
+    assert multiply_adds(elsewhere, 20) == expected
+    assert all(parameter.device.type == "meta" for parameter in elsewhere.parameters())

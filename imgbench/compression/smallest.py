@@ -176,10 +176,11 @@ def student_words(teacher: Run, seconds: float) -> list[str] | None:
 def _answer_seconds(run: Run, experiment: Experiment) -> float:
     """About how long the teacher thinks of an image; the first batch does not count, since it is slower."""
     teacher, data = load_teacher(run.best), experiment.data
-    images, _ = data.augment_batch(*next(iter(data.loader("train"))))
+    teacher.to(experiment.device)
+    images, _ = data.augment_batch(*(tensor.to(experiment.device) for tensor in next(iter(data.loader("train")))))
     start = 0.0
-    with fast.autocast(experiment.settings, teacher.classifier.device.type):
+    with fast.autocast(experiment.settings, experiment.device):
         for _ in range(2):
             start = time.perf_counter()
-            teacher.logits(images)
+            teacher.logits(images).sum().item()  # waits for the device
     return (time.perf_counter() - start) / len(images)

@@ -19,6 +19,7 @@ from imgbench.data.progress import progress_bar
 from imgbench.errors import UserError
 from imgbench.inference.onnx_file import Deployed, exported, in_evaluation
 from imgbench.run import replacing
+from imgbench.training.fast import full_precision
 from imgbench.training.network import Network
 
 log = logging.getLogger(__name__)
@@ -116,7 +117,9 @@ def _embedding(classifier: Network, images: int) -> tuple[Embed, int]:
 
     @torch.inference_mode()
     def embed(pixels: Tensor) -> np.ndarray:
-        return embedded(classifier, pixels.to(classifier.offset.device)).float().cpu().numpy()
+        device = classifier.offset.device
+        with full_precision(device.type):
+            return embedded(classifier, pixels.to(device)).float().cpu().numpy()
 
     return embed, 1
 

@@ -11,6 +11,7 @@ from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.inference.features import embedded, image_features
 from imgbench.inference.predictor import Model
 from imgbench.inference.torch_model import TorchModel
+from imgbench.training.fast import full_precision
 
 
 def has_features(model: Model) -> TypeGuard[TorchModel]:
@@ -37,7 +38,8 @@ def features_of(model: TorchModel, data: ImageFolderDataModule, rows: np.ndarray
 def features_of_images(model: TorchModel, images: Tensor) -> np.ndarray:
     """(N, D), as `features_of`, of images (N, 3, image_size, image_size) uint8 that are in no table."""
     if model.is_frozen:
-        return embedded(model.classifier, images.to(model.device)).float().cpu().numpy()
+        with full_precision(model.device):
+            return embedded(model.classifier, images.to(model.device)).float().cpu().numpy()
     return model.with_features(images)[1]
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from imgbench.preprocessing import Preprocessing
-from imgbench.training.fast import device_name
+from imgbench.training.fast import device_name, full_precision
 from imgbench.training.network import Network
 
 
@@ -23,7 +23,8 @@ class TorchModel:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> np.ndarray:
-        return self.classifier(images.to(self.device)).float().softmax(1).cpu().numpy()
+        with full_precision(self.device):
+            return self.classifier(images.to(self.device)).float().softmax(1).cpu().numpy()
 
     @property
     def has_features(self) -> bool:
@@ -34,8 +35,9 @@ class TorchModel:
     def with_features(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities (N, num_classes), and the means of the feature map's channels (N, num_features)."""
         network: Any = self.classifier.model
-        features = network.forward_features(self.classifier.normalized(images.to(self.device)))
-        probabilities = network.forward_head(features).float().softmax(1)
+        with full_precision(self.device):
+            features = network.forward_features(self.classifier.normalized(images.to(self.device)))
+            probabilities = network.forward_head(features).float().softmax(1)
         if features.dim() > 2:  # a map (N, channels, h, w), or tokens (N, number, channels)
             features = features.mean((2, 3) if features.dim() == 4 else 1)
         return probabilities.cpu().numpy(), features.float().cpu().numpy()
@@ -49,4 +51,5 @@ class TorchModel:
     def classify(self, features: np.ndarray) -> np.ndarray:
         """The inputs of the last layer (N, D) -> probabilities (N, num_classes)."""
         network: Any = self.classifier.model
-        return network.get_classifier()(torch.from_numpy(features).to(self.device)).softmax(1).cpu().numpy()
+        with full_precision(self.device):
+            return network.get_classifier()(torch.from_numpy(features).to(self.device)).softmax(1).cpu().numpy()

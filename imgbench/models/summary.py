@@ -1,16 +1,22 @@
 """What a network consists of and what one image costs it, counted by torchinfo."""
 
+from typing import Any
+
 from torch import nn
-from torchinfo import summary
+from torchinfo import ModelStatistics, summary
+
+
+def _counted(model: nn.Module, image_size: int, **options: Any) -> ModelStatistics:
+    device = next((parameter.device for parameter in model.parameters()), "cpu")  # torchinfo moves the model there
+    return summary(model, (1, 3, image_size, image_size), device=device, verbose=0, **options)
 
 
 def model_table(model: nn.Module, image_size: int) -> str:
     """The torchinfo table: layers, shapes, parameters, multiply-adds, memory."""
     columns = ("input_size", "output_size", "num_params", "mult_adds")
-    table = summary(model, (1, 3, image_size, image_size), col_names=columns, depth=4, device="cpu", verbose=0)
-    return f"{table}\n"
+    return f"{_counted(model, image_size, col_names=columns, depth=4)}\n"
 
 
 def multiply_adds(model: nn.Module, image_size: int) -> int:
     """Of one image."""
-    return int(summary(model, (1, 3, image_size, image_size), device="cpu", verbose=0).total_mult_adds)
+    return int(_counted(model, image_size).total_mult_adds)

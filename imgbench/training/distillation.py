@@ -27,7 +27,7 @@ class Teacher:
         self.image_size = int(classifier.hparams["preprocessing"]["image_size"])
         self.provenance = {"path": str(path.resolve()), "sha256": sha256(path)}
 
-    def to(self, device: torch.device) -> None:
+    def to(self, device: torch.device | str) -> None:
         self.classifier.to(device)
 
     @torch.no_grad()

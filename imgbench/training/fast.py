@@ -3,6 +3,8 @@
 import ctypes
 import logging
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -94,6 +96,21 @@ def apply(settings: FastSettings, accelerator: str) -> tuple[FastSettings, str]:
     ]
     log.info("%s; precision %s; fast: %s", where, precision, ", ".join(switched) or "none")
     return resolved, device
+
+
+@contextmanager
+def full_precision(device: str) -> Iterator[None]:
+    """Multiplies float32 with all of its digits: with those of TF32, an answer depends on what else is in its batch."""
+    if device != "cuda":
+        yield
+        return
+    earlier = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(earlier)
 
 
 def _keep_heap() -> bool:
