@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from imgbench.audit import audit
 from imgbench.cli import hydra_command
 from imgbench.compression.target import Target
+from imgbench.data.scan import SPLIT_FOLDERS, SPLITS
 from imgbench.errors import UserError
 from imgbench.experiment.checks import check_at_once
 from imgbench.experiment.compose import storable
@@ -23,6 +24,17 @@ from imgbench.train import train
 
 TRAINING = 0.75  # share of the time after the audit; the rest is for smaller models and the report
 REPORT = 0.1  # share of the whole
+
+
+def division(run: Run) -> str:
+    """How many images each part has, and what divides otherwise: what the folders say stays."""
+    rows = {split: run.split_rows(split) for split in SPLITS}
+    train, val, test = (f"{len(rows[split]):,}" for split in SPLITS)
+    stated = {split for split in SPLITS for row in rows[split] if SPLIT_FOLDERS.get(row["path"].split("/")[0]) == split}
+    open_ones = [f"data.split.{split}=0.2" for split in ("val", "test") if split not in stated]
+    otherwise = " or ".join([*open_ones, "data.split.group=REGEX"]) + " divides otherwise" if open_ones else ""
+    counts = f"{train} images to learn from, {val} to choose by and {test} to test on, once"
+    return f"Division       {counts}; {otherwise or 'the folders say so'}."
 
 
 def study(config: DictConfig, run: Run) -> None:
@@ -60,6 +72,7 @@ def study(config: DictConfig, run: Run) -> None:
     else:
         config.budget = max(TRAINING * left(), 1) / 60
         train(config, run)
+    print(division(run))
     begin(3, f"Smaller models, target {target}, and the report")
     from imgbench.compression.smallest import add_smallest  # takes seconds, and errors and --help need no torch
 

@@ -22,21 +22,27 @@ VGG_CONFIG = {"_target_": "imgbench.models.vgg.VGG", "num_classes": 2, "blocks":
 def machine(monkeypatch):
     """Pretends to have the accelerator of that name, and a CPU with the instructions named."""
 
-    def pretend(accelerator=None, avx512_bf16=False, amx=False, capability=(8, 0)):
+    def pretend(accelerator=None, avx512_bf16=False, amx=False, amd=False, capability=(8, 0)):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: accelerator == "cuda")
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: accelerator == "mps")
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+        monkeypatch.setattr(fast, "_made_by_amd", lambda: amd)
 
     return pretend
 
 
 @pytest.mark.parametrize(
     ("instructions", "precision"),
-    [({}, "32-true"), ({"avx512_bf16": True}, "bf16-mixed"), ({"amx": True}, "bf16-mixed")],
+    [
+        ({}, "32-true"),
+        ({"avx512_bf16": True, "amd": True}, "bf16-mixed"),
+        ({"avx512_bf16": True}, "32-true"),
+        ({"amx": True}, "bf16-mixed"),
+    ],
 )
-def test_automatic_precision_is_bf16_only_where_the_cpu_multiplies_it(machine, instructions, precision):
+def test_automatic_precision_is_bf16_only_where_the_cpu_multiplies_it_faster(machine, instructions, precision):
     machine(**instructions)
     settings, device = fast.apply(AUTO, "auto")
     assert (settings.precision, device) == (precision, "cpu")

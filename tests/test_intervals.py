@@ -11,7 +11,6 @@ from imgbench.evaluation.intervals import (
     mean_of_images,
     mean_of_runs,
     paired_difference,
-    proportion,
     ratio_interval,
     share,
     wilson_interval,
@@ -74,13 +73,15 @@ def test_images_without_a_group_are_groups_of_their_own():
 @pytest.mark.parametrize("hits", [0, 1, 2, 30, 75, 76])
 def test_of_independent_images_a_share_is_a_proportion(hits):
     right = np.arange(76) < hits
-    assert share(right, np.ones(76, bool), np.arange(76)) == pytest.approx(proportion(hits, 76))
+    low, high = wilson_interval(hits, 76)
+    expected = {"value": hits / 76, "low": low, "high": high, "n": 76, "groups": 76, "hits": hits}
+    assert share(right, np.ones(76, bool), np.arange(76)) == pytest.approx(expected)
 
 
 def test_images_of_a_group_that_are_all_alike_are_worth_one():
     right = np.arange(30) < 24
     copies = share(np.repeat(right, 14), np.ones(420, bool), np.repeat(np.arange(30), 14))
-    single = proportion(24, 30)
+    single = share(right, np.ones(30, bool), np.arange(30))
     assert (copies["n"], copies["groups"], copies["value"]) == (420, 30, 0.8)
     assert copies["low"] == pytest.approx(single["low"], abs=0.01)
     assert copies["high"] == pytest.approx(single["high"], abs=0.01)

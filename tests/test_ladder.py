@@ -19,7 +19,7 @@ from imgbench.compression.methods import Distill, Quantize, Reuse, Train, make_r
 from imgbench.compression.plan import PLAN, LadderEntry, select_entries
 from imgbench.compression.target import Target
 from imgbench.errors import UserError
-from imgbench.evaluation.intervals import paired_difference, proportion
+from imgbench.evaluation.intervals import paired_difference, share
 from imgbench.experiment.compose import override
 from imgbench.run import Run, sha256
 from imgbench.training.checkpoint import load_classifier
@@ -246,7 +246,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_made(teacher, tmp_pat
 
 
 def row(name, size_mb, val_drop):
-    number = proportion(9, 10)
+    number = share(np.arange(10) < 9, np.ones(10, bool), np.arange(10))
     return LadderRow(name, 32, False, 1, 1, size_mb, 1.0, 2.0, number, number, val_drop)
 
 

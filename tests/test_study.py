@@ -13,7 +13,7 @@ from imgbench.experiment.compose import compose
 from imgbench.experiment.resume import resumed_study
 from imgbench.experiment.study import read_study
 from imgbench.run import Run
-from imgbench.study import study
+from imgbench.study import division, study
 
 TINY = ["data.image_size=20", "data.batch_size=8", "trainer.max_epochs=2", "augment=none", "trainer.accelerator=cpu"]
 
@@ -74,7 +74,9 @@ def test_what_is_finished_is_not_done_again(finished, photos, tmp_path, capsys):
     )  # as if killed while it made the models
     trained, quantized = run.best.stat().st_mtime_ns, (place / "small/int8/model.onnx").stat().st_mtime_ns
     begin(photos, place, "model=compact", "target=drop<=50pt")
-    assert "is trained already" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "is trained already" in printed
+    assert "84 images to learn from, 18 to choose by and 18 to test on, once; data.split.val=0.2 or" in printed
     assert run.best.stat().st_mtime_ns == trained
     assert (place / "small/int8/model.onnx").stat().st_mtime_ns == quantized
     assert (place / "small.onnx").is_file()
@@ -89,6 +91,15 @@ def test_resuming_gives_the_words_that_go_on_and_none_when_all_is_done(finished,
     words = resumed_study([f"--resume={place}", "budget=1"]) or []
     assert words[:2] == ["--config-dir", str(place)]
     assert words[-3:] == ["target=drop<=50pt", "budget=5", "budget=1"]
+
+
+def test_division_names_what_the_folders_leave_open(make_folder, train_run, tmp_path):
+    root = tmp_path / "photos"
+    for split, number in (("train", 20), ("test", 4)):
+        make_folder(root / split, {"cat": number, "dog": number})
+    assert "data.split.val=0.2 or data.split.group=REGEX divides otherwise" in division(train_run(root, tmp_path / "a"))
+    make_folder(root / "val", {"cat": 4, "dog": 4})
+    assert division(train_run(root, tmp_path / "b")).endswith("8 to test on, once; the folders say so.")
 
 
 @pytest.mark.slow

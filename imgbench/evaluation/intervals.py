@@ -50,12 +50,6 @@ def wilson_interval(successes: float, n: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def proportion(successes: int, n: int) -> Number:
-    """Of n independent images."""
-    low, high = wilson_interval(successes, n)
-    return {"value": successes / n if n else None, "low": low, "high": high, "n": n, "groups": n, "hits": successes}
-
-
 def share(hits: np.ndarray, counted: np.ndarray, codes: np.ndarray) -> Number:
     """The proportion of hits (N,) bool among the images that are counted (N,) bool."""
     hits = hits & counted

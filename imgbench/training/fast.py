@@ -6,6 +6,7 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -50,12 +51,24 @@ def device_name(accelerator: str) -> str:
 
 
 def multiplies_bf16(device: str) -> bool:
-    """Whether the hardware multiplies bf16 natively: emulated, it is slower than fp32."""
+    """Whether the hardware multiplies bf16 faster than fp32.
+
+    Of CPUs those with AMX, and AMD's with AVX512-BF16 (Zen 4 and later). Intel's AVX512-BF16 without AMX, as virtual
+    machines have it, makes a matrix product take 1.8 times as long as in fp32, and a step of the small CNN 1.4 times.
+    """
     if device == "cuda":
         return torch.cuda.get_device_capability() >= (8, 0)
     if device == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return torch.cpu._is_amx_tile_supported() or (torch.cpu._is_avx512_bf16_supported() and _made_by_amd())
     return False  # on MPS fp32 is the safe choice
+
+
+def _made_by_amd() -> bool:
+    try:
+        processor = Path("/proc/cpuinfo").read_text()
+    except OSError:  # no Linux
+        processor = platform.processor()
+    return "AuthenticAMD" in processor
 
 
 def autocast(settings: FastSettings, device: str) -> torch.autocast:
