@@ -39,7 +39,6 @@ LAYERS = ("Conv", "Gemm", "MatMul")
 # What stands between layers works on the integers as well; on floats it would cost a conversion there and back.
 BETWEEN = ("Add", "AveragePool", "Clip", "Concat", "Flatten", "GlobalAveragePool", "MaxPool", "Relu", "Reshape")
 SAME_SCALE = ("AveragePool", "Flatten", "MaxPool", "Reshape")
-SAME_NUMBERS = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 WEIGHT = re.compile(r"classifier\.model\.(.+)\.weight")
 
 
@@ -184,24 +183,16 @@ class _Network:
         self.producers = {
             output: (node.op_type, node.input[0]) for node in graph.node if node.input for output in node.output
         }
-        names = {output: node.name for node in graph.node for output in node.output}
         # Of each layer with weights, by its name in the model: its node's name, and what it reads.
         self.layers = {
             match[1] if (match := WEIGHT.search(node.input[1])) else node.name: (node.name, node.input[0])
             for node in graph.node
             if node.op_type in LAYERS and node.input[1] in constants
         }
-        # Of each layer that reads several maps joined, the node that joins them. The features of blocks have ranges of
-        # their own, and with one scale of 8 bits for all, those of a small range have few steps left.
-        self.joins = {
-            name: names[joined]
-            for name, (_, tensor) in self.layers.items()
-            if self.producers.get(joined := self.source(tensor, SAME_NUMBERS), ("",))[0] == "Concat"
-        }
 
-    def source(self, tensor: str, kinds: Sequence[str] = SAME_SCALE) -> str:
-        """The tensor whose numbers these are, before nodes of these kinds: pooling and reshaping keep its scale."""
-        while self.producers.get(tensor, ("",))[0] in kinds:
+    def source(self, tensor: str) -> str:
+        """The tensor whose numbers these are, before pooling and reshaping, which keep its scale."""
+        while self.producers.get(tensor, ("",))[0] in SAME_SCALE:
             tensor = self.producers[tensor][1]
         return tensor
 
@@ -211,8 +202,7 @@ class _Network:
         from onnxruntime.quantization import QDQQuantizer, QuantType
 
         # What a float layer reads would still be rounded to 8 bits by the layer before; 16 bits are as good as float.
-        finer = {self.source(self.layers[name][1]) for name in in_float}
-        finer |= {self.layers[name][1] for name in self.joins}
+        finer = {self.source(self.layers[name][1]): [{"quant_type": QuantType.QUInt16}] for name in in_float}
         with silenced():
             quantizer = QDQQuantizer(
                 onnx.load(self.prepared),
@@ -222,11 +212,11 @@ class _Network:
                 activation_qType=QuantType.QUInt8,
                 tensors_range=self.ranges,
                 nodes_to_quantize=[],
-                nodes_to_exclude=[*(self.layers[name][0] for name in in_float), *self.joins.values()],
+                nodes_to_exclude=[self.layers[name][0] for name in in_float],
                 op_types_to_quantize=[*LAYERS, *BETWEEN],
                 extra_options={
                     "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"],
-                    "TensorQuantOverrides": {tensor: [{"quant_type": QuantType.QUInt16}] for tensor in finer},
+                    "TensorQuantOverrides": finer,
                 },
             )
             quantizer.quantize_model()
