@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 import imgbench
 from imgbench.errors import UserError
 from imgbench.evaluation.predictions import Predictions
+from imgbench.experiment import choose
 from imgbench.experiment.choose import Trial, best_of, train_best
 from imgbench.experiment.compose import compose, with_model
 from imgbench.run import Run
@@ -103,6 +104,15 @@ def test_budget_too_short_takes_the_first_and_says_so(photos, tmp_path, caplog):
     train_best(config_of(photos, "budget=1e-6"), run)
     assert run.config["model_name"] == "cnn"
     assert "Chosen: cnn, the fastest; budget=1e-06 minutes is too short to train compact." in caplog.text
+
+
+def test_network_whose_epochs_take_longer_than_planned_is_stopped(photos, tmp_path, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(choose, "epoch_seconds", lambda experiment: 1e-9)  # by which endless epochs fit
+    found = choose._try(config_of(photos, "trainer.max_epochs=100000"), "cnn", Run(tmp_path / "run"), 1.0, [])
+    assert found is not None
+    assert "cnn was stopped: its epochs take longer" in caplog.text
+    assert found.fitted.run.best.is_file()
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Timer
 from omegaconf import DictConfig, open_dict
 
 from imgbench.evaluation.intervals import group_codes, standard_error
@@ -29,6 +30,7 @@ from imgbench.training.median_stopping import MedianStopping
 log = logging.getLogger(__name__)
 
 FEWEST = 4  # a network that has time for less than a quarter of its epochs is left out
+SLACK = 1.25  # times what its epochs were planned to take, a network is stopped: the machine has got other work
 RESERVED = 0.1  # share of the budget for what comes after training: the evaluation and the report
 
 
@@ -116,6 +118,7 @@ def _try(
     start = time.perf_counter()
     run = Run(parent.path / "candidates" / name)
     experiment = resolve(with_model(config, name))
+    limits: list[Timer] = []
     if run.status == "finished":
         fitted = Fitted(run, experiment, None, interrupted=False)
     else:
@@ -124,12 +127,15 @@ def _try(
             if epochs < experiment.config.trainer.max_epochs / FEWEST:
                 return None
             experiment.config.trainer.max_epochs = min(epochs, experiment.config.trainer.max_epochs)
+            limits.append(Timer(timedelta(seconds=SLACK * seconds), interval="epoch"))
         log.info("\n%s:", name)
         run.path.mkdir(parents=True, exist_ok=True)
         with run.recorded(seed=config.seed):
-            fitted = train_model(experiment, run, callbacks)
+            fitted = train_model(experiment, run, [*callbacks, *limits])
             if fitted.interrupted:  # which the comparison is as well; it goes on with the trials that are finished
                 raise KeyboardInterrupt
+        if any((timer.time_remaining() or 0) <= 0 for timer in limits):
+            log.info("%s was stopped: its epochs take longer than they did at first. Is other work running?", name)
     model = _model(run)
     operations = multiply_adds(model.classifier.model, model.preprocessing.image_size)
     validation = predict_split(model, experiment.data, "val")
