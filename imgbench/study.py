@@ -32,9 +32,10 @@ def division(run: Run) -> str:
     train, val, test = (f"{len(rows[split]):,}" for split in SPLITS)
     stated = {split for split in SPLITS for row in rows[split] if SPLIT_FOLDERS.get(row["path"].split("/")[0]) == split}
     open_ones = [f"data.split.{split}=0.2" for split in ("val", "test") if split not in stated]
-    otherwise = " or ".join([*open_ones, "data.split.group=REGEX"]) + " divides otherwise" if open_ones else ""
+    options = " or ".join([*open_ones, "data.split.group=REGEX"])
+    otherwise = f"{options} divides otherwise" if open_ones else "the folders say so"
     counts = f"{train} images to learn from, {val} to choose by and {test} to test on, once"
-    return f"Division       {counts}; {otherwise or 'the folders say so'}."
+    return f"Division       {counts}; {otherwise}."
 
 
 def study(config: DictConfig, run: Run) -> None:

@@ -17,7 +17,7 @@ from imgbench.errors import UserError
 from imgbench.evaluation.metrics import describe
 from imgbench.experiment.choose import FEWEST, told_once
 from imgbench.experiment.compose import override
-from imgbench.experiment.fit import Experiment, epoch_seconds, resolve
+from imgbench.experiment.fit import Experiment, epoch_seconds, first_batch, resolve
 from imgbench.experiment.outcome import conclude
 from imgbench.experiment.study import SMALL, write_study
 from imgbench.inference import parity
@@ -175,9 +175,9 @@ def student_words(teacher: Run, seconds: float) -> list[str] | None:
 
 def _answer_seconds(run: Run, experiment: Experiment) -> float:
     """About how long the teacher thinks of an image; the first batch does not count, since it is slower."""
-    teacher, data = load_teacher(run.best), experiment.data
+    teacher = load_teacher(run.best)
     teacher.to(experiment.device)
-    images, _ = data.augment_batch(*(tensor.to(experiment.device) for tensor in next(iter(data.loader("train")))))
+    images, _ = first_batch(experiment)
     start = 0.0
     with fast.autocast(experiment.settings, experiment.device):
         for _ in range(2):

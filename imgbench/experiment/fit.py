@@ -14,6 +14,7 @@ import lightning as L
 from hydra.errors import InstantiationException
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
+from torch import Tensor
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
@@ -271,14 +272,19 @@ def fit(
     return trainer, False
 
 
+def first_batch(experiment: Experiment) -> tuple[Tensor, Tensor]:
+    """Training images and their targets on the device, augmented, by which a step is timed."""
+    batch = next(iter(experiment.data.loader("train")))
+    return experiment.data.augment_batch(*(tensor.to(experiment.device) for tensor in batch))
+
+
 def epoch_seconds(experiment: Experiment) -> float:
     """About how long an epoch takes, by the time of a step with gradients on a batch of training images."""
     config, data, settings = experiment.config, experiment.data, experiment.settings
     classifier = build_classifier(config, data.class_names, data.preprocessing, settings, class_weights=None)
     fast.prepare(classifier, settings)
     classifier.to(experiment.device).train()
-    batch = [tensor.to(experiment.device) for tensor in next(iter(data.loader("train")))]
-    images, targets = data.augment_batch(*batch)
+    images, targets = first_batch(experiment)
     steps: list[float] = []
     with fast.autocast(settings, experiment.device):
         while len(steps) < 2 or (len(steps) < 8 and sum(steps) < 2):

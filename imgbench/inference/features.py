@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,14 @@ def embedded(classifier: Network, images: Tensor) -> Tensor:
     return model.forward_head(model.forward_features(classifier.normalized(images)), pre_logits=True)
 
 
+@torch.inference_mode()
+def features_of_pixels(classifier: Network, images: Tensor) -> np.ndarray:
+    """(N, D) float32, `embedded` of these images on the classifier's device, whatever else is in their batch."""
+    device = classifier.offset.device
+    with full_precision(device.type):
+        return embedded(classifier, images.to(device)).float().cpu().numpy()
+
+
 def _embedding(classifier: Network, images: int) -> tuple[Embed, int]:
     """What computes features, and in how many threads at once.
 
@@ -115,13 +124,7 @@ def _embedding(classifier: Network, images: int) -> tuple[Embed, int]:
         except UserError as error:
             log.warning("Computing features with PyTorch, which is slower. %s", error)
 
-    @torch.inference_mode()
-    def embed(pixels: Tensor) -> np.ndarray:
-        device = classifier.offset.device
-        with full_precision(device.type):
-            return embedded(classifier, pixels.to(device)).float().cpu().numpy()
-
-    return embed, 1
+    return partial(features_of_pixels, classifier), 1
 
 
 def _onnx_embedding(classifier: Network) -> Embed:

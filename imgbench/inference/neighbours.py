@@ -4,14 +4,12 @@ from collections.abc import Iterator
 from typing import TypeGuard
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from imgbench.data.datamodule import ImageFolderDataModule
-from imgbench.inference.features import embedded, image_features
+from imgbench.inference.features import features_of_pixels, image_features
 from imgbench.inference.predictor import Model
 from imgbench.inference.torch_model import TorchModel
-from imgbench.training.fast import full_precision
 
 
 def has_features(model: Model) -> TypeGuard[TorchModel]:
@@ -34,12 +32,10 @@ def features_of(model: TorchModel, data: ImageFolderDataModule, rows: np.ndarray
     return np.concatenate([model.with_features(images)[1] for images in network_inputs(data, rows)])
 
 
-@torch.inference_mode()
 def features_of_images(model: TorchModel, images: Tensor) -> np.ndarray:
     """(N, D), as `features_of`, of images (N, 3, image_size, image_size) uint8 that are in no table."""
     if model.is_frozen:
-        with full_precision(model.device):
-            return embedded(model.classifier, images.to(model.device)).float().cpu().numpy()
+        return features_of_pixels(model.classifier, images)
     return model.with_features(images)[1]
 
 
