@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -67,6 +68,10 @@ def written(classifier, tmp_path_factory):
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     write_onnx(classifier, path)
     return path
+
+
+def test_the_file_does_not_tell_where_it_was_written(written):
+    assert str(Path(onnx_file.__file__).parent.parent).encode() not in written.read_bytes()
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -149,6 +149,14 @@ def exported(module: Deployed, output: str) -> Any:
     return program.model_proto
 
 
+def forget_sources(model: Any) -> None:
+    """Drops what the exporter writes beside each node: the lines of Python it comes from, with this machine's paths."""
+    graph = model.graph
+    values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    for part in (model, graph, *graph.node, *values):
+        part.ClearField("metadata_props")
+
+
 def save_model(model: Any, path: Path, metadata: dict[str, Any]) -> None:
     """Writes an onnx.ModelProto with this metadata, checked, as one file.
 
@@ -157,7 +165,7 @@ def save_model(model: Any, path: Path, metadata: dict[str, Any]) -> None:
     """
     import onnx
 
-    del model.metadata_props[:]
+    forget_sources(model)
     onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata, ensure_ascii=False)})
     model.producer_name, model.producer_version = "imgbench", ""
     if model.ByteSize() > onnx.checker.MAXIMUM_PROTOBUF:
