@@ -118,6 +118,8 @@ def test_file_says_itself_what_it_is(written, classifier):
 def test_it_is_one_file_and_the_classifier_is_as_before(written, classifier):
     assert [path.name for path in written.parent.iterdir()] == ["model.onnx"]
     assert classifier.training
+    in_place = [part.inplace for part in classifier.modules() if hasattr(part, "inplace")]
+    assert in_place and all(in_place)
 
 
 def test_failure_leaves_the_file_that_was_there(classifier, tmp_path, monkeypatch):

@@ -111,8 +111,11 @@ def _refuse_others(run: Run) -> None:
         raise UserError(f"{run.path} is no run, and is not overwritten. Name another directory: --output DIR")
 
 
-def measure_runs(runs: dict[str, Run], threads: int) -> list[LadderRow]:
+def measure_runs(runs: dict[str, Run], threads: int, teacher_file: Path | None = None) -> list[LadderRow]:
     """One row for each run, compared with the run named `teacher`.
+
+    Args:
+        teacher_file: the teacher as an ONNX file, where there is one.
 
     Raises:
         UserError: a run was tested on other images than the teacher.
@@ -126,7 +129,9 @@ def measure_runs(runs: dict[str, Run], threads: int) -> list[LadderRow]:
         classifier = load_classifier(_checkpoint(run))
         with tempfile.TemporaryDirectory() as folder:
             file = run.path / "model.onnx"
-            if run.best.is_file():
+            if name == TEACHER and teacher_file is not None:
+                file = teacher_file
+            elif run.best.is_file():
                 file = Path(folder) / "model.onnx"
                 write_onnx(classifier, file)
             model = OnnxModel(file, threads=threads)

@@ -108,10 +108,11 @@ def make_smallest(run: Run, file: Path, target: Target, seconds: float) -> Small
             shutil.copyfile(model, file)
             break
         unmet[attempt] = reasons
-    rows = measure_runs({TEACHER: run, **made}, threads=1)
     if name is None:
         facts = parity.export_onnx(run.path, file, COMPARED)
         log.info("%s", parity.describe(facts))
+    rows = measure_runs({TEACHER: run, **made}, threads=1, teacher_file=None if name else file)
+    if name is None:
         if reasons := _unmet(target, file, run, run):
             unmet[FLOAT] = reasons
             file.unlink()

@@ -68,6 +68,19 @@ def in_evaluation(classifier: "Network") -> Iterator[None]:
 
 
 @contextmanager
+def _out_of_place(module: nn.Module) -> Iterator[None]:
+    """The exporter takes what works in place apart, and a third longer for it; the graph is the same."""
+    in_place: list[Any] = [part for part in module.modules() if getattr(part, "inplace", False)]
+    for part in in_place:
+        part.inplace = False
+    try:
+        yield
+    finally:
+        for part in in_place:
+            part.inplace = True
+
+
+@contextmanager
 def silenced() -> Iterator[None]:
     """Exporter and quantiser speak to their developers, in warnings and at every level of logging."""
     before = logging.root.manager.disable
@@ -127,7 +140,7 @@ def exported(module: Deployed, output: str) -> Any:
     """
     require("onnx", "onnxscript", "onnxruntime")
     module.eval()
-    with silenced():
+    with silenced(), _out_of_place(module), torch.no_grad():
         try:
             program = torch.onnx.export(
                 module,
