@@ -72,7 +72,12 @@ def test_comparison_leaves_a_complete_run_of_the_network_chosen_and_the_others_b
     assert [path.name for path in (run.path / "candidates").iterdir()] == [
         name for name in ("cnn", "compact") if name != chosen
     ]
-    assert run.info["chosen"][1].startswith(f"Chosen: {chosen}")
+    assert [(one["name"], one["taken"]) for one in run.info["compared"]] == [
+        (name, name == chosen) for name in ("cnn", "compact")
+    ]
+    section = (run.path / "report.html").read_text("utf-8").partition('<h3 id="compared">')[2].partition("</table>")[0]
+    assert "cnn" in section
+    assert section.count("taken") == 1
     assert "First answer (cnn): test accuracy" in caplog.text
     assert caplog.text.count("48 images in 2 classes") == 1
     assert imgbench.load(run.path).class_names == ["cat", "dog"]
@@ -103,6 +108,14 @@ def test_budget_too_short_takes_the_first_and_says_so(photos, tmp_path, caplog):
     run = Run(tmp_path / "run")
     train_best(config_of(photos, "budget=1e-6"), run)
     assert run.config["model_name"] == "cnn"
+    assert run.info["compared"][1] == {
+        "name": "compact",
+        "accuracy": None,
+        "multiply_adds": 0,
+        "seconds": 0,
+        "taken": False,
+    }
+    assert "there was no time for it" in (run.path / "report.html").read_text("utf-8")
     assert "Chosen: cnn, the fastest; budget=1e-06 minutes is too short to train compact." in caplog.text
 
 

@@ -70,8 +70,19 @@ class SmallModel:
     latency_ms: float  # of one photograph, on one thread of the processor
     accuracy: Number  # on the test images
     difference: Number  # to the model of the page, on the same images
+    val_drop: float  # points of validation accuracy that it lost
     taken: bool
-    reason: str = ""  # why it was not
+
+
+@dataclass(frozen=True)
+class ComparedNetwork:
+    """A network that was trained on the same images, for validation images to say which is the best."""
+
+    name: str
+    accuracy: Number | None  # on the validation images; None where there was no time to train it
+    multiply_adds: int  # for one image
+    seconds: float
+    taken: bool
 
 
 @dataclass(frozen=True)
@@ -108,6 +119,8 @@ class Report:
         selections: what can be promised at which error; empty where nothing was asked.
         epochs: the rows of metrics.csv.
         small_models: those that a study made of it, itself first; empty where the run is of none.
+        target: what a small model has to meet, as the study was asked.
+        compared: the networks of which this is one; empty where it was named.
         learning_curve: training images, and the accuracy on the test images; the last is the run itself.
         gain: the difference between the last two.
         facts: of the training, under the names of the catalogue without `fact_`.
@@ -132,6 +145,8 @@ class Report:
     epochs: Sequence[Mapping[str, str]] = ()
     best_epoch: int | None = None
     small_models: Sequence[SmallModel] = ()
+    target: str = ""
+    compared: Sequence[ComparedNetwork] = ()
     learning_curve: Sequence[tuple[int, Number]] = ()
     gain: Number | None = None
     facts: Mapping[str, str] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from imgbench.evaluation.intervals import Number
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.report import Advice, percent, promised, weakest_class
 from imgbench.evaluation.selective import Selection
+from imgbench.experiment.study import read_study
 from imgbench.inspection.audit import Audit
 from imgbench.inspection.findings import PROBE, Finding
 from imgbench.inspection.labels import Suspect
@@ -128,7 +129,7 @@ def _of_numbers(
     if kept := promised(selections):
         text = t("advise_unsure", error=percent(kept.max_error, 0), share=percent(kept.coverage["value"], 0))
         yield Advice(text, f"{command('predict', run)} PHOTOGRAPHS --max-error {kept.max_error:g}")
-    if not run.info.get("compressed_from"):
+    if not run.info.get("compressed_from") and read_study(run) is None:  # which has made it smaller already
         if config["model"]["_target_"].endswith("pooled_features"):
             yield Advice(t("advise_distill"), command("compress", run, "distill", "model=compact"))
         else:

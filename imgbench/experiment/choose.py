@@ -5,16 +5,17 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 
 import numpy as np
 from lightning.pytorch.callbacks import Callback, Timer
 from omegaconf import DictConfig, open_dict
 
-from imgbench.evaluation.intervals import group_codes, standard_error
+from imgbench.evaluation.intervals import group_codes, share, standard_error
 from imgbench.evaluation.metrics import describe_accuracy
 from imgbench.evaluation.predictions import Predictions
+from imgbench.evaluation.report import ComparedNetwork
 from imgbench.evaluation.results import measure
 from imgbench.experiment.checks import check_comparison
 from imgbench.experiment.compose import is_open, storable, with_model
@@ -90,7 +91,7 @@ def train_best(config: DictConfig, run: Run, callbacks: Sequence[Callback] = ())
     lines = explain_choice(trials, chosen, left_out, seconds, time.perf_counter() - start)
     log.info("%s", "\n".join(lines))
     _adopt(chosen.fitted.run, run)
-    run.note(chosen=lines)
+    run.note(compared=[asdict(one) for one in compared(trials, chosen, left_out)])
     if finish(chosen.fitted, run, config.trainer.max_epochs):
         raise KeyboardInterrupt
     return chosen.fitted.score
@@ -156,6 +157,16 @@ def best_of(trials: Sequence[Trial]) -> Trial:
 def error_of_difference(one: Trial, other: Trial) -> float:
     """The standard error of the difference between two accuracies on the same validation images."""
     return standard_error(one.correct.astype(float) - other.correct, group_codes(one.validation.groups))
+
+
+def compared(trials: Sequence[Trial], chosen: Trial, left_out: Sequence[str]) -> Iterator[ComparedNetwork]:
+    """What the report says of them."""
+    for trial in trials:
+        correct = trial.correct
+        accuracy = share(correct, np.ones_like(correct), group_codes(trial.validation.groups))
+        yield ComparedNetwork(trial.name, accuracy, trial.multiply_adds, round(trial.seconds, 1), trial is chosen)
+    for name in left_out:
+        yield ComparedNetwork(name, None, 0, 0.0, False)
 
 
 def explain_choice(

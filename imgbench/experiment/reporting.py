@@ -18,6 +18,7 @@ from imgbench.evaluation.photographs import picture_data
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.report import (
     SUSPECTS,
+    ComparedNetwork,
     LabelSuspect,
     Neighbour,
     Report,
@@ -104,6 +105,8 @@ def write_report(run: Run, data: ImageFolderDataModule, model: Model, evaluated:
         epochs=_epochs(run),
         best_epoch=run.info.get("best_epoch"),
         small_models=_small_models(run),
+        target=(read_study(run) or {}).get("target", ""),
+        compared=_compared(run),
         learning_curve=curve,
         gain=gain,
         facts=_facts(run, data, model, t),
@@ -198,15 +201,15 @@ def _small_models(run: Run) -> list[SmallModel]:
     small = (read_study(run) or {}).get("small")
     if small is None:
         return []
-    fields = ("name", "size_mb", "latency_ms", "accuracy", "difference")
+    fields = ("name", "size_mb", "latency_ms", "accuracy", "difference", "val_drop")
     return [
-        SmallModel(
-            **{field: row[field] for field in fields},
-            taken=row["name"] == small["name"],
-            reason="; ".join(small["unmet"].get(row["name"], ())),
-        )
+        SmallModel(**{field: row[field] for field in fields}, taken=row["name"] == small["name"])
         for row in small["rows"]
     ]
+
+
+def _compared(run: Run) -> list[ComparedNetwork]:
+    return [ComparedNetwork(**one) for one in run.info.get("compared", ())]
 
 
 def _text(run: Run, name: str) -> str | None:
