@@ -14,6 +14,7 @@ EXAMPLES = """examples:
   python -m imgbench.predict RUN photos/ --max-error 0.02
   python -m imgbench.predict RUN photos/ --output predictions.parquet
   python -m imgbench.predict RUN photos/ --max-error 0.02 --sort-into sorted/
+  python -m imgbench.predict RUN "photos-{000000..000999}.tar" --output predictions.csv
 
 With --output or --sort-into, any number of photographs is worked through in little memory, and the results are
 written as they come. Interrupted at any time, the same command goes on where it stopped and ends with the same file;
@@ -42,7 +43,7 @@ def predict(
 
     Args:
         run: a run directory, a checkpoint or an ONNX file.
-        images: files, folders (searched with sub-folders) and patterns.
+        images: files, folders (searched with sub-folders), patterns and shards.
         top_k: how many of the most probable classes to print.
         output: a .csv, .parquet or .json file for all probabilities; what it has already is not computed again.
         save_images: a directory for the images, each under its prediction.
@@ -63,7 +64,10 @@ def predict(
 def main() -> int:
     parser = run_parser("predict", __doc__, EXAMPLES)
     parser.add_argument(
-        "images", metavar="IMAGE", nargs="+", help="image files, folders (searched with sub-folders), patterns"
+        "images",
+        metavar="IMAGE",
+        nargs="+",
+        help="image files, folders (searched with sub-folders), patterns, tars of WebDataset",
     )
     parser.add_argument(
         "--top-k", type=int, default=1, metavar="N", help="show the N most probable classes (default: 1)"

@@ -7,6 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -224,6 +226,60 @@ def test_sorting_that_was_killed_goes_on_and_loses_nothing(how, stop, tiny_run, 
     assert len(unsorted) == (2 if how == "move" else 74)
     if how == "move":
         assert sorted(path.read_bytes() for path in [*placed, *unsorted]) == contents
+
+
+@pytest.fixture
+def shards(photos) -> str:
+    """The same photographs in two shards, as WebDataset has them: beside each a file with its class."""
+    names = sorted(photos.rglob("*.png"))
+    for number, part in enumerate((names[:40], names[40:])):
+        with tarfile.open(f"photos-{number}.tar", "w") as tar:
+            for name in part:
+                tar.add(name, f"{name.parent.name}/{name.name}")
+                tar.addfile(tarfile.TarInfo(f"{name.parent.name}/{name.stem}.cls"))
+    return "photos-{0..1}.tar"
+
+
+@pytest.mark.parametrize("word", ["photos-{0..1}.tar", "photos-*.tar"])
+def test_photographs_in_shards_are_answered_as_files_are(word, tiny_run, photos, shards):
+    assert predict.predict(tiny_run.path, [photos], output=Path("files.csv")) == 2
+    assert predict.predict(tiny_run.path, [word], output=Path("shards.csv"), save_images=Path("pictures")) == 2
+    of_files = {str(Path(row.pop("path")).relative_to(photos)): row for row in rows(Path("files.csv"))}
+    assert {row.pop("path").partition(".tar/")[2]: row for row in rows(Path("shards.csv"))} == of_files
+    assert len(list(Path("pictures").iterdir())) == 72
+
+
+def test_shards_that_came_since_are_added(tiny_run, shards):
+    predict.predict(tiny_run.path, ["photos-0.tar"], output=Path("x.csv"))
+    before = Path("x.csv").read_bytes()
+    predict.predict(tiny_run.path, [shards], output=Path("x.csv"))
+    assert Path("x.csv").read_bytes().startswith(before)
+    assert Counter(row["path"].partition("/")[0] for row in rows(Path("x.csv"))) == {
+        "photos-0.tar": 40,
+        "photos-1.tar": 34,
+    }
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("photos-{0..2}.tar", "1 of 3 shards are missing, for example photos-2.tar"),
+        ("cut.tar", "cut.tar is no tar, or cut short"),
+        ("empty.tar", "empty.tar is a tar without images"),
+    ],
+)
+def test_shards_that_cannot_be_read_are_named_before_any_answer(word, message, tiny_run, shards):
+    Path("cut.tar").write_bytes(Path("photos-0.tar").read_bytes()[:-20_000])
+    with tarfile.open("empty.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("notes.txt"))
+    with pytest.raises(UserError, match=message):
+        predict.predict(tiny_run.path, [word], output=Path("x.csv"))
+    assert not Path("x.csv").exists()
+
+
+def test_photographs_in_shards_are_not_sorted(tiny_run, shards):
+    with pytest.raises(UserError, match=r"photographs lie in photos-0\.tar, and only files can be sorted"):
+        predict.predict(tiny_run.path, [shards], sort_into=Path("sorted"))
 
 
 def test_folder_to_sort_into_is_not_searched(tiny_run, photos):

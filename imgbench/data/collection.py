@@ -2,25 +2,50 @@
 
 import glob
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import TypeAlias
 
-from imgbench.data.walk import images_below
+from imgbench.data.shards import is_shards, read_part, shard_paths
+from imgbench.data.walk import has_image_ending, images_below
 from imgbench.errors import UserError
 
 
+@dataclass(frozen=True)
+class ShardImage:
+    """A photograph in a shard, or in any other tar."""
+
+    shard: Path
+    name: str
+    offset: int  # bytes from the beginning of the tar
+    size: int  # bytes
+
+    def __str__(self) -> str:
+        return f"{self.shard}/{self.name}"
+
+    def read_bytes(self) -> bytes:
+        """Raises OSError: the shard is gone, cannot be read, or has become too short."""
+        return read_part(self.shard, self.offset, self.size)
+
+
+Photograph: TypeAlias = Path | ShardImage
+
+
 class Collection:
-    """All images that the words name: files as they are, all images below folders, and patterns.
+    """All images that the words name: files as they are, all images below folders and in shards, and patterns.
 
     Each iteration goes through the folders anew, in an order that does not depend on the disk, and keeps the names of
     one folder at a time.
 
     Raises:
-        UserError: a word names nothing.
+        UserError: a word names nothing, or a shard is missing.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
         self.unreadable: dict[str, str] = {}  # folders and files that could not be looked into, and why
-        self._sources: list[Callable[[], Iterator[Path]]] = []
+        self._sources: list[Callable[[], Iterator[Photograph]]] = []
+        self.shards: list[Path] = []
         self.folders: list[Path] = []
         for word in words:
             self._add(word)
@@ -31,16 +56,24 @@ class Collection:
             self.folders.append(path)
             self._sources.append(lambda: images_below(path, self._note))
         elif path.exists():  # before patterns are tried: a name such as "1 [2].jpg" is one too
-            self._sources.append(lambda: iter([path]))
+            self._add_files([path])
         elif matches := sorted(glob.glob(word, recursive=True)):  # noqa: PTH207 Path.glob takes no absolute pattern
-            self._sources.append(lambda: (Path(match) for match in matches if Path(match).is_file()))
+            self._add_files([Path(match) for match in matches if Path(match).is_file()])
+        elif is_shards(word):
+            self._add_files(shard_paths(word, option=""))
         else:
             raise UserError(f"{word} does not exist, and matches nothing as a pattern.")
+
+    def _add_files(self, paths: list[Path]) -> None:
+        self.shards += filter(is_shards, paths)
+        self._sources.append(
+            lambda: chain.from_iterable(_images_in(path) if is_shards(path) else [path] for path in paths)
+        )
 
     def _note(self, error: OSError) -> None:
         self.unreadable[str(error.filename)] = error.strerror or str(error)
 
-    def __iter__(self) -> Iterator[Path]:
+    def __iter__(self) -> Iterator[Photograph]:
         for source in self._sources:
             yield from source()
 
@@ -48,11 +81,15 @@ class Collection:
         """How many there are.
 
         Raises:
-            UserError: a folder that was named has no images, and nothing in it was unreadable.
+            UserError: a folder that was named has no images, and nothing in it was unreadable; or a shard has none,
+                or is cut short.
         """
         for folder in self.folders:
             if next(images_below(folder, self._note), None) is None and not self.unreadable:
                 raise UserError(f"{folder} is a folder without images.")
+        for shard in self.shards:
+            if next(_images_in(shard), None) is None:
+                raise UserError(f"{shard} is a tar without images.")
         number = sum(1 for _ in self)
         if not number and self.unreadable:
             raise UserError(f"There is no image that can be reached: {self.describe_unreadable()}")
@@ -63,3 +100,11 @@ class Collection:
         named = [f"{path}: {reason}" for path, reason in self.unreadable.items()]
         more = [f"... and {len(named) - most} more"] if len(named) > most else []
         return "\n  ".join(["", *named[:most], *more])
+
+
+def _images_in(shard: Path) -> Iterator[ShardImage]:
+    from imgbench.data.shard_index import members  # needs packages that photographs in files do not
+
+    for name, offset, size in members(shard):
+        if has_image_ending(name):
+            yield ShardImage(shard, name, offset, size)

@@ -13,8 +13,10 @@ LEVELS, BREADTH = 3, 50  # how far below a folder is looked for one that would d
 
 
 def setting(option: str, path: Path) -> str:
-    """How a user writes it: `data.root=photos`, `--data photos`."""
-    return f"{option} {shlex.quote(str(path))}" if option.startswith("-") else shlex.quote(f"{option}={path}")
+    """How a user writes it: `data.root=photos`, `--data photos`, or the path alone where it needs no option."""
+    if option.startswith("-") or not option:
+        return f"{option} {shlex.quote(str(path))}".lstrip()
+    return shlex.quote(f"{option}={path}")
 
 
 def describe_tree(root: Path, limit: int = 12) -> str:

@@ -184,7 +184,8 @@ def members(path: Path) -> Iterator[tuple[str, int, int]]:
                 raise tarfile.ReadError("it does not end as a tar does")
             file.seek(0)
             with tarfile.open(fileobj=file, mode="r:") as tar:
-                for member in tar:
+                for member in iter(tar.next, None):
+                    tar.members = []  # pyright: ignore[reportAttributeAccessIssue] it keeps all, a kilobyte each
                     if member.isfile():
                         yield member.name, member.offset_data, member.size
     except (tarfile.TarError, OSError) as error:

@@ -36,13 +36,7 @@ class Shards:
 
     def read(self, row: int) -> bytes:
         """Raises OSError: the shard is gone, cannot be read, or has become too short."""
-        path, size = self.folder / self.names[self.numbers[row]], int(self.sizes[row])
-        with path.open("rb", buffering=0) as file:  # of its own, so that threads and processes share no position
-            file.seek(int(self.offsets[row]))
-            data = file.read(size)
-        if len(data) < size:
-            raise OSError(errno.EIO, "the shard is too short", str(path))
-        return data
+        return read_part(self.folder / self.names[self.numbers[row]], int(self.offsets[row]), int(self.sizes[row]))
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Shards":
         """Some of the images, in another order."""
@@ -56,6 +50,16 @@ class Shards:
         )
 
 
+def read_part(shard: Path, offset: int, size: int) -> bytes:
+    """Raises OSError: the shard is gone, cannot be read, or has become too short."""
+    with shard.open("rb", buffering=0) as file:  # of its own, so that threads and processes share no position
+        file.seek(offset)
+        data = file.read(size)
+    if len(data) < size:
+        raise OSError(errno.EIO, "the shard is too short", str(shard))
+    return data
+
+
 def is_shards(root: str | Path) -> bool:
     """Whether a place is meant as shards: `photos-{000000..000999}.tar`, or a single one."""
     return str(root).endswith(".tar")
@@ -64,21 +68,26 @@ def is_shards(root: str | Path) -> bool:
 def shard_paths(root: str | Path, option: str) -> list[Path]:
     """The tars that `photos-{000000..000999}.tar` names, as WebDataset writes them.
 
+    Args:
+        option: how the root was given; empty where it needs no option.
+
     Raises:
         UserError: one is missing, or a package is.
     """
     try:
         from braceexpand import braceexpand  # which comes with webdataset, and needs no torch
     except ImportError as error:
-        raise UserError(f"{option}={root} is read with the help of a package that is not installed: {NEEDS}") from error
+        raise UserError(
+            f"{setting(option, Path(root))} is read with the help of a package that is not installed: {NEEDS}"
+        ) from error
     paths = [Path(name).expanduser() for name in braceexpand(str(root))]
     missing = [path for path in paths if not path.is_file()]
     if missing:
         there = shards_in(missing[0].parent)
         mend = f", or name all that are there: {setting(option, there)}" if there else ""
         raise UserError(
-            f"{option}={root}: {len(missing)} of {len(paths)} shards are missing, for example {missing[0]}.\n"
-            f"Copy what is missing from where the others came{mend}"
+            f"{setting(option, Path(root))}: {len(missing)} of {len(paths)} shards are missing, for example "
+            f"{missing[0]}.\nCopy what is missing from where the others came{mend}"
         )
     return paths
 

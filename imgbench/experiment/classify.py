@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from imgbench.data.collection import Collection
+from imgbench.data.collection import Collection, Photograph
 from imgbench.data.progress import progress_bar
 from imgbench.errors import UserError
 from imgbench.inference.journal import Journal
@@ -26,11 +26,15 @@ MOST = 10  # problems named at the end
 class Answer:
     """What was found of a file: a prediction, accepted or not, or why it cannot be read."""
 
-    path: str
+    photograph: Photograph
     predicted: str = ""
     probabilities: np.ndarray | None = None
     unsure: str = ""
     error: str = ""
+
+    @property
+    def path(self) -> str:
+        return str(self.photograph)
 
 
 def classify(
@@ -70,7 +74,12 @@ def classify(
 
 
 def _check_sorting(folder: Path, collection: Collection, output: Path | None) -> None:
-    """Raises UserError: what is sorted would be found again as if it were new."""
+    """Raises UserError: what is sorted would be found again as if it were new, or cannot be sorted."""
+    if collection.shards:
+        raise UserError(
+            f"--sort-into {folder}: photographs lie in {collection.shards[0]}, and only files can be sorted.\n"
+            f"Unpack it, and name the folder; or use --output, which needs no files."
+        )
     for searched in collection.folders:
         if folder.resolve().is_relative_to(searched.resolve()):
             raise UserError(
@@ -102,16 +111,16 @@ class Classifier:
         facts = {"classes": self.class_names, "max_error": self.max_error, "model": sha256(file)}
         return {"run": str(path.resolve()), **facts}
 
-    def __call__(self, paths: Iterable[Path]) -> Iterator[list[Answer]]:
-        for batch in self.predictor.stream(self.acceptance or self.predictor.model, paths, BATCH):
-            yield [self._answer(str(path), values) for path, values in batch]
+    def __call__(self, photographs: Iterable[Photograph]) -> Iterator[list[Answer]]:
+        for batch in self.predictor.stream(self.acceptance or self.predictor.model, photographs, BATCH):
+            yield [self._answer(photograph, values) for photograph, values in batch]
 
-    def _answer(self, path: str, values: np.ndarray | str) -> Answer:
+    def _answer(self, photograph: Photograph, values: np.ndarray | str) -> Answer:
         if isinstance(values, str):
-            return Answer(path, error=values)
+            return Answer(photograph, error=values)
         probabilities = values[: len(self.class_names)]
         doubt = self.acceptance.doubt(values) if self.acceptance else None
-        return Answer(path, self.predictor.prediction(probabilities).label, probabilities, doubt or "")
+        return Answer(photograph, self.predictor.prediction(probabilities).label, probabilities, doubt or "")
 
     def ranked(self, answer: Answer, top_k: int) -> list[str]:
         assert answer.probabilities is not None
@@ -272,10 +281,10 @@ def save_image(answer: Answer, folder: Path, index: int, ranked: list[str]) -> N
     """Draws the image under its prediction; the index keeps images of the same name apart."""
     from imgbench.evaluation.plots import draw_prediction  # needs matplotlib, a second
 
-    path = Path(answer.path)
+    pixels = np.asarray(open_image(answer.photograph.read_bytes()))
     text = ("unsure: " if answer.unsure else "") + " / ".join(ranked)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        draw_prediction(np.asarray(open_image(path)), text, folder / f"{index + 1:04d}_{path.stem}.png")
+        draw_prediction(pixels, text, folder / f"{index + 1:04d}_{Path(answer.path).stem}.png")
     except OSError as error:
         raise UserError(f"--save-images {folder} cannot be written: {error.strerror}. Name another place.") from error

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from PIL import Image
 
+from imgbench.data.collection import ShardImage
 from imgbench.errors import UserError
 from imgbench.preprocessing import DecodeError, Intensity, Preprocessing, to_8_bits
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from typing_extensions import TypeIs
 
-Known: TypeAlias = str | Path | bytes | Image.Image | np.ndarray
+Known: TypeAlias = str | Path | ShardImage | bytes | Image.Image | np.ndarray
 Source: TypeAlias = "Known | Tensor"
 CHANNELS = (1, 3, 4)  # grey, RGB, RGB with opacity
 EXPECTED = (
@@ -128,6 +129,8 @@ def decode_pixels(
         try:
             if isinstance(source, np.ndarray) or is_tensor(source):
                 source = to_image(source, preprocessing.intensity)
+            elif isinstance(source, ShardImage):
+                source = source.read_bytes()
             return preprocessing.decode(source)[preprocessing.center, preprocessing.center]
         except (DecodeError, OSError, ValueError) as error:
             return str(error)

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from imgbench.run import Run
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+S = TypeVar("S", bound=Source)
 
 
 @dataclass(frozen=True)
@@ -114,15 +116,15 @@ class Predictor:
         return result, errors
 
     def stream(
-        self, function: Callable[["Tensor"], np.ndarray], sources: Iterable[Source], batch_size: int = 32
-    ) -> Iterator[list[tuple[Source, np.ndarray | str]]]:
+        self, function: Callable[["Tensor"], np.ndarray], sources: Iterable[S], batch_size: int = 32
+    ) -> Iterator[list[tuple[S, np.ndarray | str]]]:
         """Batches of sources, each with its row of what the function returns, or why it cannot be decoded.
 
         The next batch is decoded while this one is computed and used; there are never more than two in memory.
         """
-        waiting: deque[Source] = deque()
+        waiting: deque[S] = deque()
 
-        def remembered() -> Iterator[Source]:
+        def remembered() -> Iterator[S]:
             for source in sources:
                 waiting.append(source)
                 yield source
