@@ -14,9 +14,9 @@ from imgbench.inference.torch_model import TorchModel
 from imgbench.training.classifier import ImageClassifier
 
 
-def classifier_of(data: ImageFolderDataModule, seed: int = 0) -> ImageClassifier:
+def classifier_of(data: ImageFolderDataModule, seed: int = 0, name: str = "mobilenetv3_small_050") -> ImageClassifier:
     torch.manual_seed(seed)
-    model = {"_target_": "imgbench.models.backbone.pooled_features", "name": "mobilenetv3_small_050", "num_classes": 2}
+    model = {"_target_": "imgbench.models.backbone.pooled_features", "name": name, "num_classes": 2}
     return ImageClassifier(model, data.class_names, data.preprocessing.to_dict()).eval()
 
 
@@ -60,6 +60,13 @@ def test_new_image_is_added_to_those_known(data, cache_home):
 
 def test_other_weights_have_other_features(data):
     first, second = (image_features(classifier_of(data, seed), data, ROWS) for seed in (0, 1))
+    assert not np.allclose(first, second)
+
+
+def test_network_of_another_name_and_the_same_weights_has_other_features(data):
+    one, padded_otherwise = (classifier_of(data, name=name) for name in ("efficientnet_lite0", "tf_efficientnet_lite0"))
+    padded_otherwise.load_state_dict(one.state_dict())
+    first, second = (image_features(classifier, data, ROWS) for classifier in (one, padded_otherwise))
     assert not np.allclose(first, second)
 
 

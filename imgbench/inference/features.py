@@ -58,7 +58,9 @@ def image_features(classifier: Network, data: ImageFolderDataModule, rows: np.nd
 
 def _key(classifier: Network) -> str:
     found = hashlib.blake2b(digest_size=16)
-    facts = (FORMAT, classifier.hparams["preprocessing"], classifier.hparams["model"]["_target_"])
+    model = classifier.hparams["model"]
+    # Networks of other names may have the same weights, and pad otherwise.
+    facts = (FORMAT, classifier.hparams["preprocessing"], model["_target_"], model.get("name"))
     found.update(json.dumps(facts).encode())
     network: Any = classifier.model
     learnt = {id(parameter) for parameter in network.get_classifier().parameters()}
