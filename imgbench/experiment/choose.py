@@ -12,7 +12,7 @@ import numpy as np
 from lightning.pytorch.callbacks import Callback, Timer
 from omegaconf import DictConfig, open_dict
 
-from imgbench.evaluation.intervals import group_codes, share, standard_error
+from imgbench.evaluation.intervals import Number, group_codes, share, standard_error
 from imgbench.evaluation.metrics import describe_accuracy
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.report import ComparedNetwork
@@ -53,6 +53,11 @@ class Trial:
     @property
     def accuracy(self) -> float:
         return float(self.correct.mean())
+
+    @property
+    def interval(self) -> Number:
+        """The accuracy with its interval."""
+        return share(self.correct, np.ones_like(self.correct), group_codes(self.validation.groups))
 
 
 def train_best(config: DictConfig, run: Run, callbacks: Sequence[Callback] = ()) -> float | None:
@@ -162,9 +167,8 @@ def error_of_difference(one: Trial, other: Trial) -> float:
 def compared(trials: Sequence[Trial], chosen: Trial, left_out: Sequence[str]) -> Iterator[ComparedNetwork]:
     """What the report says of them."""
     for trial in trials:
-        correct = trial.correct
-        accuracy = share(correct, np.ones_like(correct), group_codes(trial.validation.groups))
-        yield ComparedNetwork(trial.name, accuracy, trial.multiply_adds, round(trial.seconds, 1), trial is chosen)
+        seconds = round(trial.seconds, 1)
+        yield ComparedNetwork(trial.name, trial.interval, trial.multiply_adds, seconds, trial is chosen)
     for name in left_out:
         yield ComparedNetwork(name, None, 0, 0.0, False)
 
@@ -174,7 +178,7 @@ def explain_choice(
 ) -> list[str]:
     """Three lines: what was compared, why one was chosen, and how to have it otherwise."""
     n = len(chosen.validation.targets)
-    each = ", ".join(f"{trial.name} {trial.accuracy:.1%} in {trial.seconds:.0f} s" for trial in trials)
+    each = ", ".join(_described(trial) for trial in trials)
     best = max(trials, key=lambda trial: trial.accuracy)
     if len(trials) == 1 and left_out:
         why = f"the fastest; budget={budget / 60:g} minutes is too short to train {' or '.join(left_out)}."
@@ -190,10 +194,16 @@ def explain_choice(
     others = [trial.name for trial in trials if trial is not chosen] + list(left_out)
     otherwise = f"model={others[0]} takes another, budget={2 * budget / 60:.3g} more time." if others else ""
     return [
-        f"Compared on {n} validation images, in {seconds:.0f} of {budget:.0f} seconds: {each}.",
+        f"Compared on {n} validation images, in {seconds:.0f} of {budget:.0f} seconds, with 95 % intervals: {each}.",
         f"Chosen: {chosen.name}, {why}",
         *([f"Otherwise: {otherwise}"] if otherwise else []),
     ]
+
+
+def _described(trial: Trial) -> str:
+    number = trial.interval
+    value, low, high = (100 * number[key] for key in ("value", "low", "high"))
+    return f"{trial.name} {value:.1f} % ({low:.0f} to {high:.0f} %) in {trial.seconds:.0f} s"
 
 
 def _adopt(trial: Run, run: Run) -> None:
