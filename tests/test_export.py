@@ -17,7 +17,7 @@ from imgbench import export
 from imgbench.errors import UserError
 from imgbench.inference.onnx_file import write_onnx
 from imgbench.inference.onnx_model import OnnxModel
-from imgbench.inference.parity import photographs
+from imgbench.inference.parity import images_to_compare
 from imgbench.preprocessing import Preprocessing
 from imgbench.run import Run
 from imgbench.training.classifier import ImageClassifier
@@ -83,9 +83,9 @@ def test_nan_is_a_disagreement(copied, monkeypatch):
 
 def test_number_of_images_is_chosen_evenly(tiny_run):
     rows = tiny_run.split_rows("test")
-    chosen = photographs(tiny_run, 2)
-    assert [path.name for path in chosen] == [Path(rows[i]["path"]).name for i in (0, len(rows) // 2)]
-    assert len(photographs(tiny_run, 500)) == len(rows)
+    chosen = images_to_compare(tiny_run, 2)
+    assert [Path(str(image)).name for image in chosen] == [Path(rows[i]["path"]).name for i in (0, len(rows) // 2)]
+    assert len(images_to_compare(tiny_run, 500)) == len(rows)
 
 
 def test_vanished_images_name_the_option_that_does_without(copied, monkeypatch, make_folder, tmp_path):

@@ -23,6 +23,8 @@ from imgbench.errors import UserError
 from imgbench.evaluate import evaluate
 from imgbench.experiment.audit import inspect_configured
 from imgbench.experiment.compose import compose
+from imgbench.inference.parity import export_onnx
+from imgbench.inspection.audit import shown_pairs
 from imgbench.preprocessing import Preprocessing
 from imgbench.run import Run
 from imgbench.shard import as_words, shard
@@ -115,6 +117,7 @@ def test_run_on_shards_is_read_by_every_later_command(photos, root, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     report = compare([run.path, run_on(root, tmp_path / "other", "seed=2").path])
     assert report is not None
+    assert export_onnx(run.path, images=4)["images"] == 4
 
 
 def test_resumed_run_ends_with_the_same_weights(root, tmp_path):
@@ -129,6 +132,7 @@ def test_audit_looks_at_the_images_of_shards_as_at_those_of_a_folder(photos, roo
     of_folder = inspect_configured(compose(["data=folder", f"data.root={photos}"]))
     of_shards = inspect_configured(compose(["data=shards", f'data.root="{root}"']))
     assert of_shards.pairs == of_folder.pairs != []
+    assert np.array_equal(shown_pairs(of_shards)[0], shown_pairs(of_folder)[0])
     assert of_shards.hash == of_folder.hash
     kinds = {finding.kind for finding in of_folder.findings}
     assert {finding.kind for finding in of_shards.findings} == kinds

@@ -2,34 +2,12 @@
 
 import glob
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TypeAlias
 
-from imgbench.data.shards import is_shards, read_part, shard_paths
+from imgbench.data.shards import Photograph, ShardImage, is_shards, shard_paths
 from imgbench.data.walk import has_image_ending, images_below
 from imgbench.errors import UserError
-
-
-@dataclass(frozen=True)
-class ShardImage:
-    """A photograph in a shard, or in any other tar."""
-
-    shard: Path
-    name: str
-    offset: int  # bytes from the beginning of the tar
-    size: int  # bytes
-
-    def __str__(self) -> str:
-        return f"{self.shard}/{self.name}"
-
-    def read_bytes(self) -> bytes:
-        """Raises OSError: the shard is gone, cannot be read, or has become too short."""
-        return read_part(self.shard, self.offset, self.size)
-
-
-Photograph: TypeAlias = Path | ShardImage
 
 
 class Collection:

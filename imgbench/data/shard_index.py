@@ -4,14 +4,14 @@ import csv
 import logging
 import tarfile
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from imgbench.data.cache import digest
 from imgbench.data.scan import NO_SPLIT, SPLIT_FOLDERS, SPLITS, Scan, check_folder, scan
-from imgbench.data.shards import Shards, index_path, is_shards, require_whole, shard_paths
+from imgbench.data.shards import Photograph, Shards, index_path, is_shards, require_whole, shard_paths
 from imgbench.data.walk import has_image_ending, natural_sort
 from imgbench.errors import UserError
 from imgbench.preprocessing import DecodeError, Extremes, Intensity, Preprocessing, deep_extremes, intensity_range
@@ -38,17 +38,18 @@ def check_root(root: str | Path, option: str = "data.root") -> None:
         check_folder(root, option)
 
 
-def read_files(root: Path, paths: list[str]) -> list[bytes]:
-    """The bytes of a few images of a folder or of shards.
+def photographs(root: Path, paths: Iterable[str]) -> dict[str, Photograph]:
+    """Where a few images of a folder or of shards lie, for those that are there.
 
     Raises:
-        OSError: one cannot be read.
+        UserError: as of `read_index`.
     """
     if not is_shards(root):
-        return [(root / path).read_bytes() for path in paths]
-    found = read_index(root, "data.root")
+        return {path: root / path for path in paths if (root / path).is_file()}
+    found = read_index(root, "data.root", min_classes=1)
+    assert found.shards is not None
     rows = {path: row for row, path in enumerate(found.paths)}
-    return [found.read(rows[path]) for path in paths]
+    return {path: found.shards.image(rows[path], path) for path in paths if path in rows}
 
 
 def _require_index(root: str | Path, option: str) -> Path:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -19,6 +20,31 @@ from imgbench.errors import UserError
 from imgbench.preprocessing import Intensity
 
 NEEDS = 'pip install "imgbench[shards]"'
+
+
+@dataclass(frozen=True)
+class ShardImage:
+    """A photograph in a shard, or in any other tar."""
+
+    shard: Path
+    name: str
+    offset: int  # bytes from the beginning of the tar
+    size: int  # bytes
+
+    def __str__(self) -> str:
+        return f"{self.shard}/{self.name}"
+
+    def read_bytes(self) -> bytes:
+        """Raises OSError: the shard is gone, cannot be read, or has become too short."""
+        with self.shard.open("rb", buffering=0) as file:  # of its own, so that threads and processes share no position
+            file.seek(self.offset)
+            data = file.read(self.size)
+        if len(data) < self.size:
+            raise OSError(errno.EIO, "the shard is too short", str(self.shard))
+        return data
+
+
+Photograph: TypeAlias = Path | ShardImage
 
 
 @dataclass(frozen=True)
@@ -36,7 +62,12 @@ class Shards:
 
     def read(self, row: int) -> bytes:
         """Raises OSError: the shard is gone, cannot be read, or has become too short."""
-        return read_part(self.folder / self.names[self.numbers[row]], int(self.offsets[row]), int(self.sizes[row]))
+        return self.image(row, "").read_bytes()
+
+    def image(self, row: int, name: str) -> ShardImage:
+        """Where an image lies, of which the name is shown."""
+        place = self.folder / self.names[self.numbers[row]]
+        return ShardImage(place, name, int(self.offsets[row]), int(self.sizes[row]))
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Shards":
         """Some of the images, in another order."""
@@ -48,16 +79,6 @@ class Shards:
             digests=self.digests[rows],
             groups=None if self.groups is None else [self.groups[row] for row in rows],
         )
-
-
-def read_part(shard: Path, offset: int, size: int) -> bytes:
-    """Raises OSError: the shard is gone, cannot be read, or has become too short."""
-    with shard.open("rb", buffering=0) as file:  # of its own, so that threads and processes share no position
-        file.seek(offset)
-        data = file.read(size)
-    if len(data) < size:
-        raise OSError(errno.EIO, "the shard is too short", str(shard))
-    return data
 
 
 def is_shards(root: str | Path) -> bool:

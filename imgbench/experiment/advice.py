@@ -92,7 +92,8 @@ def _of_labels(run: Run, data: ImageFolderDataModule, suspects: Sequence[Suspect
     if suspects:
         first = suspects[0]
         text = t("advise_labels", n=len(suspects), path=first.path, label=first.label, likelier=first.likelier)
-        yield Advice(text, command("predict", run, str(data.table.root / first.path)), "warning")
+        place = data.table.root / first.path
+        yield Advice(text, "" if data.table.shards else command("predict", run, str(place)), "warning")
 
 
 def _of_numbers(

@@ -181,7 +181,7 @@ def explain_choice(
     each = ", ".join(_described(trial) for trial in trials)
     best = max(trials, key=lambda trial: trial.accuracy)
     if len(trials) == 1 and left_out:
-        why = f"the fastest; budget={budget / 60:g} minutes is too short to train {' or '.join(left_out)}."
+        why = f"the fastest; budget={budget / 60:.2g} minutes is too short to train {' or '.join(left_out)}."
     elif chosen is best:
         why = "the best on these images"
         why += "." if not left_out else f"; there was no time for {' and '.join(left_out)}."

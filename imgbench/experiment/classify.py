@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from imgbench.data.collection import Collection, Photograph
+from imgbench.data.collection import Collection
 from imgbench.data.progress import progress_bar
+from imgbench.data.shards import Photograph
 from imgbench.errors import UserError
 from imgbench.inference.journal import Journal
 from imgbench.inference.prediction_file import FACTS, check_ending, class_columns, prediction_file, readable

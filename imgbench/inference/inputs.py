@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from PIL import Image
 
-from imgbench.data.collection import ShardImage
+from imgbench.data.shards import ShardImage
 from imgbench.errors import UserError
 from imgbench.preprocessing import DecodeError, Intensity, Preprocessing, to_8_bits
 

@@ -2,13 +2,15 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from imgbench.data.shard_index import photographs
+from imgbench.data.shards import Photograph
 from imgbench.errors import UserError
 from imgbench.inference.inputs import decode_batches
 from imgbench.inference.onnx_file import write_onnx
@@ -35,15 +37,15 @@ def export_onnx(path: Path, output: Path | None = None, images: int = 500, toler
     output = output or run.path / "model.onnx"
     if output.suffix != ".onnx":
         raise UserError(f"--output {output} should end in .onnx.")
-    paths = photographs(run, images) if images else []
+    compared = images_to_compare(run, images) if images else []
     classifier = load_classifier(checkpoint)
     unfinished = output.with_name(f".{os.getpid()}-{output.name}")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_onnx(classifier, unfinished)
         facts: dict[str, Any] = {"file": str(output), "tolerance": tolerance}
-        if paths:
-            facts |= compare(OnnxModel(unfinished).run, checkpoint, paths)
+        if compared:
+            facts |= compare(OnnxModel(unfinished).run, checkpoint, compared)
             if not facts["largest_difference"] <= tolerance:  # so that NaN fails too
                 raise UserError(
                     f"{describe(facts)}\nThe exported file disagrees with the run by more than --tolerance "
@@ -63,7 +65,7 @@ def export_onnx(path: Path, output: Path | None = None, images: int = 500, toler
     return facts
 
 
-def photographs(run: Run, number: int) -> list[Path]:
+def images_to_compare(run: Run, number: int) -> list[Photograph]:
     """At most `number` images of the run's test split, evenly from the whole list, so of all classes.
 
     Raises:
@@ -72,32 +74,35 @@ def photographs(run: Run, number: int) -> list[Path]:
     root = Path(run.config["data"]["root"])
     rows = run.split_rows("test")
     chosen = [rows[i * len(rows) // min(number, len(rows))] for i in range(min(number, len(rows)))]
-    missing = [row["path"] for row in chosen if not (root / row["path"]).is_file()]
+    there = photographs(root, [row["path"] for row in chosen])
+    missing = [row["path"] for row in chosen if row["path"] not in there]
     if missing:
         raise UserError(
             f"{len(missing)} test images of {run.shown} are no longer in {root}, for example {missing[0]}.\n"
             "Put them back, or export without comparing: --images 0"
         )
-    return [root / row["path"] for row in chosen]
+    return list(there.values())
 
 
-def compare(exported: Callable[[np.ndarray], np.ndarray], checkpoint: Path, paths: list[Path]) -> dict[str, Any]:
+def compare(
+    exported: Callable[[np.ndarray], np.ndarray], checkpoint: Path, images: Sequence[Photograph]
+) -> dict[str, Any]:
     """How far the exported function (uint8 (N, size, size, 3) -> probabilities) is from the checkpoint on these images.
 
     The file gets what a deployment would give it: the first images one by one, then all in batches.
     """
     predictor = Predictor.load(checkpoint)
-    expected, errors = predictor.probabilities(paths)
+    expected, errors = predictor.probabilities(images)
     if errors:
         index, reason = next(iter(errors.items()))
-        raise UserError(f"{paths[index]} cannot be decoded ({reason}), so that nothing can be compared on it.")
-    batches = decode_batches(paths, predictor.preprocessing)
-    pixels = np.concatenate([images.permute(0, 2, 3, 1).numpy() for _, images, _ in batches])
+        raise UserError(f"{images[index]} cannot be decoded ({reason}), so that nothing can be compared on it.")
+    batches = decode_batches(images, predictor.preprocessing)
+    pixels = np.concatenate([batch.permute(0, 2, 3, 1).numpy() for _, batch, _ in batches])
     single = np.concatenate([exported(pixels[i : i + 1]) for i in range(min(len(pixels), BATCH))])
     batched = np.concatenate([exported(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)])
     difference = max(np.abs(single - expected[: len(single)]).max(), np.abs(batched - expected).max())
     return {
-        "images": len(paths),
+        "images": len(images),
         "top1_agreement": float((batched.argmax(1) == expected.argmax(1)).mean()),
         "largest_difference": float(difference),
     }

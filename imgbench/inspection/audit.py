@@ -15,7 +15,7 @@ import numpy as np
 from imgbench.data.cache import cache_dir
 from imgbench.data.progress import shown
 from imgbench.data.scan import NO_SPLIT, SPLITS
-from imgbench.data.shard_index import read_files
+from imgbench.data.shard_index import photographs
 from imgbench.data.table import ImageTable
 from imgbench.inspection.classes import class_findings
 from imgbench.inspection.duplicates import Pair, connected, find_duplicates
@@ -329,8 +329,8 @@ def shown_pairs(result: Audit, number: int = 24) -> tuple[np.ndarray, list[str]]
 
     chosen = sorted(result.pairs, key=order)[:number]
     decode = Preprocessing(112).decode
-    files = iter(read_files(Path(result.root), [path for pair in chosen for path in pair["paths"]]))
-    images = np.stack([[decode(next(files)) for _ in pair["paths"]] for pair in chosen])
+    places = photographs(Path(result.root), [path for pair in chosen for path in pair["paths"]])
+    images = np.stack([[decode(places[path].read_bytes()) for path in pair["paths"]] for pair in chosen])
     titles = []
     for pair in chosen:
         sides = [" ".join(filter(None, side)) for side in zip(pair["splits"], pair["classes"], strict=True)]
