@@ -193,6 +193,13 @@ def test_unstructured_zeros_survive_finetuning_and_save_nothing_but_when_zipped(
     assert "nothing is faster" in capsys.readouterr().out
 
 
+def test_run_that_was_not_evaluated_is_compressed_and_evaluated(run_compress, parent, capsys):
+    parent.forget_results()
+    run_compress("prune", "--amount", 0.25)
+    assert parent.concluded
+    assert f"{100 * accuracy(parent):.1f} %" in capsys.readouterr().out
+
+
 def test_methods_stack_in_the_order_given(run_compress, parent, tmp_path):
     run_compress(
         "distill", "prune", "model=compact", "trainer.max_epochs=1", "--steps", 1, "--output", tmp_path / "x y"

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 import imgbench
+from imgbench.compression import smallest
 from imgbench.errors import UserError
+from imgbench.experiment import choose
 from imgbench.experiment.compose import compose
 from imgbench.experiment.resume import resumed_study
 from imgbench.experiment.study import read_study
@@ -101,6 +103,24 @@ def test_division_names_what_the_folders_leave_open(make_folder, train_run, tmp_
     assert "data.split.val=0.2 or data.split.group=REGEX divides otherwise" in division(train_run(root, tmp_path / "a"))
     make_folder(root / "val", {"cat": 4, "dog": 4})
     assert division(train_run(root, tmp_path / "b")).endswith("8 to test on, once; the folders say so.")
+
+
+def test_compact_network_that_was_not_chosen_is_the_smallest_where_it_is_as_good(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(choose, "best_of", lambda trials: trials[0])
+    run = begin(photos, tmp_path / "run", "model.candidates=[cnn,compact]", "target=drop<=100pt")
+    found = read_study(run)
+    assert found is not None
+    assert run.config["model_name"] == "cnn"
+    assert found["small"]["name"] == "compact_int8"
+
+
+def test_compact_network_that_is_worse_than_the_target_allows_is_not_quantised(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(choose, "best_of", lambda trials: trials[0])
+    monkeypatch.setattr(smallest, "_drop_of_candidate", lambda run, name: 101.0)
+    run = begin(photos, tmp_path / "run", "model.candidates=[cnn,compact]", "target=drop<=100pt", "budget=0.1")
+    found = read_study(run)
+    assert found is not None
+    assert found["small"]["name"] != "compact_int8"
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.evaluation.metrics import describe
+from imgbench.experiment.outcome import conclude
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Model
@@ -124,6 +125,8 @@ def print_costs(runs: Sequence[Run]) -> None:
     for run, cost in zip(runs, costs, strict=True):
         if run is not runs[0]:
             run.note(cost=asdict(cost), parent_cost=asdict(costs[0]))
+        if not run.concluded:  # a candidate that was not chosen, or a run that was killed before its evaluation
+            conclude(run, announce=False)
         accuracy = json.loads((run.path / "metrics.json").read_text("utf-8"))["test/acc"]
         millions = f"{cost.multiply_adds / 1e6:,.1f} million"
         runtime = "PyTorch" if run.best.is_file() else "onnxruntime"

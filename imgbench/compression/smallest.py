@@ -93,7 +93,7 @@ def make_smallest(run: Run, file: Path, target: Target, seconds: float) -> Small
     name = None
     folder = run.path / "small"
     folder.mkdir(exist_ok=True)
-    for attempt, parent, entries in _attempts(run, time.perf_counter() + seconds):
+    for attempt, parent, entries in _attempts(run, target, time.perf_counter() + seconds):
         if not entries:
             unmet[attempt] = ["there was no time for it"]
             continue
@@ -122,13 +122,15 @@ def make_smallest(run: Run, file: Path, target: Target, seconds: float) -> Small
     return Smallest(name, rows, unmet)
 
 
-def _attempts(run: Run, end: float) -> Iterator[tuple[str, Run, Sequence[LadderEntry]]]:
+def _attempts(run: Run, target: Target, end: float) -> Iterator[tuple[str, Run, Sequence[LadderEntry]]]:
     """The name of an attempt, the run it starts from, and what is to be made of that; nothing where time is too short.
 
     Each is looked at only if those before it do not do.
     """
     compact = Run(run.path / "candidates" / "compact")  # trained when the network was chosen
-    if compact.best.is_file() and compact.concluded:
+    if compact.best.is_file() and not target.unmet(drop=_drop_of_candidate(run, "compact")):
+        if not compact.concluded:
+            conclude(compact, announce=False)
         yield "compact_int8", compact, [LadderEntry("compact_int8", Quantize())]
     if run.config["model"].get("pretrained"):
         # What photographs teach a network of half a million weights, ImageNet has taught these already.
@@ -154,6 +156,12 @@ def _attempts(run: Run, end: float) -> Iterator[tuple[str, Run, Sequence[LadderE
 def _unmet(target: Target, file: Path, run: Run, made: Run) -> list[str]:
     latency = None if target.latency is None else onnx_latency_ms(OnnxModel(file, threads=1))
     return target.unmet(size_mb(file), latency, 100 * (_validation_accuracy(run) - _validation_accuracy(made)))
+
+
+def _drop_of_candidate(run: Run, name: str) -> float | None:
+    """Points of validation accuracy below the network that was chosen; None where they were not compared."""
+    accuracies = {one["name"]: one["accuracy"]["value"] for one in run.info.get("compared", ()) if one["accuracy"]}
+    return 100 * (accuracies[run.config["model_name"]] - accuracies[name]) if name in accuracies else None
 
 
 def _validation_accuracy(run: Run) -> float:
