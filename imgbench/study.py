@@ -71,7 +71,7 @@ def study(config: DictConfig, run: Run) -> None:
     if trained:
         print(f"{run.shown} is trained already.")
     else:
-        config.budget = max(TRAINING * left(), 1) / 60
+        config.budget = max(round(TRAINING * left() / 60, 2), 0.01)
         train(config, run)
     print(division(run))
     begin(3, f"Smaller models, target {target}, and the report")
