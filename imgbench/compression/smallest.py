@@ -128,9 +128,8 @@ def _attempts(run: Run, target: Target, end: float) -> Iterator[tuple[str, Run, 
     Each is looked at only if those before it do not do.
     """
     compact = Run(run.path / "candidates" / "compact")  # trained when the network was chosen
-    if compact.best.is_file() and not target.unmet(drop=_drop_of_candidate(run, "compact")):
-        if not compact.concluded:
-            conclude(compact, announce=False)
+    drop = _drop_of_candidate(run, "compact")
+    if compact.best.is_file() and drop is not None and not target.unmet(drop=drop):
         yield "compact_int8", compact, [LadderEntry("compact_int8", Quantize())]
     if run.config["model"].get("pretrained"):
         # What photographs teach a network of half a million weights, ImageNet has taught these already.

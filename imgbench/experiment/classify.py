@@ -282,10 +282,10 @@ def save_image(answer: Answer, folder: Path, index: int, ranked: list[str]) -> N
     """Draws the image under its prediction; the index keeps images of the same name apart."""
     from imgbench.evaluation.plots import draw_prediction  # needs matplotlib, a second
 
-    pixels = np.asarray(open_image(answer.photograph.read_bytes()))
     text = ("unsure: " if answer.unsure else "") + " / ".join(ranked)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.asarray(open_image(answer.photograph.read_bytes()))
         draw_prediction(pixels, text, folder / f"{index + 1:04d}_{Path(answer.path).stem}.png")
     except OSError as error:
         raise UserError(f"--save-images {folder} cannot be written: {error.strerror}. Name another place.") from error

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,6 +92,7 @@ def write_report(run: Run, data: ImageFolderDataModule, model: Model, evaluated:
     if evaluated.validation is not None and evaluated.distances is not None and len(evaluated.validation.paths):
         selections = [select(evaluated.validation, evaluated.distances, error) for error in ERRORS]
     curve, gain = read_learning_curve(run, test, len(data.rows("train")), evaluated.metrics["test/acc"])
+    study = read_study(run) or {}
     report = Report(
         t("title", model=run.config["model_name"], data=run.config["data_name"]),
         test,
@@ -104,9 +106,9 @@ def write_report(run: Run, data: ImageFolderDataModule, model: Model, evaluated:
         selections=selections,
         epochs=_epochs(run),
         best_epoch=run.info.get("best_epoch"),
-        small_models=_small_models(run),
-        target=(read_study(run) or {}).get("target", ""),
-        compared=_compared(run),
+        small_models=_small_models(study.get("small")),
+        target=study.get("target", ""),
+        compared=[ComparedNetwork(**one) for one in run.info.get("compared", ())],
         learning_curve=curve,
         gain=gain,
         facts=_facts(run, data, model, t),
@@ -197,8 +199,7 @@ def _epochs(run: Run) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text))) if text else []
 
 
-def _small_models(run: Run) -> list[SmallModel]:
-    small = (read_study(run) or {}).get("small")
+def _small_models(small: dict[str, Any] | None) -> list[SmallModel]:
     if small is None:
         return []
     fields = ("name", "size_mb", "latency_ms", "accuracy", "difference", "val_drop")
@@ -206,10 +207,6 @@ def _small_models(run: Run) -> list[SmallModel]:
         SmallModel(**{field: row[field] for field in fields}, taken=row["name"] == small["name"])
         for row in small["rows"]
     ]
-
-
-def _compared(run: Run) -> list[ComparedNetwork]:
-    return [ComparedNetwork(**one) for one in run.info.get("compared", ())]
 
 
 def _text(run: Run, name: str) -> str | None:

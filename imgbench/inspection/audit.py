@@ -329,8 +329,14 @@ def shown_pairs(result: Audit, number: int = 24) -> tuple[np.ndarray, list[str]]
 
     chosen = sorted(result.pairs, key=order)[:number]
     decode = Preprocessing(112).decode
-    places = photographs(Path(result.root), [path for pair in chosen for path in pair["paths"]])
-    images = np.stack([[decode(places[path].read_bytes()) for path in pair["paths"]] for pair in chosen])
+    root = Path(result.root)
+    places = photographs(root, [path for pair in chosen for path in pair["paths"]])
+
+    def pixels(path: str) -> np.ndarray:
+        place = places[path] if path in places else root / path  # of one that is gone, the error names the file
+        return decode(place.read_bytes())
+
+    images = np.stack([[pixels(path) for path in pair["paths"]] for pair in chosen])
     titles = []
     for pair in chosen:
         sides = [" ".join(filter(None, side)) for side in zip(pair["splits"], pair["classes"], strict=True)]
