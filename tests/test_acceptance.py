@@ -173,6 +173,24 @@ def test_damaged_file_is_named_with_what_mends_it(name, content, run):
     assert predict.predict(run.path, [photos_of(run)], max_error=0.05) == 0
 
 
+def test_features_as_they_were_kept_before_are_read_and_those_that_do_not_fit_are_named(run, foreign, run_predict):
+    asked = (run.path, photos_of(run), foreign, "--max-error", "0.05", "--output")
+    run_predict(*asked, run.path / "now.csv")
+    with np.load(run.path / "features.npz") as content:
+        arrays = dict(content)
+    directions, precisions, elsewhere = (arrays.pop(name) for name in ("directions", "precisions", "elsewhere"))
+    along = directions.T @ directions
+    precision = directions.T @ np.diag(precisions) @ directions + elsewhere * (np.eye(len(along)) - along)
+    np.savez(run.path / "features.npz", precision=precision, **arrays)
+    run_predict(*asked, run.path / "then.csv")
+    now, then = ((run.path / name).read_text().splitlines() for name in ("now.csv", "then.csv"))
+    differing = sum(one != other for one, other in zip(now, then, strict=True))
+    assert differing <= 1, "only the validation image that is the limit itself may fall to either side"
+    np.savez(run.path / "features.npz", precision=precision[1:, 1:], **arrays)
+    with pytest.raises(UserError, match=r"features\.npz is damaged: its arrays do not fit"):
+        predict.predict(run.path, [foreign], max_error=0.05)
+
+
 def test_onnx_file_says_that_it_cannot_tell_what_is_unlike_the_training_images(run, foreign, run_predict):
     write_onnx(load_classifier(run.best), run.path / "model.onnx")
     out = run_predict(run.path / "model.onnx", foreign, "--max-error", "0.05")

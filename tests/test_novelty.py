@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.covariance import ledoit_wolf
 
 from imgbench.evaluation.novelty import FeatureDistribution
 
@@ -31,3 +32,24 @@ def test_fewer_images_than_features_still_tell_what_is_far():
 def test_features_that_are_all_the_same_are_no_division_by_zero():
     found = FeatureDistribution.of(np.ones((10, 3), np.float32))
     assert np.isfinite(found.distances(np.array([[1.0, 1, 1], [2, 1, 1]]))).all()
+
+
+@pytest.mark.parametrize(("number", "size"), [(300, 8), (20, 50), (50, 50), (5, 5)])
+def test_distances_are_those_of_the_shrunk_covariance(number, size):
+    rng = np.random.default_rng(0)
+    features = rng.normal(2, 1, (number, size)) @ rng.normal(size=(size, size))
+    others = np.concatenate([features, 3 * rng.normal(size=(10, size))])
+    covariance, _ = ledoit_wolf(features)
+    precision = np.linalg.pinv(covariance, hermitian=True)
+    centred = others - features.mean(0)
+    expected = np.sqrt(((centred @ precision) * centred).sum(1))
+    assert FeatureDistribution.of(features).distances(others) == pytest.approx(expected, rel=1e-3)
+    assert FeatureDistribution.of_precision(features.mean(0), precision).distances(others) == pytest.approx(expected)
+
+
+def test_direction_in_which_training_images_do_not_vary_counts_only_where_the_covariance_is_shrunk():
+    rng = np.random.default_rng(0)
+    varied = np.pad(rng.normal(size=(20, 2)), ((0, 0), (0, 1)))
+    assert FeatureDistribution.of(varied).distances(np.array([[0.0, 0.0, 100.0]])) > 100
+    two = FeatureDistribution.of(np.array([[1.0, 2.0, 0.0], [3.0, 4.0, 0.0]]))  # whose covariance nothing contradicts
+    assert two.distances(np.array([[1.0, 2.0, 0.0], [2.0, 3.0, 5.0]])) == pytest.approx([1.0, 0.0], abs=1e-6)

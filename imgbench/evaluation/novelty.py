@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+LEAST = 1e-10  # smaller shares, of the largest variance or of shrinkage, are rounding errors
+
 
 @dataclass(frozen=True)
 class FeatureDistribution:
@@ -11,21 +13,60 @@ class FeatureDistribution:
 
     The distance is that of Mahalanobis, as in Lee et al. 2018 (https://arxiv.org/abs/1807.03888) but from one mean
     instead of one of each class: so it needs no labels, and classes of few images do no harm.
+
+    N images vary in at most N directions, and what is known of these is all there is: the covariance and its inverse,
+    which of thousands of features would take longer than to solve for a last layer, are never computed.
     """
 
     mean: np.ndarray  # (D,) float32
-    precision: np.ndarray  # (D, D) float32, the inverse of the covariance
+    directions: np.ndarray  # (R, D) float32, orthonormal
+    precisions: np.ndarray  # (R,) float32, inverses of the variances in these directions
+    elsewhere: float  # inverse of the variance in all other directions; 0: they do not count
 
     @classmethod
     def of(cls, features: np.ndarray) -> "FeatureDistribution":
-        """Fitted to (N, D), where N may be less than D: the covariance is shrunk (Ledoit and Wolf 2004)."""
-        from sklearn.covariance import ledoit_wolf  # scikit-learn takes a second to import
+        """Fitted to (N, D), where N may be less than D.
 
-        values = features.astype(float)
-        covariance, _ = ledoit_wolf(values)
-        return cls(values.mean(0).astype(np.float32), np.linalg.pinv(covariance, hermitian=True).astype(np.float32))
+        The covariance is shrunk towards a multiple of the identity (Ledoit and Wolf 2004, "A well-conditioned
+        estimator for large-dimensional covariance matrices", lemma 3.3 for the amount).
+        """
+        number, size = features.shape
+        mean = features.mean(0, dtype=np.float64)
+        centred = features - mean
+        if number < size:  # the smaller of two products has all that the other has
+            variances, mixtures = np.linalg.eigh(centred @ centred.T / number)
+            directions = mixtures.T @ centred
+        else:
+            variances, mixtures = np.linalg.eigh(centred.T @ centred / number)
+            directions = mixtures.T
+        varying = variances > LEAST * max(variances[-1], np.finfo(np.float32).tiny)
+        variances, directions = variances[varying], directions[varying]
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+
+        average = variances.sum() / size
+        spread = (variances**2).sum() / size - average**2  # of the variances in all directions
+        noise = ((centred**2).sum(1) ** 2).sum() / number - (variances**2).sum()
+        shrinkage = min(noise / (number * size * spread), 1.0) if spread > 0 else 0.0
+        floor = shrinkage * average if shrinkage > LEAST else 0.0
+        precisions = 1 / ((1 - shrinkage) * variances + floor)
+        arrays = (array.astype(np.float32) for array in (mean, directions, precisions))
+        return cls(*arrays, elsewhere=1 / floor if floor > 0 else 0.0)
+
+    @classmethod
+    def of_precision(cls, mean: np.ndarray, precision: np.ndarray) -> "FeatureDistribution":
+        """Of a mean (D,) and the inverse of a covariance (D, D)."""
+        precisions, directions = np.linalg.eigh(precision.astype(float))
+        return cls(mean, directions.T, np.maximum(precisions, 0), 0.0)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the arrays fit each other."""
+        shapes = [np.shape(array) for array in (self.mean, self.directions, self.precisions, self.elsewhere)]
+        return shapes == [(self.mean.size,), (self.precisions.size, self.mean.size), (self.precisions.size,), ()]
 
     def distances(self, features: np.ndarray) -> np.ndarray:
         """(N,) of features (N, D)."""
         centred = features.astype(float) - self.mean
-        return np.sqrt(np.maximum(((centred @ self.precision) * centred).sum(1), 0))
+        along = centred @ self.directions.T  # (N, R)
+        rest = centred - along @ self.directions
+        return np.sqrt(along**2 @ self.precisions + self.elsewhere * (rest**2).sum(1))

@@ -3,6 +3,7 @@
 import math
 import shlex
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def keep_for_acceptance(
     independent = np.isin([val.table.paths[row] for row in val.rows("val")], validation.paths)
     distances = distribution.distances(features_of(model, val, val.rows("val"))[independent]).astype(np.float32)
     with replacing(folder / FEATURES, "wb") as unfinished:
-        np.savez(unfinished, mean=distribution.mean, precision=distribution.precision, distances=distances)
+        np.savez(unfinished, **asdict(distribution), distances=distances)
     return distances
 
 
@@ -176,9 +177,14 @@ def _read_features(run: Run, images: int) -> tuple[FeatureDistribution, np.ndarr
     path = run.path / FEATURES
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            mean, precision, distances = (content[name] for name in ("mean", "precision", "distances"))
-        if precision.shape != (len(mean), len(mean)) or distances.shape != (images,):
-            raise ValueError(f"its shapes are {mean.shape}, {precision.shape}, {distances.shape}")
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+            arrays = dict(content)
+        distances = arrays.pop("distances")
+        if "precision" in arrays:  # as it was kept until November 2026
+            distribution = FeatureDistribution.of_precision(**arrays)
+        else:
+            distribution = FeatureDistribution(**arrays)
+        if distances.shape != (images,) or not distribution.is_whole:
+            raise ValueError("its arrays do not fit each other")
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged: {error}.\nRemove it. {_renew(run)}") from error
-    return FeatureDistribution(mean, precision), distances
+    return distribution, distances
