@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from torch import nn
 
 from imgbench.errors import UserError
 from imgbench.models.backbone import PooledFeatures, blocks, pooled_features, timm_classifier
@@ -110,6 +111,27 @@ def test_pooled_features_are_averages_of_what_the_blocks_give():
 def test_only_the_head_learns_and_the_backbone_stays_in_evaluation():
     model = pooled_features("resnet10t", 2, image_size=32)
     assert [name for name, p in model.named_parameters() if p.requires_grad] == ["classifier.weight", "classifier.bias"]
+
+
+@pytest.mark.parametrize(
+    ("name", "frozen", "first"),
+    [
+        ("tf_efficientnet_lite0", "blocks.2.1", "blocks.3.0"),
+        ("resnet10t", "layer2.0", "layer3.0"),
+        ("convnext_atto", "stages.1", "stages.2"),
+        ("vit_tiny_patch16_224", None, "blocks.0"),
+    ],
+)
+def test_levels_of_large_feature_maps_stay_as_they_are(name, frozen, first):
+    with torch.device("meta"):
+        backbone: Any = pooled_features(name, 2, freeze_backbone=False, frozen_stride=8).backbone
+    norms = {id(p) for layer in backbone.modules() if isinstance(layer, nn.BatchNorm2d) for p in layer.parameters()}
+    learns = {path: p.requires_grad for path, p in backbone.named_parameters() if id(p) not in norms}
+    start = next(index for index, path in enumerate(learns) if path.startswith(f"{first}."))
+    values = list(learns.values())
+    assert all(values[start:])
+    assert not any(values[:start]) or frozen is None
+    assert frozen is None or not any(p.requires_grad for p in backbone.get_submodule(frozen).parameters())
 
 
 def test_threads_do_not_mix_their_features():

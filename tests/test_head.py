@@ -117,6 +117,8 @@ def test_fine_tuning_starts_from_the_layer_solved_for_and_leaves_the_statistics_
     moved = {name for name, value in end.items() if not torch.equal(value, start[name])}
     assert not [name for name in moved if "running" in name]
     assert len([name for name in moved if name.endswith("weight")]) > 10
+    levels = {name.split(".")[3] for name in moved if name.startswith("model.backbone.blocks.")}
+    assert levels == {"2", "3", "4", "5"}, "those of large feature maps, 0 and 1, stay as they are"
     # A step of 1e-3 each: the last layer is still near the solution.
     steps = 1e-3 * 7 * 1.5
     assert (end["model.classifier.weight"] - start["model.classifier.weight"]).abs().max() < steps

@@ -57,6 +57,8 @@ def finetuning(parent: Run, words: Sequence[str]) -> DictConfig:
             f"{' '.join(words)}: pruning keeps the model and {', '.join(changed) or 'its head'} of {parent.shown}. "
             "Another model is for distill: compress RUN distill prune model=compact"
         )
+    if "frozen_stride" in config.model:
+        config.model.frozen_stride = None  # what was cut into has to learn again
     return config
 
 

@@ -258,17 +258,23 @@ def pooled_features(
     freeze_backbone: bool = True,
     in_chans: int = 3,
     levels: int | None = None,
+    frozen_stride: int | None = None,
 ) -> PooledFeatures:
     """`PooledFeatures` of timm's network `name`; arguments and errors are those of `timm_classifier`, and:
 
     Args:
         levels: keep the first of the levels between which the feature map is halved, and leave out what follows: most
             of the weights. None: keep all.
+        frozen_stride: the levels whose feature map is at most so many times smaller than the image do not learn. They
+            see edges and textures, which are the same everywhere, and have most of the pixels. None: all learn.
     """
     backbone = timm_classifier(name, 1, image_size, pretrained, weights, in_chans=in_chans)
     if levels is not None:
         _keep_levels(backbone, name, levels)
-    return PooledFeatures(backbone, num_classes, image_size, freeze_backbone)
+    model = PooledFeatures(backbone, num_classes, image_size, freeze_backbone)
+    if frozen_stride is not None:
+        _freeze_levels(backbone, frozen_stride)
+    return model
 
 
 def _keep_levels(backbone: Any, name: str, levels: int) -> None:
@@ -282,3 +288,16 @@ def _keep_levels(backbone: Any, name: str, levels: int) -> None:
         raise UserError(f"model.levels={levels}, but {name} has {known}: take 1 to {known}.")
     backbone.prune_intermediate_layers([levels - 1])
     backbone.reset_classifier(0, "avg")  # it is left without pooling
+
+
+def _freeze_levels(backbone: Any, stride: int) -> None:
+    """Keeps as they are the levels up to a stride, and the layers before them."""
+    last = [level["module"] for level in getattr(backbone, "feature_info", ()) if level["reduction"] <= stride][-1:]
+    passed = False
+    for name, module in backbone.named_modules() if last else ():
+        inside = name == last[0] or name.startswith(f"{last[0]}.")
+        if passed and not inside:
+            break
+        passed = inside
+        for parameter in module.parameters(recurse=False):
+            parameter.requires_grad_(False)
