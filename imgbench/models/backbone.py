@@ -292,12 +292,14 @@ def _keep_levels(backbone: Any, name: str, levels: int) -> None:
 
 def _freeze_levels(backbone: Any, stride: int) -> None:
     """Keeps as they are the levels up to a stride, and the layers before them."""
-    last = [level["module"] for level in getattr(backbone, "feature_info", ()) if level["reduction"] <= stride][-1:]
-    passed = False
-    for name, module in backbone.named_modules() if last else ():
-        inside = name == last[0] or name.startswith(f"{last[0]}.")
-        if passed and not inside:
-            break
-        passed = inside
+    levels = [level["module"] for level in getattr(backbone, "feature_info", ()) if level["reduction"] <= stride]
+    if not levels:
+        return
+    reached = False
+    for name, module in backbone.named_modules():  # in the order in which images pass through them
+        inside = f"{name}.".startswith(f"{levels[-1]}.")
+        if reached and not inside:
+            return
+        reached = inside
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(False)
