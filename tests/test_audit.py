@@ -68,6 +68,13 @@ def test_automatic_groups_keep_copies_on_one_side(photos):
     assert all(len(set(pair["splits"])) == 1 for pair in result.pairs)
 
 
+def test_what_is_open_in_a_configuration_is_so_after_an_audit(photos):
+    config = compose(["data=folder", f"data.root={photos}"])
+    before = config.copy()
+    audit_command(config)
+    assert config == before
+
+
 def test_exit_code_tells_a_script_what_was_found(photos, tmp_path):
     line = [sys.executable, "-m", "imgbench.audit", "data=folder", f"data.root={photos}", "data.image_size=64"]
     done = subprocess.run([*line, "hydra.run.dir=out"], cwd=tmp_path, capture_output=True, text=True, check=False)

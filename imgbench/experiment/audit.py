@@ -33,7 +33,8 @@ def inspect_configured(config: DictConfig) -> Audit:
     Raises:
         UserError: they cannot be used as they are.
     """
-    return inspect(build_data(config).table)
+    # What is found out of the images is written into a copy: for a network that is yet to be chosen, it stays open.
+    return inspect(build_data(config.copy()).table)
 
 
 def audit_before_training(config: DictConfig, table: ImageTable, run: Run) -> None:
