@@ -103,6 +103,27 @@ def test_interrupted_comparison_goes_on_with_what_was_trained(photos, tmp_path):
     assert run.concluded
 
 
+def test_comparison_of_others_in_the_same_directory_takes_nothing_from_the_first(photos, tmp_path, make_folder, caplog):
+    caplog.set_level(logging.INFO)
+    run = Run(tmp_path / "run")
+    train_best(config_of(photos), run)
+    left = next((run.path / "candidates").iterdir()).name
+
+    def trained_anew(*words: str) -> bool:
+        caplog.clear()
+        train_best(config_of(photos, *words), run)
+        return f"\n{left}:" in caplog.text
+
+    assert not trained_anew("budget=4")
+    assert trained_anew("seed=1")
+    assert trained_anew("seed=1", "optimizer.lr=1e-4")
+    make_folder(photos / "cat", {"further": 6})
+    for path in (photos / "cat" / "further").iterdir():
+        path.rename(photos / "cat" / f"further {path.name}")
+    (photos / "cat" / "further").rmdir()
+    assert trained_anew("seed=1", "optimizer.lr=1e-4")
+
+
 def test_budget_too_short_takes_the_first_and_says_so(photos, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     run = Run(tmp_path / "run")

@@ -19,7 +19,7 @@ from imgbench.evaluation.report import ComparedNetwork
 from imgbench.evaluation.results import measure
 from imgbench.experiment.checks import check_comparison
 from imgbench.experiment.compose import is_open, storable, with_model
-from imgbench.experiment.fit import Fitted, epoch_seconds, finish, resolve, run_experiment, train_model
+from imgbench.experiment.fit import Experiment, Fitted, epoch_seconds, finish, resolve, run_experiment, train_model
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Predictor
 from imgbench.inference.torch_model import TorchModel
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 FEWEST = 4  # a network that has time for less than a quarter of its epochs is left out
 SLACK = 1.25  # times what its epochs were planned to take, a network is stopped: the machine has got other work
+LEARNT_BY = ("seed", "data", "model", "augment", "objective", "optimizer", "scheduler", "callbacks")  # what decides it
 RESERVED = 0.1  # share of the budget for what comes after training: the evaluation and the report
 
 
@@ -125,7 +126,7 @@ def _try(
     run = Run(parent.path / "candidates" / name)
     experiment = resolve(with_model(config, name))
     limits: list[Timer] = []
-    if run.status == "finished":
+    if run.status == "finished" and _is_of(run, experiment):
         fitted = Fitted(run, experiment, None, interrupted=False)
     else:
         if seconds is not None and not experiment.frozen:
@@ -146,6 +147,15 @@ def _try(
     operations = multiply_adds(model.classifier.model, model.preprocessing.image_size)
     validation = predict_split(model, experiment.data, "val")
     return Trial(name, fitted, validation, operations, time.perf_counter() - start)
+
+
+def _is_of(run: Run, experiment: Experiment) -> bool:
+    """Whether a candidate learnt what it is to learn: the directory may be that of an earlier comparison of others."""
+    known, own = run.stored_config, storable(experiment.config)
+    if own["data"]["batch_size"] == "auto":
+        known["data"]["batch_size"] = "auto"
+    same_images = run.info.get("provenance", {}).get("split_hash") == experiment.data.table.hash
+    return same_images and all(known.get(name) == own.get(name) for name in LEARNT_BY)
 
 
 def best_of(trials: Sequence[Trial]) -> Trial:
