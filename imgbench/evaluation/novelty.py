@@ -44,8 +44,9 @@ class FeatureDistribution:
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
 
         average = variances.sum() / size
-        spread = (variances**2).sum() / size - average**2  # of the variances in all directions
-        noise = ((centred**2).sum(1) ** 2).sum() / number - (variances**2).sum()
+        squares = (variances**2).sum()
+        spread = squares / size - average**2  # of the variances in all directions
+        noise = ((centred**2).sum(1) ** 2).sum() / number - squares
         shrinkage = min(noise / (number * size * spread), 1.0) if spread > 0 else 0.0
         floor = shrinkage * average if shrinkage > LEAST else 0.0
         precisions = 1 / ((1 - shrinkage) * variances + floor)

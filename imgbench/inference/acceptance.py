@@ -3,7 +3,6 @@
 import math
 import shlex
 import zipfile
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +46,7 @@ def keep_for_acceptance(
     independent = np.isin([val.table.paths[row] for row in val.rows("val")], validation.paths)
     distances = distribution.distances(features_of(model, val, val.rows("val"))[independent]).astype(np.float32)
     with replacing(folder / FEATURES, "wb") as unfinished:
-        np.savez(unfinished, **asdict(distribution), distances=distances)
+        np.savez(unfinished, **vars(distribution), distances=distances)
     return distances
 
 
