@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from imgbench.cli import hydra_command
+from imgbench.hydra_entry import hydra_command
 from imgbench.run import Run
 
 if TYPE_CHECKING:
@@ -25,12 +25,9 @@ def audit(config: DictConfig, folder: Path | None = None) -> "Audit":
     Raises:
         UserError: the images cannot be used as they are.
     """
-    from imgbench.experiment.audit import inspect_configured, write_audit  # takes seconds, and --help needs no torch
+    from imgbench.experiment.inspect import inspect_configured  # takes seconds, and --help needs no torch
 
-    result = inspect_configured(config)
-    if folder:
-        write_audit(result, folder)
-    return result
+    return inspect_configured(config, folder)
 
 
 @hydra_command("audit")

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from imgbench.cli import guarded_main, output_directory, run_parser
-from imgbench.evaluation.comparison import Comparison, compare_runs, find_runs
-from imgbench.evaluation.comparison_tables import COST, FILES, print_comparison, write_comparison
 from imgbench.run import Run
+from imgbench.sweep.comparison import Comparison, compare_runs, find_runs
+from imgbench.sweep.comparison_tables import COST, FILES, print_comparison, write_comparison
 
 EXAMPLES = """examples:
   python -m imgbench.compare outputs/digits/cnn/2026-01-31_12-00-00 outputs/digits/compact/2026-01-31_13-00-00

@@ -7,7 +7,7 @@ from imgbench.cli import guarded_main, output_directory, run_parser
 from imgbench.run import Run
 
 if TYPE_CHECKING:
-    from imgbench.experiment.outcome import Evaluation
+    from imgbench.report.conclude import Evaluation
 
 EXAMPLES = """examples:
   python -m imgbench.evaluate outputs/digits/compact/2026-01-31_12-00-00
@@ -39,11 +39,11 @@ def evaluate(
     """
     if not Path(run).is_file():
         Run.open(run)
-    from imgbench.experiment import outcome  # takes seconds, and errors and --help need no torch
+    from imgbench.report import conclude  # takes seconds, and errors and --help need no torch
 
     folder = None if data is None else Path(data)
     place = None if output is None else output_directory(Path(output))
-    return outcome.evaluate(Path(run), split, folder, place, sensitivity, allow_seen)
+    return conclude.evaluate(Path(run), split, folder, place, sensitivity, allow_seen)
 
 
 def main() -> int:

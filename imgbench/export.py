@@ -37,7 +37,7 @@ def export(
     Raises:
         UserError: there is nothing to export or to compare on, the file disagrees with the run, or the Hub refuses.
     """
-    from imgbench.experiment.share import share  # takes seconds, and --help needs no torch
+    from imgbench.publish.hub import share  # takes seconds, and --help needs no torch
 
     return share(Path(run), None if output is None else Path(output), images, tolerance, card, push_to_hub)
 

@@ -56,7 +56,7 @@ def predict(
     """
     check_max_error(max_error)
     collection = Collection([str(image) for image in images])
-    from imgbench.experiment.classify import classify  # takes seconds, and --help needs no torch
+    from imgbench.inference.classify import classify  # takes seconds, and --help needs no torch
 
     return classify(run, collection, top_k, output, save_images, max_error, sort_into, how)
 

@@ -4,9 +4,6 @@ The files are listed in the README. Everything here reads or writes plain YAML, 
 """
 
 import csv
-import errno
-import hashlib
-import importlib.util
 import json
 import os
 import platform
@@ -14,13 +11,12 @@ import re
 import shlex
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -28,14 +24,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from imgbench.errors import UserError
+from imgbench.files import NO_PLACE, write_atomically
+from imgbench.trust import TARGETS, check_plain, stays_below
 
 # In a wheel conf lies inside the package, in a checkout beside it.
 CONF = next(path for path in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf") if path.is_dir())
-NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # nowhere to write
 SPLIT_COLUMNS = ["path", "class", "group", "split", "hash"]
 SPLIT_NAMES = ("train", "val", "test")
 LARGEST_CONFIG = 100_000  # bytes; those that imgbench writes have a few thousand
-REFERENCE = re.compile(r"(?<!\\)\$\{([A-Za-z_]\w*(?:\.\w+)*)\}")  # to another entry, such as ${data.num_classes}
 NODES = ("data", "model", "augment", "objective", "optimizer", "scheduler", "trainer", "callbacks", "fast")
 CONFIG_TYPES = {
     **dict.fromkeys(NODES, dict),
@@ -48,62 +44,6 @@ INFO_TYPES = {"status": str, **dict.fromkeys(("provenance", "compressed_from", "
 RESULTS = ("metrics.json", "predictions.csv", "report.html")  # of a run that was trained to its end
 LEARNING_CURVE = "learning_curve.json"  # what parts of the training images reach
 ACCEPTANCE_FILES = ("validation.csv", "features.npz")  # what `predict --max-error` needs; earlier runs lack them
-
-
-TRUSTED = ("imgbench.", "torch.nn.", "torch.optim.", "torchvision.", "timm.")
-# What each entry of a run's configuration may be made by.
-TARGETS: dict[str, tuple[str, ...]] = {
-    "data": ("imgbench.data.datamodule", "imgbench.data.digits"),
-    "model": TRUSTED,  # which are no more than a first look: `build_model` calls networks only
-    "augment": ("imgbench.data.augment",),
-    "objective": ("imgbench.training.classifier", "imgbench.training.distillation"),
-    "optimizer": ("torch.optim",),
-    "scheduler": ("imgbench.training.schedules",),
-    "callbacks": ("imgbench.training.callbacks", "lightning.pytorch.callbacks"),
-    "trainer": ("lightning",),
-    "logger": ("lightning.pytorch.loggers",),
-}
-
-
-@contextmanager
-def replacing(path: Path, mode: str, **options: Any) -> Iterator[Any]:
-    """A file beside `path`, opened for writing, that takes its place at the end: a crash leaves the old or the new one.
-
-    Raises:
-        OSError: with `path` as its file name; what was there before is still there.
-    """
-    name = None
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        with os.fdopen(handle, mode, **options) as file:
-            yield file
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException as error:
-        if name is not None:
-            Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise type(error)(error.errno, error.strerror, str(path)) from error
-        raise
-
-
-def write_atomically(path: Path, text: str | Iterable[str], errors: str = "strict") -> None:
-    """Writes a text, or its lines.
-
-    Raises:
-        OSError: as `replacing`.
-    """
-    with replacing(path, "w", encoding="utf-8", errors=errors, newline="") as file:
-        file.writelines([text] if isinstance(text, str) else text)
-
-
-def sha256(path: Path) -> str:
-    """Of a file's content, read in pieces: a checkpoint may be larger than the memory that is left."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(2**20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -172,7 +112,7 @@ class Run:
                 if not re.fullmatch(r"\w[\w.,+-]*", content.get(name, "unknown")):
                     raise ValueError(f"{name} is {content[name]!r}, expected a name")
             for name, value in content.items():
-                _check_values([name, value], content, path, TARGETS.get(name, ()))
+                check_plain([name, value], content, path, TARGETS.get(name, ()))
         return content
 
     @property
@@ -229,6 +169,15 @@ class Run:
     def concluded(self) -> bool:
         """Whether its final evaluation is there; the report is the last file that a run writes."""
         return all((self.path / name).is_file() for name in RESULTS)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to do: also of a run that was killed after its report, before it noted that."""
+        if not self.concluded or self.info.get("status") == "finished":
+            return self.concluded
+        metrics = self.path / "metrics.csv"  # an interrupted run has a report as well, but not all epochs
+        epochs = len(metrics.read_text("utf-8").splitlines()) - 1 if metrics.is_file() else 0
+        return self.last.is_file() and epochs >= int(self.config["trainer"]["max_epochs"] or 0)
 
     def forget_results(self) -> None:
         """Removes what an earlier training in this directory ended with: it does not belong to the next."""
@@ -342,18 +291,11 @@ class Run:
                     raise ValueError(f"line {reader.line_num} has not {len(SPLIT_COLUMNS)} columns")
                 if row["split"] not in SPLIT_NAMES or not re.fullmatch("[0-9a-f]{32}", row["hash"]):
                     raise ValueError(f"line {reader.line_num} has the split {row['split']!r}, the hash {row['hash']!r}")
-                if not _stays_below(row["path"]):
+                if not stays_below(row["path"]):
                     raise ValueError(f"line {reader.line_num} names {row['path']!r}, no file below the data's folder")
                 if row["split"] == split:
                     rows.append(row)
         return rows
-
-
-def _stays_below(path: str) -> bool:
-    """Whether a path of `split.csv`, of unknown origin, names a file below the root that it is joined to."""
-    places = [PurePosixPath(path), PureWindowsPath(path)]
-    inside = all(not place.anchor and place.parts and ".." not in place.parts for place in places)
-    return inside and "\0" not in path
 
 
 class _PlainDumper(yaml.SafeDumper):
@@ -386,53 +328,6 @@ def _check_types(content: dict[str, Any], types: dict[str, Any]) -> None:
         if found is not ... and not isinstance(found, expected):
             shown = getattr(expected, "__name__", str(expected))
             raise ValueError(f"{name} is {str(found)[:100]!r}, expected {shown}")
-
-
-def _check_values(
-    value: Any, content: dict[str, Any], path: Path, modules: tuple[str, ...], inside: bool = False
-) -> None:
-    """Refuses in a configuration that may come from anywhere what would look something up or call it.
-
-    Args:
-        modules: where a `_target_` may lie.
-        inside: whether these are arguments of a `_target_`, which are plain values: chained calls can do anything.
-
-    Raises:
-        ValueError: a resolver such as `oc.env`, a reference to more than a plain entry, or an argument that is called.
-        UserError: a `_target_` outside `modules`.
-    """
-    if isinstance(value, dict):
-        if "_target_" in value:
-            target = value["_target_"]
-            if not isinstance(target, str) or "$" in target:
-                raise ValueError(f"_target_ is {target!r}, expected the name of a class")
-            check_target(target, f"{path}: _target_", modules)
-            if inside and not is_trusted_by_user(target):
-                raise ValueError(f"an argument names a _target_ of its own, {target!r}, which is not called")
-            inside = True
-        value = [*value.keys(), *value.values()]
-    if isinstance(value, list):
-        for item in value:
-            _check_values(item, content, path, modules, inside)
-    elif isinstance(value, str) and "${" in value and not refers_to_plain_entries(value, content):
-        raise ValueError(f"it holds {value[:200]!r}, and only plain entries of the file itself are looked up")
-
-
-def refers_to_plain_entries(value: str, content: Any) -> bool:
-    """Whether all that a value such as `${data.num_classes}` refers to is there, plain and short.
-
-    So it cannot look into the machine as `${oc.env:SECRET}` does, and references to references, which grow a small
-    file without bound, are none.
-    """
-    if "${" in REFERENCE.sub("", value):
-        return False
-    for name in REFERENCE.findall(value):
-        found = content
-        for key in name.split("."):
-            found = found.get(key) if isinstance(found, dict) else None
-        if isinstance(found, dict | list) or len(str(found)) > 1000 or "${" in str(found):
-            return False
-    return True
 
 
 def first_process() -> bool:
@@ -476,51 +371,3 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
-
-
-_own_targets: set[str] = set()
-
-
-def trust_target(target: Any) -> None:
-    """Lets `check_target` pass what the user's own configuration names, for as long as this process lasts."""
-    if not str(target).startswith(TRUSTED):  # which are looked at more closely where a checkpoint names them
-        _own_targets.add(str(target))
-
-
-def is_trusted_by_user(target: Any) -> bool:
-    """Whether the user's own configuration names `target`, or the environment variable `IMGBENCH_TRUST` its module."""
-    names = filter(None, re.split(r"[\s,]+", os.environ.get("IMGBENCH_TRUST", "")))
-    return target in _own_targets or str(target).startswith(tuple(f"{name}." for name in names))
-
-
-def check_target(target: Any, option: str, modules: tuple[str, ...] = TRUSTED) -> None:
-    """Refuses the `_target_` of a checkpoint or of another's run before anything is imported by its name.
-
-    Importing a module executes it, and whoever sends a checkpoint can send a module along. From all but packages whose
-    name ends in a dot, only what lies in the module itself is taken: a module has in it all that it imports.
-
-    Raises:
-        UserError: it lies in no module that is trusted; `option` says where it stands.
-    """
-    if not (isinstance(target, str) and re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", target)):
-        raise UserError(f"{option}={target!r}, but a _target_ is the dotted name of a class, such as torch.nn.Linear.")
-    if is_trusted_by_user(target):
-        return
-    package, module = target.split(".")[0], target.rpartition(".")[0]
-    trusted = module in modules or f"{module}.".startswith(tuple(name for name in modules if name.endswith(".")))
-    if not trusted or _lies_in_working_directory(package):
-        known = ", ".join(name.rstrip(".") for name in modules) or "nothing"
-        raise UserError(
-            f"{option}={target} is not imported: a file of unknown origin could name any code, so only what is "
-            f"installed of {known} is trusted there.\nIf {package} is your own, say so in the environment: "
-            f"IMGBENCH_TRUST={package}"
-        )
-
-
-def _lies_in_working_directory(package: str) -> bool:
-    """Whether an import of `package` would take what happens to lie there in place of what is installed."""
-    if package in sys.modules:
-        return False
-    spec = importlib.util.find_spec(package)
-    places = (spec.submodule_search_locations or [spec.origin or ""]) if spec else []
-    return any(Path(place).resolve().parent == Path.cwd() for place in places)

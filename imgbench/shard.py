@@ -4,12 +4,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from imgbench.cli import hydra_command
 from imgbench.data.shard_index import index_shards
 from imgbench.data.shard_writer import require_free, write_shards
 from imgbench.data.shards import is_shards
 from imgbench.errors import UserError
-from imgbench.experiment.checks import check_at_once
+from imgbench.experiment.check import check_at_once
+from imgbench.hydra_entry import hydra_command
 
 OPTION = "--output"
 

@@ -11,15 +11,15 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from imgbench.audit import audit
-from imgbench.cli import hydra_command
 from imgbench.compression.target import Target
 from imgbench.data.scan import SPLIT_FOLDERS, SPLITS
 from imgbench.errors import UserError
-from imgbench.experiment.checks import check_at_once
+from imgbench.experiment.check import check_at_once
 from imgbench.experiment.compose import storable
-from imgbench.experiment.resume import is_finished, resumed_study
-from imgbench.experiment.study import SMALL, write_study
+from imgbench.hydra_entry import hydra_command
+from imgbench.report.study_file import SMALL, write_study
 from imgbench.run import Run
+from imgbench.sweep.resume import resumed_study
 from imgbench.train import train
 
 TRAINING = 0.75  # share of the time after the audit; the rest is for smaller models and the report
@@ -53,7 +53,7 @@ def study(config: DictConfig, run: Run) -> None:
     check_at_once(config)
     start, minutes = time.monotonic(), config.budget
     run.path.mkdir(parents=True, exist_ok=True)
-    trained = (run.path / "run.json").is_file() and is_finished(run)
+    trained = (run.path / "run.json").is_file() and run.is_finished
     if not trained:
         run.write_config(storable(config))  # from which an interrupted study goes on
     write_study(run, target=str(target), budget=minutes)

@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from imgbench.cli import hydra_command
+from imgbench.hydra_entry import hydra_command
 
 
 @hydra_command("summary")

@@ -6,11 +6,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from imgbench.cli import hydra_command
 from imgbench.errors import UserError
-from imgbench.experiment.checks import check_at_once
-from imgbench.experiment.resume import finished_score, own_checkpoint, resumed
+from imgbench.experiment.check import check_at_once
+from imgbench.hydra_entry import hydra_command
 from imgbench.run import Run
+from imgbench.sweep.resume import finished_score, own_checkpoint, resumed
 
 
 def train(config: DictConfig, run: Run) -> float | None:

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from omegaconf import DictConfig
 
-from imgbench.evaluation.catalogue import Texts
 from imgbench.evaluation.metrics import classification_metrics
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.selective import select
-from imgbench.experiment.advice import advice
 from imgbench.experiment.build import build_data
 from imgbench.experiment.compose import compose, quoted
 from imgbench.inspection.audit import Audit
 from imgbench.inspection.findings import PROBE, Finding
 from imgbench.inspection.labels import Suspect
+from imgbench.report.advice import advice
+from imgbench.report.catalogue import Texts
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from imgbench.data.augment import Augment, recolor
-from imgbench.data.loading import as_images
+from imgbench.data.batches import as_images
 from imgbench.errors import UserError
 
 

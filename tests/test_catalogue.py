@@ -7,7 +7,7 @@ from string import Formatter
 import pytest
 
 import imgbench
-from imgbench.evaluation.catalogue import LANGUAGES, Texts, entries, language_of_locale
+from imgbench.report.catalogue import LANGUAGES, Texts, entries, language_of_locale
 
 PACKAGE = Path(imgbench.__file__).parent
 SOURCES = "\n".join(

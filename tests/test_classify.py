@@ -15,7 +15,7 @@ import pytest
 
 from imgbench import predict
 from imgbench.errors import UserError
-from imgbench.experiment import classify
+from imgbench.inference import classify
 from imgbench.inference.journal import Journal
 from imgbench.inference.prediction_file import prediction_file
 from imgbench.inference.sorting import Sorter
@@ -84,7 +84,7 @@ def test_killed_at_any_batch_it_ends_with_the_same_file(name, batches, tiny_run,
 def test_command_that_is_really_killed_goes_on(tiny_run, photos):
     line = [sys.executable, "-m", "imgbench.predict", str(tiny_run.path), "photos", "--output"]
     environment = {**os.environ, "PYTHONPATH": str(HOME)}
-    pause = "import os, signal\nfrom imgbench.experiment import classify\noriginal = classify.Journal.append\n"
+    pause = "import os, signal\nfrom imgbench.inference import classify\noriginal = classify.Journal.append\n"
     pause += "def append(self, rows):\n    original(self, rows)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     pause += "classify.Journal.append = append\nfrom imgbench.predict import main\nmain()\n"
     killed = subprocess.run([sys.executable, "-c", pause, *line[3:], "x.csv"], env=environment, check=False)
@@ -167,7 +167,7 @@ def test_class_that_is_called_as_a_column_is_kept_apart(tmp_path):
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from imgbench.experiment import classify
+from imgbench.inference import classify
 from imgbench.predict import main
 from imgbench.cli import guarded_main
 size = int(sys.argv.pop(1))

@@ -6,9 +6,10 @@ import yaml
 from scipy import stats
 
 from imgbench.errors import UserError
-from imgbench.evaluation.comparison import compare_runs, find_runs
 from imgbench.evaluation.predictions import Predictions
-from imgbench.run import Run, write_atomically
+from imgbench.files import write_atomically
+from imgbench.run import Run
+from imgbench.sweep.comparison import compare_runs, find_runs
 
 COST = {"parameters": 1000, "multiply_adds": 2_000_000, "size_mb": 1.5, "latency_ms": 0.25, "threads": 1}
 

@@ -9,8 +9,9 @@ from PIL import Image
 
 from imgbench.data.augment import Augment
 from imgbench.data.scan import SPLITS
+from imgbench.decode import open_image
 from imgbench.errors import UserError
-from imgbench.preprocessing import STATISTICS, open_image
+from imgbench.preprocessing import STATISTICS
 
 
 @pytest.fixture

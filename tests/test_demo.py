@@ -16,18 +16,18 @@ import onnx
 import pytest
 from PIL import Image
 
+from imgbench import demo as command
 from imgbench.data.collection import Collection
-from imgbench.demo import __main__ as command
-from imgbench.demo import page as served
-from imgbench.demo.answers import Classifier, title_of
-from imgbench.demo.runtime import HASHES, VERSION, onnxruntime_web
-from imgbench.demo.static_page import TEXTS, onnx_file, write_static
 from imgbench.errors import UserError
-from imgbench.evaluation.catalogue import Texts, entries
-from imgbench.evaluation.report import percent
-from imgbench.experiment.classify import classify
+from imgbench.inference.classify import classify
 from imgbench.inference.predictor import Predictor
 from imgbench.preprocessing import Preprocessing
+from imgbench.publish import page_with_server as served
+from imgbench.publish.answers import Classifier, title_of
+from imgbench.publish.runtime import HASHES, VERSION, onnxruntime_web
+from imgbench.publish.static_page import TEXTS, onnx_file, write_static
+from imgbench.report.catalogue import Texts, entries
+from imgbench.report.page import percent
 from imgbench.run import Run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)

@@ -21,7 +21,7 @@ from imgbench.inspection.candidates import (
     turned,
 )
 from imgbench.inspection.duplicates import connected, find_duplicates
-from imgbench.inspection.files import read_headers
+from imgbench.inspection.file_facts import read_headers
 from imgbench.inspection.thumbnails import make_thumbnails
 from imgbench.preprocessing import Preprocessing
 

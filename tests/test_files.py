@@ -9,7 +9,7 @@ from PIL import Image
 from imgbench.data.split import SplitPlan
 from imgbench.data.table import read_table
 from imgbench.inspection.classes import class_findings
-from imgbench.inspection.files import Header, file_findings, read_header, read_headers
+from imgbench.inspection.file_facts import Header, file_findings, read_header, read_headers
 from imgbench.inspection.thumbnails import make_thumbnails
 from imgbench.preprocessing import Preprocessing
 

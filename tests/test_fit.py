@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from imgbench.errors import UserError
 from imgbench.experiment.compose import override
-from imgbench.experiment.outcome import conclude
+from imgbench.report.conclude import conclude
 from imgbench.run import RESULTS, Run
 from imgbench.train import train
 
@@ -107,7 +107,7 @@ from imgbench.errors import UserError
 from imgbench.experiment.compose import override
 from imgbench.run import Run
 from imgbench.train import train
-import imgbench.experiment.fit
+import imgbench.experiment.train
 config = override(Run(Path(sys.argv[1])), sys.argv[4:])
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 try:

@@ -3,7 +3,8 @@
 import pytest
 
 from imgbench.benchmark.fuzz import KINDS, damaged_files, measure_fuzz, whole_file
-from imgbench.preprocessing import FORMATS, DecodeError, Preprocessing, image_format
+from imgbench.decode import FORMATS, DecodeError, image_format
+from imgbench.preprocessing import Preprocessing
 
 
 def test_there_is_a_whole_file_of_every_format():

@@ -6,9 +6,10 @@ import torch
 from PIL import Image
 
 import imgbench
+from imgbench.decode import DecodeError
 from imgbench.errors import UserError
 from imgbench.inference.inputs import decode_batches, single_images, to_image
-from imgbench.preprocessing import DecodeError, Preprocessing
+from imgbench.preprocessing import Preprocessing
 
 SMALL = Preprocessing(16)
 RGB = np.random.default_rng(0).integers(0, 256, (31, 22, 3), np.uint8)

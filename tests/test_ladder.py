@@ -19,9 +19,10 @@ from imgbench.compression.methods import Distill, Quantize, Reuse, Train, make_r
 from imgbench.compression.plan import PLAN, LadderEntry, select_entries
 from imgbench.compression.target import Target
 from imgbench.errors import UserError
-from imgbench.evaluation.intervals import paired_difference, share
 from imgbench.experiment.compose import override
-from imgbench.run import Run, sha256
+from imgbench.files import sha256
+from imgbench.number import paired_difference, share
+from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier
 
 EPOCHS = ["trainer.max_epochs=2"]  # in place of as many as suit the number of images

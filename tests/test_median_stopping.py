@@ -6,8 +6,8 @@ import json
 import pytest
 
 from imgbench.experiment.compose import compose
-from imgbench.experiment.resume import resumed
 from imgbench.run import Run
+from imgbench.sweep.resume import resumed
 from imgbench.train import train
 from imgbench.training.callbacks import write_epochs
 from imgbench.training.median_stopping import median_of_averages, metric_by_epoch

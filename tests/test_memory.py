@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from imgbench.data.cache import decode_images
+from imgbench.data.pixels import decode_images
 from imgbench.data.scan import scan
 from imgbench.errors import UserError
 from imgbench.preprocessing import Preprocessing
@@ -68,7 +68,7 @@ def test_no_other_word_is_a_batch_size(words, make_folder, tmp_path, train_run):
 
 LIMITED = """
 import resource, sys
-from imgbench.data.cache import decode_images
+from imgbench.data.pixels import decode_images
 from imgbench.data.scan import scan
 from imgbench.errors import UserError
 from imgbench.preprocessing import Preprocessing

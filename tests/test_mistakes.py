@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from imgbench.evaluation.mistakes import confident_mistakes, confused_pairs, least_sure
 from imgbench.evaluation.predictions import Predictions
+from imgbench.report.mistakes import confident_mistakes, confused_pairs, least_sure
 
 # Target and probabilities of the classes a, b and c.
 ROWS = [

@@ -15,10 +15,11 @@ from PIL import Image
 
 import imgbench
 from imgbench import predict
+from imgbench.decode import DecodeError
 from imgbench.errors import UserError
 from imgbench.experiment.build import plain
 from imgbench.experiment.compose import compose
-from imgbench.preprocessing import DecodeError, Preprocessing
+from imgbench.preprocessing import Preprocessing
 from imgbench.training.checkpoint import save_weights
 from imgbench.training.classifier import ImageClassifier
 

@@ -12,16 +12,8 @@ from PIL import Image
 from PIL.Image import Transpose
 from torchvision.transforms import v2
 
-from imgbench.preprocessing import (
-    DecodeError,
-    Extremes,
-    Preprocessing,
-    deep_extremes,
-    image_format,
-    intensity_range,
-    open_image,
-    to_rgb,
-)
+from imgbench.decode import DecodeError, Extremes, deep_extremes, image_format, intensity_range, open_image, to_rgb
+from imgbench.preprocessing import Preprocessing
 
 
 def noise(width, height, channels=3, seed=0):
@@ -235,7 +227,7 @@ def test_heic_is_read_upright_and_without_pillow_heif_says_what_to_install(monke
     assert color(image, (32, 4))[0] > 200 > 50 > color(image, (32, 40))[0]
     with pytest.raises(DecodeError):
         open_image(file.getvalue()[: len(file.getvalue()) // 2])
-    monkeypatch.setattr("imgbench.preprocessing.can_read_heic", lambda: False)
+    monkeypatch.setattr("imgbench.decode.can_read_heic", lambda: False)
     with pytest.raises(DecodeError, match=r'^HEIC, which needs: pip install "imgbench\[heic\]"$'):
         open_image(file.getvalue())
 

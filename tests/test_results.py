@@ -3,12 +3,12 @@ import json
 import numpy as np
 import pytest
 
-from imgbench.evaluation import results
 from imgbench.evaluation.calibration import TemperatureScaling, fit_temperature
 from imgbench.evaluation.metrics import classification_metrics, describe_accuracy
 from imgbench.evaluation.plots import draw_confusion
 from imgbench.evaluation.predictions import Predictions
-from imgbench.evaluation.results import SELECTED_ON_TEST, measure, write_results
+from imgbench.report import results
+from imgbench.report.results import SELECTED_ON_TEST, measure, write_results
 
 NAMES = ["猫", "<b>bold</b>", 'dog & "cat"']
 

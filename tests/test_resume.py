@@ -15,8 +15,8 @@ import yaml
 
 from imgbench.errors import UserError
 from imgbench.experiment.compose import override
-from imgbench.experiment.resume import resumed
 from imgbench.run import RESULTS, Run
+from imgbench.sweep.resume import resumed
 from imgbench.train import train
 
 SMALL = ["data=folder", "model=cnn", "data.image_size=20", "data.batch_size=4", "augment=strong",

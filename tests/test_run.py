@@ -12,7 +12,9 @@ import pytest
 import yaml
 
 from imgbench.errors import UserError
-from imgbench.run import Run, check_target, refers_to_plain_entries, trust_target, write_atomically
+from imgbench.files import write_atomically
+from imgbench.run import Run
+from imgbench.trust import check_target, refers_to_plain_entries, trust_target
 
 
 @pytest.fixture
@@ -124,7 +126,7 @@ def test_users_own_modules_pass_once_they_are_trusted(monkeypatch):
 
 
 def test_what_the_users_configuration_names_passes_and_nothing_else(monkeypatch):
-    monkeypatch.setattr("imgbench.run._own_targets", set())
+    monkeypatch.setattr("imgbench.trust._own_targets", set())
     trust_target("my_nets.Net")
     check_target("my_nets.Net", "model._target_")
     with pytest.raises(UserError, match="is not imported"):

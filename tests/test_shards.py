@@ -14,15 +14,15 @@ from webdataset.compat import WebDataset
 from webdataset.writer import ShardWriter
 
 from imgbench.compare import compare
-from imgbench.data.loading import WINDOW, EvenBatches, ShardSampler
+from imgbench.data.batches import WINDOW, EvenBatches, ShardSampler
 from imgbench.data.shard_index import find_images, index_shards
 from imgbench.data.shards import index_path
 from imgbench.data.split import SplitPlan
 from imgbench.data.table import read_table
 from imgbench.errors import UserError
 from imgbench.evaluate import evaluate
-from imgbench.experiment.audit import inspect_configured
 from imgbench.experiment.compose import compose
+from imgbench.experiment.inspect import inspect_configured
 from imgbench.inference.parity import export_onnx
 from imgbench.inspection.audit import shown_pairs
 from imgbench.preprocessing import Preprocessing

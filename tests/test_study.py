@@ -12,10 +12,10 @@ from imgbench.compression import smallest
 from imgbench.errors import UserError
 from imgbench.experiment import choose
 from imgbench.experiment.compose import compose
-from imgbench.experiment.resume import resumed_study
-from imgbench.experiment.study import read_study
+from imgbench.report.study_file import read_study
 from imgbench.run import Run
 from imgbench.study import division, study
+from imgbench.sweep.resume import resumed_study
 
 TINY = ["data.image_size=20", "data.batch_size=8", "trainer.max_epochs=2", "augment=none", "trainer.accelerator=cpu"]
 

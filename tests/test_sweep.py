@@ -15,9 +15,9 @@ from omegaconf import OmegaConf
 
 from imgbench.errors import UserError
 from imgbench.experiment.compose import compose, register_resolvers
-from imgbench.experiment.search import continue_search
-from imgbench.experiment.sweep import SweepTable, SweptRun, experiment
 from imgbench.run import CONF, Run
+from imgbench.sweep.search import continue_search
+from imgbench.sweep.table import SweepTable, SweptRun, experiment
 
 SMALL = ["model=cnn", "data=folder", "data.image_size=20", "data.batch_size=4", "trainer.max_epochs=1",
          "data.audit=off"]  # fmt: skip

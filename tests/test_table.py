@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from imgbench.data.cache import digest
+from imgbench.data.pixels import digest
 from imgbench.data.scan import SPLITS
 from imgbench.data.split import SplitPlan
 from imgbench.data.table import read_table

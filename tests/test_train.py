@@ -14,7 +14,7 @@ import yaml
 from hydra.errors import InstantiationException
 
 import imgbench
-from imgbench.data.cache import digest
+from imgbench.data.pixels import digest
 from imgbench.errors import UserError
 from imgbench.experiment.compose import compose
 from imgbench.run import Run

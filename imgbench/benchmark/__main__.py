@@ -9,9 +9,10 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from imgbench.cli import hydra_command
 from imgbench.errors import UserError
-from imgbench.run import Run, write_atomically
+from imgbench.files import write_atomically
+from imgbench.hydra_entry import hydra_command
+from imgbench.run import Run
 
 if TYPE_CHECKING:
     from imgbench.benchmark.rounds import Timing

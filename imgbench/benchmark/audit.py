@@ -14,11 +14,12 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from imgbench.data.split import SplitPlan
 from imgbench.data.table import ImageTable, read_table
+from imgbench.decode import open_image
 from imgbench.experiment.build import build_data
 from imgbench.inspection.duplicates import Pair, find_duplicates
-from imgbench.inspection.files import read_headers
+from imgbench.inspection.file_facts import read_headers
 from imgbench.inspection.thumbnails import make_thumbnails
-from imgbench.preprocessing import Preprocessing, open_image
+from imgbench.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from imgbench.benchmark.rounds import start
-from imgbench.preprocessing import DecodeError, Preprocessing, can_read_heic, deep_extremes
+from imgbench.decode import DecodeError, can_read_heic, deep_extremes
+from imgbench.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
 

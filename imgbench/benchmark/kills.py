@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from imgbench.data.cache import UNFINISHED
+from imgbench.data.pixels import UNFINISHED
 from imgbench.run import Run
 
 log = logging.getLogger(__name__)

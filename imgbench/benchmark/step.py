@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from imgbench.benchmark.rounds import Timing, alternate, serve
-from imgbench.data.loading import Batch
+from imgbench.data.batches import Batch
 from imgbench.experiment.build import apply_defaults, build_classifier
 from imgbench.models.summary import multiply_adds
 from imgbench.preprocessing import Preprocessing

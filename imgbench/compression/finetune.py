@@ -25,7 +25,7 @@ from imgbench.compression.target import Target
 from imgbench.errors import UserError
 from imgbench.experiment.build import plain
 from imgbench.experiment.compose import override
-from imgbench.experiment.fit import run_experiment
+from imgbench.experiment.train import run_experiment
 from imgbench.inference.torch_model import TorchModel
 from imgbench.models.narrow import layer_widths
 from imgbench.run import Run

@@ -19,16 +19,17 @@ from imgbench.compression.methods import Quantize, make_run, name_of
 from imgbench.compression.plan import LadderEntry
 from imgbench.compression.target import Target
 from imgbench.errors import UserError
-from imgbench.evaluation.intervals import Number, group_codes, grouped_difference, share
 from imgbench.evaluation.metrics import describe
 from imgbench.evaluation.plots import draw_pareto
 from imgbench.experiment.build import build_data
+from imgbench.files import sha256, write_atomically
 from imgbench.inference.onnx_file import write_onnx
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predict_split import predict_split
 from imgbench.models.layers import normalises_batches
 from imgbench.models.summary import multiply_adds
-from imgbench.run import Run, sha256, write_atomically
+from imgbench.number import Number, group_codes, grouped_difference, share
+from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier
 
 TEACHER = "teacher"

@@ -15,11 +15,11 @@ from rich.table import Table
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.evaluation.metrics import describe
-from imgbench.experiment.outcome import conclude
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Model
 from imgbench.models.summary import multiply_adds
+from imgbench.report.conclude import conclude
 from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier
 from imgbench.training.classifier import ImageClassifier

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 from imgbench.compression.target import Target
 from imgbench.errors import UserError
 from imgbench.experiment.compose import override
-from imgbench.run import Run, sha256
+from imgbench.files import sha256
+from imgbench.run import Run
 
 MOST_CHANNELS = 0.95  # may be removed: more leaves no network
 INTERMEDIATE = "intermediate"  # where the runs of the methods before the last lie, in the directory of the last

@@ -22,12 +22,13 @@ from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.split import draw_stratified
 from imgbench.errors import UserError
 from imgbench.experiment.compose import override, storable
-from imgbench.experiment.fit import write_table
-from imgbench.experiment.outcome import conclude
+from imgbench.experiment.train import write_table
+from imgbench.files import write_atomically
 from imgbench.inference.onnx_file import metadata_of, save_model, silenced, write_onnx
 from imgbench.inference.onnx_model import OnnxModel, require
 from imgbench.models.summary import model_table
-from imgbench.run import Run, write_atomically
+from imgbench.report.conclude import conclude
+from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier
 from imgbench.training.classifier import ImageClassifier
 

@@ -14,8 +14,7 @@ from imgbench.data.scan import SPLITS
 from imgbench.errors import UserError
 from imgbench.experiment.build import build_data, plain
 from imgbench.experiment.compose import override
-from imgbench.experiment.fit import run_experiment
-from imgbench.experiment.resume import is_finished
+from imgbench.experiment.train import run_experiment
 from imgbench.models.layers import normalises_batches
 from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier
@@ -53,7 +52,7 @@ def retrain(config: DictConfig, parent: Run, run: Run) -> None:
     Raises:
         UserError: the images or the configuration cannot be used.
     """
-    if is_finished(run):
+    if run.is_finished:
         return
     if run.last.is_file():
         config.ckpt_path = str(run.last.resolve())

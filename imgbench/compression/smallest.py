@@ -17,11 +17,11 @@ from imgbench.errors import UserError
 from imgbench.evaluation.metrics import describe
 from imgbench.experiment.choose import FEWEST, told_once
 from imgbench.experiment.compose import override
-from imgbench.experiment.fit import Experiment, epoch_seconds, first_batch, resolve
-from imgbench.experiment.outcome import conclude
-from imgbench.experiment.study import SMALL, write_study
+from imgbench.experiment.train import Experiment, epoch_seconds, first_batch, resolve
 from imgbench.inference import parity
 from imgbench.inference.onnx_model import OnnxModel
+from imgbench.report.conclude import conclude
+from imgbench.report.study_file import SMALL, write_study
 from imgbench.run import Run
 from imgbench.training import fast
 from imgbench.training.distillation import load_teacher

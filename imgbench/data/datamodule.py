@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from imgbench.data.loading import (
+from imgbench.data.batches import (
     Batch,
     EpochSampler,
     EvenBatches,
@@ -41,7 +41,7 @@ class ImageFolderDataModule(L.LightningDataModule):
         batch_size: a number of images; `auto` stands for one that is set before there are batches.
         num_classes: stated, it must agree with what is found.
         find_relatives: names the group of each image where `split.group` is `auto`.
-        cache: see `imgbench.data.cache.decode_images`.
+        cache: see `imgbench.data.pixels.decode_images`.
         unlabelled: a folder of further images, which are shown in training with the target `UNLABELLED`.
 
     Raises:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from imgbench.data.cache import cache_dir
 from imgbench.data.datamodule import ImageFolderDataModule
+from imgbench.data.pixels import cache_dir
 from imgbench.errors import UserError
 
 

@@ -9,13 +9,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from imgbench.data.cache import digest
+from imgbench.data.pixels import digest
 from imgbench.data.scan import NO_SPLIT, SPLIT_FOLDERS, SPLITS, Scan, check_folder, scan
 from imgbench.data.shards import Photograph, Shards, index_path, is_shards, require_whole, shard_paths
 from imgbench.data.walk import has_image_ending, natural_sort
+from imgbench.decode import DecodeError, Extremes, Intensity, deep_extremes, intensity_range
 from imgbench.errors import UserError
-from imgbench.preprocessing import DecodeError, Extremes, Intensity, Preprocessing, deep_extremes, intensity_range
-from imgbench.run import replacing
+from imgbench.files import replacing
+from imgbench.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
 

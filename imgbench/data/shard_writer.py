@@ -7,15 +7,15 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from imgbench.data.cache import digest
+from imgbench.data.pixels import digest
 from imgbench.data.progress import shown
 from imgbench.data.scan import SPLITS, TRAIN
 from imgbench.data.shard_index import intensity_text, members, write_index
 from imgbench.data.shards import NEEDS, index_path
 from imgbench.data.table import ImageTable
 from imgbench.data.walk import has_image_ending
+from imgbench.decode import FORMATS, image_format
 from imgbench.errors import UserError
-from imgbench.preprocessing import FORMATS, image_format
 
 NAME = "photos-%06d.tar"
 

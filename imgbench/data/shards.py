@@ -16,8 +16,8 @@ from typing import TypeAlias
 import numpy as np
 
 from imgbench.data.layout import setting, shards_in
+from imgbench.decode import Intensity
 from imgbench.errors import UserError
-from imgbench.preprocessing import Intensity
 
 NEEDS = 'pip install "imgbench[shards]"'
 

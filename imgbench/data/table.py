@@ -13,14 +13,15 @@ from typing import IO
 import numpy as np
 import psutil
 
-from imgbench.data.cache import DecodedImages, decode_images
+from imgbench.data.pixels import DecodedImages, decode_images
 from imgbench.data.scan import NO_SPLIT, SPLITS, Scan
 from imgbench.data.shard_index import find_images
 from imgbench.data.shards import Shards
 from imgbench.data.split import SplitPlan, assign_splits, group_names
 from imgbench.data.walk import describe_left_out
+from imgbench.decode import Intensity
 from imgbench.errors import UserError
-from imgbench.preprocessing import Intensity, Preprocessing
+from imgbench.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +134,8 @@ def read_table(
     """Scans, decodes and divides the images of a folder, and logs what was found and what was left out.
 
     `find_relatives` names the group of each image, for `plan.group="auto"` and `plan.leaks="drop"`; by default each is
-    alone. `cache`: see `imgbench.data.cache.decode_images`. `num_classes`, where stated, must agree with what is found.
+    alone. `cache`: see `imgbench.data.pixels.decode_images`. `num_classes`, where stated, must agree with what is
+    found.
 
     Raises:
         UserError: the folder cannot be used as it is, or has other classes than stated.

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from imgbench.data.cache import decode_images
-from imgbench.data.loading import ImageDataset
+from imgbench.data.batches import ImageDataset
+from imgbench.data.pixels import decode_images
 from imgbench.data.scan import NO_SPLIT, Scan
 from imgbench.data.walk import Walk
 from imgbench.errors import UserError

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 
-from imgbench.preprocessing import IMAGE_ENDINGS, image_format
+from imgbench.decode import IMAGE_ENDINGS, image_format
 
 VISITED = "folder visited under another name"
 

@@ -7,7 +7,8 @@ from fractions import Fraction
 import numpy as np
 from scipy import stats
 
-from imgbench.evaluation.intervals import (
+from imgbench.evaluation.predictions import Predictions
+from imgbench.number import (
     Number,
     group_codes,
     group_sums,
@@ -16,7 +17,6 @@ from imgbench.evaluation.intervals import (
     share,
     student_quantile,
 )
-from imgbench.evaluation.predictions import Predictions
 
 BINS = 15  # Guo et al. 2017, https://arxiv.org/abs/1706.04599
 

@@ -3,9 +3,9 @@
 import numpy as np
 
 from imgbench.evaluation.calibration import TemperatureScaling, brier_score, calibration_error
-from imgbench.evaluation.intervals import Number, group_codes, mean_of_classes, share
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.ranking import auroc, average_precision
+from imgbench.number import Number, group_codes, mean_of_classes, share
 
 TOP = 5  # how many guesses the target is looked for among
 MANY_CLASSES = 20  # in more than these, whether it is among them is worth knowing

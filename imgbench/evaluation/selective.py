@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from imgbench.evaluation.intervals import Number, group_codes, share
 from imgbench.evaluation.predictions import Predictions
+from imgbench.number import Number, group_codes, share
 
 RISK = 0.05  # that the promise is broken: it has 95 % confidence
 UNLIKE = 0.05  # share of images like those of validation that may be taken for unlike them

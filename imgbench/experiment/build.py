@@ -18,14 +18,14 @@ from torch import nn
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
-from imgbench.experiment.checks import check_numbers
+from imgbench.experiment.check import check_numbers
 from imgbench.experiment.compose import choices, explain, is_open, with_model
 from imgbench.experiment.defaults import IMAGE_SIZE, default_epochs, default_learning_rate
 from imgbench.inspection.audit import relatives
 from imgbench.models.layers import normalises_batches
 from imgbench.models.summary import model_table
 from imgbench.preprocessing import Preprocessing
-from imgbench.run import NODES, Run, trust_target
+from imgbench.run import NODES, Run
 from imgbench.training.callbacks import EpochSeeds, run_of_checkpoint
 from imgbench.training.checkpoint import AtomicCheckpointIO
 from imgbench.training.classifier import ImageClassifier
@@ -33,6 +33,7 @@ from imgbench.training.divergence import FiniteLoss
 from imgbench.training.fast import FastSettings, supports_fused
 from imgbench.training.network import build_model, without_fetching
 from imgbench.training.reading import upgrade
+from imgbench.trust import trust_target
 
 log = logging.getLogger(__name__)
 

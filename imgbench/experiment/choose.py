@@ -12,19 +12,19 @@ import numpy as np
 from lightning.pytorch.callbacks import Callback, Timer
 from omegaconf import DictConfig, open_dict
 
-from imgbench.evaluation.intervals import Number, group_codes, share, standard_error
 from imgbench.evaluation.metrics import describe_accuracy
 from imgbench.evaluation.predictions import Predictions
-from imgbench.evaluation.report import ComparedNetwork
-from imgbench.evaluation.results import measure
-from imgbench.experiment.checks import check_comparison
+from imgbench.experiment.check import check_comparison
 from imgbench.experiment.compose import is_open, storable, with_model
-from imgbench.experiment.fit import Experiment, Fitted, epoch_seconds, finish, resolve, run_experiment, train_model
+from imgbench.experiment.train import Experiment, Fitted, epoch_seconds, finish, resolve, run_experiment, train_model
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Predictor
 from imgbench.inference.torch_model import TorchModel
 from imgbench.models.summary import multiply_adds
 from imgbench.models.weights import quiet
+from imgbench.number import Number, group_codes, share, standard_error
+from imgbench.report.page import ComparedNetwork
+from imgbench.report.results import measure
 from imgbench.run import Run
 from imgbench.training.median_stopping import MedianStopping
 

@@ -24,7 +24,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from imgbench.errors import UserError
 from imgbench.experiment.defaults import default_model
-from imgbench.run import CONF, Run, refers_to_plain_entries
+from imgbench.run import CONF, Run
+from imgbench.trust import refers_to_plain_entries
 
 # The groups whose entries a run's configuration holds under their names.
 GROUPS = ("data", "model", "augment", "objective", "optimizer", "scheduler", "callbacks", "trainer", "logger")

@@ -14,9 +14,10 @@ from imgbench.evaluation.metrics import describe
 from imgbench.evaluation.novelty import FeatureDistribution
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.selective import UNLIKE, Selection, fewest_images, least_error, select
+from imgbench.files import replacing, write_atomically
 from imgbench.inference.neighbours import features_of, has_features
 from imgbench.inference.predictor import Model
-from imgbench.run import ACCEPTANCE_FILES, Run, replacing, write_atomically
+from imgbench.run import ACCEPTANCE_FILES, Run
 
 VALIDATION, FEATURES = ACCEPTANCE_FILES
 MOST_TRAINING_IMAGES = 2000  # more of them hardly change a distribution of a few hundred features

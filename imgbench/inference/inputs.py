@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from imgbench.data.shards import ShardImage
+from imgbench.decode import DecodeError, Intensity, to_8_bits
 from imgbench.errors import UserError
-from imgbench.preprocessing import DecodeError, Intensity, Preprocessing, to_8_bits
+from imgbench.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,7 +111,7 @@ def decode_batches(
     sources: Sequence[Source], preprocessing: Preprocessing, batch_size: int = 32
 ) -> "Iterator[tuple[list[int], Tensor, dict[int, str]]]":
     """As `decode_pixels`, with the images (n, 3, image_size, image_size) as a tensor."""
-    from imgbench.data.loading import as_images
+    from imgbench.data.batches import as_images
 
     for indices, pixels, errors in decode_pixels(sources, preprocessing, batch_size):
         yield indices, as_images(pixels), errors

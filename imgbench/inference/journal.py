@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from imgbench.errors import UserError
-from imgbench.run import write_atomically
+from imgbench.files import write_atomically
 
 
 def csv_line(cells: Sequence[object]) -> bytes:

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from imgbench.data.datamodule import ImageFolderDataModule
-from imgbench.inference.features import features_of_pixels, image_features
+from imgbench.inference.cached_features import features_of_pixels, image_features
 from imgbench.inference.predictor import Model
 from imgbench.inference.torch_model import TorchModel
 

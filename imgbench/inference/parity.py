@@ -12,11 +12,12 @@ import numpy as np
 from imgbench.data.shard_index import photographs
 from imgbench.data.shards import Photograph
 from imgbench.errors import UserError
+from imgbench.files import write_atomically
 from imgbench.inference.inputs import decode_batches
 from imgbench.inference.onnx_file import write_onnx
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predictor import Predictor
-from imgbench.run import Run, write_atomically
+from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier
 
 BATCH = 16

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.evaluation.predictions import Predictions
-from imgbench.inference.features import image_features
+from imgbench.inference.cached_features import image_features
 from imgbench.inference.predictor import Model
 from imgbench.inference.torch_model import TorchModel
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from imgbench.errors import UserError
+from imgbench.files import replacing
 from imgbench.inference.journal import Journal, check_source, csv_line, describe
-from imgbench.run import replacing
 
 FACTS = ("path", "predicted", "probability", "unsure", "error", "placed")  # the columns beside those of the classes
 METADATA = b"imgbench"

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
+from imgbench.decode import DecodeError
 from imgbench.errors import UserError
 from imgbench.inference.inputs import Source, decode_pixels, single_images
 from imgbench.inference.onnx_model import OnnxModel
-from imgbench.preprocessing import DecodeError, Preprocessing
+from imgbench.preprocessing import Preprocessing
 from imgbench.run import Run
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class Predictor:
     def _values(self, function: Callable[["Tensor"], np.ndarray], pixels: np.ndarray) -> np.ndarray:
         if isinstance(function, OnnxModel):
             return function.run(pixels)
-        from imgbench.data.loading import as_images
+        from imgbench.data.batches import as_images
 
         return function(as_images(pixels))
 

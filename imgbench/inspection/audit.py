@@ -12,19 +12,19 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
-from imgbench.data.cache import cache_dir
+from imgbench.data.pixels import cache_dir
 from imgbench.data.progress import shown
 from imgbench.data.scan import NO_SPLIT, SPLITS
 from imgbench.data.shard_index import photographs
 from imgbench.data.table import ImageTable
+from imgbench.files import write_atomically
 from imgbench.inspection.classes import class_findings
 from imgbench.inspection.duplicates import Pair, connected, find_duplicates
 from imgbench.inspection.families import Family, find_family
-from imgbench.inspection.files import Header, file_findings, read_headers
+from imgbench.inspection.file_facts import Header, file_findings, read_headers
 from imgbench.inspection.findings import PROBE, Finding, counted, first_few
 from imgbench.inspection.thumbnails import Thumbnails, make_thumbnails
 from imgbench.preprocessing import Preprocessing
-from imgbench.run import write_atomically
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

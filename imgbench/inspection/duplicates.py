@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import connected_components
 from imgbench.data.table import ImageTable
 from imgbench.inspection.alignment import similarities
 from imgbench.inspection.candidates import find_candidates
-from imgbench.inspection.files import Header
+from imgbench.inspection.file_facts import Header
 from imgbench.inspection.thumbnails import Thumbnails
 
 # Copies of the potato photographs, made in each of the ways above, agree to 0.95 and more, photographs of one leaf

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from imgbench.data.table import ImageTable
 from imgbench.inspection.findings import PROBE, Finding, first_few
 from imgbench.inspection.labels import label_suspects
-from imgbench.inspection.probes import probe
+from imgbench.inspection.shortcuts import probe
 
 
 def probe_findings(table: ImageTable, groups: Sequence[str]) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ class Finding:
 
     A `note` is worth knowing, a `warning` may spoil the result, an `error` makes a reported number untrue. `remedy` is
     what mends it: a command, an option, or what to do by hand. `accuracy` is what a probe reached: a dict of value, low
-    and high (the 95 % interval), n, groups and skill (see `imgbench.inspection.probes.Probe`).
+    and high (the 95 % interval), n, groups and skill (see `imgbench.inspection.shortcuts.Probe`).
     """
 
     kind: str

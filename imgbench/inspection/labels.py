@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from imgbench.data.table import ImageTable
-from imgbench.inspection.features import colours, compute, cross_validated, edges, group_codes, thumbnails
+from imgbench.inspection.simple_features import colours, compute, cross_validated, edges, group_codes, thumbnails
 
 if TYPE_CHECKING:
     from imgbench.evaluation.predictions import Predictions

@@ -150,7 +150,7 @@ class PooledFeatures(nn.Module):
     """A backbone, whose blocks' outputs are averaged over the image, and a linear layer on all of them.
 
     What early blocks see helps where photographs are unlike those of ImageNet: Head2Toe (Evci et al. 2022,
-    https://arxiv.org/abs/2201.03529). The linear layer is solved for: see `imgbench.experiment.head`.
+    https://arxiv.org/abs/2201.03529). The linear layer is solved for: see `imgbench.experiment.last_layer`.
 
     Args:
         backbone: a network of timm.

@@ -20,7 +20,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from imgbench.errors import UserError
-from imgbench.run import write_atomically
+from imgbench.files import write_atomically
 
 log = logging.getLogger(__name__)
 

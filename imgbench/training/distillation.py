@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imgbench.errors import UserError
-from imgbench.run import Run, sha256
+from imgbench.files import sha256
+from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier
 from imgbench.training.classifier import ImageClassifier
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from imgbench.errors import UserError
 from imgbench.models.head import BodyAndHead, Head
 from imgbench.models.narrow import narrow
-from imgbench.run import check_target, is_trusted_by_user
+from imgbench.trust import check_target, is_trusted_by_user
 
 
 def without_fetching(model: dict[str, Any]) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from imgbench.errors import UserError
-from imgbench.run import check_target, is_trusted_by_user
 from imgbench.training.network import Network
+from imgbench.trust import check_target, is_trusted_by_user
 
 T = TypeVar("T", bound=Network)
 DRAWING = ("normal_", "uniform_")  # methods of a tensor

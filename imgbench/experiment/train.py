@@ -1,0 +1,330 @@
+"""A run in four phases: resolve its configuration, begin its directory, fit its model, conclude with its results."""
+
+import logging
+import shutil
+import signal
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning as L
+from hydra.errors import InstantiationException
+from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig
+from torch import Tensor
+
+from imgbench.data.datamodule import ImageFolderDataModule
+from imgbench.errors import UserError
+from imgbench.experiment.build import (
+    apply_defaults,
+    build_classifier,
+    build_data,
+    build_trainer,
+    check_monitor,
+    check_resume,
+    check_values,
+    class_weights,
+    is_tuned,
+    plain,
+)
+from imgbench.experiment.compose import explain, storable, switched_on
+from imgbench.experiment.inspect import audit_before_training
+from imgbench.experiment.last_layer import fit_head, solve_last_layer
+from imgbench.files import write_atomically
+from imgbench.models.summary import model_table
+from imgbench.models.weights import facts_of_weights
+from imgbench.report.conclude import conclude, write_grid
+from imgbench.report.content import resolve_report
+from imgbench.report.learning_curve import measure_learning_curve
+from imgbench.run import Run, first_process
+from imgbench.training import fast
+from imgbench.training.callbacks import progress_bar, run_of_checkpoint
+from imgbench.training.checkpoint import load_classifier
+from imgbench.training.classifier import ImageClassifier
+from imgbench.training.memory import lack_of_memory_named, largest_batch
+
+log = logging.getLogger(__name__)
+
+OVERHEAD = 1.2  # of an epoch over its steps: augmentation, the optimizer, checkpoints
+SOLVED = "imgbench.models.backbone.pooled_features"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A configuration in which nothing is open, and what was found while resolving it."""
+
+    config: DictConfig
+    data: ImageFolderDataModule
+    settings: fast.FastSettings
+    device: str
+    start: ImageClassifier | None  # whose weights training starts from
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing but the last layer is to be learnt, which is solved for."""
+        model = self.config.model
+        return model.get("_target_") == SOLVED and bool(model.get("freeze_backbone", True))
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training left in a run's directory."""
+
+    run: Run
+    experiment: Experiment
+    score: float | None  # the monitored value of the epoch kept
+    interrupted: bool
+    first: bool = True  # process of several
+
+
+def run_experiment(
+    config: DictConfig,
+    run: Run,
+    data: ImageFolderDataModule | None = None,
+    callbacks: Sequence[Callback] = (),
+    announce: bool = True,
+) -> float | None:
+    """Trains as configured and leaves everything in the run's directory; returns the monitored value of the epoch kept.
+
+    Not the highest of all epochs: a sweep would choose by luck.
+
+    Args:
+        data: what `build_data` made of the configuration, where it is known already.
+        callbacks: further ones than those of the configuration.
+        announce: print how good the run is.
+
+    Raises:
+        UserError: the data or the configuration cannot be used.
+        KeyboardInterrupt: training was interrupted; the run is complete up to there.
+    """
+    fitted = train_model(resolve(config, data), run, callbacks)
+    if finish(fitted, run, config.trainer.max_epochs, announce):
+        raise KeyboardInterrupt
+    return fitted.score
+
+
+def train_model(experiment: Experiment, run: Run, callbacks: Sequence[Callback] = ()) -> Fitted:
+    """Begins the run and fits its model; what is left is to conclude it.
+
+    Raises:
+        UserError: the configuration cannot be used.
+    """
+    with _quiet_libraries():
+        classifier = begin(run, experiment)
+        if experiment.frozen:
+            score = fit_head(run, classifier.to(experiment.device), experiment.data)
+            return Fitted(run, experiment, score, False, first_process())
+        with lack_of_memory_named(experiment.data.batch_size):
+            trainer, interrupted = fit(run, experiment, classifier, callbacks)
+        score = getattr(trainer.checkpoint_callback, "best_model_score", None)
+        return Fitted(run, experiment, None if score is None else float(score), interrupted, trainer.is_global_zero)
+
+
+def finish(fitted: Fitted, run: Run, max_epochs: int | None, announce: bool = True) -> bool:
+    """Concludes the run, in whose directory lies what was fitted; returns whether it was interrupted.
+
+    Args:
+        max_epochs: as configured, for the learning curve: where it was left open, fewer images have more epochs.
+    """
+    experiment, interrupted = fitted.experiment, fitted.interrupted
+    if fitted.first:
+        if experiment.config.report.learning_curve and not interrupted:
+            part = experiment.config.copy()
+            part.trainer.max_epochs = max_epochs
+            interrupted = not measure_learning_curve(part, run, experiment.data, _train_quietly)
+        conclude(run, experiment.data, announce)
+    return interrupted
+
+
+def _train_quietly(config: DictConfig, run: Run, data: ImageFolderDataModule) -> None:
+    with run.recorded():
+        run_experiment(config, run, data, announce=False)
+
+
+def resolve(config: DictConfig, data: ImageFolderDataModule | None = None) -> Experiment:
+    """Finds out what the configuration leaves open, in a new configuration: facts of the data, epochs, learning rate.
+
+    Raises:
+        UserError: no data, data of another shape than the configuration states, or no weights to start from.
+    """
+    config = config.copy()
+    check_values(config)
+    switched_on(config, "data.audit")  # found wrong before any time is spent
+    resolve_report(config)
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    settings, device = fast.apply(fast.FastSettings(**config.fast), config.trainer.accelerator)
+    data = data or build_data(config)
+    apply_defaults(config, len(data.rows("train")))
+    start = None
+    if config.init_from is not None:
+        path = Path(config.init_from)
+        path = path if path.is_file() else Run.open(path).best
+        start = load_classifier(path)
+        config.init_from = str(path.resolve())
+    return Experiment(config, data, settings, device, start)
+
+
+def begin(run: Run, experiment: Experiment) -> ImageClassifier:
+    """Builds the model; the first process writes what the run consists of before anything is learnt.
+
+    Raises:
+        UserError: the configuration names a metric or a checkpoint that does not fit.
+    """
+    config, data, settings = experiment.config, experiment.data, experiment.settings
+    selected_on_test = data.plan.selects_on_test
+    provenance = {"data": config.data_name, "split_hash": data.table.hash, "selected_on_test": selected_on_test}
+    classifier = build_classifier(
+        config,
+        data.class_names,
+        data.preprocessing,
+        settings,
+        class_weights=class_weights(config.objective.class_weights, data),
+        provenance=provenance,
+        widths=kept_widths(config, experiment.start),
+    )
+    if config.data.batch_size == "auto":
+        size, images = data.preprocessing.image_size, len(data.rows("train"))
+        config.data.batch_size = data.batch_size = largest_batch(classifier, size, images, experiment.device)
+        log.info("data.batch_size=%d is what fits.", data.batch_size)
+    if config.model.get("pretrained"):
+        classifier.hparams["provenance"]["weights"] = facts_of_weights(plain(config.model), classifier.model)
+    if experiment.start:
+        take_weights(classifier, experiment.start)
+    check_monitor(config.monitor, config.mode, classifier)
+    check_resume(config.ckpt_path, classifier, config.trainer.max_epochs)
+    if first_process():
+        run.forget_results()
+        stored = storable(config)
+        if config.ckpt_path is not None and run_of_checkpoint(config.ckpt_path) == run.path.resolve():
+            stored["ckpt_path"] = None  # its own: training from this configuration gives the same run
+        run.write_config(stored)
+        write_table(run, config, data)
+        run.note(
+            device=experiment.device,
+            precision=settings.precision,
+            selected_on_test=selected_on_test,
+            provenance=classifier.hparams["provenance"],
+        )
+        size = data.preprocessing.image_size
+        write_atomically(run.path / "summary.txt", model_table(classifier.model, size))
+        if switched_on(config, "data.thumbnails"):
+            write_grid(data, run, augmented=not experiment.frozen)
+    fast.prepare(classifier, settings)
+    return classifier
+
+
+def write_table(run: Run, config: DictConfig, data: ImageFolderDataModule) -> None:
+    """`split.csv`, `left_out.csv` where a file of the data's folder is no image of the table, and `audit.json`."""
+    write_atomically(run.path / "split.csv", data.table.csv_lines(), errors="surrogateescape")
+    if any(True for _ in data.table.left_out):
+        write_atomically(run.path / "left_out.csv", data.table.left_out_lines(), errors="surrogateescape")
+    audit_before_training(config, data.table, run)
+
+
+def kept_widths(config: DictConfig, start: ImageClassifier | None) -> dict[str, list[int]] | None:
+    """The widths of pruned layers, where training starts from a pruned network and keeps its architecture."""
+    if start is None or not start.hparams["widths"]:
+        return None
+    if {**start.hparams["model"], "pretrained": None} != {**plain(config.model), "pretrained": None}:
+        raise UserError(
+            f"init_from={config.init_from} was pruned, so that its weights fit no other network: leave the model as "
+            "it is, or start from the run that it was pruned from."
+        )
+    return start.hparams["widths"]
+
+
+def take_weights(classifier: ImageClassifier, start: ImageClassifier) -> list[str]:
+    """Copies the weights that have a place in the classifier, and says which have none; returns the names of the first.
+
+    Raises:
+        UserError: there are none.
+    """
+    own, known = classifier.state_dict(), start.state_dict()
+    fitting = {name: value for name, value in known.items() if name in own and own[name].shape == value.shape}
+    if not fitting:
+        raise UserError("init_from: none of its weights has a place in the model. Start from a run of the same kind.")
+    classifier.load_state_dict({**own, **fitting})
+    new = sorted(own.keys() - fitting.keys())
+    if new:
+        log.info("Weights taken: %d of %d tensors; new: %s", len(fitting), len(own), ", ".join(new))
+    return sorted(fitting)
+
+
+def fit(
+    run: Run, experiment: Experiment, classifier: ImageClassifier, callbacks: Sequence[Callback] = ()
+) -> tuple[L.Trainer, bool]:
+    """Trains; returns the Trainer, and whether it was interrupted."""
+    config = experiment.config
+    if is_tuned(config) and experiment.start is None and config.ckpt_path is None:
+        solve_last_layer(classifier, experiment.data)
+    trainer = build_trainer(config, experiment.settings, run.path, [*callbacks, *progress_bar()])
+    try:
+        trainer.fit(classifier, datamodule=experiment.data, ckpt_path=config.ckpt_path, weights_only=True)
+    except SystemExit:  # how Lightning ends when it was interrupted; it leaves further Ctrl-C ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        return trainer, True
+    except InstantiationException as error:  # of the optimizer or its schedule, which Lightning asks for
+        raise UserError(explain(error)) from error
+    if trainer.is_global_zero and config.ckpt_path is not None:
+        _carry_over(Path(config.ckpt_path), run)
+    return trainer, False
+
+
+def first_batch(experiment: Experiment) -> tuple[Tensor, Tensor]:
+    """Training images and their targets on the device, augmented, by which a step is timed."""
+    batch = next(iter(experiment.data.loader("train")))
+    return experiment.data.augment_batch(*(tensor.to(experiment.device) for tensor in batch))
+
+
+def epoch_seconds(experiment: Experiment) -> float:
+    """About how long an epoch takes, by the time of a step with gradients on a batch of training images."""
+    config, data, settings = experiment.config, experiment.data, experiment.settings
+    classifier = build_classifier(config, data.class_names, data.preprocessing, settings, class_weights=None)
+    fast.prepare(classifier, settings)
+    classifier.to(experiment.device).train()
+    images, targets = first_batch(experiment)
+    steps: list[float] = []
+    with fast.autocast(settings, experiment.device):
+        while len(steps) < 2 or (len(steps) < 8 and sum(steps) < 2):
+            start = time.perf_counter()
+            loss = classifier.training_loss(images, classifier(images), targets)
+            loss.backward()
+            loss.item()  # waits for the device
+            steps.append(time.perf_counter() - start)
+    step = min(steps)  # the first is slower, and others are where something else runs beside it
+    images_seen = len(data.rows("train")) + len(data.rows("val")) / 3  # a third of a step is the way forward
+    return OVERHEAD * step * images_seen / len(images)
+
+
+def _carry_over(checkpoint: Path, run: Run) -> None:
+    """What epochs write, where none was left: the run resumed was killed after its last, before its evaluation."""
+    copies = {run.last: checkpoint, run.path / "metrics.csv": run_of_checkpoint(checkpoint) / "metrics.csv"}
+    for place, source in copies.items():
+        if source.is_file() and not place.exists():
+            shutil.copyfile(source, place)
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """What Lightning has to say of devices, tips and cloud services would bury what a user needs to read."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        # Lightning's own use of PyTorch, which only Lightning can mend.
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
+        # The cache hands out batches in a millisecond without workers; see ImageFolderDataModule.
+        warnings.filterwarnings("ignore", message=".*does not have many workers which may be a bottleneck")
+        # A run resumed in its own directory, and one that starts from weights written there.
+        warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+        # Tiny data sets have fewer batches than Lightning's logging interval, which only concerns its own loggers.
+        warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

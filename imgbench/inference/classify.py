@@ -1,0 +1,292 @@
+"""Classifies the images of a collection one batch after the other, and keeps what was found."""
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imgbench.data.collection import Collection
+from imgbench.data.progress import progress_bar
+from imgbench.data.shards import Photograph
+from imgbench.decode import open_image
+from imgbench.errors import UserError
+from imgbench.files import sha256
+from imgbench.inference.journal import Journal
+from imgbench.inference.prediction_file import FACTS, check_ending, class_columns, prediction_file, readable
+from imgbench.inference.predictor import Predictor
+from imgbench.inference.sorting import How, Sorter
+from imgbench.run import Run
+
+BATCH = 32  # images; written, and gone on from, as a whole
+MOST = 10  # problems named at the end
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was found of a file: a prediction, accepted or not, or why it cannot be read."""
+
+    photograph: Photograph
+    predicted: str = ""
+    probabilities: np.ndarray | None = None
+    unsure: str = ""
+    error: str = ""
+
+    @property
+    def path(self) -> str:
+        return str(self.photograph)
+
+
+def classify(
+    run: str | Path,
+    collection: Collection,
+    top_k: int = 1,
+    output: Path | None = None,
+    save_images: Path | None = None,
+    max_error: float | None = None,
+    sort_into: Path | None = None,
+    how: How = "link",
+) -> int:
+    """Prints the most probable classes of each image, or writes them; returns how much could not be read or sorted.
+
+    Raises:
+        UserError: there is no model, or the results cannot be written, or the run cannot promise `max_error`.
+    """
+    if output:
+        check_ending(output)
+    if sort_into:
+        _check_sorting(sort_into, collection, output)
+    images = collection.count()
+    classifier = Classifier(run, max_error)
+    if sort_into:
+        output = output or sort_into / "predictions.csv"
+    if output is None:
+        report = _print_each(classifier, collection, top_k, save_images)
+    else:
+        sorter = Sorter(sort_into, classifier.class_names, how) if sort_into else None
+        report = _write_all(classifier, collection, images, output, sorter, save_images, top_k)
+        print(report.summary(output, sorter))
+    if classifier.acceptance:
+        print(classifier.acceptance.promise(report.accepted, report.accepted + report.unsure))
+    if collection.unreadable:
+        print(f"{len(collection.unreadable)} folder(s) or file(s) could not be read:{collection.describe_unreadable()}")
+    return report.failed + len(report.left) + len(collection.unreadable)
+
+
+def _check_sorting(folder: Path, collection: Collection, output: Path | None) -> None:
+    """Raises UserError: what is sorted would be found again as if it were new, or cannot be sorted."""
+    if collection.shards:
+        raise UserError(
+            f"--sort-into {folder}: photographs lie in {collection.shards[0]}, and only files can be sorted.\n"
+            f"Unpack it, and name the folder; or use --output, which needs no files."
+        )
+    for searched in collection.folders:
+        if folder.resolve().is_relative_to(searched.resolve()):
+            raise UserError(
+                f"--sort-into {folder} lies in {searched}, which is searched: what is sorted would be found again.\n"
+                "Name a folder elsewhere, or name the folders in it that hold the photographs."
+            )
+    if output and output.suffix.lower() == ".json":
+        raise UserError(f"--output {output}: --sort-into keeps what it did in a .csv or .parquet, to go on from there.")
+
+
+class Classifier:
+    """A run as a function of files, that may call its answers unsure."""
+
+    def __init__(self, run: str | Path, max_error: float | None) -> None:
+        self.run, self.max_error = run, max_error
+        self.predictor = Predictor.load(run)
+        self.class_names = self.predictor.class_names
+        self.acceptance = None
+        if max_error is not None:
+            from imgbench.inference.acceptance import Acceptance
+
+            self.acceptance = Acceptance.open(run, self.predictor.model, max_error)
+
+    def source(self) -> dict[str, Any]:
+        """What results are of, so that those of another model are not added to them."""
+        path = Path(self.run)
+        file = path if path.is_file() else Run.open(path).model
+        assert file is not None  # the predictor was loaded from it
+        facts = {"classes": self.class_names, "max_error": self.max_error, "model": sha256(file)}
+        return {"run": str(path.resolve()), **facts}
+
+    def __call__(self, photographs: Iterable[Photograph]) -> Iterator[list[Answer]]:
+        for batch in self.predictor.stream(self.acceptance or self.predictor.model, photographs, BATCH):
+            yield [self._answer(photograph, values) for photograph, values in batch]
+
+    def _answer(self, photograph: Photograph, values: np.ndarray | str) -> Answer:
+        if isinstance(values, str):
+            return Answer(photograph, error=values)
+        probabilities = values[: len(self.class_names)]
+        doubt = self.acceptance.doubt(values) if self.acceptance else None
+        return Answer(photograph, self.predictor.prediction(probabilities).label, probabilities, doubt or "")
+
+    def ranked(self, answer: Answer, top_k: int) -> list[str]:
+        assert answer.probabilities is not None
+        prediction = self.predictor.prediction(answer.probabilities)
+        return [f"{name} {100 * p:.1f} %" for name, p in list(prediction.probabilities.items())[:top_k]]
+
+
+class Report:
+    """What was found so far, in numbers."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()  # of the accepted answers
+        self.unsure = self.failed = 0
+        self.errors: list[str] = []  # the first of them
+        self.left: list[str] = []  # what was not put where it belongs, and why
+
+    def add(self, path: str, predicted: str, unsure: str, error: str) -> None:
+        if error:
+            self.failed += 1
+            if len(self.errors) < MOST:
+                self.errors.append(f"{path}: {error}")
+        elif unsure:
+            self.unsure += 1
+        else:
+            self.counts[predicted] += 1
+
+    @property
+    def accepted(self) -> int:
+        return sum(self.counts.values())
+
+    def summary(self, output: Path, sorter: Sorter | None) -> str:
+        total = self.accepted + self.unsure + self.failed
+        found = [f"{name}: {number:,}" for name, number in self.counts.most_common()]
+        found += [f"unsure: {self.unsure:,}"] * bool(self.unsure) + [f"unreadable: {self.failed:,}"] * bool(self.failed)
+        lines = [f"{total:,} file(s)  {', '.join(found)}"]
+        lines += [f"  {error}" for error in self.errors]
+        if self.failed > MOST:
+            lines.append(f"  ... all of them in the column `error` of {output}")
+        lines.append(f"Written  {output}")
+        if sorter:
+            done = {"link": "links", "copy": "copies", "move": "moved photographs"}[sorter.how]
+            lines.append(f"Sorted   {sorter.folder}: {done}, a folder for each class")
+        if self.left:
+            lines.append(f"{len(self.left)} photograph(s) were left where they are:")
+            lines += [f"  {text}" for text in self.left[:MOST]]
+        return "\n".join(lines)
+
+
+def _print_each(classifier: Classifier, collection: Collection, top_k: int, save_images: Path | None) -> Report:
+    report = Report()
+    index = 0
+    for answers in classifier(collection):
+        for answer in answers:
+            report.add(answer.path, answer.predicted, answer.unsure, answer.error)
+            if answer.error:
+                print(f"{answer.path}  skipped: {answer.error}")
+            else:
+                ranked = classifier.ranked(answer, top_k)
+                text = "  ".join(ranked)
+                print(f"{answer.path}  {f'unsure: {answer.unsure} ({text})' if answer.unsure else text}")
+                if save_images:
+                    save_image(answer, save_images, index, ranked)
+            index += 1
+    if report.failed:
+        print(f"{report.failed} of {index} files skipped")
+    return report
+
+
+def _write_all(
+    classifier: Classifier,
+    collection: Collection,
+    images: int,
+    output: Path,
+    sorter: Sorter | None,
+    save_images: Path | None,
+    top_k: int,
+) -> Report:
+    """Appends what was not yet found to the file, and sorts it."""
+    report = Report()
+    facts = ["path", "predicted", "probability", *(["unsure"] if classifier.acceptance else []), "error"]
+    columns = [*facts, *(["placed"] if sorter else []), *class_columns(classifier.class_names)]
+    source = classifier.source()
+    if sorter:
+        source |= {"sorted_into": str(sorter.folder.resolve()), "sorted_by": sorter.how}
+    # What was sorted must stay known, to the last row.
+    with prediction_file(output, columns, source, 1 if sorter else BATCH) as journal:
+        known = _take_up(journal, report, sorter)
+        index = journal.rows
+        if index:
+            print(f"Going on with {output}, which has {index:,} file(s) already.")
+        paths = (path for path in collection if not _is_known(readable(str(path)), known))
+        try:
+            with progress_bar("Classifying") as bar:
+                task = bar.add_task("", total=images, completed=min(index, images))
+                for answers in classifier(paths):
+                    places = [_place(answer, sorter) for answer in answers]
+                    journal.append(
+                        [_cells(answer, place, columns) for answer, place in zip(answers, places, strict=True)]
+                    )
+                    for answer, place in zip(answers, places, strict=True):
+                        report.add(answer.path, answer.predicted, answer.unsure, answer.error)
+                        if save_images and not answer.error:
+                            save_image(answer, save_images, index, classifier.ranked(answer, top_k))
+                        if sorter and place:
+                            _put(sorter, answer.path, place, report)
+                        index += 1
+                    bar.advance(task, len(answers))
+        except KeyboardInterrupt:
+            print(f"\nInterrupted. {journal.path} has {journal.rows:,} file(s); the same command goes on from there.")
+            raise
+    return report
+
+
+def _is_known(path: str, known: Counter[str]) -> bool:
+    """Whether there is a row of it; a file that was named twice has two."""
+    if not known[path]:
+        return False
+    known[path] -= 1
+    return True
+
+
+def _take_up(journal: Journal, report: Report, sorter: Sorter | None) -> Counter[str]:
+    """Counts what an earlier call has written, and does what it had only written; returns the names of the files."""
+    known: Counter[str] = Counter()
+    last: deque[dict[str, str]] = deque(maxlen=BATCH)  # no more were written before they were put in their places
+    for row in journal:
+        known[readable(row["path"])] += 1
+        report.add(row["path"], row["predicted"], row.get("unsure", ""), row["error"])
+        last.append(row)
+    for row in last:
+        if sorter and row["placed"]:
+            _put(sorter, row["path"], row["placed"], report)
+    return known
+
+
+def _place(answer: Answer, sorter: Sorter | None) -> str:
+    """A place for what can be sorted; else nothing."""
+    if sorter is None or answer.error:
+        return ""
+    return sorter.choose(answer.path, answer.predicted, bool(answer.unsure))
+
+
+def _put(sorter: Sorter, path: str, place: str, report: Report) -> None:
+    if reason := sorter.place(path, place):
+        report.left.append(f"{path}: {reason}")
+
+
+def _cells(answer: Answer, place: str, columns: list[str]) -> list[str]:
+    facts = {"path": answer.path, "unsure": answer.unsure, "error": answer.error, "placed": place}
+    row = answer.probabilities
+    values = [] if row is None else [str(value) for value in row]  # the shortest digits that tell a float32
+    facts |= {"predicted": answer.predicted, "probability": "" if row is None else str(row.max())}
+    cells = [facts[name] for name in columns if name in FACTS]
+    return cells + (values or [""] * (len(columns) - len(cells)))
+
+
+def save_image(answer: Answer, folder: Path, index: int, ranked: list[str]) -> None:
+    """Draws the image under its prediction; the index keeps images of the same name apart."""
+    from imgbench.evaluation.plots import draw_prediction  # needs matplotlib, a second
+
+    text = ("unsure: " if answer.unsure else "") + " / ".join(ranked)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.asarray(open_image(answer.photograph.read_bytes()))
+        draw_prediction(pixels, text, folder / f"{index + 1:04d}_{Path(answer.path).stem}.png")
+    except OSError as error:
+        raise UserError(f"--save-images {folder} cannot be written: {error.strerror}. Name another place.") from error

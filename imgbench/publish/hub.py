@@ -1,0 +1,112 @@
+"""Passes a model on: the exported file, its card, and both to the Hugging Face Hub."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from imgbench.errors import UserError
+from imgbench.inference import parity
+from imgbench.publish.card import NAME, write_card
+from imgbench.run import Run
+
+
+def share(
+    path: Path, output: Path | None, images: int, tolerance: float, card: bool = False, repository: str | None = None
+) -> dict[str, Any]:
+    """Exports, writes the card if asked for, and uploads both if a repository is named; prints what was done.
+
+    A run whose model is an ONNX file already is shared as it is.
+
+    Raises:
+        UserError: as of `parity.export_onnx`, `write_card` and `Hub`.
+    """
+    run = Run.open(path)
+    with_card = card or repository is not None
+    if with_card and path.is_file() and path.resolve() not in (run.best.resolve(), (run.path / "model.onnx").resolve()):
+        raise UserError(f"The card tells what {run.shown} was tested as, not {path}. Name the run: {run.shown}")
+    hub = Hub(repository) if repository is not None else None  # which may end it before anything is computed
+    if with_card and output is None and run.model and run.model.suffix == ".onnx":
+        facts: dict[str, Any] = {"file": str(run.model), "bytes": run.model.stat().st_size}
+    else:
+        facts = parity.export_onnx(path, output, images, tolerance)
+    if "images" in facts:
+        print(parity.describe(facts))
+    print(f"Written  {facts['file']} ({facts['bytes'] / 1e6:.1f} MB)")
+    if with_card:
+        place = write_card(run, Path(facts["file"]))
+        print(f"Card     {place}: fill in what it is meant for, and its licence")
+        if hub:
+            url = hub.upload([Path(facts["file"]), place])
+            print(f"Uploaded {url}: {Path(facts['file']).name} and {NAME}, and no photograph")
+    return facts
+
+
+class Hub:
+    """A model's repository on the Hugging Face Hub.
+
+    Raises:
+        UserError: huggingface_hub is not installed, nobody is logged in, or the name cannot be one.
+    """
+
+    def __init__(self, name: str) -> None:
+        if importlib.util.find_spec("huggingface_hub") is None:
+            raise UserError(
+                '--push-to-hub needs huggingface_hub, not installed here. Mend it with: pip install "imgbench[hub]"'
+            )
+        from huggingface_hub import HfApi, get_token
+        from huggingface_hub.errors import HFValidationError
+        from huggingface_hub.utils import validate_repo_id
+
+        self.name, self.option = name, f"--push-to-hub {name}"
+        try:
+            validate_repo_id(name)
+        except HFValidationError as error:
+            raise UserError(
+                f"{self.option}: expected NAME or ACCOUNT/NAME of letters, digits, - _ and . ({error})"
+            ) from error
+        if not get_token():
+            raise UserError(
+                f"{self.option}: nobody is logged in. Log in with: hf auth login, or set HF_TOKEN to a token that may "
+                "write, from https://huggingface.co/settings/tokens"
+            )
+        self.api = HfApi(library_name="imgbench")
+
+    def upload(self, files: list[Path]) -> str:
+        """Puts these files, and nothing else, into the repository, which is made, private, if there is none.
+
+        Raises:
+            UserError: there is no network, no right to write, or the Hub refuses.
+        """
+        from huggingface_hub import CommitOperationAdd
+        from huggingface_hub.errors import HfHubHTTPError
+
+        # Of httpx in one version of huggingface_hub, of httpx2 in another.
+        no_connection: Any = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
+        written = f"Nothing is lost: {files[0]} is written."
+        try:
+            repository = self.api.create_repo(self.name, private=True, exist_ok=True)
+            self.api.create_commit(
+                repository.repo_id,
+                [CommitOperationAdd(file.name, str(file)) for file in files],
+                commit_message="Upload a model and its card",
+            )
+        except HfHubHTTPError as error:
+            raise self._refused(error, written) from error
+        except RuntimeError as error:  # in which an upload wraps its own errors
+            if isinstance(error.__cause__, HfHubHTTPError):
+                raise self._refused(error.__cause__, written) from error
+            raise UserError(f"{self.option}: {error.__cause__ or error}\n{written} Repeat the command.") from error
+        except (no_connection, ConnectionError, TimeoutError) as error:
+            raise UserError(
+                f"{self.option}: {self.api.endpoint} cannot be reached, or broke off ({error}).\n{written} Repeat the "
+                "command when there is a network."
+            ) from error
+        except ValueError as error:  # what its author wrote at the top
+            raise UserError(f"{self.option}: the Hub refuses {files[-1]}: {error}") from error
+        return str(repository)
+
+    def _refused(self, error: Any, written: str) -> UserError:
+        status = error.response.status_code
+        reason = " ".join((error.server_message or str(error)).split())
+        mend = "Log in with an account and a token that may write there: hf auth login" if status in (401, 403) else ""
+        return UserError(f"{self.option}: the Hub refuses ({status}): {reason}\n{written} {mend}".rstrip())

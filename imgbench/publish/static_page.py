@@ -1,0 +1,105 @@
+"""The page as a folder that needs no server: pictures are decoded and classified in the visitor's own browser.
+
+All that the page computes with lies in scripts beside it, because a browser that opens a page from a disk lets it load
+scripts and nothing else. Compressed, the 14 MB of onnxruntime-web become 5 even so.
+"""
+
+import base64
+import gzip
+import json
+import logging
+import shlex
+from pathlib import Path
+from typing import Any
+
+from imgbench.errors import UserError
+from imgbench.files import replacing, write_atomically
+from imgbench.inference import parity
+from imgbench.inference.onnx_model import OnnxModel
+from imgbench.publish.answers import acceptance_of, title_of
+from imgbench.publish.runtime import LOADER, SCRIPT, WASM, onnxruntime_web
+from imgbench.report.catalogue import LANGUAGES, Texts, entries
+from imgbench.report.page import percent
+from imgbench.run import Run
+
+log = logging.getLogger(__name__)
+
+PAGE = Path(__file__).parent / "static"
+TEXTS = (
+    "try_it", "choose_pictures", "take_photograph", "stays_in_browser", "no_picture", "not_a_picture", "picture_format",
+    "picture_deep", "picture_damaged", "unsure_answer", "doubt_probability", "as_seen", "looked_at", "look", "loading",
+    "not_loaded", "unsure_rule", "never_unsure", "not_recognised", "model_file",
+)  # fmt: skip
+
+
+def write_static(path: str | Path, folder: Path, max_error: float | None = None, runtime: Path | None = None) -> Path:
+    """Writes the folder; returns the page.
+
+    Args:
+        path: a run directory, its best checkpoint or an ONNX file; a run without `model.onnx` gets it.
+        max_error: as in `predict`; None takes the smallest share that can be promised without leaving most unsure.
+        runtime: onnxruntime-web, as `onnxruntime_web` takes it.
+
+    Raises:
+        UserError: there is no such model or runtime, `max_error` cannot be promised, or the folder cannot be written.
+    """
+    file = onnx_file(Path(path))
+    model = OnnxModel(file)
+    acceptance, _ = acceptance_of(path, model, max_error)
+    files = onnxruntime_web(runtime)
+    preprocessing = model.preprocessing
+    facts: dict[str, Any] = {
+        "title": {language: title_of(path, Texts(language)) for language in LANGUAGES},
+        "classes": model.class_names,
+        "size": preprocessing.image_size,
+        "short_side": preprocessing.short_side,
+        "texts": {language: {key: entries()[key][language] for key in TEXTS} for language in LANGUAGES},
+    }
+    if acceptance:
+        selection = acceptance.selection
+        facts |= {"threshold": selection.threshold, "max_error": percent(selection.max_error, 0)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / SCRIPT, files[SCRIPT].decode())
+        loader, wasm = json.dumps(files[LOADER].decode()), packed(files[WASM])
+        write_atomically(folder / "runtime.js", f'const LOADER = {loader};\nconst WASM = "{wasm}";\n')
+        content = file.read_bytes()
+        model_js = f'const FACTS = {json.dumps(facts)};\nconst MODEL = "{packed(content)}";\n'
+        write_atomically(folder / "model.js", model_js)
+        with replacing(folder / "model.onnx", "wb") as unfinished:
+            unfinished.write(content)
+        for name in ("classify.js", "page.js", "page.css", "index.html"):
+            write_atomically(folder / name, (PAGE / name).read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"--static {folder} cannot be written: {error.strerror}.") from error
+    return folder / "index.html"
+
+
+def onnx_file(path: Path) -> Path:
+    """The ONNX file itself, or that of the run, written and compared where it is missing or older than its checkpoint.
+
+    Raises:
+        UserError: there is none, and none can be written.
+    """
+    if path.is_file() and path.suffix.lower() == ".onnx":
+        return path
+    run = Run.open(path)
+    if path.is_file() and path.resolve() != run.best.resolve():
+        raise UserError(
+            f"{path} is not the checkpoint that the run kept. Name the run, {run.shown}, or write an ONNX file of it:\n"
+            f"python -m imgbench.export {shlex.quote(str(path))} --output model.onnx"
+        )
+    file = run.path / "model.onnx"
+    if run.best.is_file() and not (file.is_file() and file.stat().st_mtime >= run.best.stat().st_mtime):
+        log.info("Writing %s ...", file)
+        parity.export_onnx(path)
+    if not file.is_file():
+        raise UserError(
+            f"{run.shown} has neither checkpoints/best.ckpt nor model.onnx. Train it to the end of an epoch."
+        )
+    return file
+
+
+def packed(content: bytes) -> str:
+    """Compressed, and as text that a script can hold."""
+    return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()

@@ -1,0 +1,1 @@
+"""A run -> what it is worth: its evaluation, its page and its advice."""

@@ -1,0 +1,314 @@
+"""What a run shows before it is trained, the images it sees, and after it: how good its model is."""
+
+import json
+import shlex
+from collections.abc import Set
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+
+from imgbench.data.datamodule import ImageFolderDataModule
+from imgbench.errors import UserError
+from imgbench.evaluation.calibration import OperatingPoint, operating_point
+from imgbench.evaluation.metrics import describe, describe_accuracy, unmeasured_classes
+from imgbench.evaluation.plots import draw_curves, draw_grid
+from imgbench.evaluation.predictions import Predictions
+from imgbench.experiment.build import build_data
+from imgbench.inference.acceptance import is_kept, keep_for_acceptance, training_rows
+from imgbench.inference.labelled import images_of_folder, images_of_run, notes_on_seen
+from imgbench.inference.neighbours import features_of, has_features
+from imgbench.inference.predict_split import predict_split
+from imgbench.inference.predictor import Model, Predictor
+from imgbench.inspection.audit import Audit
+from imgbench.inspection.findings import counted
+from imgbench.inspection.labels import suspects_of_predictions
+from imgbench.inspection.record import audit_of, related_to_training
+from imgbench.models.weights import described_weights
+from imgbench.number import Number
+from imgbench.report.content import EvaluatedRun, write_report
+from imgbench.report.results import SELECTED_ON_TEST, measure, write_results
+from imgbench.run import Run
+
+
+def write_grid(data: ImageFolderDataModule, run: Run, number: int = 20, augmented: bool = True) -> None:
+    """`samples.png`: training images as the network sees them, augmented if it does, but before normalisation."""
+    train = data.dataset("train")
+    order = np.random.default_rng(data.seed).permutation(len(train))[:number]
+    with torch.random.fork_rng():  # drawing a picture must not change what is trained
+        images, targets = train.__getitems__(order.tolist())
+        if augmented:
+            images, targets = data.augment_batch(images, targets)
+        else:
+            images = data.preprocessing.center_crop(images).float() / 255
+    if targets.dim() == 2:  # mixed images have several classes
+        names = [" + ".join(data.class_names[i] for i in row.nonzero().flatten()) for row in targets]
+    else:
+        names = [data.class_names[i] for i in targets]
+    size = data.preprocessing.image_size
+    title = f"{len(names)} training images as the network sees them ({size} x {size})"
+    draw_grid(images.permute(0, 2, 3, 1).numpy(), names, run.path / "samples.png", title)
+
+
+def conclude(run: Run, data: ImageFolderDataModule | None = None, announce: bool = True) -> None:
+    """Evaluates the run's model, draws, reports and prints; nothing where no epoch has ended.
+
+    It needs the run directory only, and can be done again: for a run that was killed after its last epoch.
+
+    Args:
+        data: what `build_data` made of the run's configuration, where it is known already.
+    """
+    config = run.config
+    title = f"{config['model_name']} on {config['data_name']}"
+    best_epoch = None
+    if run.best.exists():
+        best_epoch = torch.load(run.best, mmap=True, weights_only=True)["epoch"] + 1
+        run.note(best_epoch=best_epoch)
+    if (run.path / "metrics.csv").exists():
+        draw_curves(run.path / "metrics.csv", run.path / "curves.png", title, best_epoch)
+    if run.model is None:
+        return
+    data = data or build_data(OmegaConf.create(config))
+    model = Predictor.load(run.model).model
+    selected_on_test = data.plan.selects_on_test
+    splits = ("test",) if selected_on_test else ("test", "val")
+    results = {split: predict_split(model, data, split) for split in splits}
+    reviews = [suspects_of_predictions(predictions) for predictions in results.values()]
+    found = audit_of(run)
+    related = related_to_training(run, found)
+    results = with_unrelated(results, related)
+    metrics = write_results(run.path, title, results, selected_on_test)
+    training = features_of(model, data, training_rows(data)) if has_features(model) else None
+    validation, distances = None, None
+    if not selected_on_test:
+        validation = _unrelated(results["val"], related)
+        distances = keep_for_acceptance(run.path, model, validation, data, training)
+    evaluated = EvaluatedRun(results, metrics, selected_on_test, found, reviews, validation, distances, training)
+    write_report(run, data, model, evaluated)
+    if not announce:
+        return
+    print(f"\nRun directory  {run.shown}\nTest accuracy  {describe_accuracy(metrics, 'test')}")
+    if selected_on_test:
+        print(f"Note           {SELECTED_ON_TEST}")
+    if silent := ", ".join(results["test"].never_predicted):
+        print(f"Note           the network takes none of the {len(results['test'].paths)} test images for {silent}")
+    if UNRELATED in results:
+        print(f"Unrelated      {describe_unrelated(metrics)}")
+    elif found and found.leaking.get("test"):
+        print("Note           every test image has a relative among the training images: the accuracy is too good")
+    if found and (shortcuts := describe_shortcuts(found, metrics)):
+        print(f"Beside it      {shortcuts}")
+    if suspects := [suspect for review in reviews for suspect in review]:
+        print(f"Labels         {len(suspects)} may be wrong, shown in report.html; the first: {suspects[0].sentence}")
+    weights, warnings = described_weights(model.provenance)
+    if weights:
+        print(f"Weights        {weights}")
+    for warning in warnings:
+        print(f"Note           {warning}")
+    place = shlex.quote(str(run.shown))
+    print(f"Next           python -m imgbench.evaluate {place}")
+    print(f"               python -m imgbench.predict {place} IMAGE...")
+
+
+UNRELATED = "test_unrelated"  # the test images that have no relative among the training images
+
+
+def with_unrelated(results: dict[str, Predictions], related: Set[str]) -> dict[str, Predictions]:
+    """The results, and beside those on test images that have relatives in training, those on the others alone."""
+    if "test" not in results:
+        return results
+    others = _unrelated(results["test"], related)
+    return results | ({UNRELATED: others} if 0 < len(others.paths) < len(results["test"].paths) else {})
+
+
+def _unrelated(predictions: Predictions, related: Set[str]) -> Predictions:
+    return predictions.subset(np.array([path not in related for path in predictions.paths], bool))
+
+
+def describe_unrelated(metrics: dict[str, Number]) -> str:
+    """The accuracy on the test images that have no relative among the training images."""
+    number = metrics[f"{UNRELATED}/acc"]
+    related = metrics["test/acc"]["n"] - number["n"]
+    return f"{describe(number)}, without {counted(related)} that have a relative among the training images"
+
+
+def describe_shortcuts(found: Audit, metrics: dict[str, Number]) -> str | None:
+    """What can be told without the subject; None where nothing can."""
+    told = [f"{name} alone {100 * number['value']:.1f} %" for name, number in found.shortcuts.items()]
+    if not told:
+        return None
+    value = f"{100 * metrics['test/acc']['value']:.1f} %"
+    return f"the network has {value}; {', '.join(told)} (cross-validated, without looking at the subject)"
+
+
+# Of what is measured, what a terminal shows; metrics.json and the report have all.
+LABELS = {
+    "balanced_acc": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "top5_acc": "top-5 accuracy",
+    "auroc": "AUROC",
+    "ap": "average precision",
+    "ece": "calibration error",
+    "ece_scaled": "calibration error with the temperature fitted on validation",
+}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model is worth on a split, and what a reader must know of it."""
+
+    split: str
+    title: str  # of which model, on which images
+    class_names: list[str]
+    metrics: dict[str, Number]
+    left_out: list[str]
+    notes: list[str]
+    points: list[OperatingPoint]  # thresholds for a wanted sensitivity
+
+    def table(self) -> str:
+        """The numbers of all images, and a line per class, each with its interval."""
+        width = max(len(name) for name in [*self.class_names, "macro F1"])
+        split = self.split
+        lines = [*(f"Left out: {line}" for line in self.left_out), *(f"Note: {note}." for note in self.notes)]
+        lines += [
+            self.title,
+            f"{split} accuracy  {describe_accuracy(self.metrics, split)}",
+            *(
+                [f"{split} accuracy of unrelated images  {describe_unrelated(self.metrics)}"]
+                if f"{UNRELATED}/acc" in self.metrics
+                else []
+            ),
+            *(
+                f"{split} {label}  {describe(self.metrics[f'{split}/{name}'])}"
+                for name, label in LABELS.items()
+                if f"{split}/{name}" in self.metrics
+            ),
+        ]
+        for point in self.points:
+            lines.append(
+                f"\n{point.class_name} from a probability of {point.threshold:.3f} on, chosen on the validation images "
+                f"({point.validation_images} of the class in {point.validation_groups} independent groups)\n"
+                f"  sensitivity  {describe(point.sensitivity)}\n  specificity  {describe(point.specificity)}\n"
+                f"  precision    {describe(point.precision)}"
+            )
+        for kind in ("precision", "recall"):
+            lines.append(f"\n{kind}")
+            lines += [
+                f"  {name:<{width}}  {describe(self.metrics[f'{self.split}/{kind}/{name}'])}"
+                for name in self.class_names
+            ]
+        if missing := unmeasured_classes(self.metrics, self.split):
+            lines.append(
+                f"\nNot measured, for want of images: {', '.join(missing)}. Macro F1 is that of the other classes."
+            )
+        return "\n".join(lines)
+
+
+def evaluate(
+    path: Path,
+    split: str,
+    folder: Path | None = None,
+    output: Path | None = None,
+    sensitivity: float | None = None,
+    allow_seen: bool = False,
+) -> Evaluation:
+    """Measures a run directory, a checkpoint or an ONNX file on a split of its own, or of another folder.
+
+    Args:
+        sensitivity: of two classes, for which a threshold is chosen on the validation images, for either of them.
+        allow_seen: go on where images of the other folder were trained on.
+
+    Raises:
+        UserError: no model or no images, a class that the model does not know, images that it was trained on, or a
+            sensitivity that cannot be had.
+    """
+    model = Predictor.load(path).model
+    selected_on_test = folder is None and bool(model.provenance.get("selected_on_test"))
+    if folder is not None:
+        data = images_of_folder(folder, split, model)
+        notes = notes_on_seen(path, data.table, allow_seen)
+    else:
+        split = "test" if selected_on_test and split == "val" else split  # which is all that it was selected on
+        data, notes = images_of_run(Run.open(path), split, model)
+    if selected_on_test:
+        notes.append(SELECTED_ON_TEST)
+    table = data.table
+    left_out = [f"{table.root / path} ({reason})" for path, reason in table.left_out]
+    if not len(data.rows(split)):
+        raise UserError(f"None of the {len(table.paths)} images in {table.root} can be decoded.")
+    results = {split: predict_split(model, data, split)}
+    if folder is None:
+        run = Run.open(path)
+        related = related_to_training(run, audit_of(run))
+        if split == "val" and not path.is_file() and not is_kept(run, model):
+            # What a run of an earlier imgbench lacks for `predict --max-error`.
+            notes.append(_keep_missing(run, model, _unrelated(results["val"], related), data))
+        results = with_unrelated(results, related)
+    title = f"{path} on the {split} images in {table.root}"
+    points: list[OperatingPoint] = []
+    if sensitivity is not None:
+        points, missing = _operating_points(path, model, results[split], sensitivity, selected_on_test)
+        notes += missing
+    temperature = _temperature(path)
+    if output is None:
+        metrics = measure(results, temperature)
+    else:
+        metrics = write_results(output, title, results, selected_on_test, temperature)
+    return Evaluation(split, title, model.class_names, metrics, left_out, notes, points)
+
+
+def _keep_missing(run: Run, model: Model, validation: Predictions, data: ImageFolderDataModule) -> str:
+    """Writes what `predict --max-error` needs; returns a note on that."""
+    try:
+        train, _ = images_of_run(run, "train", model)
+        training = features_of(model, train, training_rows(train)) if has_features(model) else None
+        keep_for_acceptance(run.path, model, validation, data, training)
+    except (UserError, OSError) as error:
+        return f"nothing could be kept for predict --max-error: {error}"
+    return f"kept in {run.shown} for predict --max-error"
+
+
+def _temperature(path: Path) -> float | None:
+    """What was fitted on the validation images of the run that a model lies in; None where it lies alone."""
+    try:
+        file = Run.open(path).path / "metrics.json"
+    except UserError:
+        return None
+    if not file.is_file():
+        return None
+    try:
+        fitted = json.loads(file.read_text("utf-8")).get("val/temperature")
+        return None if fitted is None else float(fitted["value"])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{file} is damaged: {error}. Restore it from a copy, or train again.") from error
+
+
+def _operating_points(
+    path: Path, model: Model, predictions: Predictions, sensitivity: float, selected_on_test: bool
+) -> tuple[list[OperatingPoint], list[str]]:
+    """For each of two classes; and notes on those that have too few validation images.
+
+    Raises:
+        UserError: there are not two classes, or no validation images, or the sensitivity is no share.
+    """
+    option = f"--sensitivity {sensitivity:g}"
+    if not 0 < sensitivity < 1:
+        raise UserError(f"{option}, but it is the share of a class that is to be found: between 0 and 1.")
+    if len(model.class_names) != 2:
+        raise UserError(f"{option} is for two classes, but there are {len(model.class_names)}: {model.class_names}")
+    if selected_on_test:
+        raise UserError(f"{option} needs validation images, but {SELECTED_ON_TEST}.")
+    data, _ = images_of_run(Run.open(path), "val", model)
+    validation = predict_split(model, data, "val")
+    points, notes = [], []
+    for i, name in enumerate(model.class_names):
+        point = operating_point(validation, predictions, i, sensitivity)
+        if point is not None:
+            points.append(point)
+            continue
+        n = int((validation.targets == i).sum())
+        most = int(100 * n / (n + 1)) / 100  # rounded down, so that it can be asked for
+        notes.append(f"{option} of {name} takes more than its {n} validation images, with which {most} is the most")
+    return points, notes

@@ -1,0 +1,291 @@
+"""What `report.html` says of a run, asked of its model, its images, its audit and its files."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+
+from imgbench.data.datamodule import ImageFolderDataModule
+from imgbench.errors import UserError
+from imgbench.evaluation.predictions import Predictions
+from imgbench.evaluation.selective import Selection, select
+from imgbench.experiment.compose import switched_on
+from imgbench.files import write_atomically
+from imgbench.inference.acceptance import training_rows
+from imgbench.inference.neighbours import features_of, has_features, nearest, network_inputs
+from imgbench.inference.occlusion import occlusion
+from imgbench.inference.predictor import Model
+from imgbench.inspection.audit import Audit
+from imgbench.inspection.labels import LabelReview, Suspect
+from imgbench.models.activation import class_activation
+from imgbench.models.weights import restriction
+from imgbench.number import Number
+from imgbench.report.advice import advice, again, command, cue
+from imgbench.report.catalogue import LANGUAGES, Texts, language_of_locale
+from imgbench.report.learning_curve import read_learning_curve
+from imgbench.report.page import (
+    SUSPECTS,
+    ComparedNetwork,
+    LabelSuspect,
+    Neighbour,
+    Report,
+    ShownRows,
+    SmallModel,
+    percent,
+    report_page,
+)
+from imgbench.report.photographs import picture_data
+from imgbench.report.study_file import read_study
+from imgbench.run import Run
+
+ERRORS = (0.01, 0.02, 0.05, 0.1)  # of which is told how much has to be left unsure
+NEIGHBOURS = 4  # of each mistake
+HIDDEN = 12
+
+
+def resolve_report(config: DictConfig) -> None:
+    """Fills in the language of the report, where the configuration leaves it to the locale.
+
+    Raises:
+        UserError: an option of the report is none that it can have.
+    """
+    options = config.get("report") or {}
+    language, curve = options.get("language"), options.get("learning_curve", False)
+    if language not in (None, *LANGUAGES):
+        raise UserError(
+            f"report.language={language}, but it is {' or '.join(LANGUAGES)}, or null for that of the locale."
+        )
+    if not isinstance(curve, bool):
+        raise UserError(f"report.learning_curve={curve}, but it is true or false.")
+    if curve and config.trainer.get("devices") not in (1, "auto"):
+        raise UserError("report.learning_curve=true trains several times in one process: set trainer.devices=1.")
+    switched_on(config, "data.thumbnails")
+    config.report = {"language": language or language_of_locale(), "learning_curve": curve}
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """What the evaluation of a run has found, and the report tells."""
+
+    results: dict[str, Predictions]
+    metrics: dict[str, Number]
+    selected_on_test: bool
+    audit: Audit | None
+    reviews: Sequence[LabelReview]  # of the labels of each split
+    validation: Predictions | None  # those of `results` that are independent of the training images
+    distances: np.ndarray | None  # of these from the training images
+    training: np.ndarray | None  # (N, D) features of the `training_rows`; None where the model has none
+
+
+def write_report(run: Run, data: ImageFolderDataModule, model: Model, evaluated: EvaluatedRun) -> None:
+    """Writes `report.html`."""
+    config = DictConfig(run.config)
+    language = (config.get("report") or {}).get("language") or language_of_locale()
+    t, test = Texts(language), evaluated.results["test"]
+    suspects = [suspect for review in evaluated.reviews for suspect in review]
+    selections: list[Selection] = []
+    if evaluated.validation is not None and evaluated.distances is not None and len(evaluated.validation.paths):
+        selections = [select(evaluated.validation, evaluated.distances, error) for error in ERRORS]
+    curve, gain = read_learning_curve(run, test, len(data.rows("train")), evaluated.metrics["test/acc"])
+    study = read_study(run) or {}
+    report = Report(
+        t("title", model=run.config["model_name"], data=run.config["data_name"]),
+        test,
+        evaluated.metrics,
+        data.class_counts(),
+        verdict=_verdict(evaluated, t),
+        selected_on_test=evaluated.selected_on_test,
+        beside=list(_beside(evaluated.audit, t)),
+        notes=list(_notes(evaluated, model, t)),
+        advice=advice(run, data, test, evaluated.metrics, evaluated.audit, suspects, selections, t),
+        selections=selections,
+        epochs=_epochs(run),
+        best_epoch=run.info.get("best_epoch"),
+        small_models=_small_models(study.get("small")),
+        target=study.get("target", ""),
+        compared=[ComparedNetwork(**one) for one in run.info.get("compared", ())],
+        learning_curve=curve,
+        gain=gain,
+        facts=_facts(run, data, model, t),
+        commands={
+            "again": again(run),
+            "evaluate": command("evaluate", run),
+            "predict": f"{command('predict', run)} PHOTOGRAPHS",
+        },
+        model=_text(run, "summary.txt"),
+    )
+    if switched_on(config, "data.thumbnails"):
+        _add_photographs(report, data, model, evaluated.training, suspects)
+        report.augmented = _samples(run)
+    else:
+        report.label_suspects = [_described(suspect, None) for suspect in suspects[:SUSPECTS]]
+    if not any(review.conclusive for review in evaluated.reviews):
+        report.label_suspects = None
+    # A name that no encoding knows is shown as far as it goes.
+    write_atomically(run.path / "report.html", report_page(report, language), errors="replace")
+
+
+def _verdict(evaluated: EvaluatedRun, t: Texts) -> tuple[str, str]:
+    found = evaluated.audit
+    if found is None:
+        return "none", ""
+    if found.verdict == "leaks" and "test" in found.leaking:
+        return found.verdict, t("verdict_leaks", related=found.leaking["test"], n=found.splits["test"])
+    if found.verdict == "leaks":
+        return found.verdict, t("found_leak_val", message=t("verdict_suspect"), n=found.leaking.get("val", 0))
+    return found.verdict, ""
+
+
+def _beside(found: Audit | None, t: Texts) -> Iterator[str]:
+    for name, number in list(found.shortcuts.items())[:1] if found else ():
+        yield t("beside", cue=cue(name, t), value=percent(number["value"]))
+
+
+def _notes(evaluated: EvaluatedRun, model: Model, t: Texts) -> Iterator[str]:
+    if evaluated.selected_on_test:
+        yield t("selected_on_test")
+    found = evaluated.audit
+    if found and found.leaking.get("test") and "test_unrelated/acc" not in evaluated.metrics:
+        yield t("all_related")
+    weights = model.provenance.get("weights")
+    if isinstance(weights, dict):
+        license = str(weights.get("license", "unknown"))
+        if limits := restriction(license):
+            yield t(f"weights_{limits}", license=license)
+
+
+def _facts(run: Run, data: ImageFolderDataModule, model: Model, t: Texts) -> dict[str, str]:
+    info, config = run.info, run.config
+    epochs = _epochs(run)
+    seconds = sum(float(row.get("epoch_seconds") or 0) for row in epochs)
+    counts = {split: len(data.rows(split)) for split in ("train", "val", "test")}
+    weights = model.provenance.get("weights")
+    file = run.model
+    versions = info.get("versions") or {}
+    facts = {
+        "model": config.get("model_name"),
+        "weights": t("weights", **weights) if isinstance(weights, dict) else None,
+        "data": t("data", **counts, classes=len(data.class_names)),
+        "folder": str(data.table.root),
+        "size": t("pixels", size=data.preprocessing.image_size),
+        "epochs": t("epochs", done=len(epochs), best=info.get("best_epoch", "?")) if len(epochs) > 1 else None,
+        "time": _duration(seconds, t) if seconds else None,
+        "started": info.get("started"),
+        "device": " ".join(str(info[name]) for name in ("device", "precision") if info.get(name)),
+        "file": f"{file.name}, {file.stat().st_size / 1e6:.2f} MB" if file else None,
+        "seed": config.get("seed"),
+        "versions": ", ".join(
+            f"{name} {versions[name]}" for name in ("python", "torch", "lightning") if name in versions
+        ),
+        "commit": info.get("git_commit"),
+        "command": info.get("command"),
+    }
+    return {name: str(value) for name, value in facts.items() if value not in (None, "")}
+
+
+def _duration(seconds: float, t: Texts) -> str:
+    if seconds < 120:
+        return t("seconds", n=seconds)
+    return t("minutes", n=seconds / 60) if seconds < 7200 else t("hours", n=seconds / 3600)
+
+
+def _epochs(run: Run) -> list[dict[str, str]]:
+    text = _text(run, "metrics.csv")
+    return list(csv.DictReader(io.StringIO(text))) if text else []
+
+
+def _small_models(small: dict[str, Any] | None) -> list[SmallModel]:
+    if small is None:
+        return []
+    fields = ("name", "size_mb", "latency_ms", "accuracy", "difference", "val_drop")
+    return [
+        SmallModel(**{field: row[field] for field in fields}, taken=row["name"] == small["name"])
+        for row in small["rows"]
+    ]
+
+
+def _text(run: Run, name: str) -> str | None:
+    path = run.path / name
+    return path.read_text("utf-8") if path.is_file() else None
+
+
+def _samples(run: Run) -> str | None:
+    """The picture of training images, as far as the page needs it sharp."""
+    path = run.path / "samples.png"
+    if not path.is_file():
+        return None
+    with Image.open(path) as picture:
+        return picture_data(picture.convert("RGB"), 900)
+
+
+def _add_photographs(
+    report: Report,
+    data: ImageFolderDataModule,
+    model: Model,
+    training: np.ndarray | None,
+    suspects: Sequence[Suspect],
+) -> None:
+    shown, rows = ShownRows.of(report.predictions), data.rows("test")
+    images = images_of_rows(data, rows[shown.all])
+    report.images = dict(zip(shown.all.tolist(), images, strict=True))
+    row_of = {path: row for row, path in enumerate(data.table.paths)}
+    chosen = suspects[:SUSPECTS]
+    pictures = images_of_rows(data, np.array([row_of[suspect.path] for suspect in chosen], np.int64))
+    report.label_suspects = [_described(suspect, picture) for suspect, picture in zip(chosen, pictures, strict=True)]
+    explained = np.array(list(dict.fromkeys([*shown.mistakes, *shown.least_sure, *shown.all])), np.int64)
+    heat = looked_at(model, data, rows[explained], report.predictions.predicted[explained])
+    report.heat = dict(zip(explained.tolist(), heat, strict=False))  # of the first, where there are fewer
+    if training is not None and has_features(model) and len(shown.mistakes):
+        near, similarity = nearest(features_of(model, data, rows[shown.mistakes]), training, NEIGHBOURS)
+        known = training_rows(data)
+        report.sampled = len(known) if len(known) < len(data.rows("train")) else None
+        wanted = np.unique(near)
+        pixels = dict(zip(wanted.tolist(), images_of_rows(data, known[wanted]), strict=True))
+        labels = data.table.labels[known]
+        report.neighbours = {
+            int(row): [
+                Neighbour(data.class_names[labels[i]], float(alike), pixels[int(i)])
+                for i, alike in zip(near[position], similarity[position], strict=True)
+            ]
+            for position, row in enumerate(shown.mistakes)
+        }
+
+
+def looked_at(model: Model, data: ImageFolderDataModule, rows: np.ndarray, classes: np.ndarray) -> list[np.ndarray]:
+    """For rows of the table, how much each place (h, w) speaks for the class: by gradients, or else by hiding parts.
+
+    Hiding takes fifty answers an image, and is done for the first `HIDDEN` only.
+    """
+    found: list[np.ndarray] = []
+    for images in network_inputs(data, rows):
+        maps = heat_maps(model, images, classes[len(found) : len(found) + len(images)], HIDDEN - len(found))
+        found += maps
+        if len(maps) < len(images):
+            break
+    return found
+
+
+def heat_maps(model: Model, images: torch.Tensor, classes: np.ndarray, most_hidden: int = HIDDEN) -> list[np.ndarray]:
+    """As `looked_at`, of uint8 images (N, 3, image_size, image_size); parts are hidden of the first `most_hidden`."""
+    if has_features(model):
+        seen = model.classifier.normalized(images.to(model.device))
+        maps = class_activation(model.classifier.model, seen, torch.from_numpy(classes).to(model.device))
+        if maps is not None:
+            return list(maps.float().cpu().numpy())
+    room = max(most_hidden, 0)
+    return list(occlusion(model, images[:room], classes[:room])) if room else []
+
+
+def images_of_rows(data: ImageFolderDataModule, rows: np.ndarray) -> list[np.ndarray]:
+    """(H, W, 3) uint8 of rows of the table, as the network gets them."""
+    return [image for batch in network_inputs(data, rows) for image in batch.permute(0, 2, 3, 1).numpy()]
+
+
+def _described(suspect: Suspect, image: np.ndarray | None) -> LabelSuspect:
+    return LabelSuspect(suspect.path, suspect.label, suspect.likelier, suspect.likelier_probability, image)

@@ -1,0 +1,53 @@
+"""What an evaluation leaves in a directory: predictions, numbers with intervals, pictures."""
+
+import json
+from pathlib import Path
+
+from imgbench.evaluation.calibration import TemperatureScaling, fit_temperature, reliability
+from imgbench.evaluation.metrics import classification_metrics, confusion_matrix, describe, describe_accuracy
+from imgbench.evaluation.plots import draw_confusion, draw_reliability
+from imgbench.evaluation.predictions import Predictions
+from imgbench.files import write_atomically
+from imgbench.number import Number
+
+SELECTED_ON_TEST = "the model was selected on its own test images: the accuracy is too good"
+
+
+def measure(results: dict[str, Predictions], temperature: float | None = None) -> dict[str, Number]:
+    """The numbers of all splits in `results`.
+
+    With validation images comes the temperature fitted on them, and how well calibrated it makes the other splits;
+    where there are none, `temperature` is what was fitted before.
+    """
+    fitted = fit_temperature(results["val"]) if "val" in results else None
+    temperature = fitted["value"] if fitted else temperature
+    scaling = None if temperature is None else TemperatureScaling(temperature)
+    metrics: dict[str, Number] = {}
+    for split, predictions in results.items():
+        metrics |= classification_metrics(predictions, split, scaling if split != "val" else None)
+    return metrics | ({"val/temperature": fitted} if fitted else {})
+
+
+def write_results(
+    folder: Path,
+    title: str,
+    results: dict[str, Predictions],
+    selected_on_test: bool,
+    temperature: float | None = None,
+) -> dict[str, Number]:
+    """Writes metrics.json of all splits in `results`, and predictions.csv and the pictures of the first.
+
+    Args:
+        temperature: fitted on validation images before, where they are not among the results.
+    """
+    metrics = measure(results, temperature)
+    split, predictions = next(iter(results.items()))
+    warning = f"\n({SELECTED_ON_TEST})" if selected_on_test else ""
+    write_atomically(folder / "predictions.csv", predictions.to_csv(), errors="surrogateescape")
+    heading = f"{title}\n{split} accuracy {describe_accuracy(metrics, split)}{warning}"
+    draw_confusion(confusion_matrix(predictions), predictions.class_names, folder / "confusion.png", heading)
+    heading = f"{title}\n{split}: calibration error {describe(metrics[f'{split}/ece'])}"
+    draw_reliability(reliability(predictions), folder / "reliability.png", heading)
+    # Last, so that a run that has its numbers has all the rest.
+    write_atomically(folder / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+    return metrics

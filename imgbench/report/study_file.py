@@ -1,0 +1,41 @@
+"""`study.json`: what a study was asked for and what it found, in the directory of its run; torch is not needed."""
+
+import json
+from typing import Any
+
+from imgbench.errors import UserError
+from imgbench.files import write_atomically
+from imgbench.run import Run
+
+FILE = "study.json"
+SMALL = "small.onnx"  # the file of the smallest model that meets the target
+
+
+def read_study(run: Run) -> dict[str, Any] | None:
+    """`target`, `budget` in minutes, and once all is done, `small`; None where the run is of no study.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = run.path / FILE
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        small = content.get("small", {"rows": [], "unmet": {}})
+        if (
+            not isinstance(content["target"], str)
+            or not isinstance(content["budget"], int | float)
+            or not isinstance(small["rows"], list)
+        ):
+            raise ValueError("its entries are not of the types that a study writes")
+        return content
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is damaged: {error}. Delete it, and start the study anew.") from error
+
+
+def write_study(run: Run, **content: Any) -> None:
+    """Writes `study.json`, or adds to it."""
+    write_atomically(
+        run.path / FILE, json.dumps((read_study(run) or {}) | content, indent=2, ensure_ascii=False) + "\n"
+    )

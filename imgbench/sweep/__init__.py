@@ -1,0 +1,1 @@
+"""Many runs: their table, search, resuming and comparison."""

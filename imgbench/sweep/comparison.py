@@ -1,0 +1,361 @@
+"""Runs side by side: configurations with their seeds or folds, how far they differ, and what they cost."""
+
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from imgbench.errors import UserError
+from imgbench.evaluation.predictions import Predictions
+from imgbench.evaluation.statistics import holm, mcnemar, means_test, permutation_test
+from imgbench.number import (
+    Number,
+    group_codes,
+    group_sums,
+    mean_of_images,
+    mean_of_runs,
+    paired_difference,
+    share,
+)
+from imgbench.run import Run
+
+LEVEL = 0.05  # adjusted p values below it count as a difference
+# Entries of a configuration by which its repetitions differ, and those that change nothing of what is learnt.
+REPEATED = ("seed", "data.split.fold")
+ASIDE = (*REPEATED, "ckpt_path", "init_from", "logger", "data_dir", "report", "data.audit", "data.thumbnails")
+Image = tuple[str, str]  # path below the data's folder, hash of the content
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A finished run and what it answered on its test images."""
+
+    run: Run
+    settings: dict[str, Any]  # flat: `optimizer.lr`
+    correct: dict[Image, bool]
+    groups: dict[Image, str]
+    targets: list[str]  # class of each image
+    seconds: float | None
+
+    @property
+    def accuracy(self) -> float:
+        return float(np.mean(list(self.correct.values())))
+
+    @property
+    def repetition(self) -> tuple[Any, ...]:
+        return tuple(self.settings.get(name) for name in REPEATED)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Runs that differ in the seed or the fold alone."""
+
+    name: str
+    runs: list[Tested]
+    accuracy: Number  # the mean over the runs, with the interval over images of these very networks
+    over_runs: tuple[float, float] | None  # 95 % interval over seeds or folds; None of a single run
+    cost: dict[str, Any] | None  # of the first run: parameters, multiply_adds, size_mb, latency_ms, threads
+    seconds: float | None  # of training, the mean
+
+    @property
+    def accuracies(self) -> list[float]:
+        return [tested.accuracy for tested in self.runs]
+
+    @property
+    def folds(self) -> bool:
+        return any(tested.settings.get("data.split.fold") is not None for tested in self.runs)
+
+    @property
+    def correct(self) -> dict[Image, float]:
+        """The share of the runs that have each image right; of those that were tested on it."""
+        answers: dict[Image, list[bool]] = {}
+        for tested in self.runs:
+            for image, right in tested.correct.items():
+                answers.setdefault(image, []).append(right)
+        return {image: float(np.mean(rights)) for image, rights in answers.items()}
+
+    @property
+    def test_sets(self) -> set[frozenset[Image]]:
+        return {frozenset(tested.correct) for tested in self.runs}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of two configurations: accuracy of the first minus that of the second, on the same images."""
+
+    first: str
+    second: str
+    value: float
+    low: float
+    high: float
+    test: str
+    p: float
+    adjusted: float  # for the number of pairs (Holm)
+
+    @property
+    def distinguishable(self) -> bool:
+        return self.adjusted < LEVEL
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The configurations, the most accurate first, and the differences of all pairs that share their test images."""
+
+    configurations: list[Configuration]
+    differences: list[Difference]
+    notes: list[str]
+
+    def against_best(self, configuration: Configuration) -> Difference | None:
+        """The best one's difference to this one."""
+        best = self.configurations[0].name
+        pairs = {(d.first, d.second): d for d in self.differences}
+        return pairs.get((best, configuration.name))
+
+
+def find_runs(places: Sequence[str | Path]) -> list[Run]:
+    """The runs that paths, globs and directories of runs name, each once.
+
+    Raises:
+        UserError: one of them names none.
+    """
+    found: dict[Path, Run] = {}
+    for place in places:
+        path = Path(place)
+        paths = [path]
+        if not path.exists() and set("*?[") & set(str(place)):
+            paths = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+        runs = [run for path in paths for run in (_below(path) if path.is_dir() else [Run.open(path)])]
+        if not runs:
+            Run.open(path)  # says what is missing
+        found |= {run.path.resolve(): run for run in runs}
+    return list(found.values())
+
+
+def _below(folder: Path) -> Iterator[Run]:
+    if (folder / "config.yaml").is_file():
+        yield Run(folder)
+        return
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.is_symlink():
+            yield from _below(path)
+
+
+def compare_runs(
+    runs: Sequence[Run], any_images: bool = False, cost_of: Callable[[Run], dict[str, Any] | None] = lambda _: None
+) -> Comparison:
+    """Groups runs by their configuration and tests whether the configurations differ.
+
+    Args:
+        any_images: go on where test images differ; there is no test of such a pair.
+        cost_of: what a run's model costs, with the keys of `Configuration.cost`.
+
+    Raises:
+        UserError: fewer than two runs, one that is not finished, or different test images.
+    """
+    if len(runs) < 2:
+        raise UserError(f"A comparison takes two runs or more, but there is {len(runs)}: {_listed(runs)}")
+    tested = [_read(run) for run in runs]
+    grouped: dict[str, list[Tested]] = {}
+    for one in tested:
+        settings = {name: value for name, value in one.settings.items() if not name.startswith(ASIDE)}
+        grouped.setdefault(repr(sorted(settings.items(), key=str)), []).append(one)
+    names = _names([group[0].settings for group in grouped.values()])
+    configurations = [_configuration(name, group, cost_of) for name, group in zip(names, grouped.values(), strict=True)]
+    configurations.sort(key=lambda configuration: -configuration.accuracy["value"])
+    if not any_images:
+        _check_images(configurations)
+    differences = _differences(configurations)
+    return Comparison(configurations, differences, [*_notes(configurations)])
+
+
+def _listed(runs: Sequence[Run]) -> str:
+    return ", ".join(str(run.shown) for run in runs) or "none"
+
+
+def _read(run: Run) -> Tested:
+    info = run.info
+    if info.get("status") != "finished" or not run.concluded:
+        raise UserError(
+            f"{run.shown} is not finished: its status is {info.get('status')!r}. Leave it out, or finish it: "
+            f"python -m imgbench.train --resume {shlex.quote(str(run.shown))}"
+        )
+    try:
+        predictions = Predictions.read_csv(run.path / "predictions.csv")
+    except (ValueError, IndexError) as error:
+        raise UserError(
+            f"{run.path / 'predictions.csv'} is damaged: {error}. Leave the run out, or evaluate it anew."
+        ) from error
+    if not predictions.paths:
+        raise UserError(f"{run.path / 'predictions.csv'} holds no test images.")
+    hashes = {row["path"]: row["hash"] for row in run.split_rows("test")}
+    images = [(path, hashes.get(path, "")) for path in predictions.paths]
+    right = (predictions.predicted == predictions.targets).tolist()
+    settings = dict(_flat(run.config))
+    if method := info.get("method"):
+        # What compressed it does not stand in the configuration: each such run is one of its own.
+        settings |= {"method": method, "run": str(run.shown)}
+    return Tested(
+        run,
+        settings,
+        dict(zip(images, right, strict=True)),
+        dict(zip(images, predictions.groups, strict=True)),
+        [predictions.class_names[i] for i in predictions.targets],
+        info.get("seconds"),
+    )
+
+
+def _flat(node: dict[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{place}{key}.")
+        else:
+            yield f"{place}{key}", value
+
+
+def _names(settings: list[dict[str, Any]]) -> list[str]:
+    """What each configuration is called: those of its entries by which they differ."""
+    if len(settings) == 1:
+        return [f"{settings[0].get('model_name', 'model')} on {settings[0].get('data_name', 'data')}"]
+    keys = list(dict.fromkeys(key for one in settings for key in one if not key.startswith(ASIDE)))
+    differing = [key for key in keys if len({repr(one.get(key)) for one in settings}) > 1]
+    differing.sort(key=lambda key: not key.endswith("_name"))
+    # Another model or another class has other entries, for which its name stands, unless that is not enough.
+    models = tuple(f"{key.removesuffix('_name')}." for key in differing if key.endswith("_name"))
+    classes = tuple(key.removesuffix("_target_") for key in differing if key.endswith("._target_"))
+    short = [
+        key
+        for key in differing
+        if not key.startswith(models) and (key.endswith("._target_") or not key.startswith(classes))
+    ]
+    for chosen in (short, differing):
+        names = [", ".join(f"{_word(key)}={_word(one[key])}" for key in chosen if key in one) for one in settings]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{name} ({i})" for i, name in enumerate(names, 1)]
+
+
+def _word(value: Any) -> str:
+    text = str(value).removesuffix("_name").removesuffix("._target_")
+    dotted = isinstance(value, str) and text.count(".") > 1 and "/" not in text
+    return text.rpartition(".")[2] if dotted and not text.startswith(("data.", "trainer.")) else text
+
+
+def _configuration(name: str, runs: list[Tested], cost_of: Callable[[Run], dict[str, Any] | None]) -> Configuration:
+    mean, low, high = mean_of_runs([tested.accuracy for tested in runs])
+    configuration = Configuration(name, runs, {}, None, cost_of(runs[0].run), None)
+    images = configuration.correct
+    groups = {image: group for tested in runs for image, group in tested.groups.items()}
+    codes, values = group_codes([groups[image] for image in images]), np.array(list(images.values()))
+    if len(runs) == 1:
+        accuracy = share(values == 1, np.ones(len(values), bool), codes)
+    else:
+        accuracy = mean_of_images(values, codes)
+    seconds = [tested.seconds for tested in runs if tested.seconds is not None]
+    return Configuration(
+        name,
+        runs,
+        {**accuracy, "value": accuracy["value"] if configuration.folds else mean},
+        (max(low, 0.0), min(high, 1.0)) if len(runs) > 1 else None,
+        configuration.cost,
+        float(np.mean(seconds)) if seconds else None,
+    )
+
+
+def _check_images(configurations: Sequence[Configuration]) -> None:
+    first = configurations[0]
+    for one in configurations:
+        if not one.folds and len(one.test_sets) > 1:
+            raise UserError(
+                f"The runs of {one.name} were tested on different images: {_listed([t.run for t in one.runs])}\n"
+                "--any-images compares them nevertheless, without tests of whether they differ."
+            )
+        if one.test_sets != first.test_sets:
+            ours, theirs = set(one.correct), set(first.correct)
+            example = next(iter(sorted(ours ^ theirs)), ("", ""))[0]
+            raise UserError(
+                f"{first.name} and {one.name} were tested on different images: {len(theirs)} and {len(ours)}, of which "
+                f"they share {len(ours & theirs)}; not so {example or 'how they are divided into folds'}.\n"
+                "Their accuracies cannot be held against each other. Train both with the same data and data.split; "
+                "--any-images compares them nevertheless, without tests of whether they differ."
+            )
+
+
+def _differences(configurations: Sequence[Configuration]) -> list[Difference]:
+    pairs = [(a, b) for a, b in combinations(configurations, 2) if a.test_sets == b.test_sets]
+    found = [_difference(a, b) for a, b in pairs]
+    adjusted = holm([p for *_, p in found])
+    return [
+        Difference(a.name, b.name, value, low, high, test, p, float(corrected))
+        for (a, b), (value, low, high, test, p), corrected in zip(pairs, found, adjusted, strict=True)
+    ]
+
+
+def _difference(a: Configuration, b: Configuration) -> tuple[float, float, float, str, float]:
+    """Accuracy of `a` minus that of `b` with its 95 % interval, the test, and its p value.
+
+    Where both have several runs, the difference has to be larger than both the choice of images and that of the seeds
+    explain: p is the larger one of the two tests, and the interval has the variances of both.
+    """
+    right, reference = a.correct, b.correct
+    images = list(right)
+    groups = {image: group for tested in a.runs for image, group in tested.groups.items()}
+    codes = group_codes([groups[image] for image in images])
+    x, y = (np.array([answers[image] for image in images]) for answers in (right, reference))
+    independent = len(np.unique(codes)) == len(codes)
+    value = float((x - y).mean())
+    if len(a.runs) == len(b.runs) == 1 and independent:
+        number = paired_difference(x == 1, y == 1)
+        return value, number["low"], number["high"], "McNemar, exact", mcnemar(x == 1, y == 1)
+    sums = group_sums(x - y, codes)
+    count = len(sums)
+    p, test = permutation_test(sums), f"permutation by {'image' if independent else 'group'}"
+    centred = group_sums(x - y - value, codes)
+    variance = (centred**2).sum() * count / max(count - 1, 1) / len(images) ** 2
+    freedom = float(max(count - 1, 1))
+    if min(len(a.runs), len(b.runs)) > 1:
+        by_fold = a.folds and b.folds
+        first, second = a.accuracies, b.accuracies
+        if by_fold:
+            order = [{tested.repetition: tested.accuracy for tested in c.runs} for c in (a, b)]
+            shared = [key for key in order[0] if key in order[1]]
+            first, second = ([accuracies[key] for key in shared] for accuracies in order)
+        p = max(p, means_test(first, second, paired=by_fold))
+        test += f", and {'t over folds' if by_fold else 'Welch over seeds'}"
+        if not by_fold:
+            parts = [float(np.var(c.accuracies, ddof=1)) / len(c.runs) for c in (a, b)]
+            total = variance + sum(parts)
+            terms = [(variance, count - 1), *((part, len(c.runs) - 1) for part, c in zip(parts, (a, b), strict=True))]
+            weights = sum(term**2 / max(f, 1) for term, f in terms)
+            freedom, variance = (total**2 / weights if weights else freedom), total
+    half = float(stats.t.ppf(0.975, freedom) * np.sqrt(variance))
+    return value, max(value - half, -1.0), min(value + half, 1.0), test, p
+
+
+def _notes(configurations: Sequence[Configuration]) -> Iterator[str]:
+    first = configurations[0]
+    images = len(first.correct)
+    groups = first.accuracy["groups"]
+    grouped = "" if groups == images else f" in {groups} groups"
+    classes, counts = np.unique(first.runs[0].targets, return_counts=True)
+    largest = counts.max() / counts.sum()
+    yield f"{images} test images{grouped}; always {str(classes[counts.argmax()])!r}: {100 * largest:.1f} %"
+    if len(configurations) > 1 and any(len(one.runs) == 1 for one in configurations):
+        yield "of a single run, differences are those of two networks: other seeds may turn them round"
+    for one in configurations:
+        repeated = [tested.repetition for tested in one.runs]
+        if len(set(repeated)) < len(repeated):
+            yield f"{one.name} has runs of the same seed: their interval tells nothing of other seeds"
+        if one.folds:
+            yield f"the folds of {one.name} share training images: their interval is too narrow rather than too wide"
+    if any(one.test_sets != first.test_sets for one in configurations):
+        yield "test images differ: accuracies cannot be held against each other"
+    if any(tested.run.info.get("selected_on_test") for one in configurations for tested in one.runs):
+        yield "a model was selected on its own test images: its accuracy is too good"
+    threads = {one.cost["threads"] for one in configurations if one.cost}
+    if len(threads) > 1:
+        yield f"milliseconds were measured with different numbers of threads: {sorted(threads)}"

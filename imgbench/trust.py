@@ -1,0 +1,131 @@
+"""What a file of unknown origin may name: classes to import, entries to look up, files to open."""
+
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from imgbench.errors import UserError
+
+REFERENCE = re.compile(r"(?<!\\)\$\{([A-Za-z_]\w*(?:\.\w+)*)\}")  # to another entry, such as ${data.num_classes}
+
+
+TRUSTED = ("imgbench.", "torch.nn.", "torch.optim.", "torchvision.", "timm.")
+
+
+# What each entry of a run's configuration may be made by.
+TARGETS: dict[str, tuple[str, ...]] = {
+    "data": ("imgbench.data.datamodule", "imgbench.data.digits"),
+    "model": TRUSTED,  # which are no more than a first look: `build_model` calls networks only
+    "augment": ("imgbench.data.augment",),
+    "objective": ("imgbench.training.classifier", "imgbench.training.distillation"),
+    "optimizer": ("torch.optim",),
+    "scheduler": ("imgbench.training.schedules",),
+    "callbacks": ("imgbench.training.callbacks", "lightning.pytorch.callbacks"),
+    "trainer": ("lightning",),
+    "logger": ("lightning.pytorch.loggers",),
+}
+
+
+def stays_below(path: str) -> bool:
+    """Whether a path of `split.csv`, of unknown origin, names a file below the root that it is joined to."""
+    places = [PurePosixPath(path), PureWindowsPath(path)]
+    inside = all(not place.anchor and place.parts and ".." not in place.parts for place in places)
+    return inside and "\0" not in path
+
+
+def check_plain(
+    value: Any, content: dict[str, Any], path: Path, modules: tuple[str, ...], inside: bool = False
+) -> None:
+    """Refuses in a configuration that may come from anywhere what would look something up or call it.
+
+    Args:
+        modules: where a `_target_` may lie.
+        inside: whether these are arguments of a `_target_`, which are plain values: chained calls can do anything.
+
+    Raises:
+        ValueError: a resolver such as `oc.env`, a reference to more than a plain entry, or an argument that is called.
+        UserError: a `_target_` outside `modules`.
+    """
+    if isinstance(value, dict):
+        if "_target_" in value:
+            target = value["_target_"]
+            if not isinstance(target, str) or "$" in target:
+                raise ValueError(f"_target_ is {target!r}, expected the name of a class")
+            check_target(target, f"{path}: _target_", modules)
+            if inside and not is_trusted_by_user(target):
+                raise ValueError(f"an argument names a _target_ of its own, {target!r}, which is not called")
+            inside = True
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, list):
+        for item in value:
+            check_plain(item, content, path, modules, inside)
+    elif isinstance(value, str) and "${" in value and not refers_to_plain_entries(value, content):
+        raise ValueError(f"it holds {value[:200]!r}, and only plain entries of the file itself are looked up")
+
+
+def refers_to_plain_entries(value: str, content: Any) -> bool:
+    """Whether all that a value such as `${data.num_classes}` refers to is there, plain and short.
+
+    So it cannot look into the machine as `${oc.env:SECRET}` does, and references to references, which grow a small
+    file without bound, are none.
+    """
+    if "${" in REFERENCE.sub("", value):
+        return False
+    for name in REFERENCE.findall(value):
+        found = content
+        for key in name.split("."):
+            found = found.get(key) if isinstance(found, dict) else None
+        if isinstance(found, dict | list) or len(str(found)) > 1000 or "${" in str(found):
+            return False
+    return True
+
+
+_own_targets: set[str] = set()
+
+
+def trust_target(target: Any) -> None:
+    """Lets `check_target` pass what the user's own configuration names, for as long as this process lasts."""
+    if not str(target).startswith(TRUSTED):  # which are looked at more closely where a checkpoint names them
+        _own_targets.add(str(target))
+
+
+def is_trusted_by_user(target: Any) -> bool:
+    """Whether the user's own configuration names `target`, or the environment variable `IMGBENCH_TRUST` its module."""
+    names = filter(None, re.split(r"[\s,]+", os.environ.get("IMGBENCH_TRUST", "")))
+    return target in _own_targets or str(target).startswith(tuple(f"{name}." for name in names))
+
+
+def check_target(target: Any, option: str, modules: tuple[str, ...] = TRUSTED) -> None:
+    """Refuses the `_target_` of a checkpoint or of another's run before anything is imported by its name.
+
+    Importing a module executes it, and whoever sends a checkpoint can send a module along. From all but packages whose
+    name ends in a dot, only what lies in the module itself is taken: a module has in it all that it imports.
+
+    Raises:
+        UserError: it lies in no module that is trusted; `option` says where it stands.
+    """
+    if not (isinstance(target, str) and re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", target)):
+        raise UserError(f"{option}={target!r}, but a _target_ is the dotted name of a class, such as torch.nn.Linear.")
+    if is_trusted_by_user(target):
+        return
+    package, module = target.split(".")[0], target.rpartition(".")[0]
+    trusted = module in modules or f"{module}.".startswith(tuple(name for name in modules if name.endswith(".")))
+    if not trusted or _lies_in_working_directory(package):
+        known = ", ".join(name.rstrip(".") for name in modules) or "nothing"
+        raise UserError(
+            f"{option}={target} is not imported: a file of unknown origin could name any code, so only what is "
+            f"installed of {known} is trusted there.\nIf {package} is your own, say so in the environment: "
+            f"IMGBENCH_TRUST={package}"
+        )
+
+
+def _lies_in_working_directory(package: str) -> bool:
+    """Whether an import of `package` would take what happens to lie there in place of what is installed."""
+    if package in sys.modules:
+        return False
+    spec = importlib.util.find_spec(package)
+    places = (spec.submodule_search_locations or [spec.origin or ""]) if spec else []
+    return any(Path(place).resolve().parent == Path.cwd() for place in places)

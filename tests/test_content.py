@@ -1,0 +1,118 @@
+"""What the report of a run says, asked of a run: photographs, languages, and the options for both."""
+
+import re
+import shutil
+
+import pytest
+
+from imgbench.errors import UserError
+from imgbench.experiment.compose import compose
+from imgbench.inference.onnx_file import write_onnx
+from imgbench.report.conclude import conclude
+from imgbench.report.content import resolve_report
+from imgbench.run import Run
+from imgbench.training.checkpoint import load_classifier
+
+HARD = ["trainer.max_epochs=1", "optimizer.lr=1e-6"]  # so that there are mistakes
+
+
+@pytest.fixture(scope="module")
+def poor_run(tmp_path_factory, make_folder, train_run) -> Run:
+    """A run that has learned nothing, on classes with awkward names."""
+    home = tmp_path_factory.mktemp("poor")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IMGBENCH_CACHE", str(home / "cache"))
+        photos = make_folder(home / "photos", {"<script>": 24, "叶子": 24, "cat & dog": 24})
+        return train_run(photos, home / "run", "data.split.test=30", "data.image_size=32", *HARD)
+
+
+def page_of(run: Run) -> str:
+    return (run.path / "report.html").read_text("utf-8")
+
+
+def test_mistakes_are_shown_with_what_was_looked_at_and_what_is_like_them(poor_run):
+    page = page_of(poor_run)
+    mistakes = page.partition('<section id="mistakes">')[2].partition("</section>")[0]
+    neighbours = page.partition('<section id="neighbours">')[2].partition("</section>")[0]
+    assert mistakes.count("<img") > 10
+    assert "glows where the photograph speaks most" in mistakes
+    assert neighbours.count("<img") >= 5 * 5
+    assert neighbours.count("<img") % 5 == 0, "each mistake with four neighbours"
+    assert "alike 0." in neighbours
+
+
+def test_names_of_folders_are_text(poor_run):
+    page = page_of(poor_run)
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "叶子" in page
+
+
+def test_every_command_of_the_report_names_the_run(poor_run):
+    commands = re.findall(r'<code class="command">(.*?)</code>', page_of(poor_run))
+    assert len(commands) > 4
+    assert all(str(poor_run.path) in line for line in commands)
+    assert all(line.startswith("python -m imgbench.") for line in commands)
+
+
+def test_photographs_are_kept_out_where_they_are_not_wanted(tmp_path, make_folder, train_run):
+    root = make_folder(tmp_path / "photos", {"a": 16, "b": 16})
+    run = train_run(root, tmp_path / "run", "data.thumbnails=off", *HARD)
+    assert "<img" not in page_of(run)
+    assert "data:image" not in page_of(run)
+    assert not (run.path / "samples.png").exists()
+    assert run.config["data"]["thumbnails"] == "off"
+
+
+def test_the_language_is_that_of_the_locale_and_stays_with_the_run(tmp_path, make_folder, train_run, monkeypatch):
+    root = make_folder(tmp_path / "photos", {"a": 12, "b": 12})
+    monkeypatch.setenv("LANGUAGE", "zh_CN")
+    run = train_run(root, tmp_path / "run")
+    assert "认对了" in page_of(run)
+    assert run.config["report"]["language"] == "zh"
+    monkeypatch.setenv("LANGUAGE", "en")
+    conclude(run)
+    assert 'lang="zh-CN"' in page_of(run)
+    english = train_run(root, tmp_path / "english", "report.language=en")
+    assert 'lang="en"' in page_of(english)
+
+
+def test_a_run_of_before_there_was_a_language_is_concluded_in_that_of_the_locale(tiny_run, tmp_path):
+    run = Run(tmp_path / "run")
+    run.path.mkdir()
+    for name in ("split.csv", "run.json", "metrics.csv", "checkpoints"):
+        (run.path / name).symlink_to(tiny_run.path / name)
+    config = tiny_run.stored_config
+    del config["report"], config["data"]["thumbnails"]
+    run.write_config(config)
+    conclude(run, announce=False)
+    assert 'lang="en"' in page_of(run)
+
+
+@pytest.mark.parametrize(
+    ("word", "named"),
+    [
+        ("report.language=de", "report.language=de, but it is en or zh"),
+        ("report.learning_curve=3", "report.learning_curve=3"),
+        ("data.thumbnails=of", "data.thumbnails='of', but it is on or off"),
+    ],
+)
+def test_an_option_that_is_none_is_named(word, named):
+    with pytest.raises(UserError, match=re.escape(named)):
+        resolve_report(compose(["data=digits", word]))
+
+
+def test_several_devices_train_no_learning_curve():
+    with pytest.raises(UserError, match=r"trainer\.devices=1"):
+        resolve_report(compose(["data=digits", "report.learning_curve=true", "trainer.devices=2"]))
+
+
+def test_of_an_onnx_file_it_is_shown_what_it_looked_at_but_no_neighbours(poor_run, tmp_path):
+    run = Run(tmp_path / "run")
+    shutil.copytree(poor_run.path, run.path)
+    write_onnx(load_classifier(run.best), run.path / "model.onnx")
+    shutil.rmtree(run.path / "checkpoints")
+    conclude(run, announce=False)
+    page = page_of(run)
+    assert "glows where the photograph speaks most" in page
+    assert "has no features to compare photographs by" in page

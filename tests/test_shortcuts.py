@@ -1,0 +1,181 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imgbench.data.split import SplitPlan
+from imgbench.data.table import ImageTable, read_table
+from imgbench.inspection.shortcuts import Probe, accuracy, probe
+from imgbench.number import wilson_interval
+from imgbench.preprocessing import Preprocessing
+
+
+def write(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+    os.utime(path, (1e9, 1e9))
+
+
+@pytest.fixture
+def noise(tmp_path):
+    """Noise in which nothing tells the classes apart, under the same names, written at the same time."""
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        for number in range(40):
+            write(tmp_path / name / f"{number}.bmp", rng.integers(0, 256, (24, 24, 3)))
+    return tmp_path
+
+
+def table_of(root: Path, **plan) -> ImageTable:
+    return read_table(root, Preprocessing(24), SplitPlan(**plan))
+
+
+def probes_of(root: Path, **plan) -> dict[str, Probe]:
+    return {found.name: found for found in probe(table_of(root, **plan))}
+
+
+def test_where_nothing_tells_the_classes_apart_no_probe_warns(noise):
+    found = probes_of(noise)
+    assert list(found) == ["largest class", "colours", "border pixels", "file sizes", "dimensions", "file names",
+                           "file times"]  # fmt: skip
+    assert [one.name for one in found.values() if one.warning] == []
+    assert all(0 <= one.accuracy["low"] <= one.accuracy["value"] <= one.accuracy["high"] for one in found.values())
+
+
+def test_the_largest_class_is_named_with_its_share(tmp_path, make_folder):
+    found = probes_of(make_folder(tmp_path, {"cat": 60, "dog": 6}))
+    largest = found["largest class"]
+    assert largest.accuracy["value"] == pytest.approx(60 / 66, abs=0.03)
+    assert largest.sentence.startswith("Always answering 'cat', without looking at the image, is right in 9")
+    assert found["dimensions"].sentence.endswith("no better than always answering 'cat'.")
+
+
+def colour(path: Path, cat: bool) -> None:
+    pixels = np.asarray(Image.open(path)).copy()
+    pixels[..., 0] //= 2 if cat else 1
+    write(path, pixels)
+
+
+def border(path: Path, cat: bool) -> None:
+    pixels = np.asarray(Image.open(path)).copy()
+    pixels[0, 12] = 60 if cat else 200
+    write(path, pixels)
+
+
+def shape(path: Path, cat: bool) -> None:
+    if cat:
+        write(path, np.random.default_rng(int(path.stem)).integers(0, 256, (24, 25, 3)))
+
+
+def size(path: Path, cat: bool) -> None:
+    path.write_bytes(path.read_bytes() + bytes(cat))
+    os.utime(path, (1e9, 1e9))
+
+
+def name(path: Path, cat: bool) -> None:
+    path.rename(path.with_stem(f"{'IMG' if cat else 'DSC'}_{path.stem}"))
+
+
+def time(path: Path, cat: bool) -> None:
+    os.utime(path, (1e9, 2e9 + int(path.stem) if cat else 1e9))
+
+
+@pytest.mark.parametrize(
+    ("plant", "key", "warns"),
+    [
+        (colour, "colours", True),
+        (border, "border pixels", True),
+        (shape, "dimensions", True),
+        (size, "file sizes", True),
+        (name, "file names", False),  # which no network sees
+        (time, "file times", False),
+    ],
+)
+def test_a_planted_shortcut_is_found(noise, plant, key, warns):
+    for path in sorted(noise.rglob("*.bmp")):
+        plant(path, path.parent.name == "cat")
+    found = probes_of(noise)
+    assert found[key].accuracy["value"] > 0.9
+    assert found[key].skill > 0.8
+    assert bool(found[key].warning) == warns
+    assert " alone" in found[key].sentence and "95 % interval" in found[key].sentence
+
+
+def test_copies_are_not_taken_for_knowledge(tmp_path):
+    """Each photograph has a colour of its own: among its copies it is told at once, among others never."""
+    rng = np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        for photo in range(30):
+            tint = rng.integers(0, 256, 3)
+            for copy in range(4):
+                pixels = np.clip(tint + rng.integers(-9, 10, (24, 24, 3)), 0, 255)
+                write(tmp_path / label / f"{label}{photo}-{copy}.bmp", pixels)
+    images, photographs = probes_of(tmp_path)["colours"], probes_of(tmp_path, group="^[a-z]+[0-9]+")["colours"]
+    assert images.accuracy["value"] > 0.9 and images.warning
+    assert photographs.accuracy["value"] < 0.7 and not photographs.warning
+    assert photographs.accuracy["groups"] < 60 and "groups (95 %" in photographs.sentence
+    width = [one.accuracy["high"] - one.accuracy["low"] for one in (photographs, images)]
+    assert width[0] > 1.5 * width[1]
+
+
+def test_groups_found_elsewhere_are_kept_together(noise):
+    table = table_of(noise)
+    halves = [path.rsplit("/", 1)[-1] for path in table.paths]  # 40 pairs
+    assert all(found.accuracy["groups"] < found.accuracy["n"] for found in probe(table, halves))
+
+
+def test_the_test_images_are_not_touched(noise):
+    table = table_of(noise)
+    before = probe(table)
+    for row in table.rows("test"):
+        (table.root / table.paths[row]).unlink()
+        table.labels[row] = 1 - table.labels[row]
+    assert probe(table) == before
+    assert before[0].accuracy["n"] == len(table.rows("train")) + len(table.rows("val"))
+
+
+def test_of_many_images_some_are_drawn(noise):
+    assert {found.accuracy["n"] for found in probe(table_of(noise), cap=30)} == {30}
+
+
+def test_images_that_are_streamed_are_probed_too(tmp_path, make_folder):
+    make_folder(tmp_path, {"cat": 20, "dog": 20})
+    table = read_table(tmp_path, Preprocessing(24), SplitPlan(), cache="off")
+    assert table.pixels is None
+    assert {found.name: found for found in probe(table)}["colours"].accuracy["value"] == 1
+
+
+def test_without_independent_images_of_two_classes_only_the_largest_is_named(noise):
+    table = table_of(noise)
+    assert [found.name for found in probe(table, [path.split("/")[0] for path in table.paths])] == ["largest class"]
+
+
+@pytest.mark.parametrize("hits", [0, 1, 50, 67, 76])
+def test_of_independent_images_the_interval_is_wilsons(hits):
+    number = accuracy(np.arange(76) < hits, np.arange(76))
+    assert (number["low"], number["high"]) == pytest.approx(wilson_interval(hits, 76))
+    assert (number["value"], number["n"], number["groups"]) == (hits / 76, 76, 76)
+
+
+def test_the_interval_of_grouped_images_holds_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    codes = np.repeat(np.arange(40), 10)
+    held = 0
+    for _ in range(1000):
+        chances = rng.beta(3, 1, 40)  # mean 0.75; within a group, images stand or fall together
+        number = accuracy(rng.random(400) < chances[codes], codes)
+        held += number["low"] <= 0.75 <= number["high"]
+    assert 0.93 <= held / 1000 <= 0.97
+
+
+def test_groups_that_are_equally_good_are_no_reason_for_a_smaller_interval_than_of_single_images():
+    number = accuracy(np.arange(100) % 2 == 0, np.repeat(np.arange(10), 10))
+    alone = accuracy(np.arange(100) % 2 == 0, np.arange(100))
+    assert (number["low"], number["high"]) == pytest.approx((alone["low"], alone["high"]))
+
+
+def test_groups_without_an_error_count_as_one_image_each():
+    number = accuracy(np.ones(100, bool), np.repeat(np.arange(10), 10))
+    assert number["low"] == pytest.approx(wilson_interval(10, 10)[0])
