@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
-import psutil
 from PIL import (
     AvifImagePlugin,
     BmpImagePlugin,
@@ -26,6 +25,8 @@ from PIL import (
     TiffImagePlugin,
     WebPImagePlugin,
 )
+
+from imgbench.files import memory_limit
 
 T = TypeVar("T")
 
@@ -209,9 +210,9 @@ def _errors_named() -> Iterator[None]:
 
 
 @cache
-def _total_memory() -> int:
+def _memory() -> int:
     """Bytes; asking the system takes a fifth of the time in which a small image is decoded."""
-    return psutil.virtual_memory().total
+    return memory_limit()
 
 
 def decoded(source: bytes | Path | str, use: Callable[[Image.Image], T], size: int | None = None) -> T:
@@ -221,7 +222,7 @@ def decoded(source: bytes | Path | str, use: Callable[[Image.Image], T], size: i
         image = _opened(data)
         if size and isinstance(image, JpegImagePlugin.JpegImageFile):
             _reduce(image, size)
-        pixels, memory = image.width * image.height, _total_memory()
+        pixels, memory = image.width * image.height, _memory()
         if pixels * BYTES_PER_PIXEL > memory / 2:
             raise DecodeError(f"{image.width} x {image.height} pixels, too many for {memory / 1e9:.0f} GB of memory")
         with _one_large_image if pixels > LARGE else nullcontext():

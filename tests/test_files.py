@@ -1,115 +1,77 @@
-"""Each finding about files and classes appears where its fault is planted, and not in a clean folder."""
+"""Files keep their permissions when they are replaced, and a job sees its own limits."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
-import numpy as np
+import psutil
 import pytest
-from PIL import Image
 
-from imgbench.data.split import SplitPlan
-from imgbench.data.table import read_table
-from imgbench.inspection.classes import class_findings
-from imgbench.inspection.file_facts import Header, file_findings, read_header, read_headers
-from imgbench.inspection.thumbnails import make_thumbnails
-from imgbench.preprocessing import Preprocessing
+from imgbench.files import cores, memory_left, memory_limit, write_atomically
 
-
-def findings_of(root: Path) -> dict[str, tuple[int, list[str]]]:
-    """kind -> (count, examples)."""
-    table = read_table(root, Preprocessing(32), SplitPlan(), "memory")
-    found = [*file_findings(table, read_headers(table), make_thumbnails(table)), *class_findings(table)]
-    return {finding.kind: (finding.count, finding.examples) for finding in found}
+GB = 10**9
 
 
 @pytest.fixture
-def photos(tmp_path, make_folder):
-    return make_folder(tmp_path / "photos", {"cat": 30, "dog": 30}, 48)
+def group(tmp_path):
+    """A directory of control groups, in which this process's own one is to be filled in."""
+    lines = Path("/proc/self/cgroup").read_text().splitlines() if Path("/proc/self/cgroup").is_file() else []
+    own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), None)
+    if own is None:
+        pytest.skip("there are no control groups of version 2 here")
+    (tmp_path / own).mkdir(parents=True, exist_ok=True)
+    return tmp_path, tmp_path / own
 
 
-def noise(*size: int) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8))
+def limit(folder: Path, most: str, used: int, cached: int) -> None:
+    (folder / "memory.max").write_text(most + "\n")
+    (folder / "memory.current").write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"anon {used - cached}\ninactive_file {cached}\n")
 
 
-def test_a_clean_folder_has_no_findings(photos):
-    assert findings_of(photos) == {}
+@pytest.mark.parametrize(("umask", "expected"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_a_new_file_has_the_permissions_of_the_umask(tmp_path, umask, expected):
+    before = os.umask(umask)
+    try:
+        write_atomically(tmp_path / "a", "x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == expected
 
 
-def test_damaged_empty_hidden_and_other_files_are_named(photos):
-    (photos / "cat/cut.png").write_bytes((photos / "cat/0.png").read_bytes()[:-100])
-    (photos / "cat/empty.jpg").touch()
-    (photos / "cat/.DS_Store").write_text("x")
-    (photos / "cat/notes.txt").write_text("x")
-    found = findings_of(photos)
-    assert set(found) == {"damaged", "empty_file", "hidden_file", "other_file"}
-    assert found["damaged"][1][0].startswith("cat/cut.png (")
-    assert found["empty_file"] == (1, ["cat/empty.jpg"])
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path):
+    (tmp_path / "a").write_text("old")
+    (tmp_path / "a").chmod(0o640)
+    write_atomically(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "new"
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
 
 
-def test_an_ending_of_another_format_is_named(photos):
-    noise(48, 48).save(photos / "dog/x.jpg", "PNG")
-    assert findings_of(photos) == {"ending": (1, ["dog/x.jpg (PNG)"])}
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no affinity")
+def test_cores_are_those_of_the_affinity():
+    script = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+    script += "from imgbench.files import cores\nprint(cores())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"
+    assert cores() >= 1
 
 
-def test_tiny_and_long_images_are_named_with_their_sizes(photos):
-    noise(12, 16).save(photos / "dog/icon.png")
-    noise(300, 48).save(photos / "dog/panorama.png")
-    found = findings_of(photos)
-    assert found["tiny"] == (1, ["dog/icon.png (12 x 16)"])
-    assert found["aspect"] == (1, ["dog/panorama.png (300 x 48)"])
-    assert found["size"][0] == 2
+def test_a_control_group_limits_the_memory_and_its_cached_files_count_as_free(group):
+    root, own = group
+    limit(own, str(3 * GB), used=2 * GB, cached=GB)
+    most = psutil.virtual_memory()
+    assert memory_limit(root) == min(3 * GB, most.total)
+    assert memory_left(root) <= 2 * GB
 
 
-def test_small_images_are_not_tiny_where_all_are_small(tmp_path, make_folder):
-    assert findings_of(make_folder(tmp_path / "photos", {"cat": 20, "dog": 20}, 16)) == {}
+def test_a_group_without_a_limit_leaves_what_the_machine_has(group):
+    root, own = group
+    limit(own, "max", used=2 * GB, cached=GB)
+    assert memory_limit(root) == psutil.virtual_memory().total
 
 
-def test_images_turned_by_exif_are_named(photos):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    noise(48, 48).save(photos / "dog/turned.jpg", exif=exif)
-    assert findings_of(photos)["exif"] == (1, ["dog/turned.jpg"])
-
-
-def test_single_coloured_images_are_named_and_damaged_ones_are_not(photos):
-    Image.new("RGB", (48, 48), (9, 9, 9)).save(photos / "cat/cap.png")
-    (photos / "cat/no.png").write_text("no image")
-    assert findings_of(photos)["one_colour"] == (1, ["cat/cap.png"])
-
-
-def test_a_rare_mode_is_named(photos):
-    noise(48, 48).convert("L").save(photos / "cat/grey.png")
-    assert findings_of(photos) == {"mode": (1, ["cat/grey.png"])}
-
-
-def test_few_images_and_imbalance_are_told(tmp_path, make_folder):
-    found = findings_of(make_folder(tmp_path / "photos", {"cat": 80, "dog": 9}, 48))
-    assert found["few_images"] == (1, ["dog (9)"])
-    assert "imbalance" in found
-
-
-def test_class_folders_whose_names_hardly_differ_are_told(tmp_path, make_folder):
-    found = findings_of(make_folder(tmp_path / "photos", {"cat": 30, "cat (1)": 30, "dog": 30}, 48))
-    assert "class_names" in found
-
-
-def test_splits_of_another_composition_are_told(tmp_path, make_folder):
-    root = tmp_path / "photos"
-    make_folder(root / "train", {"cat": 60, "dog": 60}, 48)
-    make_folder(root / "test", {"cat": 40, "dog": 4}, 48)
-    assert "composition" in findings_of(root)
-    assert "missing_class" not in findings_of(root)
-
-
-def test_a_class_that_a_split_lacks_is_named(tmp_path, make_folder):
-    root = tmp_path / "photos"
-    make_folder(root / "train", {"cat": 30, "dog": 30}, 48)
-    make_folder(root / "test", {"cat": 30}, 48)
-    assert findings_of(root)["missing_class"] == (1, ["dog"])
-
-
-def test_header_is_read_without_the_pixels(tmp_path):
-    noise(40, 30).save(tmp_path / "a.png")
-    (tmp_path / "half.png").write_bytes((tmp_path / "a.png").read_bytes()[:200])
-    (tmp_path / "text.png").write_text("no image")
-    assert read_header(tmp_path / "half.png") == Header("PNG", "RGB", 40, 30, False)
-    assert read_header(tmp_path / "text.png") is None
+def test_a_group_that_is_full_leaves_nothing(group):
+    root, own = group
+    limit(own, "1000", used=2000, cached=0)
+    assert memory_left(root) == 0

@@ -180,7 +180,7 @@ def test_a_header_that_promises_a_gigantic_image_is_damaged(decode):
 
 
 def test_an_image_beyond_the_memory_is_damaged(monkeypatch):
-    monkeypatch.setattr("imgbench.preprocessing.BYTES_PER_PIXEL", psutil.virtual_memory().total)
+    monkeypatch.setattr("imgbench.decode.BYTES_PER_PIXEL", psutil.virtual_memory().total)
     with pytest.raises(DecodeError, match=r"9 x 9 pixels, too many for .* GB of memory"):
         open_image(encoded(noise(9, 9), "PNG"))
 
@@ -195,7 +195,7 @@ def test_importing_changes_no_limit_no_filter_and_what_pillow_opens():
     code = (
         "import warnings, numpy; from PIL import Image; Image.init()\n"
         "state = lambda: (Image.MAX_IMAGE_PIXELS, warnings.filters[:], list(Image.ID)); before = state()\n"
-        "import imgbench.preprocessing as p\n"
+        "import imgbench.decode as p\n"
         "try: p.open_image(b'\\0\\0\\0\\x18ftypheic')\nexcept p.DecodeError: pass\n"
         "assert state() == before"
     )

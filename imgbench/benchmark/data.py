@@ -18,6 +18,7 @@ from torchvision.datasets import ImageFolder
 from imgbench.benchmark.rounds import Timing, alternate, serve
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.experiment.build import build_data
+from imgbench.files import cores
 from imgbench.preprocessing import STATISTICS
 
 Pixels = torch.Tensor
@@ -42,7 +43,7 @@ def measure_photographs(config: dict[str, Any], rounds: int) -> dict[str, Timing
         make_photographs(Path(folder), config["photographs"])
         data = {**config["data"], "root": folder, "num_classes": None, "split": {}, "cache": "memory"}
         variants = {"imgbench, cold": _cold, "ImageFolder + DataLoader": _image_folder}
-        arguments = {"config": {**config, "data": data}, "workers": os.cpu_count()}
+        arguments = {"config": {**config, "data": data}, "workers": cores()}
         return alternate(variants, arguments, rounds)
 
 

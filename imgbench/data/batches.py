@@ -1,6 +1,5 @@
 """Batches of decoded images: from the cache, or decoded when asked for."""
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ from imgbench.data.pixels import digest
 from imgbench.data.shards import Shards
 from imgbench.decode import DecodeError
 from imgbench.errors import UserError
+from imgbench.files import cores
 from imgbench.preprocessing import Preprocessing
 
 Batch = tuple[Tensor, Tensor]
@@ -128,7 +128,7 @@ class StreamingLoader(DataLoader[Batch]):
     """
 
     def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        threads = os.cpu_count() or 1
+        threads = cores()
         with ThreadPoolExecutor(threads) as pool:
             ahead: deque[Future[Batch]] = deque()
             for indices in self.batch_sampler or ():

@@ -22,13 +22,13 @@ from pathlib import Path
 
 import numpy as np
 import platformdirs
-import psutil
 from filelock import FileLock, Timeout
 
 from imgbench.data.progress import progress_bar
 from imgbench.data.scan import Scan
 from imgbench.decode import HEIC_NEEDS, DecodeError, Extremes, Intensity, can_read_heic, deep_extremes, intensity_range
 from imgbench.errors import UserError
+from imgbench.files import cores, memory_left
 from imgbench.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def _read_or_decode(scan: Scan, preprocessing: Preprocessing, mode: str) -> Deco
         return _decode_all(scan, preprocessing, _in_memory)
     size = preprocessing.stored_size
     needed = len(scan.paths) * size * size * 3
-    if scan.shards and mode == "auto" and needed > psutil.virtual_memory().available / 2:
+    if scan.shards and mode == "auto" and needed > memory_left() / 2:
         mode = "off"  # once they no longer fit into memory, decoded pixels are read more slowly than shards
     if scan.shards and mode == "off":  # every image was decoded when it came into the index, which knows the rest
         known = preprocessing.intensity if preprocessing.intensity != "file" else scan.shards.intensity
@@ -105,7 +105,7 @@ def _read_or_decode(scan: Scan, preprocessing: Preprocessing, mode: str) -> Deco
             return _read_or_decode(scan, preprocessing, "off")
         return _make(scan, preprocessing, entry, with_pixels)
     except OSError as error:
-        fits = with_pixels and needed < psutil.virtual_memory().available / 2
+        fits = with_pixels and needed < memory_left() / 2
         log.warning(
             "The image cache in %s cannot be written (%s): %s. IMGBENCH_CACHE=DIR moves it.",
             home,
@@ -186,7 +186,7 @@ def _remove_abandoned(home: Path) -> None:
 
 
 def _in_memory(shape: tuple[int, ...]) -> np.ndarray:
-    needed, free = math.prod(shape), psutil.virtual_memory().available
+    needed, free = math.prod(shape), memory_left()
     try:
         if needed <= free:  # more would be given, and taken back when it is used
             return np.empty(shape, np.uint8)
@@ -237,7 +237,7 @@ def _decode_all(
         else:
             decode(row, data)
 
-    threads = os.cpu_count() or 1
+    threads = cores()
     with (
         progress_bar("Decoding") as progress,
         ThreadPoolExecutor(threads) as pool,  # Pillow lets go of the interpreter lock while it decodes

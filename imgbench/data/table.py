@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-import psutil
 
 from imgbench.data.pixels import DecodedImages, decode_images
 from imgbench.data.scan import NO_SPLIT, SPLITS, Scan
@@ -21,6 +20,7 @@ from imgbench.data.split import SplitPlan, assign_splits, group_names
 from imgbench.data.walk import describe_left_out
 from imgbench.decode import Intensity
 from imgbench.errors import UserError
+from imgbench.files import memory_left
 from imgbench.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
@@ -184,7 +184,7 @@ def _table(found: Scan, decoded: DecodedImages, plan: SplitPlan, groups: list[st
 def labelled_table(found: Scan, preprocessing: Preprocessing, groups: list[str] | None = None) -> ImageTable:
     """Images whose classes and splits are known, to be evaluated: nothing is divided or left in the cache."""
     size = preprocessing.stored_size
-    fits = len(found.paths) * size * size * 3 < psutil.virtual_memory().available / 4
+    fits = len(found.paths) * size * size * 3 < memory_left() / 4
     decoded = decode_images(found, preprocessing, "memory" if fits else "off")
     splits = found.splits.copy()
     splits[list(decoded.errors)] = NO_SPLIT

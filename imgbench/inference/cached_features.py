@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,7 +17,7 @@ from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.pixels import cache_dir
 from imgbench.data.progress import progress_bar
 from imgbench.errors import UserError
-from imgbench.files import replacing
+from imgbench.files import cores, replacing
 from imgbench.inference.onnx_file import Deployed, exported, in_evaluation
 from imgbench.training.fast import full_precision
 from imgbench.training.network import Network
@@ -122,7 +121,7 @@ def _embedding(classifier: Network, images: int) -> tuple[Embed, int]:
     """
     if classifier.offset.device.type == "cpu" and images >= WORTH_EXPORTING:
         try:
-            return _onnx_embedding(classifier), os.cpu_count() or 1
+            return _onnx_embedding(classifier), cores()
         except UserError as error:
             log.warning("Computing features with PyTorch, which is slower. %s", error)
 

@@ -1,6 +1,5 @@
 """What `predict` takes from Python, as batches of pixels: files, PIL images, arrays, tensors."""
 
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +13,7 @@ from PIL import Image
 from imgbench.data.shards import ShardImage
 from imgbench.decode import DecodeError, Intensity, to_8_bits
 from imgbench.errors import UserError
+from imgbench.files import cores
 from imgbench.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def decode_pixels(
         except (DecodeError, OSError, ValueError) as error:
             return str(error)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         rest = iter(sources)
 
         def submit() -> "list[Future[np.ndarray | str]]":

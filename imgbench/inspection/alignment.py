@@ -5,7 +5,6 @@ counts alike, so that neither a common background nor a common frame makes two p
 subject tell two things of one shape apart.
 """
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from imgbench.data.progress import shown
+from imgbench.files import cores
 from imgbench.inspection.candidates import ORIENTATIONS, VIEWS, Candidates, area_weights, in_blocks, turned
 
 SIDE = 48  # pixels of the pictures that are compared
@@ -32,7 +32,7 @@ def similarities(grey: np.ndarray, candidates: Candidates) -> np.ndarray:
     """How far each pair of thumbnails (N, T, T) agrees, -1 to 1, where they lie best on each other."""
     if not len(candidates.first):
         return np.zeros(0, np.float32)
-    with _one_thread_each(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with _one_thread_each(), ThreadPoolExecutor(cores()) as pool:
         blocks = pool.map(partial(_compare, grey), in_blocks(candidates, BLOCK))
         return np.concatenate(list(shown(blocks, -(-len(candidates.first) // BLOCK), "Comparing pairs of images")))
 

@@ -14,6 +14,7 @@ from PIL import ExifTags
 
 from imgbench.data.table import ImageTable
 from imgbench.decode import FORMATS, image_format
+from imgbench.files import cores
 from imgbench.inspection.findings import Finding, counted, first_few
 from imgbench.inspection.thumbnails import Thumbnails
 
@@ -51,7 +52,7 @@ def read_headers(table: ImageTable) -> list[Header | None]:
         rows = range(start, min(start + CHUNK, len(table.paths)))
         return [None if row in table.errors else header_of(table.open(row)) for row in rows]
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         return [header for part in pool.map(chunk, range(0, len(table.paths), CHUNK)) for header in part]
 
 

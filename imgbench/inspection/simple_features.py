@@ -1,6 +1,5 @@
 """Simple features of images, and what a linear classifier that never saw an image makes of them."""
 
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from imgbench.data.table import ImageTable
+from imgbench.files import cores
 from imgbench.preprocessing import Preprocessing
 
 BLOCK = 256  # images in memory at a time
@@ -33,7 +33,7 @@ def _squares(table: ImageTable, rows: np.ndarray) -> Iterator[np.ndarray]:
             yield np.asarray(table.pixels[rows[start : start + BLOCK]])
         return
     preprocessing = Preprocessing(STREAMED, intensity=table.intensity)
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # Pillow lets go of the interpreter lock while it decodes
+    with ThreadPoolExecutor(cores()) as pool:  # Pillow lets go of the interpreter lock while it decodes
         for start in starts:
             own = rows[start : start + BLOCK].tolist()
             yield np.stack(list(pool.map(lambda row: preprocessing.decode(table.read(row)), own)))

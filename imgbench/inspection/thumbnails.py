@@ -1,7 +1,6 @@
 """Small grey pictures of all images, and a hash of what each shows."""
 
 import hashlib
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from PIL import Image
 
 from imgbench.data.progress import shown
 from imgbench.data.table import ImageTable
+from imgbench.files import cores
 from imgbench.preprocessing import Preprocessing
 
 SIDE = 64  # pixels of a thumbnail
@@ -40,7 +40,7 @@ def make_thumbnails(table: ImageTable) -> Thumbnails:
             hashes[row] = np.frombuffer(hashlib.blake2b(square.tobytes(), digest_size=16).digest(), np.uint8)
             grey[row] = np.asarray(Image.fromarray(square).convert("L"))
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow and hashlib let go of the interpreter lock
+    with ThreadPoolExecutor(cores()) as pool:  # Pillow and hashlib let go of the interpreter lock
         starts = range(0, number, CHUNK)
         list(shown(pool.map(chunk, starts), len(starts), "Looking at all images"))
     return Thumbnails(grey, hashes.view("V16").ravel())

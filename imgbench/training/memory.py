@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor, nn
 
 from imgbench.errors import UserError
+from imgbench.files import memory_left
 
 LARGEST_BATCH = 256  # images; beyond, fewer steps an epoch cost more accuracy than larger ones save time
 SHARE = 0.5  # of the free memory that the activations of a batch may take; others are at work, too
@@ -35,7 +35,7 @@ def free_memory(device: str) -> int:
     """Bytes."""
     if device == "cuda":
         return torch.cuda.mem_get_info()[0]
-    return psutil.virtual_memory().available
+    return memory_left()
 
 
 def bytes_per_image(module: nn.Module, image_size: int) -> int:
