@@ -17,7 +17,7 @@ def make_scan(tmp_path):
         paths = [f"class{label}/{row}.jpg" for row, label in enumerate(labels)]
         given = np.full(len(labels), -1, np.int8) if splits is None else np.array(splits, np.int8)
         names = [f"class{label}" for label in range(len(counts))]
-        return Scan(tmp_path, paths, labels, given, np.zeros((len(labels), 2), np.int64), names)
+        return Scan(tmp_path, paths, labels, given, np.zeros((len(labels), 4), np.int64), names)
 
     return make
 

@@ -26,15 +26,15 @@ class Scan:
     """The images below `root`, sorted by split, class and name; row i of each array belongs to `paths[i]`.
 
     `paths` are relative to `root` with forward slashes; `splits` holds indices into `SPLITS`, or NO_SPLIT where the
-    folders do not tell; `stamps` are (size in bytes, modification time in ns), which tell a changed file; `left_out`
-    are the paths that were passed over, by reason; `notes` are sentences that the user should read.
+    folders do not tell; `stamps` are as of `imgbench.data.walk.stamp_of`, and tell a changed file; `left_out` are the
+    paths that were passed over, by reason; `notes` are sentences that the user should read.
     """
 
     root: Path
     paths: list[str]
     labels: np.ndarray  # (N,) int32
     splits: np.ndarray  # (N,) int8
-    stamps: np.ndarray  # (N, 2) int64
+    stamps: np.ndarray  # (N, 4) int64
     class_names: list[str]
     left_out: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -192,17 +192,17 @@ def _collect(walk: Walk, root: Path, places: list[_Place]) -> Scan:
         for label, class_name in enumerate(places[0].class_names):
             if class_name not in own:
                 continue
-            for path, size, mtime in walk.images(os.path.join(place.folder, class_name)):  # noqa: PTH118
+            for path, stamp in walk.images(os.path.join(place.folder, class_name)):  # noqa: PTH118
                 paths.append(walk.relative(path))
                 labels.append(label)
                 splits.append(place.split)
-                stamps.extend((size, mtime))
+                stamps.extend(stamp)
     return Scan(
         root,
         paths,
         np.array(labels, np.int32),
         np.array(splits, np.int8),
-        np.array(stamps, np.int64).reshape(-1, 2),
+        np.array(stamps, np.int64).reshape(-1, 4),
         places[0].class_names,
         walk.left_out,
     )
