@@ -142,6 +142,12 @@ def _places(walk: Walk, root: Path, option: str, notes: list[str]) -> Iterator[_
         if split in folder_of:
             raise UserError(f"{option}: {root} has two folders for the split {split!r}: {split_folders}.")
         folder_of[split] = root / name
+    if "train" not in folder_of:  # a link to the folder of another split, which would be trained and tested on
+        raise UserError(
+            f"{option}: {root / train} is the same folder as that of another split: it leads to "
+            f"{os.path.realpath(root / train)}.\nMake train a folder of its own, or remove the link, so that images "
+            "are divided."
+        )
     for name in folders:
         if name not in split_folders:
             walk.leave_out(str(root / name), "folder beside the splits")
