@@ -4,7 +4,7 @@ import importlib.util
 import os
 import re
 import sys
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePath
 from typing import Any
 
 from imgbench.errors import UserError
@@ -30,10 +30,12 @@ TARGETS: dict[str, tuple[str, ...]] = {
 
 
 def stays_below(path: str) -> bool:
-    """Whether a path of `split.csv`, of unknown origin, names a file below the root that it is joined to."""
-    places = [PurePosixPath(path), PureWindowsPath(path)]
-    inside = all(not place.anchor and place.parts and ".." not in place.parts for place in places)
-    return inside and "\0" not in path
+    """Whether a path of `split.csv`, of unknown origin, names a file below the root that it is joined to.
+
+    The rules are those of this system: on Windows `A: healthy` names a drive, elsewhere it is a folder like any other.
+    """
+    place = PurePath(path)
+    return not place.anchor and bool(place.parts) and ".." not in place.parts and "\0" not in path
 
 
 def check_plain(

@@ -75,6 +75,26 @@ def test_what_is_open_in_a_configuration_is_so_after_an_audit(photos):
     assert config == before
 
 
+def test_copies_that_could_not_be_decoded_are_found_once_they_can(photos, monkeypatch):
+    heif = pytest.importorskip("pillow_heif")
+    for number in range(3):
+        heif.from_pillow(Image.open(photos / "cat" / f"cat{number}.png")).save(photos / "dog" / f"cat{number}.heic")
+    for module in ("decode", "data.pixels"):
+        monkeypatch.setattr(f"imgbench.{module}.can_read_heic", lambda: False)
+    assert inspect(photos).pairs == []
+    for module in ("decode", "data.pixels"):
+        monkeypatch.setattr(f"imgbench.{module}.can_read_heic", lambda: True)
+    assert len(inspect(photos).pairs) == 3
+
+
+def test_a_kept_audit_names_its_folder_as_it_is_named_now(photos, monkeypatch):
+    inspect(photos)
+    monkeypatch.chdir(photos.parent)
+    result = inspect(Path("photos"))
+    assert result.root == "photos"
+    assert result.summary().startswith("photos: 60 images")
+
+
 def test_exit_code_tells_a_script_what_was_found(photos, tmp_path):
     line = [sys.executable, "-m", "imgbench.audit", "data=folder", f"data.root={photos}", "data.image_size=64"]
     done = subprocess.run([*line, "hydra.run.dir=out"], cwd=tmp_path, capture_output=True, text=True, check=False)

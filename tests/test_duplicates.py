@@ -105,6 +105,14 @@ def test_what_a_crowd_of_images_has_in_common_makes_no_copies_of_them(tmp_path, 
     assert bool(pairs) is found
 
 
+def test_copies_elsewhere_are_found_beside_a_crowd(tmp_path):
+    frames = [Image.blend(texture(0), texture(1 + i), 0.2) for i in range(60)]
+    write(tmp_path, {f"{'ab'[i % 2]}/frame{i}.png": image for i, image in enumerate(frames)})
+    write(tmp_path, {f"a/{i}.png": texture(i) for i in range(100, 115)})
+    write(tmp_path, {f"b/copy{i}.png": texture(i).crop((3, 3, 93, 93)) for i in range(100, 115)})
+    assert pairs_of(tmp_path) == {(str(i), f"copy{i}"): "near" for i in range(100, 115)}
+
+
 def test_flat_and_damaged_and_very_small_images_are_no_near_duplicates(textures):
     write(textures, {f"a/flat{n}.png": Image.new("RGB", (64, 64), (n, n, n)) for n in (100, 101)})
     write(textures, {f"a/digit{n}.png": texture(0).resize((8, 8 + n)) for n in (0, 1)})

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 
 from imgbench.data.pixels import decode_images, digest, entry_name
 from imgbench.data.scan import scan
+from imgbench.data.table import labelled_table
 from imgbench.decode import HEIC_NEEDS, open_image
 from imgbench.errors import UserError
 from imgbench.preprocessing import Preprocessing
@@ -33,14 +35,6 @@ def pixels_of(result):
     return result.pixels
 
 
-def spoil(folder):
-    """Makes every image undecodable while size and modification time stay the same."""
-    for path in folder.rglob("*.png"):
-        stat = path.stat()
-        path.write_bytes(bytes(stat.st_size))
-        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-
-
 def test_decoding_hashes_and_decodes_every_image_in_order(folder):
     found = scan(folder)
     result = decode_images(found, SMALL)
@@ -55,7 +49,6 @@ def test_decoding_hashes_and_decodes_every_image_in_order(folder):
 def test_a_second_run_reads_back_without_decoding(folder, mode):
     (folder / "cat" / "damaged.jpg").write_bytes(b"no image")
     first = decode_images(scan(folder), SMALL, mode)
-    spoil(folder)
     found = scan(folder)
     shutil.rmtree(folder)
     second = decode_images(found, SMALL, mode)
@@ -116,6 +109,66 @@ def test_a_changed_folder_is_noticed_and_its_old_entry_deleted(folder, cache_hom
     assert len(before) == len(after) == 1
     assert before != after
     assert [row.tobytes() for row in result.digests] == [digest((folder / path).read_bytes()) for path in found.paths]
+
+
+def classes_exchanged(folder: Path) -> None:
+    """Two classes of files of one size and one modification time, renamed into each other."""
+    for name, grey in (("dark", 20), ("light", 220)):
+        (folder / name).mkdir(parents=True)
+        for number in range(4):
+            path = folder / name / f"{number}.bmp"
+            Image.new("L", (16, 16), grey + number).save(path)
+            os.utime(path, ns=(1, 1))
+    decode_images(scan(folder), SMALL)
+    (folder / "dark").rename(folder / "other")
+    (folder / "light").rename(folder / "dark")
+    (folder / "other").rename(folder / "light")
+
+
+@pytest.mark.parametrize("proof", [True, False])
+@pytest.mark.parametrize("mode", ["disk", "off"])
+def test_classes_renamed_into_each_other_are_decoded_anew(tmp_path, monkeypatch, mode, proof):
+    for module in ("walk", "pixels"):  # as on a system that has neither inodes nor times of change
+        monkeypatch.setattr(f"imgbench.data.{module}.STAMPS_PROVE_CONTENT", proof and os.name == "posix")
+    folder = tmp_path / "photos"
+    classes_exchanged(folder)
+    found = scan(folder)
+    result = decode_images(found, SMALL, mode)
+    assert [row.tobytes() for row in result.digests] == [digest((folder / path).read_bytes()) for path in found.paths]
+    if mode == "disk":
+        assert pixels_of(result)[:, 0, 0, 0].tolist() == [220, 221, 222, 223, 20, 21, 22, 23]
+
+
+def test_where_stamps_prove_nothing_what_has_not_changed_is_still_read_back(folder, cache_home, monkeypatch):
+    for module in ("walk", "pixels"):
+        monkeypatch.setattr(f"imgbench.data.{module}.STAMPS_PROVE_CONTENT", False)
+    decode_images(scan(folder), SMALL)
+    monkeypatch.setattr(Preprocessing, "decode", None)
+    assert decode_images(scan(folder), SMALL).errors == {}
+    assert len(entries(cache_home)) == 1
+
+
+@pytest.mark.parametrize("available", [1 << 40, 1])
+def test_an_evaluation_sees_what_the_files_hold_now_and_leaves_the_entries_of_a_training(
+    folder, cache_home, monkeypatch, available
+):
+    for mode in ("disk", "off"):
+        decode_images(scan(folder), SMALL, mode)
+    before = entries(cache_home)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": available, "total": 1 << 40}))
+    some = scan(folder)
+    some.paths, some.labels, some.splits, some.stamps = (
+        some.paths[:4],
+        some.labels[:4],
+        some.splits[:4],
+        some.stamps[:4],
+    )
+    table = labelled_table(some, SMALL)
+    assert (table.pixels is None) == (available == 1)
+    change(folder)
+    changed = labelled_table(some, SMALL)
+    assert changed.digests[0].tobytes() == digest((folder / some.paths[0]).read_bytes()) != table.digests[0].tobytes()
+    assert entries(cache_home) == before
 
 
 def test_other_sizes_and_other_folders_have_entries_beside_each_other(folder, tmp_path, cache_home):
@@ -378,7 +431,7 @@ def test_heic_without_pillow_heif_is_counted_and_read_once_it_is_installed(folde
     heif.from_pillow(Image.new("RGB", (64, 64), "red")).save(folder / "cat" / "0.heic")
     found = scan(folder)
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("imgbench.preprocessing", "imgbench.data.pixels"):
+        for module in ("imgbench.decode", "imgbench.data.pixels"):
             patch.setattr(f"{module}.can_read_heic", lambda: False)
         assert list(decode_images(found, SMALL).errors.values()) == [HEIC_NEEDS]
     assert '1 files are left out: HEIC, which needs: pip install "imgbench[heic]"' in caplog.text

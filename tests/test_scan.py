@@ -102,11 +102,20 @@ def test_a_class_name_in_a_legacy_encoding_is_an_error_naming_what_converts_it(t
     assert "convmv" in str(error.value)
 
 
-def test_stamps_are_size_and_modification_time(tmp_path, make_folder):
+@pytest.mark.parametrize(("link", "target"), [("train", "test"), ("train", "val")])
+def test_a_train_that_is_a_link_to_another_split_is_an_error_naming_both(tmp_path, make_folder, link, target):
+    make_folder(tmp_path / target, {"cat": 2, "dog": 2})
+    (tmp_path / link).symlink_to(target)
+    with pytest.raises(UserError, match=f"{link} is the same folder as that of another split: it leads to .*{target}"):
+        scan(tmp_path)
+
+
+def test_stamps_are_size_modification_time_inode_and_change_time(tmp_path, make_folder):
     make_folder(tmp_path, {"cat": 1, "dog": 1})
     os.utime(tmp_path / "cat/0.png", ns=(0, 1234567890123))
-    found = scan(tmp_path)
-    assert found.stamps[0].tolist() == [(tmp_path / "cat/0.png").stat().st_size, 1234567890123]
+    found, status = scan(tmp_path), (tmp_path / "cat/0.png").stat()
+    assert found.stamps[0].tolist()[:2] == [status.st_size, 1234567890123]
+    assert found.stamps[0].tolist()[2:] == ([status.st_ino, status.st_ctime_ns] if os.name == "posix" else [0, 0])
     assert found.stamps.dtype == np.int64
 
 

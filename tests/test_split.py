@@ -17,7 +17,7 @@ def make_scan(tmp_path):
         paths = [f"class{label}/{row}.jpg" for row, label in enumerate(labels)]
         given = np.full(len(labels), -1, np.int8) if splits is None else np.array(splits, np.int8)
         names = [f"class{label}" for label in range(len(counts))]
-        return Scan(tmp_path, paths, labels, given, np.zeros((len(labels), 2), np.int64), names)
+        return Scan(tmp_path, paths, labels, given, np.zeros((len(labels), 4), np.int64), names)
 
     return make
 
@@ -120,6 +120,29 @@ def test_a_group_expression_that_does_not_match_is_an_error_naming_it_and_the_fi
         group_names(["cat/picture.jpg"], pattern)
     assert f"data.split.group={pattern!r}" in str(error.value)
     assert "widen the expression" in str(error.value)
+
+
+def test_a_group_expression_that_matches_nothing_at_all_does_not_switch_grouping_off():
+    with pytest.raises(UserError, match=r"data.split.group='\(\\\\d\*\)' finds only an empty group in 'picture.jpg'"):
+        group_names(["cat/picture.jpg", "cat/2.jpg"], r"(\d*)")
+    assert group_names(["cat/picture.jpg", "cat/2.jpg"], r"(\d*)", without=[0]) == ["", "2"]
+
+
+@pytest.mark.parametrize("sizes_of_groups", [[60, 40, 20, 6, 5, 4, 3, 2, 1], [30, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9]])
+def test_the_number_wanted_is_met_as_nearly_as_groups_allow_whatever_the_seed(make_scan, sizes_of_groups):
+    groups = [f"group{number}" for number, size in enumerate(sizes_of_groups) for _ in range(size)]
+    found = make_scan(len(groups))
+    drawn = [divide(found, groups, group="x", test=18, val=9, seed=seed) == TEST for seed in range(30)]
+    assert {int(chosen.sum()) for chosen in drawn} == {18}
+    assert len({chosen.tobytes() for chosen in drawn}) > 1
+
+
+def test_groups_larger_than_the_share_give_the_smallest_of_them(make_scan):
+    found = make_scan(60, 60)
+    groups = [f"{label}-{0 if row % 60 < 40 else row // 5}" for row, label in enumerate(found.labels)]
+    for seed in range(10):
+        splits = divide(found, groups, group="x", test=4, val=4, seed=seed)
+        assert np.bincount(found.labels[splits == TEST]).tolist() == [5, 5]
 
 
 def test_a_group_that_is_no_regular_expression_is_an_error():

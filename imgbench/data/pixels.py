@@ -1,7 +1,8 @@
 """Decodes every image once, in parallel, into fixed-size uint8 squares that later epochs and runs read back.
 
-An entry of the cache is a directory whose name is a hash of the file list (path, size, modification time) and of the
-decode settings, so that a changed, added or removed file makes another entry. It is written beside its final place and
+An entry of the cache is a directory whose name is a hash of the file list (path and stamp) and of the decode settings,
+so that a changed, added or removed file makes another entry. Where stamps do not prove what a file holds, the files are
+read and compared with the hashes in the entry. It is written beside its final place and
 renamed, so that a crash leaves no half entry. Of runs that start at once one decodes, and the others
 wait for it.
 """
@@ -26,6 +27,7 @@ from filelock import FileLock, Timeout
 
 from imgbench.data.progress import progress_bar
 from imgbench.data.scan import Scan
+from imgbench.data.walk import STAMPS_PROVE_CONTENT
 from imgbench.decode import HEIC_NEEDS, DecodeError, Extremes, Intensity, can_read_heic, deep_extremes, intensity_range
 from imgbench.errors import UserError
 from imgbench.files import cores, memory_left
@@ -63,8 +65,9 @@ def decode_images(scan: Scan, preprocessing: Preprocessing, mode: str = "auto") 
     """Hashes and decodes all images, or reads back what an earlier run has left.
 
     `mode`: `memory` and `disk` say where the pixels are kept, `off` keeps none, and `auto` means disk, or off if that
-    would take more than half of the free space. Where the disk cannot be written or is full, memory serves instead.
-    The intensity range is that of `preprocessing`; where it states none, it is found from the files.
+    would take more than half of the free space; `stream` keeps none, and leaves nothing in the cache either. Where the
+    disk cannot be written or is full, memory serves instead. The intensity range is that of `preprocessing`; where it
+    states none, it is found from the files.
 
     Raises:
         UserError: there is no such mode, a file cannot be read, or none can be decoded.
@@ -81,7 +84,7 @@ def decode_images(scan: Scan, preprocessing: Preprocessing, mode: str = "auto") 
 
 
 def _read_or_decode(scan: Scan, preprocessing: Preprocessing, mode: str) -> DecodedImages:
-    if mode not in MODES:
+    if mode not in (*MODES, "stream"):
         raise UserError(f"data.cache={mode!r}, but it is one of {', '.join(MODES)}.")
     if mode == "memory":
         return _decode_all(scan, preprocessing, _in_memory)
@@ -89,14 +92,19 @@ def _read_or_decode(scan: Scan, preprocessing: Preprocessing, mode: str) -> Deco
     needed = len(scan.paths) * size * size * 3
     if scan.shards and mode == "auto" and needed > memory_left() / 2:
         mode = "off"  # once they no longer fit into memory, decoded pixels are read more slowly than shards
-    if scan.shards and mode == "off":  # every image was decoded when it came into the index, which knows the rest
+    if scan.shards and mode in (
+        "off",
+        "stream",
+    ):  # every image was decoded when it came into the index, which knows the rest
         known = preprocessing.intensity if preprocessing.intensity != "file" else scan.shards.intensity
         return DecodedImages(scan.shards.digests, {}, None, known)
+    if mode == "stream":
+        return _decode_all(scan, preprocessing, None)
     with_pixels = mode != "off"
     home = cache_dir() / "images"
     entry = home / entry_name(scan, preprocessing, with_pixels)
     _remove_abandoned(home)
-    if found := _read(entry, with_pixels):
+    if found := _read(scan, entry, with_pixels):
         return found
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -126,7 +134,7 @@ def entry_name(scan: Scan, preprocessing: Preprocessing, with_pixels: bool) -> s
     return f"{place.hexdigest()}-{files.hexdigest()}"
 
 
-def _read(entry: Path, with_pixels: bool) -> DecodedImages | None:
+def _read(scan: Scan, entry: Path, with_pixels: bool) -> DecodedImages | None:
     if not entry.is_dir():
         return None
     try:
@@ -137,21 +145,28 @@ def _read(entry: Path, with_pixels: bool) -> DecodedImages | None:
             np.load(entry / "pixels.npy", mmap_mode="r") if with_pixels else None,
             facts["intensity"] if isinstance(facts["intensity"], str) else tuple(facts["intensity"]),
         )
-        if HEIC_NEEDS not in result.errors.values() or not can_read_heic():
-            return result
-        shutil.rmtree(entry, ignore_errors=True)  # made before pillow-heif was installed
-        return None
+        if HEIC_NEEDS in result.errors.values() and can_read_heic():  # made before pillow-heif was installed
+            shutil.rmtree(entry, ignore_errors=True)
+            return None
+        return result if STAMPS_PROVE_CONTENT or _same_content(scan, result.digests) else None
     except (ValueError, TypeError, KeyError, OSError, EOFError) as error:
         log.warning("The cache entry %s is damaged (%s) and is made anew.", entry, error)
         shutil.rmtree(entry, ignore_errors=True)
         return None
 
 
+def _same_content(scan: Scan, digests: np.ndarray) -> bool:
+    """Whether every file has the hash that it had when it was decoded."""
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        found = pool.map(lambda row: digest(_read_file(scan, row)) == digests[row].tobytes(), range(len(scan.paths)))
+        return all(found)
+
+
 def _make(scan: Scan, preprocessing: Preprocessing, entry: Path, with_pixels: bool) -> DecodedImages:
     """Decodes everything and leaves it at `entry`, unless another process does at this moment."""
     work = entry.with_name(f"{UNFINISHED}{entry.name}")
     with _lock_of(entry):
-        if found := _read(entry, with_pixels):
+        if found := _read(scan, entry, with_pixels):
             return found
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
@@ -162,13 +177,14 @@ def _make(scan: Scan, preprocessing: Preprocessing, entry: Path, with_pixels: bo
             np.save(work / "digests.npy", made.digests)
             facts = {"errors": made.errors, "intensity": made.intensity}
             (work / "decoded.json").write_text(json.dumps(facts), "utf-8")
+            shutil.rmtree(entry, ignore_errors=True)  # of the same stamps, but another content
             work.rename(entry)
             for old in entry.parent.glob(entry.name.split("-")[0] + "-*"):
                 if old != entry:
                     shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    return _read(entry, with_pixels) or made  # another run, started after the folder changed, may have removed it
+    return _read(scan, entry, with_pixels) or made  # another run, started after the folder changed, may have removed it
 
 
 def _lock_of(entry: Path) -> FileLock:

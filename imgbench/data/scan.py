@@ -26,15 +26,15 @@ class Scan:
     """The images below `root`, sorted by split, class and name; row i of each array belongs to `paths[i]`.
 
     `paths` are relative to `root` with forward slashes; `splits` holds indices into `SPLITS`, or NO_SPLIT where the
-    folders do not tell; `stamps` are (size in bytes, modification time in ns), which tell a changed file; `left_out`
-    are the paths that were passed over, by reason; `notes` are sentences that the user should read.
+    folders do not tell; `stamps` are as of `imgbench.data.walk.stamp_of`, and tell a changed file; `left_out` are the
+    paths that were passed over, by reason; `notes` are sentences that the user should read.
     """
 
     root: Path
     paths: list[str]
     labels: np.ndarray  # (N,) int32
     splits: np.ndarray  # (N,) int8
-    stamps: np.ndarray  # (N, 2) int64
+    stamps: np.ndarray  # (N, 4) int64
     class_names: list[str]
     left_out: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -142,6 +142,12 @@ def _places(walk: Walk, root: Path, option: str, notes: list[str]) -> Iterator[_
         if split in folder_of:
             raise UserError(f"{option}: {root} has two folders for the split {split!r}: {split_folders}.")
         folder_of[split] = root / name
+    if "train" not in folder_of:  # a link to the folder of another split, which would be trained and tested on
+        raise UserError(
+            f"{option}: {root / train} is the same folder as that of another split: it leads to "
+            f"{os.path.realpath(root / train)}.\nMake train a folder of its own, or remove the link, so that images "
+            "are divided."
+        )
     for name in folders:
         if name not in split_folders:
             walk.leave_out(str(root / name), "folder beside the splits")
@@ -192,17 +198,17 @@ def _collect(walk: Walk, root: Path, places: list[_Place]) -> Scan:
         for label, class_name in enumerate(places[0].class_names):
             if class_name not in own:
                 continue
-            for path, size, mtime in walk.images(os.path.join(place.folder, class_name)):  # noqa: PTH118
+            for path, stamp in walk.images(os.path.join(place.folder, class_name)):  # noqa: PTH118
                 paths.append(walk.relative(path))
                 labels.append(label)
                 splits.append(place.split)
-                stamps.extend((size, mtime))
+                stamps.extend(stamp)
     return Scan(
         root,
         paths,
         np.array(labels, np.int32),
         np.array(splits, np.int8),
-        np.array(stamps, np.int64).reshape(-1, 2),
+        np.array(stamps, np.int64).reshape(-1, 4),
         places[0].class_names,
         walk.left_out,
     )

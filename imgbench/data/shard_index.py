@@ -12,7 +12,7 @@ import numpy as np
 from imgbench.data.pixels import digest
 from imgbench.data.scan import NO_SPLIT, SPLIT_FOLDERS, SPLITS, Scan, check_folder, scan
 from imgbench.data.shards import Photograph, Shards, index_path, is_shards, require_whole, shard_paths
-from imgbench.data.walk import has_image_ending, natural_sort
+from imgbench.data.walk import has_image_ending, natural_sort, stamp_of
 from imgbench.decode import DecodeError, Extremes, Intensity, deep_extremes, intensity_range
 from imgbench.errors import UserError
 from imgbench.files import replacing
@@ -156,13 +156,14 @@ def read_index(root: str | Path, option: str, min_classes: int = 2) -> Scan:
 
 
 def _stamps(paths: list[Path], shards: Shards) -> np.ndarray:
-    """(N, 2) the size of each image, and when its shard was changed; every shard is found to be whole."""
+    """(N, 4) the stamp of each image's shard, with the size of the image; every shard is found to be whole."""
     ends = np.zeros(len(paths), np.int64)
     np.maximum.at(ends, shards.numbers, shards.offsets + shards.sizes)
     for path, end in zip(paths, ends.tolist(), strict=True):
         require_whole(path, end)
-    changed = np.array([path.stat().st_mtime_ns for path in paths], np.int64)
-    return np.stack([shards.sizes, changed[shards.numbers]], 1)
+    stamps = np.array([stamp_of(path.stat()) for path in paths], np.int64)[shards.numbers]
+    stamps[:, 0] = shards.sizes
+    return stamps
 
 
 def write_index(place: Path, rows: Iterator[list[str]]) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 from imgbench.data.scan import NO_SPLIT, SPLITS, TEST, TRAIN, VAL, Scan
 from imgbench.errors import UserError
 
+WEIGHED = 2000  # groups, of which those are chosen that have the number of images wanted
+
 
 @dataclass(frozen=True)
 class SplitPlan:
@@ -45,7 +47,7 @@ def group_names(paths: list[str], pattern: str | None, without: Container[int] =
     """The group of each path; "" without a pattern, and in the rows `without`.
 
     Raises:
-        UserError: the pattern is no regular expression, or does not match a file's name.
+        UserError: the pattern is no regular expression, or finds no group in a file's name.
     """
     if pattern is None:
         return [""] * len(paths)
@@ -57,13 +59,15 @@ def group_names(paths: list[str], pattern: str | None, without: Container[int] =
     for row, path in enumerate(paths):
         name = path.rsplit("/", 1)[-1]
         match = regex.search(name)
-        group = "" if row in without else match and match[1 if regex.groups else 0]
-        if group is None:
+        group = match and match[1 if regex.groups else 0]
+        if not group and row not in without:
+            found = "does not match" if group is None else "finds only an empty group in"
             raise UserError(
-                f"data.split.group={pattern!r} does not match {name!r}; "
-                "every file needs a group, so widen the expression or rename the file."
+                f"data.split.group={pattern!r} {found} {name!r}; every file needs a group, so "
+                f"{'widen the expression' if group is None else 'have it match a character at least'} "
+                "or rename the file."
             )
-        groups.append(group)
+        groups.append("" if row in without else group or "")
     return groups
 
 
@@ -205,14 +209,38 @@ def _draw_groups(
     chosen: list[int] = []
     for own in _groups_by_class(candidates, labels, groups):
         target = wanted * sum(map(len, own)) / max(len(candidates), 1)
-        taken = 0
-        for position, index in enumerate(rng.permutation(len(own))):
-            # Take a group if that brings the class nearer to its share; leave one group at least to train on.
-            if position == len(own) - 1 or (taken and taken + len(own[index]) / 2 > target):
-                break
-            chosen += own[index]
-            taken += len(own[index])
+        order = [own[index] for index in rng.permutation(len(own))]
+        number = taken = 0
+        # Take a group if that brings the class nearer to its share; leave one group at least to train on.
+        while number < len(order) - 1 and (not taken or taken + len(order[number]) / 2 <= target):
+            taken += len(order[number])
+            number += 1
+        drawn = order[:number]
+        if abs(taken - target) >= 1:
+            drawn = min(drawn, _nearest(order, target), key=lambda groups: abs(sum(map(len, groups)) - target))
+        chosen += [row for group in drawn for row in group]
     return np.array(chosen, dtype=np.int64)
+
+
+def _nearest(order: list[list[int]], target: float) -> list[list[int]]:
+    """Those of the groups, the first in `order` where there is a choice, that have as nearly as can be `target` images.
+
+    Neither none nor all of them. Of very many groups the first `WEIGHED` are enough to choose from.
+    """
+    order = order[:WEIGHED]
+    sizes = [len(group) for group in order]
+    most = max(int(2 * target), min(sizes)) + 1
+    reachable = [1]  # bit n is set where the first groups, as many as the place in the list, can give n images
+    for size in sizes:
+        reachable.append((reachable[-1] | reachable[-1] << size) & ((1 << most) - 1))
+    numbers = [number for number in range(1, min(most, sum(sizes))) if reachable[-1] >> number & 1]
+    left = min(numbers, key=lambda number: abs(number - target), default=0)
+    chosen = []
+    for place in range(len(order) - 1, -1, -1):
+        if not reachable[place] >> left & 1:
+            chosen.append(order[place])
+            left -= sizes[place]
+    return chosen
 
 
 def _require_every_class(scan: Scan, splits: np.ndarray, plan: SplitPlan, groups: list[str]) -> None:

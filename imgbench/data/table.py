@@ -185,7 +185,7 @@ def labelled_table(found: Scan, preprocessing: Preprocessing, groups: list[str] 
     """Images whose classes and splits are known, to be evaluated: nothing is divided or left in the cache."""
     size = preprocessing.stored_size
     fits = len(found.paths) * size * size * 3 < memory_left() / 4
-    decoded = decode_images(found, preprocessing, "memory" if fits else "off")
+    decoded = decode_images(found, preprocessing, "memory" if fits else "stream")
     splits = found.splits.copy()
     splits[list(decoded.errors)] = NO_SPLIT
     return ImageTable(

@@ -35,9 +35,9 @@ def with_unlabelled(
     files = list(Walk(root).images(str(root)))
     if not files:
         raise UserError(f"data.unlabelled={folder}: there is no image in the folder or below it.")
-    paths = [Path(path).relative_to(root).as_posix() for path, _, _ in files]
+    paths = [Path(path).relative_to(root).as_posix() for path, _ in files]
     nothing = np.zeros(len(files), np.int32)
-    stamps = np.array([stamp for _, *stamp in files], np.int64)
+    stamps = np.array([stamp for _, stamp in files], np.int64)
     splits = np.full(len(files), NO_SPLIT, np.int8)
     decoded = decode_images(Scan(root, paths, nothing, splits, stamps, []), preprocessing, "memory")
     assert decoded.pixels is not None

@@ -8,6 +8,21 @@ from pathlib import Path
 from imgbench.decode import IMAGE_ENDINGS, image_format
 
 VISITED = "folder visited under another name"
+Stamp = tuple[int, int, int, int]
+# Whether the system numbers files and notes every change: a file of the same stamp then has the same content. Windows
+# tells neither for the entries of a folder, and calls the time of creation that of change.
+STAMPS_PROVE_CONTENT = os.name == "posix"
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    """Size in bytes, modification time in ns, inode and change time in ns of a file.
+
+    Size and modification time alone stay as they are where files are renamed into each other.
+    """
+    if not STAMPS_PROVE_CONTENT:
+        return status.st_size, status.st_mtime_ns, 0, 0
+    inode = status.st_ino & 0x7FFF_FFFF_FFFF_FFFF  # network file systems use all 64 bits, columns 63
+    return status.st_size, status.st_mtime_ns, inode, status.st_ctime_ns
 
 
 def natural_key(name: str) -> str:
@@ -121,18 +136,18 @@ class Walk:
             self._places.add(real)
             self._add_above(os.path.dirname(real))  # noqa: PTH120
 
-    def images(self, folder: str) -> Iterator[tuple[str, int, int]]:
-        """Yields (path, size, mtime_ns) of every image below a folder, which should be one of the places."""
+    def images(self, folder: str) -> Iterator[tuple[str, Stamp]]:
+        """Yields path and stamp of every image below a folder, which should be one of the places."""
         real = os.path.realpath(folder)
         if real in self._visited:
             self.leave_out(folder, VISITED)
         else:
             yield from self._images(folder, real)
 
-    def _images(self, folder: str, real: str) -> Iterator[tuple[str, int, int]]:
+    def _images(self, folder: str, real: str) -> Iterator[tuple[str, Stamp]]:
         self._visited.add(real)
         subfolders: dict[str, bool] = {}  # name -> whether it is a link
-        images: dict[str, tuple[int, int]] = {}
+        images: dict[str, Stamp] = {}
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
@@ -143,7 +158,7 @@ class Walk:
         except OSError as error:
             self._pass_over(error)
         for name in natural_sort(images):
-            yield os.path.join(folder, name), *images.pop(name)  # noqa: PTH118
+            yield os.path.join(folder, name), images.pop(name)  # noqa: PTH118
         for name in natural_sort(subfolders):
             path = os.path.join(folder, name)  # noqa: PTH118
             inside = os.path.realpath(path) if subfolders[name] else os.path.join(real, name)  # noqa: PTH118
@@ -152,9 +167,7 @@ class Walk:
             else:
                 yield from self._images(path, inside)
 
-    def _look_at(
-        self, entry: "os.DirEntry[str]", subfolders: dict[str, bool], images: dict[str, tuple[int, int]]
-    ) -> None:
+    def _look_at(self, entry: "os.DirEntry[str]", subfolders: dict[str, bool], images: dict[str, Stamp]) -> None:
         if is_hidden(entry.name):
             self.leave_out(entry.path, "hidden file")
         elif (kind := kind_of(entry)) == "folder":
@@ -166,7 +179,7 @@ class Walk:
             if stat.st_size == 0:
                 self.leave_out(entry.path, "empty file")
             elif is_image(entry):
-                images[entry.name] = stat.st_size, stat.st_mtime_ns
+                images[entry.name] = stamp_of(stat)
             else:
                 self.leave_out(entry.path, "other file")
 
@@ -193,4 +206,4 @@ def describe_left_out(left_out: Mapping[str, Sized]) -> str:
 
 def images_below(folder: Path, onerror: Callable[[OSError], None] | None = None) -> Iterator[Path]:
     """All images of a folder and its sub-folders, whatever their class; `onerror` is that of `Walk`."""
-    return (Path(path) for path, _, _ in Walk(folder, onerror).images(str(folder)))
+    return (Path(path) for path, _ in Walk(folder, onerror).images(str(folder)))

@@ -49,7 +49,7 @@ def images_of_run(
         [row["path"] for row in there],
         np.array([model.class_names.index(row["class"]) for row in there], np.int32),
         np.full(len(there), SPLITS.index(split), np.int8),
-        np.zeros((len(there), 2), np.int64),
+        np.zeros((len(there), 4), np.int64),
         model.class_names,
         shards=known and known.shards and known.shards.take([places[row["path"]] for row in there]),
     )

@@ -5,7 +5,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -29,7 +29,7 @@ from imgbench.preprocessing import Preprocessing
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-FORMAT = 3  # raise it when the inspection changes, so that old results are not read back
+FORMAT = 4  # raise it when the inspection changes, so that old results are not read back
 SHOWN = 3  # examples of each finding, in the terminal
 ORDER = {"error": 0, "warning": 1, "note": 2}
 UNSEEN = ("file names", "file times")  # what probes may use and no network
@@ -101,8 +101,9 @@ class Evidence:
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """Kept in the cache until a file changes, whatever the splits."""
-        facts = (FORMAT, self.table.intensity, *self.table.paths, self.table.digests.tobytes())
+        """Kept in the cache until a file changes or another can be decoded, whatever the splits."""
+        table = self.table
+        facts = (FORMAT, table.intensity, sorted(table.errors), *table.paths, table.digests.tobytes())
 
         def find() -> str:
             pairs = find_duplicates(self.table, self.thumbnails, self.headers)
@@ -130,8 +131,10 @@ def audit(table: ImageTable, finders: Sequence[Finder] = ()) -> Audit:
     """Inspects a data set; of one that was inspected before, and has not changed, the result is read back."""
     left_out = sorted((reason, sorted(paths)) for reason, paths in table.passed_over.items())
     names = [getattr(finder, "__name__", repr(finder)) for finder in finders]
-    facts = (FORMAT, table.root.resolve(), table.hash, table.plan, sorted(table.errors), left_out, names)
-    return _kept("audit", facts, lambda: _inspect(table, finders).to_json(), Audit.from_json)
+    # A damaged image is named with the reason, which is another once its format can be read.
+    facts = (FORMAT, table.root.resolve(), table.hash, table.plan, sorted(table.errors.items()), left_out, names)
+    result = _kept("audit", facts, lambda: _inspect(table, finders).to_json(), Audit.from_json)
+    return replace(result, root=str(table.root))  # as it is named now, which may be from another working directory
 
 
 def relatives(table: ImageTable) -> list[str]:
@@ -149,7 +152,7 @@ _looked_at: dict[bytes, Thumbnails] = {}
 
 
 def _content(table: ImageTable) -> bytes:
-    facts = (str(table.root), table.intensity, *table.paths, table.digests.tobytes())
+    facts = (str(table.root), table.intensity, sorted(table.errors), *table.paths, table.digests.tobytes())
     return hashlib.blake2b(repr(facts).encode("utf-8", "surrogateescape")).digest()
 
 

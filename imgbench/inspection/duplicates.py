@@ -18,7 +18,7 @@ from imgbench.inspection.thumbnails import Thumbnails
 # where a part of one is compared, which gives chance more to choose from, 0.93.
 NEAR, NEAR_PART = 0.9, 0.94
 # Where so many images are chained to each other, they are simple or of one scene, and chance makes pairs as good: only
-# what hardly differs counts then, as the frames of one film.
+# what hardly differs counts among them, as the frames of one film.
 CROWD, CROWD_SHARE, NEAR_IN_A_CROWD = 50, 0.05, 0.99
 SIMPLE = 16  # pixels of the short side below which two drawings of one digit may be equal by chance
 
@@ -46,10 +46,9 @@ def find_duplicates(table: ImageTable, thumbnails: Thumbnails, headers: list[Hea
     detailed = np.array([header is not None and min(header.width, header.height) >= SIMPLE for header in headers])
     originals = np.flatnonzero((first_of == np.arange(len(first_of))) & detailed)
     near = _near_pairs(thumbnails.grey[originals], originals)
-    groups = np.bincount(connected([(pair.first, pair.second) for pair in near], len(first_of)))
-    if groups.max() > max(CROWD, CROWD_SHARE * len(first_of)):
-        near = [pair for pair in near if pair.similarity >= NEAR_IN_A_CROWD]
-    return exact + near
+    group_of = connected([(pair.first, pair.second) for pair in near], len(first_of))
+    crowded = (np.bincount(group_of) > max(CROWD, CROWD_SHARE * len(first_of)))[group_of]  # (N,) of each image
+    return exact + [pair for pair in near if pair.similarity >= NEAR_IN_A_CROWD or not crowded[pair.first]]
 
 
 def _near_pairs(grey: np.ndarray, rows: np.ndarray) -> list[Pair]:

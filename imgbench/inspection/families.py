@@ -45,7 +45,7 @@ class Family:
             splits[table.rows(split)] = SPLITS.index(split)
         if table.folder_splits:  # what is carved out of train is divided anew
             splits[splits == NO_SPLIT] = TRAIN
-        scan = Scan(table.root, table.paths, table.labels, splits, np.zeros((0, 2), np.int64), table.class_names)
+        scan = Scan(table.root, table.paths, table.labels, splits, np.zeros((0, 4), np.int64), table.class_names)
         try:
             new = assign_splits(scan, replace(table.plan, group=self.expression), self.groups, without=table.errors)
         except UserError:
