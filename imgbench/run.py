@@ -25,7 +25,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from imgbench.errors import UserError
 from imgbench.files import NO_PLACE, write_atomically
-from imgbench.trust import TARGETS, check_plain, stays_below
+from imgbench.trust import (
+    TARGETS,
+    check_callbacks_and_logger,
+    check_plain,
+    is_own_configuration,
+    stays_below,
+    trust_configuration,
+)
 
 # In a wheel conf lies inside the package, in a checkout beside it.
 CONF = next(path for path in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf") if path.is_dir())
@@ -89,7 +96,8 @@ class Run:
         """The content of `config.yaml`, references such as `${data.num_classes}` as they stand there.
 
         A run may come from anybody. So what is in there is plain: no resolver such as `oc.env` is followed, no class
-        outside the allowlist is named, and nothing of Hydra's own (`defaults`, `hydra`) is taken from it.
+        outside the allowlist is named, and nothing of Hydra's own (`defaults`, `hydra`) is taken from it. Callbacks and
+        loggers are those of `conf`, unless this process wrote the file.
 
         Raises:
             UserError: it is missing, damaged, or not as plain as that.
@@ -113,6 +121,8 @@ class Run:
                     raise ValueError(f"{name} is {content[name]!r}, expected a name")
             for name, value in content.items():
                 check_plain([name, value], content, path, TARGETS.get(name, ()))
+            if not is_own_configuration(text):
+                check_callbacks_and_logger(content, path, CONF)
         return content
 
     @property
@@ -194,6 +204,7 @@ class Run:
         """`config.yaml`: all that is needed to run it again in a new directory."""
         text = yaml.dump(config, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
         again = "# RUN is this directory: python -m imgbench.train --config-dir RUN --config-name config\n"
+        trust_configuration(again + text)
         write_atomically(self.path / "config.yaml", again + text)
 
     def note(self, **facts: Any) -> None:

@@ -1,5 +1,6 @@
 """What a file of unknown origin may name: classes to import, entries to look up, files to open."""
 
+import functools
 import importlib.util
 import os
 import re
@@ -7,10 +8,13 @@ import sys
 from pathlib import Path, PurePath
 from typing import Any
 
+import yaml
+from omegaconf import OmegaConf
+
 from imgbench.errors import UserError
 
 REFERENCE = re.compile(r"(?<!\\)\$\{([A-Za-z_]\w*(?:\.\w+)*)\}")  # to another entry, such as ${data.num_classes}
-
+NAME = re.compile(r"\w[\w.,+-]*(/\w[\w.,+-]*)?")  # of data, a model, a project or a metric: it leads to no other folder
 
 TRUSTED = ("imgbench.", "torch.nn.", "torch.optim.", "torchvision.", "timm.")
 
@@ -85,7 +89,81 @@ def refers_to_plain_entries(value: str, content: Any) -> bool:
     return True
 
 
+# What the entry of a callback was made by in earlier versions, whose runs are still read.
+EARLIER_CALLBACKS = {"ema": {"_target_": "lightning.pytorch.callbacks.EMAWeightAveraging"}}
+
+
+def check_callbacks_and_logger(content: dict[str, Any], path: Path, conf: Path) -> None:
+    """Refuses callbacks and loggers of a configuration that may come from anywhere, unless `conf` has them.
+
+    Some of Lightning's callbacks write to any path, and its loggers send to any address. So paths, addresses and
+    classes are those of `conf`: the file adds numbers, and names of data, models and metrics. An address that `conf`
+    takes from the environment is taken from there again.
+
+    Args:
+        content: changed in place where `conf` looks an entry up in the environment.
+        conf: the folder with `callbacks/` and `logger/`.
+
+    Raises:
+        UserError: it has another callback, another logger, or another text in one.
+    """
+    for name, entry in (content.get("callbacks") or {}).items():
+        known = [found[name] for found in (EARLIER_CALLBACKS, *_configurations(conf / "callbacks")) if found.get(name)]
+        _check_part(entry, known, f"{path}: callbacks.{name}", "conf/callbacks")
+    logger = content.get("logger") or None
+    target = logger.get("_target_") if logger else None
+    known = [found for found in _configurations(conf / "logger") if found.get("_target_") == target]
+    _check_part(logger, known, f"{path}: logger", "conf/logger")
+
+
+@functools.cache
+def _configurations(folder: Path) -> list[dict[str, Any]]:
+    return [yaml.safe_load(file.read_text("utf-8")) or {} for file in sorted(folder.glob("*.yaml"))]
+
+
+def _check_part(entry: Any, known: list[dict[str, Any]], option: str, place: str) -> None:
+    """Whether a callback or a logger is one of `known`, but for its numbers and names.
+
+    `place` is where `known` stands.
+    """
+    if entry is None or (isinstance(entry, dict) and is_trusted_by_user(entry.get("_target_"))):
+        return
+    expected = f"expected what {place} has, with numbers of its own"
+    if not known or not isinstance(entry, dict):
+        raise UserError(f"{option} is {str(entry)[:200]}, {expected}.{_how_to_trust(entry)}")
+    for key, value in entry.items():
+        own = [one[key] for one in known if key in one]
+        texts = [text for text in own if isinstance(text, str) and "${" in text]
+        looked_up = next((text for text in texts if "${" in REFERENCE.sub("", text)), None)
+        is_number = value is None or (isinstance(value, bool | int | float) and not key.startswith("_"))
+        if looked_up is not None:
+            entry[key] = OmegaConf.create({key: looked_up})[key]
+        elif not (is_number or value in own or (texts and isinstance(value, str) and NAME.fullmatch(value))):
+            raise UserError(f"{option}.{key} is {str(value)[:200]!r}, {expected}.{_how_to_trust(entry)}")
+
+
+def _how_to_trust(entry: Any) -> str:
+    module = str(entry.get("_target_") if isinstance(entry, dict) else "").rpartition(".")[0]
+    if not module:
+        return ""
+    return (
+        "\nA file of unknown origin could write to any path and send to any address. If the run is your own, say so in "
+        f"the environment: IMGBENCH_TRUST={module}"
+    )
+
+
 _own_targets: set[str] = set()
+_own_configurations: set[str] = set()
+
+
+def trust_configuration(text: str) -> None:
+    """Notes that this process wrote a `config.yaml` of this content, so that its callbacks are the user's own."""
+    _own_configurations.add(text)
+
+
+def is_own_configuration(text: str) -> bool:
+    """Whether this process wrote a `config.yaml` of this content."""
+    return text in _own_configurations
 
 
 def trust_target(target: Any) -> None:

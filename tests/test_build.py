@@ -100,11 +100,12 @@ def test_tensorboard_logger_writes_events_of_data_and_model(tmp_path):
 def checkpoint(tmp_path):
     """Writes what `check_resume` reads of a checkpoint of `classifier()`; `changes` replace hyper-parameters."""
 
-    def write(optimizer=True, processed=2, groups=2, **changes):
+    def write(optimizer=True, processed=2, groups=None, **changes):
+        groups = groups or [{"params": list(range(len(g["params"])))} for g in classifier().parameter_groups()]
         content = {"hyper_parameters": {**classifier().hparams, **changes}}
         content["loops"] = {"fit_loop": {"epoch_progress": {"current": {"processed": processed}}}}
         torch.save(
-            {**content, "optimizer_states": [{"param_groups": [{}] * groups}]} if optimizer else content,
+            {**content, "optimizer_states": [{"param_groups": groups}]} if optimizer else content,
             tmp_path / "last.ckpt",
         )
         return str(tmp_path / "last.ckpt")
@@ -122,7 +123,7 @@ def test_checkpoint_of_a_pretrained_model_is_resumed(checkpoint):
     model = plain(compose([*SMALL, *torchvision, "data.num_classes=2"]).model)
     module = classifier(*torchvision)
     module.hparams["model"]["pretrained"] = True  # as if it had been; the checkpoint says false
-    check_resume(checkpoint(model=model), module, 3)
+    check_resume(checkpoint(model=model, groups=module.parameter_groups()), module, 3)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,8 @@ def test_checkpoint_of_a_pretrained_model_is_resumed(checkpoint):
         ({}, ["model=vgg13"], "ab", "trained with model .*CNN.*VGG"),
         ({}, ["optimizer=sgd"], "ab", "trained with optimizer torch.optim.Adam.*torch.optim.SGD"),
         ({"class_names": ["a", "x"]}, [], "ab", r"trained with class_names \['a', 'x'\].*\['a', 'b'\]"),
-        ({"groups": 1}, [], "ab", "earlier version of imgbench, which let norms and biases decay"),
+        ({"groups": [{"params": [0]}]}, [], "ab", "earlier version of imgbench, which let norms and biases decay"),
+        ({"groups": [{"params": [0]}, {"params": [1]}]}, [], "ab", "earlier version of imgbench, which let norms and"),
         ({}, ["optimizer.weight_decay=0"], "ab", "trained with optimizer.weight_decay=0.05, but .* has 0"),
         ({"processed": 3}, [], "ab", "has trained 3 epochs, and trainer.max_epochs=3: nothing is left to do"),
     ],

@@ -247,6 +247,35 @@ def test_norms_and_biases_do_not_decay():
         torch.testing.assert_close(parameter, old * (0.95 if parameter.dim() > 1 else 1))
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        CNN,
+        {"_target_": "imgbench.models.compact.CompactCNN", "num_classes": 3, "widths": [[4]]},
+        {"_target_": "imgbench.models.backbone.timm_classifier", "name": "test_resnet", "num_classes": 3},
+    ],
+)
+def test_optimizer_of_an_earlier_version_goes_on(model):
+    """It had the parameters of more than one dimension first, then the others, each in the network's order."""
+    module = classifier(model)
+    module.hparams["optimizer"]["weight_decay"] = 0.5
+    parameters = list(module.parameters())
+    earlier = [[p for p in parameters if p.dim() > 1], [p for p in parameters if p.dim() <= 1]]
+    groups = module.parameter_groups()
+    assert [list(map(id, group["params"])) for group in groups] == [list(map(id, group)) for group in earlier]
+    assert [group["weight_decay"] for group in groups] == [0.5, 0]
+
+
+def test_parameters_that_the_network_exempts_do_not_decay():
+    module = classifier({"_target_": "imgbench.models.backbone.timm_classifier", "name": "test_vit",
+                         "num_classes": 3, "image_size": 160})  # fmt: skip
+    module.hparams["optimizer"]["weight_decay"] = 0.5
+    decayed, others = (set(map(id, group["params"])) for group in module.parameter_groups())
+    named = dict(module.model.named_parameters())
+    assert {id(named["pos_embed"]), id(named["cls_token"])} <= others - decayed
+    assert id(named["patch_embed.proj.weight"]) in decayed
+
+
 def test_without_weight_decay_there_is_one_group():
     assert len(classifier().parameter_groups()) == 1
 

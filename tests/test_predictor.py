@@ -1,6 +1,12 @@
 """A Predictor is the same, whichever file stands behind it."""
 
+import io
+import multiprocessing
+import os
+import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -72,3 +78,64 @@ def test_run_without_a_model_says_which_files_it_lacks(onnx_run, tmp_path):
     shutil.copytree(onnx_run.path, tmp_path / "run", ignore=shutil.ignore_patterns("model.onnx"))
     with pytest.raises(UserError, match=r"neither checkpoints/best\.ckpt nor model\.onnx"):
         imgbench.load(tmp_path / "run")
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, None])
+def test_batches_without_images_are_refused(size, tiny_run, photos):
+    with pytest.raises(UserError, match=r"batch_size=.*, but it is a number of images, at least 1"):
+        imgbench.load(tiny_run.path).predict(photos, batch_size=size)
+
+
+def test_open_files_and_bytes_are_one_image_each(tiny_run, photos):
+    predictor, photo = imgbench.load(tiny_run.path), photos[0]
+    expected = predictor.predict(photo)
+    written = io.BytesIO()
+    written.write(photo.read_bytes())  # so that it stands at its end
+    with photo.open("rb") as file:
+        for image in (written, file, file, photo.read_bytes(), bytearray(photo.read_bytes())):
+            assert predictor.predict(image) == expected
+            assert predictor.predict([image, photo]) == expected * 2
+    with photo.open() as file, pytest.raises(UserError, match=r"image 0 of predict is a .* open it in binary mode"):
+        predictor.predict(file)
+
+
+@pytest.mark.parametrize("kind", ["onnx_run", "tiny_run"])
+def test_predictor_is_pickled(kind, request, photos, tmp_path, monkeypatch):
+    predictor = imgbench.load(request.getfixturevalue(kind).path)
+    content = pickle.dumps(predictor)
+    monkeypatch.chdir(tmp_path)
+    assert pickle.loads(content).predict(photos) == predictor.predict(photos)
+
+
+IN_A_FORK = """
+import multiprocessing, sys
+import torch
+import imgbench
+torch.set_num_threads(2)
+predictor, photos = imgbench.load(sys.argv[1]), sys.argv[2:]
+torch.nn.functional.conv2d(torch.rand(8, 16, 64, 64), torch.rand(16, 16, 3, 3))  # of a size that takes both threads
+def answers():
+    return [(found.label, round(found.probability, 4)) for found in predictor.predict(photos)]
+expected = answers()
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    found = pool.apply_async(predictor.predict, (photos,)).get(60)  # of a predictor that was pickled
+assert [(prediction.label, round(prediction.probability, 4)) for prediction in found] == expected
+def child(queue):
+    queue.put(answers())
+context = multiprocessing.get_context("fork")
+queue = context.Queue()
+process = context.Process(target=child, args=(queue,), daemon=True)
+process.start()
+assert queue.get(timeout=60) == expected
+process.join()
+"""
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no forks on this system")
+@pytest.mark.parametrize("kind", ["onnx_run", "tiny_run"])
+def test_fork_predicts_with_several_threads(kind, request, photos, tmp_path):
+    run = request.getfixturevalue(kind)
+    line = [sys.executable, "-c", IN_A_FORK, str(run.path), *map(str, photos)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

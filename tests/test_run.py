@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from imgbench.errors import UserError
+from imgbench.experiment.compose import compose, storable
 from imgbench.files import write_atomically
 from imgbench.run import Run
 from imgbench.trust import check_target, refers_to_plain_entries, trust_target
@@ -191,6 +193,86 @@ def test_foreign_or_damaged_configuration_is_named_and_does_nothing(content, run
         assert run.config
     assert os.environ["HOME"] not in str(caught.value)
     assert not Path("marker").exists()
+
+
+def rewrite(run, **changes):
+    """As by another process: what this one writes is the user's own."""
+    content = yaml.safe_load((run.path / "config.yaml").read_text())
+    for name, value in changes.items():
+        content[name] = {**(content.get(name) or {}), **value}
+    (run.path / "config.yaml").write_text(yaml.safe_dump(content))
+
+
+LIGHTNING = "lightning.pytorch"
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"callbacks": {"x": {"_target_": f"{LIGHTNING}.callbacks.ModelCheckpoint", "dirpath": "/x"}}}, "callbacks.x"),
+        ({"callbacks": {"best": {"_target_": f"{LIGHTNING}.callbacks.ModelCheckpoint"}}}, "callbacks.best._target_"),
+        ({"callbacks": {"last": {"_target_": "imgbench.training.callbacks.LastCheckpoint", "dirpath": "/x"}}},
+         "callbacks.last.dirpath"),
+        ({"callbacks": {"last": {"_target_": "imgbench.training.callbacks.LastCheckpoint", "share": [1]}}},
+         "callbacks.last.share"),
+        ({"callbacks": {"last": {"_target_": "imgbench.training.callbacks.LastCheckpoint", "_partial_": True}}},
+         "callbacks.last._partial_"),
+        ({"callbacks": {"best": {"_target_": "imgbench.training.callbacks.BestCheckpoint", "monitor": "../../x"}}},
+         "callbacks.best.monitor"),
+        ({"callbacks": {"best": 3}}, "callbacks.best"),
+        ({"logger": {"_target_": f"{LIGHTNING}.loggers.CSVLogger", "save_dir": "x"}}, "logger"),
+        ({"logger": {"_target_": f"{LIGHTNING}.loggers.TensorBoardLogger", "save_dir": "/x"}}, "logger.save_dir"),
+        ({"logger": {"_target_": f"{LIGHTNING}.loggers.TensorBoardLogger", "save_dir": "outputs/tensorboard",
+                     "name": "../x"}}, "logger.name"),
+        ({"logger": {"_target_": f"{LIGHTNING}.loggers.WandbLogger", "entity": "mallory"}}, "logger.entity"),
+        ({"logger": {"save_dir": "/x"}}, "logger.save_dir"),
+    ],
+)  # fmt: skip
+def test_callbacks_and_loggers_of_a_foreign_run_are_those_of_conf(changes, named, run):
+    rewrite(run, **changes)
+    with pytest.raises(UserError, match=rf"config\.yaml: {re.escape(named)} is .*, expected what conf/"):
+        assert run.config
+
+
+def test_address_of_a_foreign_runs_logger_is_that_of_the_users_own_environment(run, monkeypatch):
+    evil = {"_target_": f"{LIGHTNING}.loggers.MLFlowLogger", "tracking_uri": "http://evil.example"}
+    rewrite(run, logger=evil)
+    assert run.config["logger"]["tracking_uri"] == "sqlite:///outputs/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mine.example")
+    assert run.config["logger"]["tracking_uri"] == "http://mine.example"
+
+
+@pytest.mark.parametrize("logger", ["none", "tensorboard", "mlflow", "wandb"])
+@pytest.mark.parametrize("callbacks", ["default", "early_stopping", "ema"])
+def test_callbacks_and_loggers_of_conf_are_read_from_a_run(callbacks, logger, run):
+    words = [f"callbacks={callbacks}", f"logger={logger}", "callbacks.best.standard_errors=0.5",
+             "+callbacks.last.share=1", "monitor=val/loss", "mode=min"]  # fmt: skip
+    if logger == "wandb":
+        words.append("logger.project=leaves")
+    stored = storable(compose(words))
+    (run.path / "config.yaml").write_text(yaml.safe_dump({**stored, "data": run.stored_config["data"]}))
+    config = run.config
+    assert config["callbacks"]["best"]["monitor"] == "val/loss"
+    assert config["callbacks"]["last"]["share"] == 1
+    (run.path / "config.yaml").write_text(yaml.safe_dump(config))  # earlier versions resolved all references
+    assert run.config == config
+
+
+def test_callback_of_an_earlier_version_is_read(run):
+    rewrite(run, callbacks={"ema": {"_target_": f"{LIGHTNING}.callbacks.EMAWeightAveraging", "decay": 0.9}})
+    assert run.config["callbacks"]["ema"]["decay"] == 0.9
+
+
+def test_users_own_callbacks_are_read_by_the_process_that_trained_and_where_they_are_trusted(run, monkeypatch):
+    own = {"_target_": f"{LIGHTNING}.callbacks.LearningRateMonitor", "logging_interval": "epoch"}
+    stored = run.stored_config
+    run.write_config({**stored, "callbacks": {**stored["callbacks"], "lr": own}})
+    assert run.config["callbacks"]["lr"] == own
+    monkeypatch.setattr("imgbench.trust._own_configurations", set())
+    with pytest.raises(UserError, match=rf"callbacks\.lr is .*\n.*IMGBENCH_TRUST={LIGHTNING}\.callbacks"):
+        assert run.config
+    monkeypatch.setenv("IMGBENCH_TRUST", f"{LIGHTNING}.callbacks")
+    assert run.config["callbacks"]["lr"] == own
 
 
 def test_configuration_that_is_no_utf8_is_named(run):

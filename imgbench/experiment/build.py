@@ -320,7 +320,7 @@ def check_resume(ckpt_path: str | None, classifier: ImageClassifier, max_epochs:
         saved = upgrade(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
         known = _what_must_agree(saved["hyper_parameters"])
         done = saved["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-        groups = [len(state["param_groups"]) for state in saved.get("optimizer_states", [])]
+        groups = [_sizes(state["param_groups"]) for state in saved.get("optimizer_states", [])]
     except Exception as error:
         raise UserError(
             f"ckpt_path={path} is no checkpoint of imgbench, or a damaged one; no code in it was run. Restore it from "
@@ -337,7 +337,7 @@ def check_resume(ckpt_path: str | None, classifier: ImageClassifier, max_epochs:
                 "Resume with the run's: python -m imgbench.train --resume RUN"
             )
     _check_images(path, saved["hyper_parameters"], classifier.hparams)
-    if groups != [len(classifier.parameter_groups())]:
+    if groups != [_sizes(classifier.parameter_groups())]:
         then, now = (
             hparams["optimizer"].get("weight_decay") for hparams in (saved["hyper_parameters"], classifier.hparams)
         )
@@ -356,6 +356,10 @@ def check_resume(ckpt_path: str | None, classifier: ImageClassifier, max_epochs:
             f"ckpt_path={path} has trained {done} epochs, and trainer.max_epochs={max_epochs}: nothing is left to do. "
             "Raise it to train on."
         )
+
+
+def _sizes(groups: Sequence[Mapping[str, Any]]) -> list[int]:
+    return [len(group["params"]) for group in groups]
 
 
 def _check_images(path: Path, saved: Mapping[str, Any], hparams: Mapping[str, Any]) -> None:

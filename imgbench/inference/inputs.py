@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -20,12 +20,20 @@ if TYPE_CHECKING:
     from torch import Tensor
     from typing_extensions import TypeIs
 
+
+@runtime_checkable
+class OpenFile(Protocol):
+    """A file that is open, such as io.BytesIO, that of `open(path, "rb")`, or an upload to a server."""
+
+    def read(self) -> Any: ...
+
+
 Known: TypeAlias = str | Path | ShardImage | bytes | Image.Image | np.ndarray
 Source: TypeAlias = "Known | Tensor"
 CHANNELS = (1, 3, 4)  # grey, RGB, RGB with opacity
 EXPECTED = (
-    "a path, a PIL image, an array (height, width, 3) or (height, width), a tensor (3, height, width), a batch of "
-    "these, or a list"
+    "a path, a PIL image, an array (height, width, 3) or (height, width), a tensor (3, height, width), a file opened "
+    "in binary mode or its bytes, a batch of these, or a list"
 )
 
 
@@ -35,18 +43,25 @@ def is_tensor(value: object) -> "TypeIs[Tensor]":
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def single_images(images: "Source | Iterable[Source]") -> list[Source]:
+def single_images(images: "Source | OpenFile | Iterable[Source | OpenFile]") -> list[Source]:
     """One source for each image: batches (N, height, width, channels) and (N, channels, height, width) are taken apart.
+
+    Open files are read from their beginning.
 
     Raises:
         UserError: there is something that is none of these.
     """
-    if isinstance(images, Known) or is_tensor(images):
-        images = [images]
+    several: Any = images
+    if isinstance(images, Known | OpenFile | bytearray | memoryview) or is_tensor(images):
+        several = [images]
     elif not isinstance(images, Iterable):
         raise UserError(f"predict was given a {type(images).__name__}; expected {EXPECTED}.")
     sources: list[Source] = []
-    for number, image in enumerate(images):
+    for number, image in enumerate(several):
+        if isinstance(image, OpenFile):
+            image = _content(image, number)
+        elif isinstance(image, bytearray | memoryview):
+            image = bytes(image)
         if not (isinstance(image, Known) or is_tensor(image)):
             raise UserError(f"image {number} of predict is a {type(image).__name__}; expected {EXPECTED}.")
         if (isinstance(image, np.ndarray) or is_tensor(image)) and image.ndim == 4:
@@ -54,6 +69,18 @@ def single_images(images: "Source | Iterable[Source]") -> list[Source]:
         else:
             sources.append(image)
     return sources
+
+
+def _content(file: Any, number: int) -> bytes:
+    if hasattr(file, "seekable") and file.seekable():
+        file.seek(0)  # as Pillow does: one that was just written, or read before, is at its end
+    try:
+        content = file.read()
+    except UnicodeDecodeError:  # of a file in text mode
+        content = ""
+    if not isinstance(content, bytes):
+        raise UserError(f"image {number} of predict is a {type(file).__name__} of text; open it in binary mode, 'rb'.")
+    return content
 
 
 def to_image(pixels: "np.ndarray | Tensor", intensity: Intensity) -> Image.Image:
@@ -124,7 +151,12 @@ def decode_pixels(
 
     Yields the indices of the images that could be decoded, the images (n, image_size, image_size, 3) uint8, and for the
     others why not.
+
+    Raises:
+        UserError: `batch_size` is no number of images.
     """
+    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise UserError(f"batch_size={batch_size!r}, but it is a number of images, at least 1.")
 
     def decode(source: Source) -> np.ndarray | str:
         try:

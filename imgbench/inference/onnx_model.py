@@ -34,6 +34,8 @@ def require(*packages: str) -> None:
 class OnnxModel:
     """An ONNX file of ours in an onnxruntime session on the CPU.
 
+    Pickled, it is the file's path, and is opened again.
+
     Args:
         threads: of one image's computation; None: as many as the machine has cores.
 
@@ -50,6 +52,7 @@ class OnnxModel:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors
         options.intra_op_num_threads = threads or 0
+        self._opened_with, self._process = (Path(path).resolve(), threads), os.getpid()
         try:
             self.session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own classes have nothing in common but this
@@ -62,12 +65,17 @@ class OnnxModel:
         self.preprocessing = Preprocessing.from_dict(self.metadata["preprocessing"])
         self.provenance: dict[str, Any] = self.metadata["provenance"]
 
+    def __reduce__(self) -> tuple[type["OnnxModel"], tuple[Path, int | None]]:
+        return OnnxModel, self._opened_with
+
     @property
     def quantized(self) -> bool:
         return bool(self.metadata.get("quantized"))
 
     def run(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (N, image_size, image_size, 3) -> probabilities (N, num_classes)."""
+        if os.getpid() != self._process:  # a fork has no threads of its parent, and would wait for them without end
+            self.__init__(*self._opened_with)
         return np.asarray(self.session.run(None, {"images": pixels})[0])
 
     def __call__(self, images: "Tensor") -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from imgbench.decode import DecodeError
 from imgbench.errors import UserError
-from imgbench.inference.inputs import Source, decode_pixels, single_images
+from imgbench.inference.inputs import OpenFile, Source, decode_pixels, single_images
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.preprocessing import Preprocessing
 from imgbench.run import Run
@@ -44,7 +44,10 @@ class Model(Protocol):
 
 
 class Predictor:
-    """Preprocesses and classifies images exactly as the model was evaluated."""
+    """Preprocesses and classifies images exactly as the model was evaluated.
+
+    It may be pickled, and used in a process that was forked; of an ONNX file, the file must still be there.
+    """
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -77,16 +80,19 @@ class Predictor:
 
         return cls(TorchModel(load(file, LoadedNetwork)))
 
-    def predict(self, images: "Source | Iterable[Source]", batch_size: int = 32) -> list[Prediction]:
+    def predict(
+        self, images: "Source | OpenFile | Iterable[Source | OpenFile]", batch_size: int = 32
+    ) -> list[Prediction]:
         """One Prediction per image, of one image or several.
 
-        An image is a file's path or its bytes, a PIL image, an array (height, width, channels) or (height, width), or a
-        tensor (channels, height, width), of uint8 or of floats in 0 to 1; channels are 1, 3 or 4. Arrays and tensors of
-        one axis more are batches. Whole numbers of 16 bits are scaled as files of 16 bits are.
+        An image is a file's path, a file opened in binary mode or its bytes, a PIL image, an array (height, width,
+        channels) or (height, width), or a tensor (channels, height, width), of uint8 or of floats in 0 to 1; channels
+        are 1, 3 or 4. Arrays and tensors of one axis more are batches. Whole numbers of 16 bits are scaled as files of
+        16 bits are.
 
         Raises:
             DecodeError: naming the first image that cannot be decoded, or whose shape or values are not clear.
-            UserError: something is no image.
+            UserError: something is no image, or `batch_size` no number of images.
         """
         sources = single_images(images)
         probabilities, errors = self.probabilities(sources, batch_size)

@@ -1,5 +1,6 @@
 """A checkpoint's classifier as a function of images."""
 
+import os
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,14 @@ from torch import Tensor
 from imgbench.preprocessing import Preprocessing
 from imgbench.training.fast import device_name, full_precision
 from imgbench.training.network import Network
+
+PROCESS = os.getpid()  # that imported this; in a fork of it, another
+
+
+def _use_one_thread_in_a_fork() -> None:
+    """A fork has no threads of its parent, and PyTorch's would wait for them without end."""
+    if os.getpid() != PROCESS and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
 
 
 class TorchModel:
@@ -23,6 +32,7 @@ class TorchModel:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> np.ndarray:
+        _use_one_thread_in_a_fork()
         with full_precision(self.device):
             return self.classifier(images.to(self.device)).float().softmax(1).cpu().numpy()
 
@@ -34,6 +44,7 @@ class TorchModel:
     @torch.inference_mode()
     def with_features(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities (N, num_classes), and the means of the feature map's channels (N, num_features)."""
+        _use_one_thread_in_a_fork()
         network: Any = self.classifier.model
         with full_precision(self.device):
             features = network.forward_features(self.classifier.normalized(images.to(self.device)))
@@ -50,6 +61,7 @@ class TorchModel:
     @torch.inference_mode()
     def classify(self, features: np.ndarray) -> np.ndarray:
         """The inputs of the last layer (N, D) -> probabilities (N, num_classes)."""
+        _use_one_thread_in_a_fork()
         network: Any = self.classifier.model
         with full_precision(self.device):
             return network.get_classifier()(torch.from_numpy(features).to(self.device)).softmax(1).cpu().numpy()

@@ -104,17 +104,22 @@ class ImageClassifier(Network, L.LightningModule):  # pyright: ignore
         self.train()  # Lightning takes the modes as it finds them, and a new module is in training mode
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What the optimizer trains; norms and biases, which have one dimension, without weight decay if there is any.
+        """What the optimizer trains; norms and biases without weight decay, and what the network names as such, as
+        `no_weight_decay()` of timm's do.
 
         Decay keeps weights from growing, and these do not make a function steeper (https://arxiv.org/abs/1812.01187,
         sec. 3.1).
         """
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        if not self.hparams["optimizer"].get("weight_decay"):
-            return [{"params": parameters}]
-        decayed = {"params": [p for p in parameters if p.dim() > 1]}
-        others = {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0}
-        return [group for group in (decayed, others) if group["params"]]
+        decay = self.hparams["optimizer"].get("weight_decay")
+        if not decay:
+            return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+        from timm.optim._param_groups import param_groups_weight_decay  # half a second, which only training needs
+
+        network: Any = self.model
+        exempt = network.no_weight_decay() if hasattr(network, "no_weight_decay") else ()
+        groups = param_groups_weight_decay(network, decay, no_weight_decay_list=exempt)
+        # Those that decay come first, as in the checkpoints that are resumed: an optimizer's state goes by this order.
+        return sorted(groups, key=lambda group: -group["weight_decay"])
 
     def configure_optimizers(self) -> Any:
         optimizer_config, scheduler_config = self.hparams["optimizer"], self.hparams["scheduler"]
