@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from imgbench.cli import MENDABLE, errors_in_plain_words, plain_words
+from imgbench.cli import MENDABLE, errors_in_plain_words, go_on_unread, plain_words
 from imgbench.errors import UserError
 from imgbench.experiment.compose import ENGINES, RUN_CHOICE, choices, files_of, quoted, register_resolvers
 from imgbench.run import CONF, Run, first_process
@@ -62,6 +62,7 @@ def hydra_command(
             typed[:] = sys.argv
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, instead of printing them its own way
             register_resolvers()
+            go_on_unread()
             with errors_in_plain_words(_place(typed)):
                 words = rewritten(sys.argv[1:])
                 if words is None:

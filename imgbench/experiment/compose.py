@@ -33,6 +33,7 @@ ENGINES = ("launcher", "sweeper")  # groups of what runs a sweep, of which nothi
 LEFT_OUT = ("head", "experiment", *ENGINES)  # groups of which nothing need be chosen
 RUN_CHOICE = "of_the_run"
 STORED_RUN = f"{RUN_CHOICE}.yaml"  # as Hydra calls it in its store
+PATHS = ("data.root", "data.unlabelled", "data_dir", "init_from", "ckpt_path", "output", "hydra.run.dir")
 SWITCH = {"on": True, True: True, "off": False, False: False}  # YAML reads a bare on and off as the latter
 
 
@@ -71,7 +72,7 @@ def new_directory(path: str) -> str:
 def quoted(word: str) -> str:
     """`key=value` as Hydra's grammar wants it: quoted only if Hydra cannot parse it as it is.
 
-    So a path with brackets or Chinese and a regular expression are typed as they are.
+    So a path with brackets or Chinese, one that looks like a number, and a regular expression are typed as they are.
 
     Raises:
         UserError: the key is missing, or a group's choice is null.
@@ -82,11 +83,19 @@ def quoted(word: str) -> str:
     if key in (*GROUPS, *LEFT_OUT) and value == "null":
         raise UserError(f"{word}, but it is {' or '.join(choices(key))}{', or left out' if key in LEFT_OUT else ''}.")
     closed = all(value.count(left) == value.count(right) for left, right in ("()", "[]", "{}"))
-    if not equals or not closed or _parses(word):  # a list that is not closed is a slip, not a path
+    if not equals or not closed:  # a list that is not closed is a slip, not a path
+        return word
+    if key.lstrip("+") in PATHS and "${" in value and Path(value).exists():
+        value = value.replace("${", "\\${")  # a folder of that name, and no reference
+    elif _parses(word) and not (key.lstrip("+") in PATHS and _is_no_text(word)):
         return word
     escaped = value.replace('"', '\\"')
     candidate = f'{key}="{escaped}"'
     return candidate if _parses(candidate) else word
+
+
+def _is_no_text(word: str) -> bool:
+    return isinstance(OverridesParser.create().parse_override(word).value(), bool | int | float)
 
 
 def _parses(word: str) -> bool:
@@ -194,6 +203,9 @@ def explain(error: Exception, words: Sequence[str] = ()) -> str:
             sorted(error.options)
         )
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if missing := re.match("Interpolation key '(.+)' not found", reason):
+        word = next((word for word in words if f"${{{missing[1]}}}" in word), f"${{{missing[1]}}}")
+        return f"{word} refers to the entry {missing[1]}, which the configuration does not have."
     if several := re.match(r"Ambiguous value for argument '(.+)'", reason):
         return (
             f"{several[1]} names several values, a sweep, which imgbench.train -m runs. A text with commas needs "
