@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from imgbench.cli import MENDABLE, errors_in_plain_words, go_on_unread, plain_words
 from imgbench.errors import UserError
-from imgbench.experiment.compose import ENGINES, RUN_CHOICE, choices, files_of, quoted, register_resolvers
+from imgbench.experiment.compose import ENGINES, RUN_CHOICE, choices, files_of, quoted, register_resolvers, with_folder
 from imgbench.run import CONF, Run, first_process
 
 NO_TRIAL = ("Record does not exist.", "No trials are completed yet.")  # what Optuna says where it has no best one
@@ -67,6 +67,7 @@ def hydra_command(
                 words = rewritten(sys.argv[1:])
                 if words is None:
                     return
+                words = with_folder(words)
                 _require_engines(words)
                 sys.argv[1:] = map(quoted, _with_run(words, config_name))
                 # Made here and not above, since that sets the version of Hydra's behaviour for the whole process.

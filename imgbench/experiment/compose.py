@@ -49,6 +49,7 @@ def slug(text: str) -> str:
 def register_resolvers() -> None:
     """What `conf` asks OmegaConf for; not done by importing, which is to change nothing in the caller's process."""
     OmegaConf.register_new_resolver("imgbench.slug", slug, replace=True)
+    OmegaConf.register_new_resolver("imgbench.name_of_data", name_of_data, replace=True)
     OmegaConf.register_new_resolver("imgbench.model_of", default_model, replace=True)
     directions = {"max": "maximize", "min": "minimize"}
     OmegaConf.register_new_resolver("imgbench.direction", directions.get, replace=True)
@@ -67,6 +68,27 @@ def new_directory(path: str) -> str:
         return str(Path(path).with_name(f"slurm-{job}-{os.environ.get('SLURM_STEP_ID', '0')}"))
     places = itertools.chain([path], (f"{path}_{number}" for number in itertools.count(2)))
     return next(place for place in places if not Path(place).exists())
+
+
+def name_of_data(choice: str, words: Sequence[str]) -> str:
+    """The name of the data set: that of its choice, or for `data=folder` that of the folder."""
+    roots = [word.partition("=")[2].strip("'\"") for word in words if word.startswith("data.root=")]
+    if choice != "folder" or not roots or roots[-1] in ("", "null"):
+        return choice
+    return slug(Path(roots[-1]).expanduser().resolve().name).lstrip(".,+-") or choice
+
+
+def with_folder(words: Sequence[str]) -> list[str]:
+    """The words, in which a folder that stands first is `data.root`, and where that is set, `data` is a folder."""
+    result = list(words)
+    first = next((place for place, word in enumerate(words) if word not in ("-m", "--multirun")), None)
+    if first is not None and "=" not in words[first] and Path(words[first]).is_dir():
+        result[first] = f"data.root={words[first]}"
+    root = next((place for place, word in enumerate(result) if word.startswith("data.root=")), None)
+    chosen = any(word.startswith(("data=", "experiment=", "--config-", "-cd", "-cn", "-cp")) for word in result)
+    if root is not None and not chosen:
+        result.insert(root, "data=folder")
+    return result
 
 
 def quoted(word: str) -> str:
@@ -112,7 +134,7 @@ def compose(words: Sequence[str] = (), config_name: str = "train") -> DictConfig
     Raises:
         UserError: a word is not understood, or names a choice or an entry that there is not.
     """
-    return _compose(CONF, config_name, words)
+    return _compose(CONF, config_name, with_folder(words))
 
 
 def _compose(folder: Path, config_name: str, words: Sequence[str]) -> DictConfig:
@@ -122,9 +144,10 @@ def _compose(folder: Path, config_name: str, words: Sequence[str]) -> DictConfig
             config = hydra.compose(config_name, [quoted(word) for word in words], return_hydra_config=True)
         choices = config.hydra.runtime.choices
         with open_dict(config):
-            for name in ("data", "model"):
-                if choices.get(name) != RUN_CHOICE:
-                    config[f"{name}_name"] = choices.get(name)
+            if choices.get("data") != RUN_CHOICE:
+                config.data_name = name_of_data(choices.get("data"), words)
+            if choices.get("model") != RUN_CHOICE:
+                config.model_name = choices.get("model")
             del config["hydra"]
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, words)) from error
@@ -177,6 +200,11 @@ def with_model(config: DictConfig, name: str) -> DictConfig:
     OmegaConf.set_struct(result, False)
     result.model, result.model_name = content.get("model", content), name
     return result
+
+
+def with_one_model(config: DictConfig) -> DictConfig:
+    """The configuration itself, or where it compares several networks, with the compact one."""
+    return with_model(config, "compact") if is_open(config) else config
 
 
 def choices(group: str) -> list[str]:
