@@ -4,8 +4,10 @@ import functools
 import importlib.util
 import logging
 import os
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,19 @@ def hydra_command(
         return run
 
     return decorate
+
+
+@contextmanager
+def interruption_explained(command: str, run: Run) -> Iterator[None]:
+    """Says after Ctrl-C how the work in the run's directory goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if first_process():
+            again = f"imgbench {command} --resume {shlex.quote(str(run.shown))}"
+            begun = (run.path / "config.yaml").is_file()
+            print(f"\nInterrupted. {f'To go on: {again}' if begun else 'Nothing was begun: repeat the command.'}")
+        raise
 
 
 def _place(words: list[str]) -> str:

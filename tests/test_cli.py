@@ -12,6 +12,7 @@ import pytest
 from imgbench import cli
 from imgbench.cli import plain_words
 from imgbench.errors import UserError
+from imgbench.hydra_entry import interruption_explained
 from imgbench.inference.onnx_file import write_onnx
 from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier
@@ -282,3 +283,12 @@ def test_folder_may_be_called_like_a_number_a_truth_value_or_a_reference(tmp_pat
         (tmp_path / name).mkdir()
     for result in commands(*lines, cwd=tmp_path):
         assert_plain(result, "at least 2 are needed")
+
+
+def test_ctrl_c_says_how_to_go_on(tiny_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = Run(Path(shutil.copytree(tiny_run.path, tmp_path / "my study")))
+    for begun, said in ((run, "To go on: imgbench study --resume 'my study'\n"), (Run(tmp_path), "repeat the command")):
+        with pytest.raises(KeyboardInterrupt), interruption_explained("study", begun):
+            raise KeyboardInterrupt
+        assert said in capsys.readouterr().out

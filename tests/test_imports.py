@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "imgbench"
 GROUND = {"errors", "files", "trust", "run", "number", "decode", "preprocessing"}
 COMMANDS = {"audit", "train", "summary", "evaluate", "predict", "compare", "compress", "ladder", "export", "demo",
-            "study", "shard", "benchmark"}  # fmt: skip
+            "study", "shard", "cache", "benchmark"}  # fmt: skip
 # Room -> the rooms it may import besides the ground; those of `inference` and `experiment` stand in their docstrings.
 ALLOWED = {
     "errors": set(),
