@@ -7,18 +7,19 @@ import sys
 from imgbench import __version__
 
 COMMANDS = {
-    "study": "from a folder to a report       imgbench study data=folder data.root=photos",
-    "audit": "what makes a number untrue      imgbench audit data=folder data.root=photos",
-    "train": "train a classifier              imgbench train model=vgg16 data=potato",
+    "study": "from a folder to a report       imgbench study photos",
+    "audit": "what makes a number untrue      imgbench audit photos",
+    "train": "train a classifier              imgbench train photos",
     "summary": "layers, parameters, operations  imgbench summary model=vgg16 data=potato",
     "evaluate": "accuracy of a run               imgbench evaluate RUN [--data DIR]",
     "predict": "class of single images          imgbench predict RUN IMAGE...",
-    "compare": "runs side by side           imgbench compare RUN RUN...",
+    "compare": "runs side by side               imgbench compare RUN RUN...",
     "compress": "a smaller run of a run          imgbench compress RUN prune",
     "export": "one ONNX file for elsewhere     imgbench export RUN",
     "demo": "a page on which to try a run    imgbench demo RUN",
     "ladder": "ever lighter runs of a run      imgbench ladder RUN",
-    "shard": "tars of thousands of images     imgbench shard data=folder data.root=photos output=DIR",
+    "shard": "tars of thousands of images     imgbench shard photos output=DIR",
+    "cache": "what is kept, and how much      imgbench cache [--clear]",
     "benchmark": "how fast this machine trains    imgbench benchmark model=cnn data=sneakers",
 }
 

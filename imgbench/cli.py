@@ -2,9 +2,10 @@
 
 import argparse
 import errno
+import io
 import logging
 import os
-import signal
+import select
 import sys
 import tempfile
 import warnings
@@ -22,6 +23,7 @@ from imgbench.files import NO_PLACE
 
 # What the user can mend, by whatever library it was noticed.
 MENDABLE = (UserError, HydraException, OmegaConfBaseException, OSError)
+READER_GONE = 128 + 13  # the exit code that shells give for a broken pipe
 
 
 def fail(message: object) -> None:
@@ -54,18 +56,52 @@ def plain_words(error: Exception, place: str) -> str:
 @contextmanager
 def errors_in_plain_words(place: str) -> Iterator[None]:
     """Ends the command with one message where the user can mend the error; `place` is the option of the output."""
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` shall end a command without a stack trace
     # Imported for the first time, matplotlib reports that it "generated new fontManager".
     logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries warn their developers; what a user must know, imgbench says itself
     try:
         yield
+        sys.stdout.flush()
     except MENDABLE as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            sys.exit(READER_GONE)
         fail(plain_words(error, place))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads the output any more, as after `| head`; then nothing of it is left to be written."""
+    output = sys.__stdout__
+    if output is None or not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(output.fileno(), select.POLLOUT)
+    gone = any(event & select.POLLERR for _, event in poll.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())  # for what Python flushes at its exit
+    return gone
+
+
+class _Unread(io.FileIO):
+    """A pipe; what is written after its reader has gone is dropped."""
+
+    def write(self, data: Any, /) -> int | None:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return len(data)
+
+
+def go_on_unread() -> None:
+    """Lets a training whose output is cut off, as by `| head`, come to its end."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is getattr(sys, f"__{name}__") and not stream.isatty():
+            stream.flush()
+            raw = io.BufferedWriter(_Unread(stream.fileno(), "w", closefd=False))
+            setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=True))
 
 
 def run_parser(name: str, description: str | None, examples: str, **run: Any) -> argparse.ArgumentParser:
@@ -109,4 +145,5 @@ def guarded_main(function: Callable[[], int | None]) -> None:
     """Runs a command that reads runs: its return value is the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     with errors_in_plain_words("--output DIR"):
-        sys.exit(function() or 0)
+        code = function()
+    sys.exit(code or 0)

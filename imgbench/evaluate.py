@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgbench.cli import guarded_main, output_directory, run_parser
+from imgbench.errors import UserError
 from imgbench.run import Run
 
 if TYPE_CHECKING:
@@ -35,10 +36,13 @@ def evaluate(
         allow_seen: go on where images of `data` are, byte for byte, among those that the run was trained on.
 
     Raises:
-        UserError: no model or no images, a class that the model does not know, or images that it was trained on.
+        UserError: no model or no images, a class that the model does not know, or images that it was trained on;
+            `output` is a run.
     """
     if not Path(run).is_file():
         Run.open(run)
+    if output is not None and (Path(output) / "config.yaml").is_file():
+        raise UserError(f"--output {output} is a run, whose own results would be overwritten. Name a new directory.")
     from imgbench.report import conclude  # takes seconds, and errors and --help need no torch
 
     folder = None if data is None else Path(data)

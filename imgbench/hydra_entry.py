@@ -4,8 +4,10 @@ import functools
 import importlib.util
 import logging
 import os
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from imgbench.cli import MENDABLE, errors_in_plain_words, plain_words
+from imgbench.cli import MENDABLE, errors_in_plain_words, go_on_unread, plain_words
 from imgbench.errors import UserError
-from imgbench.experiment.compose import ENGINES, RUN_CHOICE, choices, files_of, quoted, register_resolvers
+from imgbench.experiment.compose import ENGINES, RUN_CHOICE, choices, files_of, quoted, register_resolvers, with_folder
 from imgbench.run import CONF, Run, first_process
 
 NO_TRIAL = ("Record does not exist.", "No trials are completed yet.")  # what Optuna says where it has no best one
@@ -62,10 +64,12 @@ def hydra_command(
             typed[:] = sys.argv
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, instead of printing them its own way
             register_resolvers()
+            go_on_unread()
             with errors_in_plain_words(_place(typed)):
                 words = rewritten(sys.argv[1:])
                 if words is None:
                     return
+                words = with_folder(words)
                 _require_engines(words)
                 sys.argv[1:] = map(quoted, _with_run(words, config_name))
                 # Made here and not above, since that sets the version of Hydra's behaviour for the whole process.
@@ -81,6 +85,19 @@ def hydra_command(
         return run
 
     return decorate
+
+
+@contextmanager
+def interruption_explained(command: str, run: Run) -> Iterator[None]:
+    """Says after Ctrl-C how the work in the run's directory goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if first_process():
+            again = f"imgbench {command} --resume {shlex.quote(str(run.shown))}"
+            begun = (run.path / "config.yaml").is_file()
+            print(f"\nInterrupted. {f'To go on: {again}' if begun else 'Nothing was begun: repeat the command.'}")
+        raise
 
 
 def _place(words: list[str]) -> str:

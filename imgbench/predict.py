@@ -55,7 +55,9 @@ def predict(
         UserError: no such model or images, the results cannot be written, or the run cannot promise `max_error`.
     """
     check_max_error(max_error)
-    collection = Collection([str(image) for image in images])
+    # Repeated, a command that moves photographs finds fewer of them, or none.
+    moved = sort_into is not None and how == "move" and (output or sort_into / "predictions.csv").exists()
+    collection = Collection([str(image) for image in images], may_be_gone=moved)
     from imgbench.inference.classify import classify  # takes seconds, and --help needs no torch
 
     return classify(run, collection, top_k, output, save_images, max_error, sort_into, how)

@@ -350,7 +350,8 @@ def first_process() -> bool:
 def _latest_runs(near: Path) -> str:
     root = near if near.is_dir() else Path("outputs")
     found = (path for depth in range(5) for path in root.glob("*/" * depth + "run.json"))  # `/` has no end below it
-    runs = sorted((path.parent for path in found), key=lambda path: path.stat().st_mtime)[-3:]
+    whole = (path.parent for path in found if Run(path.parent).model and (path.parent / "config.yaml").is_file())
+    runs = sorted(whole, key=lambda path: path.stat().st_mtime)[-3:]
     return "".join(f"\n  {path}" for path in reversed(runs)) and "; the latest are:" + "".join(
         f"\n  {path}" for path in reversed(runs)
     )

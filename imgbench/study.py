@@ -16,7 +16,7 @@ from imgbench.data.scan import SPLIT_FOLDERS, SPLITS
 from imgbench.errors import UserError
 from imgbench.experiment.check import check_at_once
 from imgbench.experiment.compose import storable
-from imgbench.hydra_entry import hydra_command
+from imgbench.hydra_entry import hydra_command, interruption_explained
 from imgbench.report.study_file import SMALL, write_study
 from imgbench.run import Run
 from imgbench.sweep.resume import resumed_study
@@ -85,7 +85,9 @@ def study(config: DictConfig, run: Run) -> None:
 
 @hydra_command("study", resumed_study)
 def main(config: DictConfig) -> None:
-    study(config, Run(Path(HydraConfig.get().runtime.output_dir)))
+    run = Run(Path(HydraConfig.get().runtime.output_dir))
+    with interruption_explained("study", run):
+        study(config, run)
 
 
 if __name__ == "__main__":

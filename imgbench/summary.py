@@ -2,6 +2,7 @@
 
 from omegaconf import DictConfig
 
+from imgbench.experiment.compose import with_one_model
 from imgbench.hydra_entry import hydra_command
 
 
@@ -9,7 +10,7 @@ from imgbench.hydra_entry import hydra_command
 def main(config: DictConfig) -> None:
     from imgbench.experiment.build import model_summary  # takes seconds, and --help needs no torch
 
-    print(model_summary(config))
+    print(model_summary(with_one_model(config)))
 
 
 if __name__ == "__main__":

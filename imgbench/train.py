@@ -1,5 +1,6 @@
 """Trains a classifier on a folder of images: `python -m imgbench.train model=vgg16 data=potato`."""
 
+import shlex
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -8,8 +9,8 @@ from omegaconf import DictConfig
 
 from imgbench.errors import UserError
 from imgbench.experiment.check import check_at_once
-from imgbench.hydra_entry import hydra_command
-from imgbench.run import Run
+from imgbench.hydra_entry import hydra_command, interruption_explained
+from imgbench.run import Run, first_process
 from imgbench.sweep.resume import finished_score, own_checkpoint, resumed
 
 
@@ -49,7 +50,13 @@ def refuse_launching_from_a_sweep(config: DictConfig) -> None:
 @hydra_command("train", resumed)
 def main(config: DictConfig) -> float | None:
     refuse_launching_from_a_sweep(config)
-    return train(config, Run(Path(HydraConfig.get().runtime.output_dir)))
+    run = Run(Path(HydraConfig.get().runtime.output_dir))
+    with interruption_explained("train", run):
+        score = train(config, run)
+    if first_process() and (run.path / "report.html").is_file():
+        print(f"               imgbench demo {shlex.quote(str(run.shown))}    a page on which to try it")
+        print(f"Report         {run.shown / 'report.html'}")
+    return score
 
 
 if __name__ == "__main__":

@@ -228,6 +228,23 @@ def test_sorting_that_was_killed_goes_on_and_loses_nothing(how, stop, tiny_run, 
         assert sorted(path.read_bytes() for path in [*placed, *unsorted]) == contents
 
 
+@pytest.mark.parametrize("words", [["photos"], ["photos/left/*.png", "photos/right"]])
+def test_moving_can_be_repeated_when_nothing_is_left_to_move(words, tiny_run, photos):
+    for name in ("7.png", "8.png"):  # which are damaged, and stay
+        (photos / "left" / name).unlink()
+    for _ in range(2):
+        assert predict.predict(tiny_run.path, words, sort_into=Path("sorted"), how="move") == 0
+        assert not list(photos.rglob("*.png"))
+    with pytest.raises(UserError, match=r"does not exist|without images"):
+        predict.predict(tiny_run.path, words, sort_into=Path("another"), how="move")
+
+
+def test_saved_pictures_are_not_put_where_photographs_are_looked_for(tiny_run, photos):
+    with pytest.raises(UserError, match=r"--save-images photos/seen lies in photos.*classified the next time"):
+        predict.predict(tiny_run.path, [photos], save_images=photos / "seen")
+    assert not (photos / "seen").exists()
+
+
 @pytest.fixture
 def shards(photos) -> str:
     """The same photographs in two shards, as WebDataset has them: beside each a file with its class."""

@@ -12,6 +12,7 @@ import pytest
 from imgbench import cli
 from imgbench.cli import plain_words
 from imgbench.errors import UserError
+from imgbench.hydra_entry import interruption_explained
 from imgbench.inference.onnx_file import write_onnx
 from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier
@@ -239,3 +240,55 @@ def test_prediction_from_an_onnx_file_needs_no_torch(tiny_run, tmp_path):
     done = without_torch("predict", "model.onnx", photo, "--output", "out.csv", cwd=tmp_path)
     assert "code 0" in done.stdout
     assert (tmp_path / "out.csv").read_text().startswith("path,predicted")
+
+
+def test_training_whose_output_nobody_reads_comes_to_its_end(tmp_path, make_folder):
+    make_folder(tmp_path / "photos", {"cat": 16, "dog": 16})
+    words = ["data=folder", "data.root=photos", "model=cnn", "data.image_size=20", "trainer.max_epochs=1"]
+    line = [sys.executable, "-m", "imgbench.train", *words, "hydra.run.dir=run"]
+    with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+    assert Run(tmp_path / "run").is_finished and Run(tmp_path / "run").status == "finished"
+
+
+def test_command_whose_output_nobody_reads_ends_without_a_word(tiny_run, tmp_path):
+    line = [sys.executable, "-m", "imgbench.evaluate", str(tiny_run.path)]
+    with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        assert "Traceback" not in (said := process.stderr.read()) and "Broken" not in said
+    assert process.returncode == 141
+
+
+def test_connection_that_breaks_is_an_error_of_its_own(monkeypatch, capsys):
+    def upload():
+        raise BrokenPipeError(32, "Broken pipe")
+
+    with pytest.raises(SystemExit) as end:
+        cli.guarded_main(upload)
+    assert end.value.code == 2
+    assert "Broken pipe" in capsys.readouterr().err
+
+
+def test_folder_may_be_called_like_a_number_a_truth_value_or_a_reference(tmp_path):
+    names = ["2024", "true", "1e3", "${y}"]
+    lines = [["train", "data=folder", f"data.root={name}"] for name in names]
+    for name, result in zip(names, commands(*lines, cwd=tmp_path), strict=True):
+        expected = f"data.root={name} refers to" if name == "${y}" else f"data.root: {name} should be a folder"
+        assert_plain(result, expected)
+    for name in names:
+        (tmp_path / name).mkdir()
+    for result in commands(*lines, cwd=tmp_path):
+        assert_plain(result, "at least 2 are needed")
+
+
+def test_ctrl_c_says_how_to_go_on(tiny_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = Run(Path(shutil.copytree(tiny_run.path, tmp_path / "my study")))
+    for begun, said in ((run, "To go on: imgbench study --resume 'my study'\n"), (Run(tmp_path), "repeat the command")):
+        with pytest.raises(KeyboardInterrupt), interruption_explained("study", begun):
+            raise KeyboardInterrupt
+        assert said in capsys.readouterr().out

@@ -9,7 +9,17 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from imgbench.errors import UserError
-from imgbench.experiment.compose import choices, compose, new_directory, override, quoted, storable
+from imgbench.experiment.compose import (
+    choices,
+    compose,
+    name_of_data,
+    new_directory,
+    override,
+    quoted,
+    slug,
+    storable,
+    with_folder,
+)
 from imgbench.run import Run
 
 
@@ -40,7 +50,7 @@ def test_choice_replaces_what_the_run_has_and_keeps_the_rest(run):
     assert "betas" not in config.optimizer and config.optimizer.momentum == 0.9
     assert config.callbacks.early_stopping.monitor == "val/acc"
     assert config.data.root == "photos"
-    assert (config.model_name, config.data_name) == ("vgg16", "folder")
+    assert (config.model_name, config.data_name) == ("vgg16", "photos")
 
 
 def test_name_of_the_data_follows_its_choice(run):
@@ -194,3 +204,23 @@ def test_a_run_is_overridden_also_in_a_process_that_was_composed_of_a_run(run, m
     assert override(run, ["seed=7"]).seed == 7
     assert store.load("of_the_run.yaml").node.seed == 1
     assert store.load("data/of_the_run.yaml").node.root == "elsewhere"
+
+
+def test_folder_alone_is_what_is_trained_on_and_what_the_run_is_called_after(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my photos").mkdir()
+    for words in (["my photos"], ["data.root=my photos"], ["my photos", "model=cnn"]):
+        config = compose(words)
+        assert (config.data.root, config.data_name) == ("my photos", "my-photos")
+        assert config.data._target_.endswith("ImageFolderDataModule")
+    assert compose(["data=potato", "data.root=my photos"]).data_name == "potato"
+    assert with_folder(["-m", "my photos", "seed=1,2"]) == ["-m", "data=folder", "data.root=my photos", "seed=1,2"]
+    assert with_folder(["--config-dir", "my photos"]) == ["--config-dir", "my photos"]
+
+
+@pytest.mark.parametrize(
+    ("root", "name"), [("/a/叶子", "叶子"), (".", None), ("/x/.hidden", "hidden"), ("/", "folder"), ("'a b/'", "a-b")]
+)
+def test_run_is_called_after_its_folder(root, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert name_of_data("folder", [f"data.root={root}"]) == (name or slug(tmp_path.name))

@@ -9,8 +9,9 @@ import pytest
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
+from imgbench import summary
 from imgbench.__main__ import COMMANDS
-from imgbench.experiment.compose import ENGINES, compose, quoted, slug
+from imgbench.experiment.compose import ENGINES, choices, compose, quoted, slug
 from imgbench.run import CONF
 
 LEARNING = ["augment", "objective", "optimizer", "scheduler", "callbacks", "trainer", "logger"]
@@ -41,6 +42,31 @@ def test_every_experiment_opens_with_its_command(path):
     lines = path.read_text().splitlines()
     assert lines[0] == "# @package _global_"
     assert lines[1] == f"# python -m imgbench.train experiment={path.stem}"
+
+
+PARAMETERS = {
+    "cifar100_fast": "9,462,180",
+    **dict.fromkeys(["cifar100_vgg13", "cifar100_vgg13_honest"], "9,582,116"),
+    **dict.fromkeys(["monkeypox_cnn", "monkeypox_cnn_grouped", "sneakers_cnn", "sneakers_cnn_honest"], "22,175,138"),
+    "potato_fast": "292,051",
+    **dict.fromkeys(["potato_vgg16", "potato_vgg16_optimized", "potato_vgg16_torchvision"], "134,272,835"),
+    "potato_vgg16_gap_honest": "14,724,675",
+    "weather_cnn": "13,794,980",
+}
+
+
+@pytest.mark.parametrize("name", choices("experiment"))
+def test_summary_of_an_experiment_is_of_its_own_network(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["summary", f"experiment={name}"])
+    summary.main()
+    assert f"Total params: {PARAMETERS[name]}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", choices("experiment"))
+def test_every_experiment_names_its_network(name):
+    content = (CONF / "experiment" / f"{name}.yaml").read_text()
+    bases = [base for base in choices("experiment") if f"  - {base}\n" in content]
+    assert "override /model: " in content or bases
 
 
 def test_every_group_is_tested():

@@ -406,6 +406,13 @@ def test_place_that_cannot_be_written_is_named(run, exported, runtime, tmp_path)
         write_static(run.path, tmp_path / "file" / "page", runtime=runtime)
 
 
+def test_page_of_somebody_else_is_not_overwritten(tmp_path):
+    (tmp_path / "index.html").write_text("<h1>My page</h1>")
+    with pytest.raises(UserError, match=r"index.html was not made by this command"):
+        write_static("run", tmp_path)
+    assert (tmp_path / "index.html").read_text() == "<h1>My page</h1>"
+
+
 def test_onnx_file_is_made_anew_for_a_newer_checkpoint_and_of_no_other(copy):
     file = copy.path / "model.onnx"
     written = file.stat().st_mtime_ns

@@ -159,3 +159,11 @@ def test_of_a_checkpoint_outside_a_run_it_cannot_be_told_what_it_has_seen(tiny_r
     shutil.copy(tiny_run.best, tmp_path / "model.ckpt")
     folder = make_folder(tmp_path / "new", {"cat": 3, "dog": 3})
     assert "cannot be told" in evaluate(tmp_path / "model.ckpt", data=folder).notes[0]
+
+
+def test_evaluation_never_overwrites_the_results_of_a_run(tiny_run, make_folder, tmp_path):
+    other = make_folder(tmp_path / "other", {"cat": 3, "dog": 3})
+    before = (tiny_run.path / "metrics.json").read_bytes()
+    with pytest.raises(UserError, match="is a run, whose own results would be overwritten"):
+        evaluate(tiny_run.path, data=other, output=tiny_run.path)
+    assert (tiny_run.path / "metrics.json").read_bytes() == before

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "imgbench"
 GROUND = {"errors", "files", "trust", "run", "number", "decode", "preprocessing"}
 COMMANDS = {"audit", "train", "summary", "evaluate", "predict", "compare", "compress", "ladder", "export", "demo",
-            "study", "shard", "benchmark"}  # fmt: skip
+            "study", "shard", "cache", "benchmark"}  # fmt: skip
 # Room -> the rooms it may import besides the ground; those of `inference` and `experiment` stand in their docstrings.
 ALLOWED = {
     "errors": set(),
@@ -109,7 +109,8 @@ after = state()
 changed = {key for key in before if before[key] != after[key]}
 assert changed <= {"resolvers"}, changed
 assert after["resolvers"] - before["resolvers"] == {
-    "imgbench.slug", "imgbench.new_directory", "imgbench.direction", "imgbench.model_of", "imgbench.sum"
+    "imgbench.slug", "imgbench.new_directory", "imgbench.direction", "imgbench.model_of", "imgbench.sum",
+    "imgbench.name_of_data",
 }
 with hydra.initialize_config_dir(mine, version_base="1.3"):
     outer = GlobalHydra.instance().hydra

@@ -394,3 +394,13 @@ def test_seconds_do_not_depend_on_the_clock(tmp_path, monkeypatch):
     with Run(tmp_path).recorded():
         pass
     assert 0 <= Run(tmp_path).info["seconds"] < 100
+
+
+def test_what_failed_is_not_offered_as_a_run(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_run.path, tmp_path / "outputs" / "whole")
+    (tmp_path / "outputs" / "failed").mkdir()
+    Run(tmp_path / "outputs" / "failed").note(status="failed")
+    with pytest.raises(UserError) as error:
+        Run.open("nowhere")
+    assert "outputs/whole" in str(error.value) and "failed" not in str(error.value)

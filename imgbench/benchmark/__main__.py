@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from imgbench.errors import UserError
+from imgbench.experiment.compose import with_one_model
 from imgbench.files import write_atomically
 from imgbench.hydra_entry import hydra_command
 from imgbench.run import Run
@@ -36,11 +37,12 @@ def main(config: DictConfig) -> None:
     unknown = set(config.what) - set(UNITS)
     if unknown:
         raise UserError(f"what={list(config.what)}, but it takes any of {list(UNITS)}.")
+    config = with_one_model(config)
     from imgbench.evaluation.plots import draw_bars
     from imgbench.experiment.build import build_data, plain
 
-    if config.data.num_classes is None:
-        build_data(config)  # writes it there
+    if None in (config.data.num_classes, config.data.image_size):
+        build_data(config)  # writes them there
     settings: dict[str, Any] = plain(config)
     run = Run(Path(HydraConfig.get().runtime.output_dir))
     with run.recorded():

@@ -16,11 +16,15 @@ class Collection:
     Each iteration goes through the folders anew, in an order that does not depend on the disk, and keeps the names of
     one folder at a time.
 
+    Args:
+        may_be_gone: a word may name nothing, and a folder be empty: what was there may have been moved away.
+
     Raises:
         UserError: a word names nothing, or a shard is missing.
     """
 
-    def __init__(self, words: Sequence[str]) -> None:
+    def __init__(self, words: Sequence[str], may_be_gone: bool = False) -> None:
+        self.may_be_gone = may_be_gone
         self.unreadable: dict[str, str] = {}  # folders and files that could not be looked into, and why
         self._sources: list[Callable[[], Iterator[Photograph]]] = []
         self.shards: list[Path] = []
@@ -39,7 +43,7 @@ class Collection:
             self._add_files([Path(match) for match in matches if Path(match).is_file()])
         elif is_shards(word):
             self._add_files(shard_paths(word, option=""))
-        else:
+        elif not self.may_be_gone:
             raise UserError(f"{word} does not exist, and matches nothing as a pattern.")
 
     def _add_files(self, paths: list[Path]) -> None:
@@ -62,7 +66,7 @@ class Collection:
             UserError: a folder that was named has no images, and nothing in it was unreadable; or a shard has none,
                 or is cut short.
         """
-        for folder in self.folders:
+        for folder in () if self.may_be_gone else self.folders:
             if next(images_below(folder, self._note), None) is None and not self.unreadable:
                 raise UserError(f"{folder} is a folder without images.")
         for shard in self.shards:

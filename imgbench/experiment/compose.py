@@ -33,6 +33,7 @@ ENGINES = ("launcher", "sweeper")  # groups of what runs a sweep, of which nothi
 LEFT_OUT = ("head", "experiment", *ENGINES)  # groups of which nothing need be chosen
 RUN_CHOICE = "of_the_run"
 STORED_RUN = f"{RUN_CHOICE}.yaml"  # as Hydra calls it in its store
+PATHS = ("data.root", "data.unlabelled", "data_dir", "init_from", "ckpt_path", "output", "hydra.run.dir")
 SWITCH = {"on": True, True: True, "off": False, False: False}  # YAML reads a bare on and off as the latter
 
 
@@ -48,6 +49,7 @@ def slug(text: str) -> str:
 def register_resolvers() -> None:
     """What `conf` asks OmegaConf for; not done by importing, which is to change nothing in the caller's process."""
     OmegaConf.register_new_resolver("imgbench.slug", slug, replace=True)
+    OmegaConf.register_new_resolver("imgbench.name_of_data", name_of_data, replace=True)
     OmegaConf.register_new_resolver("imgbench.model_of", default_model, replace=True)
     directions = {"max": "maximize", "min": "minimize"}
     OmegaConf.register_new_resolver("imgbench.direction", directions.get, replace=True)
@@ -68,10 +70,31 @@ def new_directory(path: str) -> str:
     return next(place for place in places if not Path(place).exists())
 
 
+def name_of_data(choice: str, words: Sequence[str]) -> str:
+    """The name of the data set: that of its choice, or for `data=folder` that of the folder."""
+    roots = [word.partition("=")[2].strip("'\"") for word in words if word.startswith("data.root=")]
+    if choice != "folder" or not roots or roots[-1] in ("", "null"):
+        return choice
+    return slug(Path(roots[-1]).expanduser().resolve().name).lstrip(".,+-") or choice
+
+
+def with_folder(words: Sequence[str]) -> list[str]:
+    """The words, in which a folder that stands first is `data.root`, and where that is set, `data` is a folder."""
+    result = list(words)
+    first = next((place for place, word in enumerate(words) if word not in ("-m", "--multirun")), None)
+    if first is not None and "=" not in words[first] and Path(words[first]).is_dir():
+        result[first] = f"data.root={words[first]}"
+    root = next((place for place, word in enumerate(result) if word.startswith("data.root=")), None)
+    chosen = any(word.startswith(("data=", "experiment=", "--config-", "-cd", "-cn", "-cp")) for word in result)
+    if root is not None and not chosen:
+        result.insert(root, "data=folder")
+    return result
+
+
 def quoted(word: str) -> str:
     """`key=value` as Hydra's grammar wants it: quoted only if Hydra cannot parse it as it is.
 
-    So a path with brackets or Chinese and a regular expression are typed as they are.
+    So a path with brackets or Chinese, one that looks like a number, and a regular expression are typed as they are.
 
     Raises:
         UserError: the key is missing, or a group's choice is null.
@@ -82,11 +105,19 @@ def quoted(word: str) -> str:
     if key in (*GROUPS, *LEFT_OUT) and value == "null":
         raise UserError(f"{word}, but it is {' or '.join(choices(key))}{', or left out' if key in LEFT_OUT else ''}.")
     closed = all(value.count(left) == value.count(right) for left, right in ("()", "[]", "{}"))
-    if not equals or not closed or _parses(word):  # a list that is not closed is a slip, not a path
+    if not equals or not closed:  # a list that is not closed is a slip, not a path
+        return word
+    if key.lstrip("+") in PATHS and "${" in value and Path(value).exists():
+        value = value.replace("${", "\\${")  # a folder of that name, and no reference
+    elif _parses(word) and not (key.lstrip("+") in PATHS and _is_no_text(word)):
         return word
     escaped = value.replace('"', '\\"')
     candidate = f'{key}="{escaped}"'
     return candidate if _parses(candidate) else word
+
+
+def _is_no_text(word: str) -> bool:
+    return isinstance(OverridesParser.create().parse_override(word).value(), bool | int | float)
 
 
 def _parses(word: str) -> bool:
@@ -103,7 +134,7 @@ def compose(words: Sequence[str] = (), config_name: str = "train") -> DictConfig
     Raises:
         UserError: a word is not understood, or names a choice or an entry that there is not.
     """
-    return _compose(CONF, config_name, words)
+    return _compose(CONF, config_name, with_folder(words))
 
 
 def _compose(folder: Path, config_name: str, words: Sequence[str]) -> DictConfig:
@@ -113,9 +144,10 @@ def _compose(folder: Path, config_name: str, words: Sequence[str]) -> DictConfig
             config = hydra.compose(config_name, [quoted(word) for word in words], return_hydra_config=True)
         choices = config.hydra.runtime.choices
         with open_dict(config):
-            for name in ("data", "model"):
-                if choices.get(name) != RUN_CHOICE:
-                    config[f"{name}_name"] = choices.get(name)
+            if choices.get("data") != RUN_CHOICE:
+                config.data_name = name_of_data(choices.get("data"), words)
+            if choices.get("model") != RUN_CHOICE:
+                config.model_name = choices.get("model")
             del config["hydra"]
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, words)) from error
@@ -170,6 +202,11 @@ def with_model(config: DictConfig, name: str) -> DictConfig:
     return result
 
 
+def with_one_model(config: DictConfig) -> DictConfig:
+    """The configuration itself, or where it compares several networks, with the compact one."""
+    return with_model(config, "compact") if is_open(config) else config
+
+
 def choices(group: str) -> list[str]:
     """The names of the configurations of a group."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
@@ -194,6 +231,9 @@ def explain(error: Exception, words: Sequence[str] = ()) -> str:
             sorted(error.options)
         )
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if missing := re.match("Interpolation key '(.+)' not found", reason):
+        word = next((word for word in words if f"${{{missing[1]}}}" in word), f"${{{missing[1]}}}")
+        return f"{word} refers to the entry {missing[1]}, which the configuration does not have."
     if several := re.match(r"Ambiguous value for argument '(.+)'", reason):
         return (
             f"{several[1]} names several values, a sweep, which imgbench.train -m runs. A text with commas needs "

@@ -135,6 +135,8 @@ def finish(fitted: Fitted, run: Run, max_epochs: int | None, announce: bool = Tr
             part = experiment.config.copy()
             part.trainer.max_epochs = max_epochs
             interrupted = not measure_learning_curve(part, run, experiment.data, _train_quietly)
+        if interrupted and announce:
+            log.info("\nTraining was stopped before its end. What follows is of the epochs until then.")
         conclude(run, experiment.data, announce)
     return interrupted
 

@@ -58,6 +58,8 @@ def classify(
         check_ending(output)
     if sort_into:
         _check_sorting(sort_into, collection, output)
+    if save_images:
+        _refuse_searched("--save-images", save_images, collection, "would be classified the next time")
     images = collection.count()
     classifier = Classifier(run, max_error)
     if sort_into:
@@ -82,14 +84,19 @@ def _check_sorting(folder: Path, collection: Collection, output: Path | None) ->
             f"--sort-into {folder}: photographs lie in {collection.shards[0]}, and only files can be sorted.\n"
             f"Unpack it, and name the folder; or use --output, which needs no files."
         )
+    _refuse_searched("--sort-into", folder, collection, "would be found again")
+    if output and output.suffix.lower() == ".json":
+        raise UserError(f"--output {output}: --sort-into keeps what it did in a .csv or .parquet, to go on from there.")
+
+
+def _refuse_searched(option: str, folder: Path, collection: Collection, consequence: str) -> None:
+    """Raises UserError: pictures would be written where pictures are looked for."""
     for searched in collection.folders:
         if folder.resolve().is_relative_to(searched.resolve()):
             raise UserError(
-                f"--sort-into {folder} lies in {searched}, which is searched: what is sorted would be found again.\n"
-                "Name a folder elsewhere, or name the folders in it that hold the photographs."
+                f"{option} {folder} lies in {searched}, which is searched for images: what is put there {consequence}."
+                "\nName a folder elsewhere, or name the folders in it that hold the photographs."
             )
-    if output and output.suffix.lower() == ".json":
-        raise UserError(f"--output {output}: --sort-into keeps what it did in a .csv or .parquet, to go on from there.")
 
 
 class Classifier:

@@ -24,6 +24,7 @@ from imgbench.run import Run
 
 log = logging.getLogger(__name__)
 
+OWN_PAGE = '<script src="runtime.js">'  # what every page of ours holds
 PAGE = Path(__file__).parent / "static"
 TEXTS = (
     "try_it", "choose_pictures", "take_photograph", "stays_in_browser", "no_picture", "not_a_picture", "picture_format",
@@ -41,8 +42,14 @@ def write_static(path: str | Path, folder: Path, max_error: float | None = None,
         runtime: onnxruntime-web, as `onnxruntime_web` takes it.
 
     Raises:
-        UserError: there is no such model or runtime, `max_error` cannot be promised, or the folder cannot be written.
+        UserError: there is no such model or runtime, `max_error` cannot be promised, or the folder cannot be written or
+            holds another page.
     """
+    page = folder / "index.html"
+    if page.exists() and OWN_PAGE not in page.read_text("utf-8", "replace"):
+        raise UserError(
+            f"--static {folder}: {page} was not made by this command, and is not overwritten. Name a new folder."
+        )
     file = onnx_file(Path(path))
     model = OnnxModel(file)
     acceptance, _ = acceptance_of(path, model, max_error)
