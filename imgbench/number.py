@@ -6,15 +6,85 @@ independent images that would have this variance (Korn and Graubard 1998, Survey
 group are groups of one, of which a proportion has Wilson's own interval.
 """
 
-from collections.abc import Sequence
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from imgbench.errors import UserError
+
 Z = float(stats.norm.ppf(0.975))
-Number = dict[str, Any]  # value, its 95 % interval low to high, n images, groups that are independent, and more
 FEWEST_WITH_ERRORS = 3  # groups; from fewer it cannot be seen whether errors come together
+
+
+@dataclass(frozen=True)
+class Number:
+    """A value with its 95 % interval, and what it rests on.
+
+    Without images (`n` is 0) the value is `math.nan`, and the interval is everything.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int  # images
+    groups: int  # of images that are independent of each other
+    hits: int | None = None  # of a proportion, how many of the n
+    if_calibrated: float | None = None  # of a calibration error, what chance alone would make of it
+    percent: bool = True  # whether it is written in per cent
+    of_class: str | None = None  # the class that it is about, where its name does not say so
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `metrics.json` holds it; what a number does not have is left out."""
+        further = {"hits": self.hits, "if_calibrated": self.if_calibrated, "percent": None if self.percent else False,
+                   "class": self.of_class}  # fmt: skip
+        return {
+            "value": None if math.isnan(self.value) else self.value,
+            "low": self.low,
+            "high": self.high,
+            "n": self.n,
+            "groups": self.groups,
+            **{name: value for name, value in further.items() if value is not None},
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Number":
+        """Reads `to_dict`; entries of another version are passed over, and missing groups are single images.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
+        value, n = content["value"], int(content["n"])
+        return cls(
+            math.nan if value is None else float(value),
+            float(content["low"]),
+            float(content["high"]),
+            n,
+            int(content.get("groups", n)),
+            content.get("hits"),
+            content.get("if_calibrated"),
+            content.get("percent", True),
+            content.get("class"),
+        )
+
+
+def read_metrics(path: Path) -> dict[str, Number]:
+    """The numbers of a `metrics.json` by their names.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UserError: it is damaged.
+    """
+    try:
+        return {name: Number.from_dict(content) for name, content in json.loads(path.read_text("utf-8")).items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} is damaged: {reason}. Restore it from a copy, or train again.") from error
 
 
 def group_codes(groups: Sequence[str]) -> np.ndarray:
@@ -57,8 +127,7 @@ def share(hits: np.ndarray, counted: np.ndarray, codes: np.ndarray) -> Number:
     there = sizes > 0
     low, high = ratio_interval(successes[there], sizes[there])
     number, n = int(hits.sum()), int(counted.sum())
-    value = number / n if n else None
-    return {"value": value, "low": float(low), "high": float(high), "n": n, "groups": int(there.sum()), "hits": number}
+    return Number(number / n if n else math.nan, float(low), float(high), n, int(there.sum()), number)
 
 
 def ratio_interval(successes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -153,7 +222,7 @@ def mean_of_classes(
             # what was not seen must not outweigh what was.
             effective = max(effective, min(effective_number(np.asarray(value), totals, 0, exact), if_equal))
     low, high = wilson(value, effective)
-    return {"value": value, "low": float(low), "high": float(high), "n": len(targets), "groups": len(totals)}
+    return Number(value, float(low), float(high), len(targets), len(totals))
 
 
 def mean_of_images(values: np.ndarray, codes: np.ndarray) -> Number:
@@ -161,7 +230,7 @@ def mean_of_images(values: np.ndarray, codes: np.ndarray) -> Number:
     value, n = float(values.mean()), len(values)
     effective = float(effective_number(np.asarray(value), group_sums((values - value) / n, codes)))
     low, high = wilson(value, effective or float(number_if_alike(np.bincount(codes))))
-    return {"value": value, "low": float(low), "high": float(high), "n": n, "groups": int(codes.max()) + 1}
+    return Number(value, float(low), float(high), n, int(codes.max()) + 1)
 
 
 def standard_error(values: np.ndarray, codes: np.ndarray) -> float:
@@ -178,7 +247,7 @@ def grouped_difference(correct: np.ndarray, reference: np.ndarray, codes: np.nda
     differences, n = correct.astype(float) - reference, len(correct)
     value = float(differences.mean())
     half = float(stats.t.ppf(0.975, max(groups - 1, 1))) * standard_error(differences, codes)
-    return {"value": value, "low": max(value - half, -1.0), "high": min(value + half, 1.0), "n": n, "groups": groups}
+    return Number(value, max(value - half, -1.0), min(value + half, 1.0), n, groups)
 
 
 def mean_of_runs(values: Sequence[float]) -> tuple[float, float, float]:
@@ -201,6 +270,4 @@ def paired_difference(correct: np.ndarray, reference: np.ndarray) -> Number:
     total, plus, minus = n + 2, gained + 0.5, lost + 0.5
     center = (plus - minus) / total
     half = Z * np.sqrt(plus + minus - (plus - minus) ** 2 / total) / total
-    value = (gained - lost) / n
-    return {"value": value, "low": float(center - half), "high": float(center + half), "n": n,
-            "gained": gained, "lost": lost}  # fmt: skip
+    return Number((gained - lost) / n, float(center - half), float(center + half), n, n)

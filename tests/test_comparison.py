@@ -55,13 +55,13 @@ def test_runs_that_differ_in_the_seed_are_one_configuration(make_run):
     assert [one.name for one in found.configurations] == ["model=cnn", "model=vgg"]
     best = found.configurations[0]
     assert best.accuracies == [39 / 40, 38 / 40, 37 / 40]
-    assert best.accuracy["value"] == pytest.approx(38 / 40)
+    assert best.accuracy.value == pytest.approx(38 / 40)
     expected = stats.ttest_1samp(best.accuracies, 0).confidence_interval()
     assert best.over_runs == pytest.approx((expected.low, min(expected.high, 1)))
     assert (best.cost, best.seconds) == (COST, 20)
     (difference,) = found.differences
-    assert difference.value == pytest.approx(15 / 40)
-    assert difference.low < 15 / 40 < difference.high
+    assert difference.accuracy.value == pytest.approx(15 / 40)
+    assert difference.accuracy.low < 15 / 40 < difference.accuracy.high
     assert difference.distinguishable
     assert found.notes == ["40 test images; always 'cat': 50.0 %"]
 
@@ -108,7 +108,7 @@ def test_a_difference_within_the_spread_of_seeds_is_none(make_run):
     (difference,) = compare_runs(runs).differences
     assert difference.test.endswith("Welch over seeds")
     assert not difference.distinguishable
-    assert difference.low < 0 < difference.high
+    assert difference.accuracy.low < 0 < difference.accuracy.high
 
 
 def test_several_pairs_are_corrected(make_run):
@@ -145,8 +145,8 @@ def test_folds_are_one_configuration_that_was_tested_on_all_images(make_run):
     ]
     found = compare_runs(runs)
     assert [len(one.runs) for one in found.configurations] == [2, 2]
-    assert found.configurations[0].accuracy["n"] == 40
-    assert found.configurations[0].accuracy["value"] == pytest.approx(38 / 40)
+    assert found.configurations[0].accuracy.n == 40
+    assert found.configurations[0].accuracy.value == pytest.approx(38 / 40)
     assert found.differences[0].test.endswith("t over folds")
 
 

@@ -8,8 +8,10 @@ import pytest
 from imgbench.errors import UserError
 from imgbench.experiment.compose import compose
 from imgbench.inference.onnx_file import write_onnx
+from imgbench.number import Number
 from imgbench.report.conclude import conclude
-from imgbench.report.content import resolve_report
+from imgbench.report.content import compared_networks, resolve_report
+from imgbench.report.page import ComparedNetwork
 from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier
 
@@ -116,3 +118,14 @@ def test_of_an_onnx_file_it_is_shown_what_it_looked_at_but_no_neighbours(poor_ru
     page = page_of(run)
     assert "glows where the photograph speaks most" in page
     assert "has no features to compare photographs by" in page
+
+
+def test_networks_that_another_version_compared_are_read(tmp_path):
+    one = ComparedNetwork("cnn", Number(0.9, 0.8, 0.95, 40, 40, 36), 10**6, 3.5, True)
+    other = ComparedNetwork("compact", None, 0, 0.0, False)
+    run = Run(tmp_path)
+    run.note(compared=[{**one.to_dict(), "parameters": 12}, other.to_dict()])
+    assert compared_networks(run) == [one, other]
+    run.note(compared=[{"name": "cnn"}])
+    with pytest.raises(UserError, match=r"run\.json is damaged"):
+        compared_networks(run)

@@ -104,7 +104,7 @@ def test_threshold_for_a_sensitivity_is_chosen_on_validation_and_measured_on_tes
     found = evaluate(run.path, sensitivity=0.9)
     assert [point.class_name for point in found.points] == ["cat"]
     (point,) = found.points
-    assert point.sensitivity["n"] + point.specificity["n"] == 10
+    assert point.sensitivity.n + point.specificity.n == 10
     assert f"cat from a probability of {point.threshold:.3f} on, chosen on the validation images" in found.table()
     assert any("sensitivity 0.9 of dog takes more than its" in note for note in found.notes)
 
@@ -138,7 +138,7 @@ def test_images_gone_since_training_are_told(tmp_path, make_folder, train_run):
     gone = run.split_rows("test")[0]["path"]
     (root / gone).unlink()
     found = evaluate(run.path)
-    assert found.metrics["test/acc"]["n"] == 7
+    assert found.metrics["test/acc"].n == 7
     assert any(f"1 image(s) are gone since training, for example {gone}" in note for note in found.notes)
 
 
@@ -149,7 +149,7 @@ def test_images_that_the_run_learnt_from_are_refused_unless_they_are_allowed(tin
     with pytest.raises(UserError, match=r"1 of 7 image\(s\) are, byte.*: cat/copy.png.\nLeave.*--allow-seen"):
         evaluate(tiny_run.path, data=folder)
     found = evaluate(tiny_run.path, data=folder, allow_seen=True)
-    assert found.metrics["test/acc"]["n"] == 7
+    assert found.metrics["test/acc"].n == 7
     assert any("1 of 7 image(s) are, byte for byte, among those" in note for note in found.notes)
     (folder / "cat" / "copy.png").unlink()
     assert evaluate(tiny_run.path, data=folder).notes == []

@@ -271,17 +271,17 @@ def test_paired_difference_agrees_with_agresti_and_min():
     first = np.array([True] * 12 + [False] * 4 + [True] * 84)
     second = np.array([False] * 12 + [True] * 4 + [True] * 84)
     number = paired_difference(first, second)
-    assert number["value"] == pytest.approx(0.08)
+    assert number.value == pytest.approx(0.08)
     # (12.5 - 4.5) / 102 -+ 1.96 sqrt(17 - 64 / 102) / 102
-    assert (number["low"], number["high"]) == pytest.approx((0.00066, 0.15620), abs=1e-4)
-    assert (number["gained"], number["lost"]) == (12, 4)
+    assert (number.low, number.high) == pytest.approx((0.00066, 0.15620), abs=1e-4)
+    assert (number.n, number.groups) == (100, 100)
 
 
 def test_equal_predictions_still_have_an_interval():
     same = np.array([True] * 430)
     number = paired_difference(same, same)
-    assert number["value"] == 0
-    assert -0.005 < number["low"] < 0 < number["high"] < 0.005
+    assert number.value == 0
+    assert -0.005 < number.low < 0 < number.high < 0.005
 
 
 def test_folder_that_is_no_run_is_not_overwritten(tmp_path):

@@ -10,6 +10,7 @@ from imgbench.data.scan import NO_SPLIT
 from imgbench.errors import UserError
 from imgbench.evaluation.predictions import Predictions
 from imgbench.experiment.build import build_data
+from imgbench.number import Number
 from imgbench.report.learning_curve import part_of, read_learning_curve
 from imgbench.run import LEARNING_CURVE, Run
 
@@ -63,23 +64,24 @@ def test_what_was_gained_is_counted_on_the_same_images(tmp_path):
     targets = np.zeros(100, np.int64)
     probabilities = np.tile(np.array([1, 0], np.float32), (100, 1))
     test = Predictions([f"{i}.png" for i in range(100)], [""] * 100, targets, probabilities, ["a", "b"])
-    accuracy = {"value": 1.0, "low": 0.96, "high": 1.0, "n": 100}
-    points = [{"images": 50, "test/acc": {**accuracy, "value": 0.8}, "wrong": [f"{i}.png" for i in range(20)]}]
+    accuracy = Number(1.0, 0.96, 1.0, 100, 100)
+    earlier = {"value": 0.8, "low": 0.7, "high": 0.9, "n": 100}
+    points = [{"images": 50, "test/acc": earlier, "wrong": [f"{i}.png" for i in range(20)]}]
     (tmp_path / LEARNING_CURVE).write_text(json.dumps({"points": points}))
     curve, gain = read_learning_curve(Run(tmp_path), test, 100, accuracy)
     assert [images for images, _ in curve] == [50, 100]
     assert gain is not None
-    assert gain["value"] == pytest.approx(0.2)
-    assert 0 < gain["low"] < 0.2 < gain["high"]
+    assert gain.value == pytest.approx(0.2)
+    assert 0 < gain.low < 0.2 < gain.high
     grouped = Predictions(test.paths, [f"g{i // 10}" for i in range(100)], targets, probabilities, ["a", "b"])
     _, wider = read_learning_curve(Run(tmp_path), grouped, 100, accuracy)
     assert wider is not None
-    assert wider["value"] == pytest.approx(0.2)
-    assert wider["low"] < 0, "all in two of ten groups"
+    assert wider.value == pytest.approx(0.2)
+    assert wider.low < 0, "all in two of ten groups"
 
 
 def test_a_damaged_file_is_named(tmp_path, tiny_run):
     (tmp_path / LEARNING_CURVE).write_text('{"points": [3]}')
     test = Predictions.read_csv(tiny_run.path / "predictions.csv")
     with pytest.raises(UserError, match=r"learning_curve\.json is damaged"):
-        read_learning_curve(Run(tmp_path), test, 3, {})
+        read_learning_curve(Run(tmp_path), test, 3, Number(1.0, 0.4, 1.0, 3, 3))

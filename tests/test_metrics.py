@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from imgbench.evaluation.metrics import (
     unmeasured_classes,
 )
 from imgbench.evaluation.predictions import Predictions
+from imgbench.number import Number
 
 reference: Any = sklearn.metrics  # scikit-learn has no type hints, and pyright's guesses are wrong
 
@@ -60,12 +62,12 @@ def test_metrics_agree_with_scikit_learn(targets, predicted):
     found = classification_metrics(predictions, "test")
     confusion = reference.confusion_matrix(targets, predicted, labels=range(4))
     assert np.array_equal(confusion_matrix(predictions), confusion)
-    assert found["test/acc"]["value"] == pytest.approx(reference.accuracy_score(targets, predicted))
+    assert found["test/acc"].value == pytest.approx(reference.accuracy_score(targets, predicted))
     there = np.unique(targets)
     macro_f1 = reference.f1_score(targets, predicted, labels=there, average="macro", zero_division=0)
-    assert found["test/macro_f1"]["value"] == pytest.approx(macro_f1, abs=1e-6)
+    assert found["test/macro_f1"].value == pytest.approx(macro_f1, abs=1e-6)
     balanced = reference.recall_score(targets, predicted, labels=there, average="macro")
-    assert found["test/balanced_acc"]["value"] == pytest.approx(balanced)
+    assert found["test/balanced_acc"].value == pytest.approx(balanced)
     precision, recall, f1, _ = reference.precision_recall_fscore_support(
         targets, predicted, labels=range(4), zero_division=np.nan
     )
@@ -80,21 +82,21 @@ def test_metrics_agree_with_scikit_learn(targets, predicted):
     for i in range(4):
         kinds = {"precision": precision, "recall": recall, "f1": f1, "specificity": specificity}
         for kind, expected in ((kind, values[i]) for kind, values in kinds.items()):
-            value = found[f"test/{kind}/class {i}"]["value"]
-            assert (value is None and np.isnan(expected)) or value == pytest.approx(expected)
+            value = found[f"test/{kind}/class {i}"].value
+            assert value == pytest.approx(expected, nan_ok=True)
 
 
 @pytest.mark.parametrize(("targets", "predicted"), LABELS.values(), ids=LABELS)
 def test_every_value_lies_in_its_interval(targets, predicted):
     for number in classification_metrics(predictions_of(targets, predicted, 4), "val").values():
-        assert 0 <= number["low"] <= number["high"] <= 1
-        if number["value"] is not None:
-            assert number["low"] - 1e-6 <= number["value"] <= number["high"] + 1e-6
+        assert 0 <= number.low <= number.high <= 1
+        if number.n:
+            assert number.low - 1e-6 <= number.value <= number.high + 1e-6
 
 
 def test_n_is_the_number_of_images_the_number_rests_on():
     found = classification_metrics(predictions_of([0, 0, 0, 1], [0, 0, 1, 1], 3), "test")
-    counts = {name.removeprefix("test/"): number["n"] for name, number in found.items()}
+    counts = {name.removeprefix("test/"): number.n for name, number in found.items()}
     assert [counts.pop(f"{kind}/class 2") for kind in ("precision", "recall", "f1", "specificity")] == [0] * 4
     per_class = {name: n for name, n in counts.items() if "/" in name}
     assert per_class == {
@@ -115,17 +117,17 @@ def test_groups_are_counted_and_copies_of_one_image_are_worth_one():
     copies = in_groups(predictions_of(np.repeat(targets, 5), np.repeat(predicted, 5), 4), 5)
     found = classification_metrics(copies, "test")
     for name, number in found.items():
-        assert number["n"] == 5 * single[name]["n"]
-        assert number["groups"] == single[name]["groups"] == single[name]["n"]
-        assert number["value"] == pytest.approx(single[name]["value"])
-        width = number["high"] - number["low"]
-        assert width == pytest.approx(single[name]["high"] - single[name]["low"], rel=0.15, abs=1e-9), name
+        assert number.n == 5 * single[name].n
+        assert number.groups == single[name].groups == single[name].n
+        assert number.value == pytest.approx(single[name].value)
+        width = number.high - number.low
+        assert width == pytest.approx(single[name].high - single[name].low, rel=0.15, abs=1e-9), name
 
 
 def test_majority_is_the_share_of_the_largest_class_and_stands_beside_the_accuracy():
     found = classification_metrics(predictions_of([0] + [1] * 3, [0] + [1] * 3, 2), "test")
-    assert found["test/majority"]["value"] == 0.75
-    assert found["test/majority"]["class"] == "class 1"
+    assert found["test/majority"].value == 0.75
+    assert found["test/majority"].of_class == "class 1"
     assert describe_accuracy(found, "test") == "100.0 % (4 of 4; 95 % interval 51 to 100 %); always 'class 1': 75.0 %"
 
 
@@ -135,7 +137,7 @@ def test_top_5_is_measured_where_classes_are_many():
     names = [str(i) for i in range(21)]
     found = classification_metrics(Predictions([""] * 200, [""] * 200, targets, probabilities, names), "test")
     expected = reference.top_k_accuracy_score(targets, probabilities, k=5, labels=range(21))
-    assert found["test/top5_acc"]["value"] == pytest.approx(expected)
+    assert found["test/top5_acc"].value == pytest.approx(expected)
     assert "test/top5_acc" not in classification_metrics(predictions_of(*random_labels(0), 4), "test")
 
 
@@ -144,7 +146,7 @@ def test_of_equal_probabilities_the_earlier_classes_come_first_as_in_the_predict
     found = classification_metrics(
         Predictions([""] * 21, [""] * 21, np.arange(21), equal, [str(i) for i in range(21)]), "test"
     )
-    assert (found["test/acc"]["hits"], found["test/top5_acc"]["hits"]) == (1, 5)
+    assert (found["test/acc"].hits, found["test/top5_acc"].hits) == (1, 5)
 
 
 def test_ranking_agrees_with_scikit_learn():
@@ -153,46 +155,49 @@ def test_ranking_agrees_with_scikit_learn():
     probabilities = np.round(probabilities, 1)  # with ties
     found = classification_metrics(Predictions([""] * 150, [""] * 150, targets, probabilities, ["a", "b", "c"]), "test")
     truth = np.eye(3)[targets]
-    assert found["test/auroc"]["value"] == pytest.approx(reference.roc_auc_score(truth, probabilities))
-    assert found["test/ap"]["value"] == pytest.approx(reference.average_precision_score(truth, probabilities))
+    assert found["test/auroc"].value == pytest.approx(reference.roc_auc_score(truth, probabilities))
+    assert found["test/ap"].value == pytest.approx(reference.average_precision_score(truth, probabilities))
 
 
 def test_one_class_has_no_ranking():
     found = classification_metrics(predictions_of([1, 1], [1, 0], 2), "test")
     assert "test/auroc" not in found
-    assert found["test/balanced_acc"]["value"] == 0.5
+    assert found["test/balanced_acc"].value == 0.5
 
 
 def test_a_class_without_images_is_not_measured_however_often_it_is_predicted():
     found = classification_metrics(predictions_of([0, 0, 1, 1], [0, 2, 1, 1], 3), "test")
-    assert found["test/macro_f1"]["value"] == pytest.approx((2 / 3 + 1) / 2)
+    assert found["test/macro_f1"].value == pytest.approx((2 / 3 + 1) / 2)
     assert [describe(found[f"test/{kind}/class 2"]) for kind in ("precision", "recall")] == ["undefined (n = 0)"] * 2
     assert unmeasured_classes(found, "test") == ["class 2"]
 
 
 def test_metrics_are_plain_json_without_nan():
     found = classification_metrics(predictions_of([0, 1], [1, 1], 3), "test")
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    content = {name: number.to_dict() for name, number in found.items()}
+    assert json.loads(json.dumps(content, allow_nan=False)) == content
+    assert {name: Number.from_dict(number) for name, number in content.items()} == found
+    assert content["test/recall/class 2"] == {"value": None, "low": 0, "high": 1, "n": 0, "groups": 0, "hits": 0}
 
 
 @pytest.mark.parametrize(
     ("number", "text"),
     [
-        ({"value": 67 / 76, "low": 0.79, "high": 0.937, "n": 76, "groups": 76, "hits": 67},
+        (Number(67 / 76, 0.79, 0.937, 76, 76, 67),
          "88.2 % (67 of 76; 95 % interval 79 to 94 %)"),
-        ({"value": 0.5, "low": 0.312, "high": 0.688, "n": 532, "groups": 38, "hits": 266},
+        (Number(0.5, 0.312, 0.688, 532, 38, 266),
          "50.0 % (266 of 532 in 38 groups; 95 % interval 31 to 69 %)"),
-        ({"value": 354 / 360, "low": 0.9641, "high": 0.9924, "n": 360, "groups": 360, "hits": 354},
+        (Number(354 / 360, 0.9641, 0.9924, 360, 360, 354),
          "98.3 % (354 of 360; 95 % interval 96.4 to 99.2 %)"),
-        ({"value": 0.98333, "low": 0.9807, "high": 0.9856, "n": 10000, "groups": 10000, "hits": 9833},
+        (Number(0.98333, 0.9807, 0.9856, 10000, 10000, 9833),
          "98.33 % (95 % interval 98.1 to 98.6 %, n = 10,000)"),
-        ({"value": 1.234, "low": 1.0, "high": 1.5, "n": 60, "groups": 6, "percent": False},
+        (Number(1.234, 1.0, 1.5, 60, 6, percent=False),
          "1.234 (95 % interval 1.000 to 1.500, n = 60 in 6 groups)"),
-        ({"value": 0.98333, "low": 0.9641, "high": 0.9924, "n": 360},
+        (Number(0.98333, 0.9641, 0.9924, 360, 360),
          "98.33 % (95 % interval 96.4 to 99.2 %, n = 360)"),
-        ({"value": 0.1308, "low": 0, "high": 0.2906, "n": 308, "groups": 12, "if_calibrated": 0.1239},
+        (Number(0.1308, 0, 0.2906, 308, 12, if_calibrated=0.1239),
          "13.1 % (95 % interval 0 to 29 %, n = 308 in 12 groups; by chance alone about 12.4 %)"),
-        ({"value": None, "low": 0.0, "high": 1.0, "n": 0}, "undefined (n = 0)"),
+        (Number(math.nan, 0, 1, 0, 0), "undefined (n = 0)"),
     ],
 )  # fmt: skip
 def test_description_states_counts_interval_and_groups(number, text):

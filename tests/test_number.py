@@ -1,8 +1,13 @@
+import json
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
 
+from imgbench.errors import UserError
 from imgbench.number import (
+    Number,
     Z,
     effective_number,
     group_codes,
@@ -12,6 +17,7 @@ from imgbench.number import (
     mean_of_runs,
     paired_difference,
     ratio_interval,
+    read_metrics,
     share,
     wilson_interval,
 )
@@ -75,31 +81,31 @@ def test_of_independent_images_a_share_is_a_proportion(hits):
     right = np.arange(76) < hits
     low, high = wilson_interval(hits, 76)
     expected = {"value": hits / 76, "low": low, "high": high, "n": 76, "groups": 76, "hits": hits}
-    assert share(right, np.ones(76, bool), np.arange(76)) == pytest.approx(expected)
+    assert share(right, np.ones(76, bool), np.arange(76)).to_dict() == pytest.approx(expected)
 
 
 def test_images_of_a_group_that_are_all_alike_are_worth_one():
     right = np.arange(30) < 24
     copies = share(np.repeat(right, 14), np.ones(420, bool), np.repeat(np.arange(30), 14))
     single = share(right, np.ones(30, bool), np.arange(30))
-    assert (copies["n"], copies["groups"], copies["value"]) == (420, 30, 0.8)
-    assert copies["low"] == pytest.approx(single["low"], abs=0.01)
-    assert copies["high"] == pytest.approx(single["high"], abs=0.01)
+    assert (copies.n, copies.groups, copies.value) == (420, 30, 0.8)
+    assert copies.low == pytest.approx(single.low, abs=0.01)
+    assert copies.high == pytest.approx(single.high, abs=0.01)
 
 
 def test_all_right_in_groups_promises_no_more_than_their_number():
     found = share(np.ones(140, bool), np.ones(140, bool), np.repeat(np.arange(10), 14))
-    assert (found["low"], found["high"]) == pytest.approx(wilson_interval(10, 10))
+    assert (found.low, found.high) == pytest.approx(wilson_interval(10, 10))
 
 
 def test_a_single_group_tells_nothing():
     found = share(np.arange(14) < 10, np.ones(14, bool), np.zeros(14, int))
-    assert found["high"] - found["low"] > 0.8
+    assert found.high - found.low > 0.8
 
 
 def test_of_nothing_the_interval_is_everything():
     found = share(np.ones(3, bool), np.zeros(3, bool), np.arange(3))
-    assert found == {"value": None, "low": 0, "high": 1, "n": 0, "groups": 0, "hits": 0}
+    assert found == Number(math.nan, 0, 1, 0, 0, 0)
 
 
 # (groups, images in each: equal or from 1 to 2m - 1, correlation within a group, true proportion)
@@ -152,14 +158,14 @@ def test_mean_of_images_agrees_with_student_far_from_the_ends():
     values = np.random.default_rng(0).beta(20, 20, 500)
     found = mean_of_images(values, np.arange(500))
     expected = stats.ttest_1samp(values, 0).confidence_interval()
-    assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high), abs=1e-3)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-3)
 
 
 def test_mean_of_classes_of_which_all_are_right_rests_on_their_harmonic_mean():
     targets = np.repeat([0, 1], [96, 4])
     found = mean_of_classes(np.ones(2), np.zeros(100), targets, np.arange(100), counts=True)
     n = 4 / (1 / 96 + 1 / 4)
-    assert (found["low"], found["high"]) == pytest.approx(wilson_interval(n, n))
+    assert (found.low, found.high) == pytest.approx(wilson_interval(n, n))
 
 
 def test_mean_of_runs_is_students():
@@ -180,8 +186,47 @@ def test_a_difference_between_images_that_are_not_independent_is_less_sure():
     alone = grouped_difference(correct, reference, np.arange(100))
     assert alone == paired_difference(correct, reference)
     spread = grouped_difference(correct, reference, np.arange(100) % 10)  # two errors in each group
-    assert spread["low"] == pytest.approx(0.2)
+    assert spread.low == pytest.approx(0.2)
     together = grouped_difference(correct, reference, np.arange(100) // 10)  # all in two groups
-    assert together["value"] == pytest.approx(0.2)
-    assert together["low"] < 0 < alone["low"]
-    assert together["groups"] == 10
+    assert together.value == pytest.approx(0.2)
+    assert together.low < 0 < alone.low
+    assert together.groups == 10
+
+
+def test_many_images_of_one_group_are_hardly_more_than_one():
+    codes = np.repeat(np.arange(20), [81, *[1] * 19])
+    found = share(np.ones(100, bool), np.ones(100, bool), codes)
+    assert (found.low, found.high) == pytest.approx((0.283, 1), abs=5e-4)
+    assert (found.n, found.groups) == (100, 20)
+
+
+NUMBERS = {
+    "test/acc": {"value": 0.9, "low": 0.6, "high": 0.98, "n": 10, "groups": 5, "hits": 9},
+    "test/majority": {"value": 0.5, "low": 0.2, "high": 0.8, "n": 10, "groups": 5, "hits": 5, "class": "cat"},
+    "test/ece": {"value": 0.1, "low": 0.0, "high": 0.3, "n": 10, "groups": 5, "if_calibrated": 0.08},
+    "test/brier": {"value": 0.1, "low": 0.0, "high": 0.3, "n": 10, "groups": 5, "percent": False},
+    "test/f1/dog": {"value": None, "low": 0.0, "high": 1.0, "n": 0, "groups": 0},
+}
+
+
+def test_metrics_json_is_written_as_it_was_read(tmp_path):
+    file = tmp_path / "metrics.json"
+    file.write_text(json.dumps(NUMBERS, indent=2))
+    again = {name: number.to_dict() for name, number in read_metrics(file).items()}
+    assert json.dumps(again, indent=2) == file.read_text(), "the order of the keys too"
+
+
+def test_a_number_of_another_version_is_read():
+    assert Number.from_dict({"value": 0.9, "low": 0.6, "high": 0.98, "n": 10}).groups == 10
+    assert Number.from_dict({**NUMBERS["test/acc"], "median": 0.9}) == Number(0.9, 0.6, 0.98, 10, 5, 9)
+
+
+@pytest.mark.parametrize(
+    "text", ["no JSON", "", "[]", "{}x", '{"test/acc": 0.9}', '{"test/acc": {"value": 0.9}}',
+             '{"test/acc": {"value": "x", "low": 0, "high": 1, "n": 3}}', '{"test/acc": null}']
+)  # fmt: skip
+def test_a_damaged_metrics_json_is_named(text, tmp_path):
+    file = tmp_path / "metrics.json"
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"metrics\.json is damaged"):
+        read_metrics(file)

@@ -13,6 +13,7 @@ import pytest
 from imgbench.evaluation.metrics import classification_metrics
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.selective import select
+from imgbench.number import Number
 from imgbench.report.catalogue import LANGUAGES, Texts
 from imgbench.report.page import (
     MISTAKES,
@@ -73,7 +74,7 @@ def report_of(names=NAMES, photographs=True, **options):
         "epochs": EPOCHS,
         "best_epoch": 2,
         "learning_curve": [(50, accuracy_of(0.5)), (100, accuracy_of(0.7))],
-        "gain": {"value": 0.2, "low": 0.1, "high": 0.3, "n": 100},
+        "gain": Number(0.2, 0.1, 0.3, 100, 100),
         "facts": {"model": "cnn", "folder": "/a/" + 60 * "long" + "/folder"},
         "commands": {"again": f"python -m imgbench.train --config-dir {60 * 'long'} --config-name config"},
         "model": "Linear <CNN> & more: 1,234 parameters " + 200 * "-",
@@ -84,7 +85,7 @@ def report_of(names=NAMES, photographs=True, **options):
 
 
 def accuracy_of(value=0.5):
-    return {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 100, "hits": int(100 * value), "groups": 100}
+    return Number(value, value - 0.1, value + 0.1, 100, 100, int(100 * value))
 
 
 class Page(HTMLParser):
@@ -157,7 +158,7 @@ def test_mistakes_are_shown_with_what_the_network_looked_at_and_their_neighbours
 
 def test_the_answer_is_one_sentence_with_its_interval():
     report = report_of()
-    report.metrics["test/acc"] = {"value": 219 / 225, "low": 0.944, "high": 0.988, "n": 225, "groups": 225, "hits": 219}
+    report.metrics["test/acc"] = Number(219 / 225, 0.944, 0.988, 225, 225, 219)
     expected = (
         "Of 225 photographs it had not seen it named 219 rightly, 97.3 %; with 95 % confidence between 94 and 99 %."
     )
@@ -233,7 +234,7 @@ def test_the_weakest_class_is_named_unless_it_slipped_once():
     probabilities[1] = [0, 1]
     found = weakest()
     assert found is not None
-    assert (found[0], found[1]["hits"], found[1]["n"]) == (0, 18, 20)
+    assert (found[0], found[1].hits, found[1].n) == (0, 18, 20)
 
 
 def rendered(source, width, folder):

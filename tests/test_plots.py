@@ -24,6 +24,7 @@ from imgbench.evaluation.plots import (
     draw_probabilities,
     draw_reliability,
 )
+from imgbench.number import Number
 
 COLUMNS = ["epoch", "train/loss", "train/acc", "val/loss", "val/acc", "lr"]
 CHINESE = ["猫", "狗", "斑马"]
@@ -157,7 +158,7 @@ def test_special_characters_are_drawn_as_they_are(name, tmp_path):
 
 
 def test_reliability_shows_accuracy_with_its_interval_against_confidence_and_how_many_images(tmp_path):
-    bins = [ReliabilityBin(0.55, 0.5, 0.2, 0.8, 10), ReliabilityBin(0.95, 0.9, 0.85, 0.95, 90)]
+    bins = [ReliabilityBin(0.55, Number(0.5, 0.2, 0.8, 10, 10)), ReliabilityBin(0.95, Number(0.9, 0.85, 0.95, 90, 90))]
     figure = draw_reliability(bins, tmp_path / "reliability.png", "title $5")
     upper, lower = figure.axes
     (points,) = [line for line in upper.lines if line.get_marker() == "o"]
@@ -271,7 +272,7 @@ def test_drawing_leaves_the_settings_of_matplotlib_as_they_were(fonts, tmp_path)
 
 
 def test_ladder_marks_what_nothing_beats_in_cost_and_accuracy_and_names_the_numbers():
-    accuracies = [{"value": value, "low": value - 0.1, "high": value + 0.05} for value in (0.9, 0.8, 0.7)]
+    accuracies = [Number(value, value - 0.1, value + 0.05, 9, 9) for value in (0.9, 0.8, 0.7)]
     points = {
         "large": (500.0, 1.0, accuracies[0]),  # the most accurate
         "small": (5.0, 2.0, accuracies[1]),  # smaller than it, and not faster

@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 
@@ -7,6 +5,7 @@ from imgbench.evaluation.calibration import TemperatureScaling, fit_temperature
 from imgbench.evaluation.metrics import classification_metrics, describe_accuracy
 from imgbench.evaluation.plots import draw_confusion
 from imgbench.evaluation.predictions import Predictions
+from imgbench.number import read_metrics
 from imgbench.report import results
 from imgbench.report.results import SELECTED_ON_TEST, measure, write_results
 
@@ -39,9 +38,9 @@ def test_metrics_json_holds_all_splits_and_predictions_csv_the_first(tmp_path):
     parts = {"test": predictions_of(0), "val": predictions_of(1)}
     returned = write_results(tmp_path, "cnn on folder", parts, selected_on_test=False)
     temperature = fit_temperature(parts["val"])
-    expected = classification_metrics(parts["test"], "test", TemperatureScaling(temperature["value"]))
+    expected = classification_metrics(parts["test"], "test", TemperatureScaling(temperature.value))
     expected |= classification_metrics(parts["val"], "val") | {"val/temperature": temperature}
-    assert json.loads((tmp_path / "metrics.json").read_text("utf-8")) == returned == expected
+    assert read_metrics(tmp_path / "metrics.json") == returned == expected
     read = Predictions.read_csv(tmp_path / "predictions.csv")
     assert np.array_equal(read.probabilities, parts["test"].probabilities)
     pictures = {"confusion.png", "reliability.png"}

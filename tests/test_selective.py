@@ -106,7 +106,7 @@ def test_coverage_is_that_of_new_images():
         probabilities = rng.uniform(0.5, 1, 300)
         found = select(predictions_of(probabilities, rng.random(300) < 0.1 * (1 - probabilities)), np.zeros(300), 0.05)
         if found.threshold is not None:
-            held.append(found.coverage["low"] <= min(1, 2 * (1 - found.threshold)) <= found.coverage["high"])
+            held.append(found.coverage.low <= min(1, 2 * (1 - found.threshold)) <= found.coverage.high)
     assert len(held) > 200
     assert np.mean(held) > 0.93
 
@@ -114,7 +114,7 @@ def test_coverage_is_that_of_new_images():
 def test_everything_is_accepted_where_nothing_is_wrong():
     found = select(predictions_of(np.linspace(0.6, 0.9, 200), np.zeros(200, bool)), np.zeros(200), 0.02)
     assert found.threshold == -np.inf
-    assert (found.coverage["value"], found.errors, found.surest) == (1, 0, 200)
+    assert (found.coverage.value, found.errors, found.surest) == (1, 0, 200)
     assert found.accepts(np.array([0.5]), np.array([0.0])).all()
 
 
@@ -123,7 +123,7 @@ def test_threshold_lies_below_what_it_was_tested_by_and_accepts_strictly_above()
     wrong = probabilities < 0.6  # the twenty lowest
     found = select(predictions_of(probabilities, wrong), np.zeros(100), 0.05)
     accepted = found.accepts(probabilities, np.zeros(100))
-    assert found.surest == accepted.sum() == found.coverage["hits"]
+    assert found.surest == accepted.sum() == found.coverage.hits
     assert stats.binom.cdf(wrong[accepted].sum(), accepted.sum(), 0.05) <= RISK
     assert found.threshold in probabilities
 
@@ -142,7 +142,7 @@ def test_no_threshold_is_found_where_even_the_surest_are_wrong():
     found = select(predictions_of(np.linspace(0.5, 1, 200), np.arange(200) % 2 == 0), np.zeros(200), 0.05)
     assert found.threshold is None
     assert found.errors / found.surest == pytest.approx(0.5, abs=0.02)
-    assert found.coverage["value"] == 0
+    assert found.coverage.value == 0
     assert not found.accepts(np.ones(3), np.zeros(3)).any()
 
 
@@ -150,7 +150,7 @@ def test_an_error_among_the_surest_does_not_end_the_search_where_there_are_many_
     wrong = np.zeros(1000, bool)
     wrong[-1] = True  # the surest of all
     found = select(predictions_of(np.linspace(0.5, 1, 1000), wrong), np.zeros(1000), 0.02)
-    assert found.coverage["value"] == 1
+    assert found.coverage.value == 1
 
 
 def test_searches_start_where_they_can_promise_something():

@@ -7,8 +7,8 @@ from PIL import Image
 
 from imgbench.data.split import SplitPlan
 from imgbench.data.table import ImageTable, read_table
-from imgbench.inspection.shortcuts import Probe, accuracy, probe
-from imgbench.number import wilson_interval
+from imgbench.inspection.shortcuts import Probe, probe
+from imgbench.number import group_codes, share
 from imgbench.preprocessing import Preprocessing
 
 
@@ -41,13 +41,13 @@ def test_where_nothing_tells_the_classes_apart_no_probe_warns(noise):
     assert list(found) == ["largest class", "colours", "border pixels", "file sizes", "dimensions", "file names",
                            "file times"]  # fmt: skip
     assert [one.name for one in found.values() if one.warning] == []
-    assert all(0 <= one.accuracy["low"] <= one.accuracy["value"] <= one.accuracy["high"] for one in found.values())
+    assert all(0 <= one.accuracy.low <= one.accuracy.value <= one.accuracy.high for one in found.values())
 
 
 def test_the_largest_class_is_named_with_its_share(tmp_path, make_folder):
     found = probes_of(make_folder(tmp_path, {"cat": 60, "dog": 6}))
     largest = found["largest class"]
-    assert largest.accuracy["value"] == pytest.approx(60 / 66, abs=0.03)
+    assert largest.accuracy.value == pytest.approx(60 / 66, abs=0.03)
     assert largest.sentence.startswith("Always answering 'cat', without looking at the image, is right in 9")
     assert found["dimensions"].sentence.endswith("no better than always answering 'cat'.")
 
@@ -97,7 +97,7 @@ def test_a_planted_shortcut_is_found(noise, plant, key, warns):
     for path in sorted(noise.rglob("*.bmp")):
         plant(path, path.parent.name == "cat")
     found = probes_of(noise)
-    assert found[key].accuracy["value"] > 0.9
+    assert found[key].accuracy.value > 0.9
     assert found[key].skill > 0.8
     assert bool(found[key].warning) == warns
     assert " alone" in found[key].sentence and "95 % interval" in found[key].sentence
@@ -113,17 +113,17 @@ def test_copies_are_not_taken_for_knowledge(tmp_path):
                 pixels = np.clip(tint + rng.integers(-9, 10, (24, 24, 3)), 0, 255)
                 write(tmp_path / label / f"{label}{photo}-{copy}.bmp", pixels)
     images, photographs = probes_of(tmp_path)["colours"], probes_of(tmp_path, group="^[a-z]+[0-9]+")["colours"]
-    assert images.accuracy["value"] > 0.9 and images.warning
-    assert photographs.accuracy["value"] < 0.7 and not photographs.warning
-    assert photographs.accuracy["groups"] < 60 and "groups (95 %" in photographs.sentence
-    width = [one.accuracy["high"] - one.accuracy["low"] for one in (photographs, images)]
+    assert images.accuracy.value > 0.9 and images.warning
+    assert photographs.accuracy.value < 0.7 and not photographs.warning
+    assert photographs.accuracy.groups < 60 and "groups (95 %" in photographs.sentence
+    width = [one.accuracy.high - one.accuracy.low for one in (photographs, images)]
     assert width[0] > 1.5 * width[1]
 
 
 def test_groups_found_elsewhere_are_kept_together(noise):
     table = table_of(noise)
     halves = [path.rsplit("/", 1)[-1] for path in table.paths]  # 40 pairs
-    assert all(found.accuracy["groups"] < found.accuracy["n"] for found in probe(table, halves))
+    assert all(found.accuracy.groups < found.accuracy.n for found in probe(table, halves))
 
 
 def test_the_test_images_are_not_touched(noise):
@@ -133,18 +133,18 @@ def test_the_test_images_are_not_touched(noise):
         (table.root / table.paths[row]).unlink()
         table.labels[row] = 1 - table.labels[row]
     assert probe(table) == before
-    assert before[0].accuracy["n"] == len(table.rows("train")) + len(table.rows("val"))
+    assert before[0].accuracy.n == len(table.rows("train")) + len(table.rows("val"))
 
 
 def test_of_many_images_some_are_drawn(noise):
-    assert {found.accuracy["n"] for found in probe(table_of(noise), cap=30)} == {30}
+    assert {found.accuracy.n for found in probe(table_of(noise), cap=30)} == {30}
 
 
 def test_images_that_are_streamed_are_probed_too(tmp_path, make_folder):
     make_folder(tmp_path, {"cat": 20, "dog": 20})
     table = read_table(tmp_path, Preprocessing(24), SplitPlan(), cache="off")
     assert table.pixels is None
-    assert {found.name: found for found in probe(table)}["colours"].accuracy["value"] == 1
+    assert {found.name: found for found in probe(table)}["colours"].accuracy.value == 1
 
 
 def test_without_independent_images_of_two_classes_only_the_largest_is_named(noise):
@@ -152,30 +152,14 @@ def test_without_independent_images_of_two_classes_only_the_largest_is_named(noi
     assert [found.name for found in probe(table, [path.split("/")[0] for path in table.paths])] == ["largest class"]
 
 
-@pytest.mark.parametrize("hits", [0, 1, 50, 67, 76])
-def test_of_independent_images_the_interval_is_wilsons(hits):
-    number = accuracy(np.arange(76) < hits, np.arange(76))
-    assert (number["low"], number["high"]) == pytest.approx(wilson_interval(hits, 76))
-    assert (number["value"], number["n"], number["groups"]) == (hits / 76, 76, 76)
-
-
-def test_the_interval_of_grouped_images_holds_the_truth_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    codes = np.repeat(np.arange(40), 10)
-    held = 0
-    for _ in range(1000):
-        chances = rng.beta(3, 1, 40)  # mean 0.75; within a group, images stand or fall together
-        number = accuracy(rng.random(400) < chances[codes], codes)
-        held += number["low"] <= 0.75 <= number["high"]
-    assert 0.93 <= held / 1000 <= 0.97
-
-
-def test_groups_that_are_equally_good_are_no_reason_for_a_smaller_interval_than_of_single_images():
-    number = accuracy(np.arange(100) % 2 == 0, np.repeat(np.arange(10), 10))
-    alone = accuracy(np.arange(100) % 2 == 0, np.arange(100))
-    assert (number["low"], number["high"]) == pytest.approx((alone["low"], alone["high"]))
-
-
-def test_groups_without_an_error_count_as_one_image_each():
-    number = accuracy(np.ones(100, bool), np.repeat(np.arange(10), 10))
-    assert number["low"] == pytest.approx(wilson_interval(10, 10)[0])
+def test_a_probe_is_measured_as_a_network_is(tmp_path):
+    for label, colour in (("cat", 50), ("dog", 200)):
+        for number in range(50):
+            write(tmp_path / label / f"{number}.bmp", np.full((24, 24, 3), colour + number % 3))
+    table = table_of(tmp_path)
+    groups = ["session" if int(Path(path).stem) < 40 else "" for path in table.paths]
+    rows = np.sort(np.concatenate([table.rows("train"), table.rows("val")]))
+    found = {one.name: one.accuracy for one in probe(table, groups)}["colours"]
+    everything = np.ones(len(rows), bool)
+    assert found == share(everything, everything, group_codes([groups[row] for row in rows]))
+    assert found.value == 1 and found.low < 0.5, "most images are of one session"

@@ -40,8 +40,8 @@ def coverage(images: list[int], size: int, likeness: float, draws: int, seed: in
     for _ in shown(range(draws), draws, "Drawing test images"):
         found = classification_metrics(draw(rng, images, size, likeness), "test")
         for name in MEASURED:
-            number, true = found[f"test/{name}"], truth[f"test/{name}"]["value"]
-            held[name] += number["low"] <= true <= number["high"]
+            number, true = found[f"test/{name}"], truth[f"test/{name}"].value
+            held[name] += number.low <= true <= number.high
     return {name: count / draws for name, count in held.items()}
 
 

@@ -7,8 +7,9 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -50,6 +51,10 @@ class LadderRow:
     accuracy: Number  # on the test images
     difference: Number  # test accuracy minus the teacher's, on the same images
     val_drop: float  # points of validation accuracy below the teacher's
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `ladder.json` lists it."""
+        return {**vars(self), "accuracy": self.accuracy.to_dict(), "difference": self.difference.to_dict()}
 
 
 def make_ladder(entries: Sequence[LadderEntry], teacher: Run, folder: Path, words: Sequence[str]) -> dict[str, Run]:
@@ -181,7 +186,7 @@ def best_entry(rows: Sequence[LadderRow], target: Target) -> LadderRow:
 
 def write_ladder(rows: Sequence[LadderRow], folder: Path, threads: int) -> list[str]:
     """Writes `ladder.json`, `ladder.md` and `ladder.png`; returns the lines of the table."""
-    write_atomically(folder / "ladder.json", json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+    write_atomically(folder / "ladder.json", json.dumps([row.to_dict() for row in rows], indent=2) + "\n")
     lines = table_lines(rows, threads)
     write_atomically(folder / "ladder.md", "\n".join(lines) + "\n")
     points = {row.name: (row.size_mb, row.latency_ms, row.accuracy) for row in rows}
@@ -194,7 +199,7 @@ def table_lines(rows: Sequence[LadderRow], threads: int) -> list[str]:
     first = rows[0]
     lines = [
         f"ONNX files in onnxruntime, {threads} thread(s), float32 unless int8; medians. Test accuracy of "
-        f"{first.accuracy['n']} images; difference to `{TEACHER}` on the same images. Smaller and faster than "
+        f"{first.accuracy.n} images; difference to `{TEACHER}` on the same images. Smaller and faster than "
         f"`{first.name}`. Intervals are 95 %.",
         "",
         "| model | pixels | batch norm | parameters | multiply-adds | MB | times smaller | ms, one image "
@@ -222,7 +227,7 @@ def table_lines(rows: Sequence[LadderRow], threads: int) -> list[str]:
 
 def points(difference: Number) -> str:
     """A difference of accuracies with its interval, in percentage points."""
-    return f"{100 * difference['value']:+.2f} ({100 * difference['low']:+.2f} to {100 * difference['high']:+.2f})"
+    return f"{100 * difference.value:+.2f} ({100 * difference.low:+.2f} to {100 * difference.high:+.2f})"
 
 
 def _short(number: float) -> str:

@@ -1,6 +1,5 @@
 """What a classifier costs: parameters, multiply-adds, megabytes and milliseconds."""
 
-import json
 import statistics
 import time
 import zlib
@@ -19,6 +18,7 @@ from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Model
 from imgbench.models.summary import multiply_adds
+from imgbench.number import read_metrics
 from imgbench.report.conclude import conclude
 from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier
@@ -127,7 +127,7 @@ def print_costs(runs: Sequence[Run]) -> None:
             run.note(cost=asdict(cost), parent_cost=asdict(costs[0]))
         if not run.concluded:  # a candidate that was not chosen, or a run that was killed before its evaluation
             conclude(run, announce=False)
-        accuracy = json.loads((run.path / "metrics.json").read_text("utf-8"))["test/acc"]
+        accuracy = read_metrics(run.path / "metrics.json")["test/acc"]
         millions = f"{cost.multiply_adds / 1e6:,.1f} million"
         runtime = "PyTorch" if run.best.is_file() else "onnxruntime"
         numbers = f"{cost.parameters:,}", millions, f"{cost.size_mb:.3g}", runtime, f"{cost.latency_ms:.3g}"

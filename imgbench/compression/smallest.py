@@ -1,12 +1,12 @@
 """The smallest model that is as good as a run's: from the smallest upwards, the first that meets a target."""
 
-import json
 import logging
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from imgbench.compression.ladder import TEACHER, LadderRow, make_ladder, measure_runs, points, write_ladder
 from imgbench.compression.measure import onnx_latency_ms, size_mb
@@ -20,7 +20,9 @@ from imgbench.experiment.compose import override
 from imgbench.experiment.train import Experiment, epoch_seconds, first_batch, resolve
 from imgbench.inference import parity
 from imgbench.inference.onnx_model import OnnxModel
+from imgbench.number import read_metrics
 from imgbench.report.conclude import conclude
+from imgbench.report.content import compared_networks
 from imgbench.report.study_file import SMALL, write_study
 from imgbench.run import Run
 from imgbench.training import fast
@@ -44,6 +46,10 @@ class Smallest:
     name: str | None
     rows: list[LadderRow]
     unmet: dict[str, list[str]]  # by what was tried, why it was not taken
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `study.json` holds it."""
+        return {**vars(self), "rows": [row.to_dict() for row in self.rows]}
 
     def lines(self, file: Path) -> list[str]:
         """What was taken, and why what is smaller was not; how to have it otherwise."""
@@ -72,7 +78,7 @@ def add_smallest(run: Run, target: Target, seconds: float) -> Smallest:
     """
     with told_once():
         small = make_smallest(run, run.path / SMALL, target, seconds)
-        write_study(run, small=asdict(small))
+        write_study(run, small=small.to_dict())
         conclude(run, announce=False)
     return small
 
@@ -159,14 +165,14 @@ def _unmet(target: Target, file: Path, run: Run, made: Run) -> list[str]:
 
 def _drop_of_candidate(run: Run, name: str) -> float | None:
     """Points of validation accuracy below the network that was chosen; None where they were not compared."""
-    accuracies = {one["name"]: one["accuracy"]["value"] for one in run.info.get("compared", ()) if one["accuracy"]}
+    accuracies = {one.name: one.accuracy.value for one in compared_networks(run) if one.accuracy}
     return 100 * (accuracies[run.config["model_name"]] - accuracies[name]) if name in accuracies else None
 
 
 def _validation_accuracy(run: Run) -> float:
     """That of a finished run; of the test images, where they are what it was selected on."""
-    metrics = json.loads((run.path / "metrics.json").read_text("utf-8"))
-    return metrics.get("val/acc", metrics["test/acc"])["value"]
+    metrics = read_metrics(run.path / "metrics.json")
+    return metrics.get("val/acc", metrics["test/acc"]).value
 
 
 def student_words(teacher: Run, seconds: float) -> list[str] | None:

@@ -1,11 +1,12 @@
 """Whether probabilities can be believed, and what mends them: bins, temperature, and a threshold to act upon."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 from scipy import stats
+from scipy.special import softmax
 
 from imgbench.evaluation.predictions import Predictions
 from imgbench.number import (
@@ -26,10 +27,7 @@ class ReliabilityBin:
     """The images whose highest probability lies between the edges of a bin."""
 
     confidence: float  # its mean over them
-    accuracy: float
-    low: float  # the accuracy's 95 % interval
-    high: float
-    n: int
+    accuracy: Number
 
 
 def _bins(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -45,9 +43,8 @@ def reliability(predictions: Predictions) -> list[ReliabilityBin]:
     codes = group_codes(predictions.groups)
     found = []
     for i in np.unique(bins):
-        accuracy = share(correct, bins == i, codes)
         mean = float(confidence[bins == i].mean())
-        found.append(ReliabilityBin(mean, accuracy["value"], accuracy["low"], accuracy["high"], accuracy["n"]))
+        found.append(ReliabilityBin(mean, share(correct, bins == i, codes)))
     return found
 
 
@@ -69,9 +66,8 @@ def calibration_error(
     by_group = np.stack([group_sums(differences * (bins == i), codes) for i in np.unique(bins)], 1)  # (G, bins)
     sums, groups = by_group.sum(0), len(by_group)
     value = float(np.abs(sums).sum())
-    number = {"value": value, "low": 0.0, "high": 1.0, "n": len(targets), "groups": groups}
     if groups < 2:
-        return number
+        return Number(value, 0.0, 1.0, len(targets), groups)
     centred = by_group - sums / groups
     covariance = centred.T @ centred * groups / (groups - 1) + np.diag(_unseen_variance(bins, correct, codes))
     roots, directions = np.linalg.eigh(covariance)
@@ -81,7 +77,7 @@ def calibration_error(
     signs = np.where(sums < 0, -1, 1)
     half = float(stats.t.ppf(0.975, groups - 1) * np.sqrt(signs @ covariance @ signs))
     expected = float(np.abs(noise).sum(1).mean())
-    return {**number, "low": low, "high": min(value + half, 1.0), "if_calibrated": expected}
+    return Number(value, low, min(value + half, 1.0), len(targets), groups, if_calibrated=expected)
 
 
 def _unseen_variance(bins: np.ndarray, correct: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -117,7 +113,7 @@ def _crossing(function: Callable[[float], float], low: float, high: float) -> fl
 def brier_score(probabilities: np.ndarray, targets: np.ndarray, codes: np.ndarray) -> Number:
     """Half the squared distance of the probabilities from the truth, 0 to 1; of two classes that of either (Brier)."""
     truth = np.eye(probabilities.shape[1])[targets]
-    return {**mean_of_images(((probabilities - truth) ** 2).sum(1) / 2, codes), "percent": False}
+    return replace(mean_of_images(((probabilities - truth) ** 2).sum(1) / 2, codes), percent=False)
 
 
 @dataclass(frozen=True)
@@ -128,16 +124,11 @@ class TemperatureScaling:
 
     def apply(self, probabilities: np.ndarray) -> np.ndarray:
         """Probabilities (N, num_classes) as they would be."""
-        return _softmax(_log(probabilities) / self.temperature)
+        return softmax(_log(probabilities) / self.temperature, 1)
 
 
 def _log(probabilities: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(probabilities.astype(float), 1e-38))  # what float32 rounded to 0
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
 
 
 def fit_temperature(predictions: Predictions) -> Number:
@@ -151,14 +142,14 @@ def fit_temperature(predictions: Predictions) -> Number:
 
     def scores(x: float) -> np.ndarray:
         """(N,) the derivatives of the images' losses by the inverse temperature exp(x)."""
-        return (_softmax(np.exp(x) * logits) * logits).sum(1) - own
+        return (softmax(np.exp(x) * logits, 1) * logits).sum(1) - own
 
     def loss(x: float) -> float:
-        return -float(_log(_softmax(np.exp(x) * logits)[np.arange(len(targets)), targets]).sum())
+        return -float(_log(softmax(np.exp(x) * logits, 1)[np.arange(len(targets)), targets]).sum())
 
     limit = float(np.log(20))
     best = _crossing(lambda x: float(scores(x).sum()), -limit, limit)
-    q = _softmax(np.exp(best) * logits)
+    q = softmax(np.exp(best) * logits, 1)
     curvature = float(((q * logits**2).sum(1) - (q * logits).sum(1) ** 2).sum())
     by_group = group_sums(scores(best), group_codes(predictions.groups))
     groups = len(by_group)
@@ -171,7 +162,7 @@ def fit_temperature(predictions: Predictions) -> Number:
         low = _crossing(lambda x: least + allowed - loss(x), low, best)
         high = _crossing(lambda x: loss(x) - least - allowed, best, high)
     temperature, low, high = (float(np.exp(-x)) for x in (best, high, low))
-    return {"value": temperature, "low": low, "high": high, "n": len(targets), "groups": groups, "percent": False}
+    return Number(temperature, low, high, len(targets), groups, percent=False)
 
 
 @dataclass(frozen=True)
@@ -211,8 +202,8 @@ def operating_point(
     return OperatingPoint(
         test.class_names[positive],
         threshold,
-        chosen_on["n"],
-        chosen_on["groups"],
+        chosen_on.n,
+        chosen_on.groups,
         share(found, true, codes),
         share(~found, ~true, codes),
         share(true, found, codes),

@@ -1,5 +1,8 @@
 """What predictions are worth: each number with its 95 % interval, the images and independent groups it rests on."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 
 from imgbench.evaluation.calibration import TemperatureScaling, brier_score, calibration_error
@@ -58,7 +61,7 @@ def _majority(predictions: Predictions, codes: np.ndarray) -> Number:
     """What always answering the class with most of these images would reach: any accuracy has to be held against it."""
     largest = int(np.bincount(predictions.targets, minlength=len(predictions.class_names)).argmax())
     number = share(predictions.targets == largest, np.ones(len(codes), bool), codes)
-    return {**number, "class": predictions.class_names[largest]}
+    return replace(number, of_class=predictions.class_names[largest])
 
 
 def _balanced_accuracy(predictions: Predictions, codes: np.ndarray) -> Number:
@@ -88,9 +91,9 @@ def _f1(jaccard: Number) -> Number:
 
     Flores et al. 2022, "Assessing methods for confidence intervals of F1", https://arxiv.org/abs/2309.14621
     """
-    mapped = {key: None if jaccard[key] is None else 2 * jaccard[key] / (1 + jaccard[key]) for key in jaccard.keys()
-              & {"value", "low", "high"}}  # fmt: skip
-    return {key: mapped.get(key, number) for key, number in jaccard.items() if key != "hits"}
+    low, high = (2 * j / (1 + j) for j in (jaccard.low, jaccard.high))
+    value = 2 * jaccard.value / (1 + jaccard.value) if jaccard.n else math.nan
+    return Number(value, low, high, jaccard.n, jaccard.groups)
 
 
 def _rank_of_target(predictions: Predictions) -> np.ndarray:
@@ -109,39 +112,36 @@ def _ranking(predictions: Predictions, codes: np.ndarray) -> dict[str, Number]:
         for i, label in enumerate(classes):
             values[i], gains = score(predictions.probabilities[:, label], predictions.targets == label)
             additions += gains / len(classes)
-        metrics[name] = {**mean_of_classes(values, additions, predictions.targets, codes), "percent": False}
+        metrics[name] = replace(mean_of_classes(values, additions, predictions.targets, codes), percent=False)
     return metrics
 
 
 def unmeasured_classes(metrics: dict[str, Number], split: str) -> list[str]:
     """The classes of which there were no images."""
     recall = f"{split}/recall/"
-    return [
-        name.removeprefix(recall) for name, number in metrics.items() if name.startswith(recall) and not number["n"]
-    ]
+    return [name.removeprefix(recall) for name, number in metrics.items() if name.startswith(recall) and not number.n]
 
 
 def describe(number: Number) -> str:
     """For example `88.2 % (67 of 76; 95 % interval 79 to 94 %)`, and of many images `98.32 % (95 % interval ...)`."""
-    value, low, high, n = (number[key] for key in ("value", "low", "high", "n"))
-    if value is None:
+    value, low, high, n, groups = number.value, number.low, number.high, number.n, number.groups
+    if not n:
         return "undefined (n = 0)"
-    groups = number.get("groups", n)
-    if not number.get("percent", True):
+    if not number.percent:
         rests_on = f"n = {n}" if groups == n else f"n = {n} in {groups} groups"
         return f"{value:.3f} (95 % interval {low:.3f} to {high:.3f}, {rests_on})"
     small = groups < 100
     interval = f"95 % interval {100 * low:.{0 if small else 1}f} to {100 * high:.{0 if small else 1}f} %"
-    if "hits" in number and n < 1000:
+    if number.hits is not None and n < 1000:
         grouped = "" if groups == n else f" in {groups} groups"
-        return f"{100 * value:.1f} % ({number['hits']} of {n}{grouped}; {interval})"
+        return f"{100 * value:.1f} % ({number.hits} of {n}{grouped}; {interval})"
     rests_on = f"n = {n:,}" if groups == n else f"n = {n:,} in {groups:,} groups"
-    if "if_calibrated" in number:
-        rests_on += f"; by chance alone about {100 * number['if_calibrated']:.1f} %"
+    if number.if_calibrated is not None:
+        rests_on += f"; by chance alone about {100 * number.if_calibrated:.1f} %"
     return f"{100 * value:.{1 if small else 2}f} % ({interval}, {rests_on})"
 
 
 def describe_accuracy(metrics: dict[str, Number], split: str) -> str:
     """The accuracy, and beside it what the largest class alone would reach."""
     majority = metrics[f"{split}/majority"]
-    return f"{describe(metrics[f'{split}/acc'])}; always {majority['class']!r}: {100 * majority['value']:.1f} %"
+    return f"{describe(metrics[f'{split}/acc'])}; always {majority.of_class!r}: {100 * majority.value:.1f} %"

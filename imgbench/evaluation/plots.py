@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from imgbench.evaluation.calibration import ReliabilityBin
+from imgbench.number import Number
 
 log = logging.getLogger(__name__)
 
@@ -142,13 +143,14 @@ def draw_reliability(bins: Sequence[ReliabilityBin], output: Path | None, title:
     figure = Figure(figsize=(6, 6.5), layout="constrained")
     figure.suptitle(_wrapped(title, figure.get_figwidth(), 10), fontsize=10)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    confidence, accuracy = [bin.confidence for bin in bins], [bin.accuracy for bin in bins]
-    errors = [[bin.accuracy - bin.low for bin in bins], [bin.high - bin.accuracy for bin in bins]]
+    confidence, numbers = [bin.confidence for bin in bins], [bin.accuracy for bin in bins]
+    accuracy = [number.value for number in numbers]
+    errors = [[number.value - number.low for number in numbers], [number.high - number.value for number in numbers]]
     upper.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="perfectly calibrated")
     upper.errorbar(confidence, accuracy, errors, color=BLUE, fmt="o-", capsize=2, label="accuracy, 95 % interval")
     upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(-0.02, 1.02))
     upper.legend(fontsize=8, loc="upper left")
-    lower.bar(confidence, [bin.n for bin in bins], width=0.03, color=BLUE)
+    lower.bar(confidence, [number.n for number in numbers], width=0.03, color=BLUE)
     lower.set(xlabel="confidence: the highest probability", ylabel="images")
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
@@ -237,20 +239,19 @@ def draw_bars(values: Mapping[str, float], output: Path | None, unit: str) -> Fi
 
 
 def draw_pareto(
-    points: Mapping[str, tuple[float, float, Mapping[str, float]]], labels: tuple[str, str], output: Path | None
+    points: Mapping[str, tuple[float, float, Number]], labels: tuple[str, str], output: Path | None
 ) -> Figure:
     """Accuracy with its interval against two costs on logarithmic axes; the points are numbered, a legend names them.
 
-    `points` are the two costs and the accuracy (`value`, `low`, `high`) of each name. Orange: nothing else is at least
-    as cheap and as accurate.
+    `points` are the two costs and the accuracy of each name. Orange: nothing else is at least as cheap and as accurate.
     """
     figure = Figure(figsize=(13, 5.5), layout="constrained")
     for axis, axes in enumerate(figure.subplots(1, 2, sharey=True)):
-        places = {name: (point[0] if axis == 0 else point[1], point[2]["value"]) for name, point in points.items()}
+        places = {name: (point[0] if axis == 0 else point[1], point[2].value) for name, point in points.items()}
         for number, (name, (cost, share)) in enumerate(places.items(), 1):
             beaten = any(x <= cost and y >= share and (x, y) != (cost, share) for x, y in places.values())
             accuracy, value = points[name][2], 100 * share
-            error = [[value - 100 * accuracy["low"]], [100 * accuracy["high"] - value]]
+            error = [[value - 100 * accuracy.low], [100 * accuracy.high - value]]
             color = BLUE if beaten else ORANGE
             axes.errorbar(cost, value, error, color=color, capsize=2, elinewidth=0.8, alpha=0.5)
             axes.plot(cost, value, "o", color=color, markersize=13, label=f"{number}  {name}")

@@ -15,7 +15,7 @@ grow more frequent as the probability falls.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
@@ -44,9 +44,13 @@ class Selection:
 
     def accepts(self, probabilities: np.ndarray, distances: np.ndarray) -> np.ndarray:
         """(N,) bool, of the highest probability of each image and its distance from the training images (N,)."""
-        if self.threshold is None:
-            return np.zeros(len(probabilities), bool)
-        return (probabilities > self.threshold) & (distances < self.limit)
+        return _accepted(probabilities, distances, self.threshold, self.limit)
+
+
+def _accepted(probabilities: np.ndarray, distances: np.ndarray, threshold: float | None, limit: float) -> np.ndarray:
+    if threshold is None:
+        return np.zeros(len(probabilities), bool)
+    return (probabilities > threshold) & (distances < limit)
 
 
 def select(validation: Predictions, distances: np.ndarray, max_error: float) -> Selection:
@@ -66,10 +70,9 @@ def select(validation: Predictions, distances: np.ndarray, max_error: float) -> 
     probabilities = validation.probabilities.max(1)
     wrong = validation.predicted != validation.targets
     threshold, surest, errors = search_threshold(probabilities[rows], wrong[rows], max_error)
-    found = Selection(max_error, threshold, limit, len(rows), surest, errors, {})
-    everything = np.ones(len(wrong), bool)
-    coverage = share(found.accepts(probabilities, distances), everything, group_codes(validation.groups))
-    return replace(found, coverage=coverage)
+    accepted = _accepted(probabilities, distances, threshold, limit)
+    coverage = share(accepted, np.ones(len(wrong), bool), group_codes(validation.groups))
+    return Selection(max_error, threshold, limit, len(rows), surest, errors, coverage)
 
 
 def risk_coverage(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:

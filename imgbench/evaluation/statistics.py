@@ -6,7 +6,7 @@ import numpy as np
 from scipy import stats
 
 DRAWS = 10_000  # of a permutation test; its smallest p value is 1 / (DRAWS + 1)
-EXACT = 12  # up to so many groups that differ, all 2^12 exchanges are tried instead
+BATCH = 500  # draws that are in memory at once
 
 
 def mcnemar(correct: np.ndarray, reference: np.ndarray) -> float:
@@ -21,19 +21,22 @@ def mcnemar(correct: np.ndarray, reference: np.ndarray) -> float:
 def permutation_test(differences: np.ndarray, draws: int = DRAWS, seed: int = 0) -> float:
     """The two-sided p value of a sum of differences (G,) between two classifiers, one for each independent group.
 
-    Were both alike, each difference could as well have the other sign.
+    Were both alike, each difference could as well have the other sign. All ways are tried where there are no more of
+    them than draws.
     """
     differences = differences[differences != 0]
-    observed = abs(differences.sum()) - 1e-9 * np.abs(differences).sum()  # rounding shall not part what is equal
-    if len(differences) <= EXACT:
-        signs = 1 - 2 * (np.arange(2 ** len(differences))[:, None] >> np.arange(len(differences)) & 1)
-        return float((np.abs(signs @ differences) >= observed).mean())
+    if len(differences) < 2:  # whose other sign is as far from 0
+        return 1.0
+
+    def distance(values: np.ndarray, axis: int) -> np.ndarray:
+        return np.abs(values.sum(axis)).round(9)  # rounding errors shall not part what is equal
+
     rng = np.random.default_rng(seed)
-    reached, block = 0, max(1, 4_000_000 // len(differences))
-    for start in range(0, draws, block):
-        signs = rng.integers(0, 2, (min(block, draws - start), len(differences)), np.int8) * 2 - 1
-        reached += int((np.abs(signs @ differences) >= observed).sum())
-    return (reached + 1) / (draws + 1)
+    found = stats.permutation_test(
+        (differences,), distance, permutation_type="samples", vectorized=True, n_resamples=draws,
+        alternative="greater", batch=BATCH, rng=rng,
+    )  # fmt: skip
+    return float(found.pvalue)
 
 
 def means_test(first: Sequence[float], second: Sequence[float], paired: bool = False) -> float:

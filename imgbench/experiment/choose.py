@@ -5,7 +5,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
@@ -97,7 +97,7 @@ def train_best(config: DictConfig, run: Run, callbacks: Sequence[Callback] = ())
     lines = explain_choice(trials, chosen, left_out, seconds, time.perf_counter() - start)
     log.info("%s", "\n".join(lines))
     _adopt(chosen.fitted.run, run)
-    run.note(compared=[asdict(one) for one in compared(trials, chosen, left_out)])
+    run.note(compared=[one.to_dict() for one in compared(trials, chosen, left_out)])
     if finish(chosen.fitted, run, config.trainer.max_epochs):
         raise KeyboardInterrupt
     return chosen.fitted.score
@@ -212,8 +212,8 @@ def explain_choice(
 
 def _described(trial: Trial) -> str:
     number = trial.interval
-    value, low, high = (100 * number[key] for key in ("value", "low", "high"))
-    return f"{trial.name} {value:.1f} % ({low:.0f} to {high:.0f} %) in {trial.seconds:.0f} s"
+    interval = f"{100 * number.low:.0f} to {100 * number.high:.0f} %"
+    return f"{trial.name} {100 * number.value:.1f} % ({interval}) in {trial.seconds:.0f} s"
 
 
 def _adopt(trial: Run, run: Run) -> None:

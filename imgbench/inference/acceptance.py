@@ -130,7 +130,7 @@ class Acceptance:
         """What is known of the accepted ones of so many images, and what share of further images will be."""
         coverage = self.selection.coverage
         kind = "like those it was trained on"
-        if coverage["groups"] < coverage["n"]:
+        if coverage.groups < coverage.n:
             kind += ", but of new groups"
         blind = "" if self.distribution else "; pictures unlike them are not recognised, for want of a checkpoint"
         return (

@@ -24,6 +24,7 @@ from imgbench.inspection.families import Family, find_family
 from imgbench.inspection.file_facts import Header, file_findings, read_headers
 from imgbench.inspection.findings import PROBE, Finding, counted, first_few
 from imgbench.inspection.thumbnails import Thumbnails, make_thumbnails
+from imgbench.number import Number
 from imgbench.preprocessing import Preprocessing
 
 T = TypeVar("T")
@@ -66,11 +67,13 @@ class Audit:
     seconds: float = 0
 
     @property
-    def shortcuts(self) -> dict[str, dict[str, Any]]:
+    def shortcuts(self) -> dict[str, Number]:
         """The accuracies of probes of what a network sees too, where they know anything; the best first."""
         probes = [(finding.kind.removeprefix(PROBE), finding.accuracy) for finding in self.findings if finding.accuracy]
-        known = [(name, number) for name, number in probes if number["skill"] > 0 and name not in UNSEEN]
-        return dict(sorted(known, key=lambda probe: -probe[1]["value"]))
+        known = {
+            name: Number.from_dict(number) for name, number in probes if number["skill"] > 0 and name not in UNSEEN
+        }
+        return dict(sorted(known.items(), key=lambda probe: -probe[1].value))
 
     def summary(self) -> str:
         """What the command prints."""

@@ -12,8 +12,8 @@ def probe_findings(table: ImageTable, groups: Sequence[str]) -> Iterator[Finding
     """What each probe reaches; a warning where it knows more than it should."""
     for found in probe(table, groups):
         severity = "warning" if found.warning else "note"
-        accuracy = {**found.accuracy, "skill": found.skill}
-        yield Finding(f"{PROBE}{found.name}", severity, found.sentence, accuracy["n"], [], found.warning, accuracy)
+        accuracy = {**found.accuracy.to_dict(), "skill": found.skill}
+        yield Finding(f"{PROBE}{found.name}", severity, found.sentence, found.accuracy.n, [], found.warning, accuracy)
 
 
 def label_findings(table: ImageTable, groups: Sequence[str]) -> Iterator[Finding]:

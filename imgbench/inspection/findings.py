@@ -15,8 +15,8 @@ class Finding:
     """One thing that was found in `count` images or places, of which `examples` names the first few.
 
     A `note` is worth knowing, a `warning` may spoil the result, an `error` makes a reported number untrue. `remedy` is
-    what mends it: a command, an option, or what to do by hand. `accuracy` is what a probe reached: a dict of value, low
-    and high (the 95 % interval), n, groups and skill (see `imgbench.inspection.shortcuts.Probe`).
+    what mends it: a command, an option, or what to do by hand. `accuracy` is what a probe reached: a `Number` as a
+    dict, and its `skill` (see `imgbench.inspection.shortcuts.Probe`).
     """
 
     kind: str

@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from imgbench.data.table import ImageTable
 from imgbench.decode import FORMATS, image_format
@@ -24,13 +22,13 @@ from imgbench.inspection.simple_features import (
     draw_groups,
     group_codes,
 )
+from imgbench.number import Number, share
 
 CAP = 10_000  # images drawn at most: enough for an interval of one per cent to either side
 # Share of the errors of always answering the largest class that a probe avoids, from which on it is worth a warning.
 # The eight pixels of arXiv 2206.04374 avoid 0.43 of them (49 % are right, 10 % are of the largest class); in the
 # handwritten digits, where nothing is wrong, the border avoids 0.26 and the amount of ink 0.33.
 SUSPICIOUS = 0.4
-Number = dict[str, Any]
 
 LARGEST = "largest class"
 MEANING = {
@@ -58,9 +56,8 @@ CAUTION = {
 class Probe:
     """What can be told by looking at one thing only.
 
-    `accuracy` is cross-validated, except that of always answering the largest class, and is a dict of value, low and
-    high (the 95 % interval), n images in so many independent groups. `skill` is the share of the largest class's errors
-    that the probe avoids: 0 if it knows nothing, 1 if it makes no error.
+    `accuracy` is cross-validated, except that of always answering the largest class. `skill` is the share of the
+    largest class's errors that the probe avoids: 0 if it knows nothing, 1 if it makes no error.
     """
 
     name: str
@@ -72,10 +69,10 @@ class Probe:
     def sentence(self) -> str:
         """What was found, in words that need no explanation."""
         number = self.accuracy
-        together = f" in {number['groups']} groups" if number["groups"] < number["n"] else ""
+        together = f" in {number.groups} groups" if number.groups < number.n else ""
         accuracy = (
-            f"{100 * number['value']:.1f} % of {number['n']} images{together} "
-            f"(95 % interval {100 * number['low']:.1f} to {100 * number['high']:.1f} %)"
+            f"{100 * number.value:.1f} % of {number.n} images{together} "
+            f"(95 % interval {100 * number.low:.1f} to {100 * number.high:.1f} %)"
         )
         nothing = f", no better than always answering {self.largest!r}"
         return MEANING[self.name].format(
@@ -104,16 +101,17 @@ def probe(table: ImageTable, groups: Sequence[str] | None = None, cap: int = CAP
     labels = table.labels[rows].astype(np.int64)
     largest = int(np.bincount(labels).argmax())
     name = table.class_names[largest]
-    reference = accuracy(labels == largest, codes)
+    everything = np.ones(len(rows), bool)
+    reference = share(labels == largest, everything, codes)
     probes = [Probe(LARGEST, reference, name, 0.0)]
     features = dict(zip(("colours", "border pixels"), compute(table, rows, (colours, border_pixels)), strict=True))
     features |= file_facts(table, rows)
     predicted = cross_validated(features, labels, codes, len(table.class_names)) or {}
     for key, probabilities in predicted.items():
-        number = accuracy(probabilities.argmax(1) == labels, codes)
+        number = share(probabilities.argmax(1) == labels, everything, codes)
         # A gain that may be chance is none.
-        gained = number["value"] - reference["value"] if number["low"] > reference["value"] else 0.0
-        probes.append(Probe(key, number, name, gained / (1 - reference["value"]) if gained else 0.0))
+        gained = number.value - reference.value if number.low > reference.value else 0.0
+        probes.append(Probe(key, number, name, gained / (1 - reference.value) if gained else 0.0))
     return probes
 
 
@@ -160,27 +158,3 @@ def _names(stems: Sequence[str]) -> np.ndarray:
     texts = [re.sub(r"\d", "0", f"^{stem}$").encode("utf-8", "replace").decode() for stem in stems]
     found = runs.transform(texts).toarray().astype(np.float32)  # pyright: ignore[reportAttributeAccessIssue]
     return np.hstack([found, _bins(np.array(numbers)), _bins(np.array([float(len(stem)) for stem in stems]))])
-
-
-def accuracy(correct: np.ndarray, codes: np.ndarray) -> Number:
-    """The share of (N,) that is true, with Wilson's 95 % interval for as many images as the groups are worth.
-
-    Images of one group stand or fall together; their number is divided by the design effect, and Student's t makes
-    up for few groups (Korn and Graubard 1998). Where no group has an error, or none is right, a group counts as one.
-    """
-    value, n = float(correct.mean()), len(correct)
-    codes = np.unique(codes, return_inverse=True)[1]
-    groups = int(codes.max()) + 1
-    worth = float(n)
-    if groups < n:
-        errors = np.bincount(codes, correct - value)
-        variance = groups / max(groups - 1, 1) * (errors**2).sum() / n**2
-        t = stats.norm.ppf(0.975) / stats.t.ppf(0.975, max(groups - 1, 1))
-        seen = groups > 1 and 0 < value < 1  # whether groups can differ at all
-        worth = value * (1 - value) * t**2 / max(variance, 1e-12) if seen else groups
-        worth = min(max(worth, 1.0), n)
-    interval = stats.norm.ppf(0.975)
-    center = (value + interval**2 / (2 * worth)) / (1 + interval**2 / worth)
-    half = interval / (1 + interval**2 / worth) * np.sqrt(value * (1 - value) / worth + interval**2 / (4 * worth**2))
-    low = 0.0 if value == 0 else float(center - half)
-    return {"value": value, "low": low, "high": 1.0 if value == 1 else float(center + half), "n": n, "groups": groups}

@@ -1,6 +1,5 @@
 """The model card of a run: what Hugging Face and a reader must know of a model that is passed on."""
 
-import json
 import re
 from collections import Counter
 from html import escape
@@ -18,6 +17,7 @@ from imgbench.inspection.audit import Audit, brief
 from imgbench.inspection.findings import Finding
 from imgbench.inspection.record import audit_of
 from imgbench.models.weights import described_weights
+from imgbench.number import Number, read_metrics
 from imgbench.report.results import SELECTED_ON_TEST
 from imgbench.run import SPLIT_NAMES, Run
 
@@ -87,7 +87,7 @@ def card(run: Run, file: Path) -> str:
     model = OnnxModel(file)
     splits = {split: Counter(row["class"] for row in run.split_rows(split)) for split in SPLIT_NAMES}
     title = f"{config.get('model_name', 'model')}-{config.get('data_name', 'data')}"
-    measured = {name: metrics[name] for name in METRICS if metrics.get(name, {}).get("value") is not None}
+    measured = {name: metrics[name] for name in METRICS if name in metrics and metrics[name].n}
     metadata = {
         "license": "unknown",
         "library_name": "onnx",
@@ -102,7 +102,7 @@ def card(run: Run, file: Path) -> str:
                         "dataset": {"type": str(config.get("data_name", "data")), "split": "test",
                                     "name": str(config.get("data_name", "data"))},
                         "metrics": [
-                            {"type": METRICS[name][0], "value": number["value"], "name": METRICS[name][1]}
+                            {"type": METRICS[name][0], "value": number.value, "name": METRICS[name][1]}
                             for name, number in measured.items()
                         ],
                     }
@@ -142,22 +142,20 @@ def card(run: Run, file: Path) -> str:
     )
 
 
-def _metrics(run: Run) -> dict[str, Any]:
+def _metrics(run: Run) -> dict[str, Number]:
     path = run.path / "metrics.json"
     try:
-        content = json.loads(path.read_text("utf-8"))
-        if not content["test/acc"]["n"]:
-            raise ValueError("it has no test images")
+        metrics = read_metrics(path)
     except FileNotFoundError as error:
         raise UserError(
             f"{run.shown} has no metrics.json, so that its card could say nothing: train to the end."
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged, or has no accuracy of test images: {error!r}.") from error
-    return content
+    if "test/acc" not in metrics or not metrics["test/acc"].n:
+        raise UserError(f"{path} has no accuracy of test images, so that a card could say nothing.")
+    return metrics
 
 
-def _limits(run: Run, provenance: dict[str, Any], metrics: dict[str, Any]) -> list[str]:
+def _limits(run: Run, provenance: dict[str, Any], metrics: dict[str, Number]) -> list[str]:
     lines = [f"{SELECTED_ON_TEST[0].upper()}{SELECTED_ON_TEST[1:]}."] if provenance.get("selected_on_test") else []
     if unrelated := metrics.get("test_unrelated/acc"):
         lines.append(f"Accuracy on the test images without a relative in training: {describe(unrelated)}.")

@@ -76,8 +76,8 @@ def _of_shortcuts(run: Run, found: Audit, accuracy: Number, t: Texts) -> Iterato
     """What is told without the subject, where that is much, or about as much as the network tells."""
     warned = {finding.kind for finding in found.findings if finding.severity != "note"}
     for name, number in found.shortcuts.items():
-        if f"{PROBE}{name}" in warned or number["value"] >= accuracy["low"]:
-            value, own = percent(number["value"]), percent(accuracy["value"])
+        if f"{PROBE}{name}" in warned or number.value >= accuracy.low:
+            value, own = percent(number.value), percent(accuracy.value)
             text = t("shortcut", cue=cue(name, t), value=value, accuracy=own)
             yield Advice(text, f"{command('evaluate', run)} --data OTHER_PHOTOGRAPHS", "warning")
 
@@ -114,28 +114,28 @@ def _of_numbers(
             t(
                 "advise_class",
                 name=name,
-                hits=share["hits"],
-                n=share["n"],
+                hits=share.hits,
+                n=share.n,
                 train=int(counts[label]),
                 folder=_folder_of(data, label),
             ),
             again(run),
         )
-    if from_scratch and images < FEW and data.preprocessing.image_size >= PHOTOGRAPH and accuracy["value"] < GOOD:
+    if from_scratch and images < FEW and data.preprocessing.image_size >= PHOTOGRAPH and accuracy.value < GOOD:
         yield Advice(t("advise_pretrained", n=images), again(run, "model=pretrained"))
-    width = accuracy["high"] - accuracy["low"]
+    width = accuracy.high - accuracy.low
     if width > WIDE and not data.table.folder_splits and not config["data"]["split"].get("folds"):
         folds = ("-m", "data.split.folds=5", "data.split.fold=0,1,2,3,4")
-        yield Advice(t("advise_test", n=accuracy["n"], width=f"{100 * width:.0f}"), again(run, *folds))
+        yield Advice(t("advise_test", n=accuracy.n, width=f"{100 * width:.0f}"), again(run, *folds))
     if kept := promised(selections):
-        text = t("advise_unsure", error=percent(kept.max_error, 0), share=percent(kept.coverage["value"], 0))
+        text = t("advise_unsure", error=percent(kept.max_error, 0), share=percent(kept.coverage.value, 0))
         yield Advice(text, f"{command('predict', run)} PHOTOGRAPHS --max-error {kept.max_error:g}")
     if not run.info.get("compressed_from") and read_study(run) is None:  # which has made it smaller already
         if config["model"]["_target_"].endswith("pooled_features"):
             yield Advice(t("advise_distill"), command("compress", run, "distill", "model=compact"))
         else:
             yield Advice(t("advise_compress"), command("compress", run, "prune", "--target", "drop<=1pt"))
-    if not (run.path / LEARNING_CURVE).is_file() and accuracy["value"] < GOOD:
+    if not (run.path / LEARNING_CURVE).is_file() and accuracy.value < GOOD:
         yield Advice(t("advise_curve"), again(run, "report.learning_curve=true"))
 
 

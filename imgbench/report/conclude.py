@@ -1,6 +1,5 @@
 """What a run shows before it is trained, the images it sees, and after it: how good its model is."""
 
-import json
 import shlex
 from collections.abc import Set
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from imgbench.inspection.findings import counted
 from imgbench.inspection.labels import suspects_of_predictions
 from imgbench.inspection.record import audit_of, related_to_training
 from imgbench.models.weights import described_weights
-from imgbench.number import Number
+from imgbench.number import Number, read_metrics
 from imgbench.report.content import EvaluatedRun, write_report
 from imgbench.report.results import SELECTED_ON_TEST, measure, write_results
 from imgbench.run import Run
@@ -130,16 +129,16 @@ def _unrelated(predictions: Predictions, related: Set[str]) -> Predictions:
 def describe_unrelated(metrics: dict[str, Number]) -> str:
     """The accuracy on the test images that have no relative among the training images."""
     number = metrics[f"{UNRELATED}/acc"]
-    related = metrics["test/acc"]["n"] - number["n"]
+    related = metrics["test/acc"].n - number.n
     return f"{describe(number)}, without {counted(related)} that have a relative among the training images"
 
 
 def describe_shortcuts(found: Audit, metrics: dict[str, Number]) -> str | None:
     """What can be told without the subject; None where nothing can."""
-    told = [f"{name} alone {100 * number['value']:.1f} %" for name, number in found.shortcuts.items()]
+    told = [f"{name} alone {100 * number.value:.1f} %" for name, number in found.shortcuts.items()]
     if not told:
         return None
-    value = f"{100 * metrics['test/acc']['value']:.1f} %"
+    value = f"{100 * metrics['test/acc'].value:.1f} %"
     return f"the network has {value}; {', '.join(told)} (cross-validated, without looking at the subject)"
 
 
@@ -278,11 +277,8 @@ def _temperature(path: Path) -> float | None:
         return None
     if not file.is_file():
         return None
-    try:
-        fitted = json.loads(file.read_text("utf-8")).get("val/temperature")
-        return None if fitted is None else float(fitted["value"])
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{file} is damaged: {error}. Restore it from a copy, or train again.") from error
+    fitted = read_metrics(file).get("val/temperature")
+    return None if fitted is None else fitted.value
 
 
 def _operating_points(

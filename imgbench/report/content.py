@@ -109,7 +109,7 @@ def write_report(run: Run, data: ImageFolderDataModule, model: Model, evaluated:
         best_epoch=run.info.get("best_epoch"),
         small_models=_small_models(study.get("small")),
         target=study.get("target", ""),
-        compared=[ComparedNetwork(**one) for one in run.info.get("compared", ())],
+        compared=compared_networks(run),
         learning_curve=curve,
         gain=gain,
         facts=_facts(run, data, model, t),
@@ -144,7 +144,7 @@ def _verdict(evaluated: EvaluatedRun, t: Texts) -> tuple[str, str]:
 
 def _beside(found: Audit | None, t: Texts) -> Iterator[str]:
     for name, number in list(found.shortcuts.items())[:1] if found else ():
-        yield t("beside", cue=cue(name, t), value=percent(number["value"]))
+        yield t("beside", cue=cue(name, t), value=percent(number.value))
 
 
 def _notes(evaluated: EvaluatedRun, model: Model, t: Texts) -> Iterator[str]:
@@ -200,12 +200,31 @@ def _epochs(run: Run) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text))) if text else []
 
 
+def compared_networks(run: Run) -> list[ComparedNetwork]:
+    """The networks of which the run's is one; empty where it was named.
+
+    Raises:
+        UserError: what `run.json` says of them is damaged.
+    """
+    try:
+        return [ComparedNetwork.from_dict(one) for one in run.info.get("compared", ())]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{run.path / 'run.json'} is damaged in `compared`: {error!r}. Restore it from a copy."
+        ) from error
+
+
 def _small_models(small: dict[str, Any] | None) -> list[SmallModel]:
     if small is None:
         return []
-    fields = ("name", "size_mb", "latency_ms", "accuracy", "difference", "val_drop")
+    fields = ("name", "size_mb", "latency_ms", "val_drop")
     return [
-        SmallModel(**{field: row[field] for field in fields}, taken=row["name"] == small["name"])
+        SmallModel(
+            **{field: row[field] for field in fields},
+            accuracy=Number.from_dict(row["accuracy"]),
+            difference=Number.from_dict(row["difference"]),
+            taken=row["name"] == small["name"],
+        )
         for row in small["rows"]
     ]
 

@@ -18,7 +18,7 @@ from imgbench.data.table import ImageTable
 from imgbench.errors import UserError
 from imgbench.evaluation.predictions import Predictions
 from imgbench.files import write_atomically
-from imgbench.number import Number, group_codes, grouped_difference
+from imgbench.number import Number, group_codes, grouped_difference, read_metrics
 from imgbench.run import LEARNING_CURVE, Run
 
 log = logging.getLogger(__name__)
@@ -50,10 +50,10 @@ def measure_learning_curve(config: DictConfig, run: Run, data: ImageFolderDataMo
             log.info("Learning curve: training on %d of the %d training images", images, all_images)
             with tempfile.TemporaryDirectory(prefix="imgbench-") as folder:
                 train(config, Run(Path(folder)), part)
-                metrics = json.loads((Path(folder) / "metrics.json").read_text("utf-8"))
+                accuracy = read_metrics(Path(folder) / "metrics.json")["test/acc"]
                 found = Predictions.read_csv(Path(folder) / "predictions.csv")
             wrong = [found.paths[row] for row in np.flatnonzero(found.predicted != found.targets)]
-            points.append({"images": images, "test/acc": metrics["test/acc"], "wrong": wrong})
+            points.append({"images": images, "test/acc": accuracy.to_dict(), "wrong": wrong})
     except UserError as error:  # too few images of a class for this kind of training
         log.warning("The learning curve ends here: %s", error)
     except KeyboardInterrupt:
@@ -95,7 +95,7 @@ def read_learning_curve(
         return [], None
     try:
         points = json.loads(file.read_text("utf-8"))["points"]
-        found = [(int(point["images"]), dict(point["test/acc"])) for point in points]
+        found = [(int(point["images"]), Number.from_dict(point["test/acc"])) for point in points]
         wrong = set(points[-1]["wrong"]) if points else set()
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{file} is damaged: {error}. Delete it.") from error

@@ -84,6 +84,16 @@ class ComparedNetwork:
     seconds: float
     taken: bool
 
+    def to_dict(self) -> dict[str, Any]:
+        """As `compared` of `run.json` lists it."""
+        return {**vars(self), "accuracy": self.accuracy and self.accuracy.to_dict()}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "ComparedNetwork":
+        """Reads `to_dict`, entries of which that this version does not know are passed over."""
+        accuracy = content["accuracy"] and Number.from_dict(content["accuracy"])
+        return cls(content["name"], accuracy, content["multiply_adds"], content["seconds"], content["taken"])
+
 
 @dataclass(frozen=True)
 class ShownRows:
@@ -215,8 +225,8 @@ def percent(value: float, digits: int = 1) -> str:
 
 def _interval(number: Number) -> tuple[str, str]:
     """Its ends in per cent, no finer than the images allow."""
-    digits = 0 if number.get("groups", number["n"]) < 1000 else 1
-    return f"{100 * number['low']:.{digits}f}", percent(number["high"], digits)
+    digits = 0 if number.groups < 1000 else 1
+    return f"{100 * number.low:.{digits}f}", percent(number.high, digits)
 
 
 def _answer(report: Report, texts: Texts) -> list[str]:
@@ -224,15 +234,15 @@ def _answer(report: Report, texts: Texts) -> list[str]:
 
     def sentence(key: str, number: Number) -> str:
         low, high = _interval(number)
-        return texts(key, n=number["n"], hits=number["hits"], value=percent(number["value"]), low=low, high=high)
+        return texts(key, n=number.n, hits=number.hits, value=percent(number.value), low=low, high=high)
 
     accuracy, majority = report.metrics["test/acc"], report.metrics["test/majority"]
     said = [sentence("answer_selected" if report.selected_on_test else "answer", accuracy)]
-    if accuracy["groups"] < accuracy["n"]:
-        said.append(texts("groups", n=accuracy["groups"]))
+    if accuracy.groups < accuracy.n:
+        said.append(texts("groups", n=accuracy.groups))
     if "test_unrelated/acc" in report.metrics:
         said.append(sentence("unrelated", report.metrics["test_unrelated/acc"]))
-    return [*said, texts("majority", name=majority["class"], value=percent(majority["value"])), *report.beside]
+    return [*said, texts("majority", name=majority.of_class, value=percent(majority.value)), *report.beside]
 
 
 def _classes(report: Report) -> list[dict[str, Any]]:
@@ -253,7 +263,7 @@ def _classes(report: Report) -> list[dict[str, Any]]:
                 "taken_for": (predictions.class_names[other], int(wrongly[i, other])) if wrongly[i, other] else None,
             }
         )
-    return sorted(rows, key=lambda row: (row["recall"]["value"] is None, row["recall"]["value"] or 0))
+    return sorted(rows, key=lambda row: (not row["recall"].n, row["recall"].value))
 
 
 def _confusion(predictions: Predictions) -> dict[str, Any]:
@@ -299,30 +309,29 @@ def _calibration(report: Report, texts: Texts) -> list[str]:
     predictions, metrics = report.predictions, report.metrics
     confidence = float(predictions.probabilities.max(1).mean())
     accuracy, error = metrics["test/acc"], metrics["test/ece"]
-    judgement = "believed" if accuracy["low"] <= confidence <= accuracy["high"] else "too_sure"
-    if confidence < accuracy["low"]:
+    judgement = "believed" if accuracy.low <= confidence <= accuracy.high else "too_sure"
+    if confidence < accuracy.low:
         judgement = "not_sure_enough"
     low, high = _interval(error)
     said = [
-        texts(judgement, confidence=percent(confidence), accuracy=percent(accuracy["value"])),
+        texts(judgement, confidence=percent(confidence), accuracy=percent(accuracy.value)),
         texts(
             "calibration_error",
-            value=percent(error["value"]),
+            value=percent(error.value),
             low=low,
             high=high,
-            chance=percent(error.get("if_calibrated", 0)),
+            chance=percent(error.if_calibrated or 0),
         ),
     ]
     if "val/temperature" in metrics and "test/ece_scaled" in metrics:
-        value, scaled = metrics["val/temperature"]["value"], metrics["test/ece_scaled"]["value"]
+        value, scaled = metrics["val/temperature"].value, metrics["test/ece_scaled"].value
         said.append(texts("temperature", value=f"{value:.2f}", scaled=percent(scaled)))
     return said
 
 
 def _reliability_chart(predictions: Predictions, texts: Texts) -> Chart:
     bins = reliability(predictions)
-    columns = {name: [getattr(one, name) for one in bins] for name in ("confidence", "accuracy", "low", "high")}
-    line = Line(texts("test"), columns["confidence"], columns["accuracy"], columns["low"], columns["high"], dots=True)
+    line = _with_intervals(texts("test"), [one.confidence for one in bins], [one.accuracy for one in bins])
     guide = Line(texts("perfect"), (0, 1), (0, 1), guide=True)
     axes = {"x_range": (0.0, 1.0), "y_range": (0.0, 1.0), "x_percent": True}
     caption = texts("calibration_caption")
@@ -344,8 +353,8 @@ def _promise(selection: Selection, texts: Texts) -> tuple[str, str]:
     error = percent(selection.max_error, 0)
     if selection.threshold is not None:
         coverage = selection.coverage
-        left = percent(1 - coverage["value"])
-        low, high = f"{100 * (1 - coverage['high']):.0f}", percent(1 - coverage["low"], 0)
+        left = percent(1 - coverage.value)
+        low, high = f"{100 * (1 - coverage.high):.0f}", percent(1 - coverage.low, 0)
         return error, texts("promise", value=left, low=low, high=high)
     needed = fewest_images(selection.max_error)
     if selection.images < needed:
@@ -379,28 +388,32 @@ def _learning_curve(report: Report, texts: Texts) -> Chart | None:
     if len(report.learning_curve) < 2:
         return None
     images = [float(number) for number, _ in report.learning_curve]
-    columns = {name: [float(number[name]) for _, number in report.learning_curve] for name in ("value", "low", "high")}
-    line = Line(texts("test"), images, columns["value"], columns["low"], columns["high"], dots=True)
+    line = _with_intervals(texts("test"), images, [number for _, number in report.learning_curve])
     note = ""
     if report.gain is not None:
-        gain = {name: f"{100 * report.gain[name]:+.1f}" for name in ("value", "low", "high")}
-        key = "curve_helps" if report.gain["low"] > 0 else "curve_unclear"
+        value, low, high = (f"{100 * end:+.1f}" for end in (report.gain.value, report.gain.low, report.gain.high))
+        key = "curve_helps" if report.gain.low > 0 else "curve_unclear"
         half, everything = (number for number, _ in report.learning_curve[-2:])
-        note = texts(key, half=half, all=everything, gain=gain["value"], low=gain["low"], high=gain["high"])
+        note = texts(key, half=half, all=everything, gain=value, low=low, high=high)
     return Chart(
         texts("learning_curve"),
         texts("training_images"),
         texts("test_accuracy"),
         [line],
         x_range=(0.0, 1.05 * images[-1]),
-        y_range=(max(0.0, min(columns["low"]) - 0.01), 1.0),
+        y_range=(max(0.0, min(line.low) - 0.01), 1.0),
         note=note,
     )
 
 
+def _with_intervals(name: str, x: Sequence[float], numbers: Sequence[Number]) -> Line:
+    value, low, high = zip(*((number.value, number.low, number.high) for number in numbers), strict=True)
+    return Line(name, x, value, low, high, dots=True)
+
+
 def promised(selections: Sequence[Selection]) -> Selection | None:
     """The one of the smallest error that can be promised without leaving most unsure."""
-    kept = [found for found in selections if found.threshold is not None and found.coverage["value"] >= 0.5]
+    kept = [found for found in selections if found.threshold is not None and found.coverage.value >= 0.5]
     return min(kept, key=lambda found: found.max_error, default=None)
 
 
@@ -411,7 +424,7 @@ def weakest_class(predictions: Predictions) -> tuple[int, Number] | None:
     shares = {
         label: share(right, predictions.targets == label, codes) for label in np.unique(predictions.targets).tolist()
     }
-    label = min(shares, key=lambda one: shares[one]["value"])
+    label = min(shares, key=lambda one: shares[one].value)
     found = shares[label]
-    one_slip = found["n"] - found["hits"] < 2  # which may be anything
-    return None if one_slip or found["value"] >= right.mean() else (label, found)
+    one_slip = found.n - (found.hits or 0) < 2  # which may be anything
+    return None if one_slip or found.value >= right.mean() else (label, found)

@@ -20,7 +20,7 @@ def measure(results: dict[str, Predictions], temperature: float | None = None) -
     where there are none, `temperature` is what was fitted before.
     """
     fitted = fit_temperature(results["val"]) if "val" in results else None
-    temperature = fitted["value"] if fitted else temperature
+    temperature = fitted.value if fitted else temperature
     scaling = None if temperature is None else TemperatureScaling(temperature)
     metrics: dict[str, Number] = {}
     for split, predictions in results.items():
@@ -49,5 +49,6 @@ def write_results(
     heading = f"{title}\n{split}: calibration error {describe(metrics[f'{split}/ece'])}"
     draw_reliability(reliability(predictions), folder / "reliability.png", heading)
     # Last, so that a run that has its numbers has all the rest.
-    write_atomically(folder / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+    content = {name: number.to_dict() for name, number in metrics.items()}
+    write_atomically(folder / "metrics.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return metrics

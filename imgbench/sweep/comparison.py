@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -68,16 +68,11 @@ class Configuration:
 
     @property
     def folds(self) -> bool:
-        return any(tested.settings.get("data.split.fold") is not None for tested in self.runs)
+        return by_folds(self.runs)
 
     @property
     def correct(self) -> dict[Image, float]:
-        """The share of the runs that have each image right; of those that were tested on it."""
-        answers: dict[Image, list[bool]] = {}
-        for tested in self.runs:
-            for image, right in tested.correct.items():
-                answers.setdefault(image, []).append(right)
-        return {image: float(np.mean(rights)) for image, rights in answers.items()}
+        return correct_of(self.runs)
 
     @property
     def test_sets(self) -> set[frozenset[Image]]:
@@ -90,9 +85,7 @@ class Difference:
 
     first: str
     second: str
-    value: float
-    low: float
-    high: float
+    accuracy: Number
     test: str
     p: float
     adjusted: float  # for the number of pairs (Holm)
@@ -115,6 +108,19 @@ class Comparison:
         best = self.configurations[0].name
         pairs = {(d.first, d.second): d for d in self.differences}
         return pairs.get((best, configuration.name))
+
+
+def by_folds(runs: Sequence[Tested]) -> bool:
+    return any(tested.settings.get("data.split.fold") is not None for tested in runs)
+
+
+def correct_of(runs: Sequence[Tested]) -> dict[Image, float]:
+    """The share of the runs that have each image right; of those that were tested on it."""
+    answers: dict[Image, list[bool]] = {}
+    for tested in runs:
+        for image, right in tested.correct.items():
+            answers.setdefault(image, []).append(right)
+    return {image: float(np.mean(rights)) for image, rights in answers.items()}
 
 
 def find_runs(places: Sequence[str | Path]) -> list[Run]:
@@ -166,7 +172,7 @@ def compare_runs(
         grouped.setdefault(repr(sorted(settings.items(), key=str)), []).append(one)
     names = _names([group[0].settings for group in grouped.values()])
     configurations = [_configuration(name, group, cost_of) for name, group in zip(names, grouped.values(), strict=True)]
-    configurations.sort(key=lambda configuration: -configuration.accuracy["value"])
+    configurations.sort(key=lambda configuration: -configuration.accuracy.value)
     if not any_images:
         _check_images(configurations)
     differences = _differences(configurations)
@@ -247,21 +253,22 @@ def _word(value: Any) -> str:
 
 def _configuration(name: str, runs: list[Tested], cost_of: Callable[[Run], dict[str, Any] | None]) -> Configuration:
     mean, low, high = mean_of_runs([tested.accuracy for tested in runs])
-    configuration = Configuration(name, runs, {}, None, cost_of(runs[0].run), None)
-    images = configuration.correct
+    images = correct_of(runs)
     groups = {image: group for tested in runs for image, group in tested.groups.items()}
     codes, values = group_codes([groups[image] for image in images]), np.array(list(images.values()))
     if len(runs) == 1:
         accuracy = share(values == 1, np.ones(len(values), bool), codes)
     else:
         accuracy = mean_of_images(values, codes)
+        if not by_folds(runs):
+            accuracy = replace(accuracy, value=mean)
     seconds = [tested.seconds for tested in runs if tested.seconds is not None]
     return Configuration(
         name,
         runs,
-        {**accuracy, "value": accuracy["value"] if configuration.folds else mean},
+        accuracy,
         (max(low, 0.0), min(high, 1.0)) if len(runs) > 1 else None,
-        configuration.cost,
+        cost_of(runs[0].run),
         float(np.mean(seconds)) if seconds else None,
     )
 
@@ -288,14 +295,14 @@ def _check_images(configurations: Sequence[Configuration]) -> None:
 def _differences(configurations: Sequence[Configuration]) -> list[Difference]:
     pairs = [(a, b) for a, b in combinations(configurations, 2) if a.test_sets == b.test_sets]
     found = [_difference(a, b) for a, b in pairs]
-    adjusted = holm([p for *_, p in found])
+    adjusted = holm([p for _, _, p in found])
     return [
-        Difference(a.name, b.name, value, low, high, test, p, float(corrected))
-        for (a, b), (value, low, high, test, p), corrected in zip(pairs, found, adjusted, strict=True)
+        Difference(a.name, b.name, number, test, p, float(corrected))
+        for (a, b), (number, test, p), corrected in zip(pairs, found, adjusted, strict=True)
     ]
 
 
-def _difference(a: Configuration, b: Configuration) -> tuple[float, float, float, str, float]:
+def _difference(a: Configuration, b: Configuration) -> tuple[Number, str, float]:
     """Accuracy of `a` minus that of `b` with its 95 % interval, the test, and its p value.
 
     Where both have several runs, the difference has to be larger than both the choice of images and that of the seeds
@@ -309,8 +316,7 @@ def _difference(a: Configuration, b: Configuration) -> tuple[float, float, float
     independent = len(np.unique(codes)) == len(codes)
     value = float((x - y).mean())
     if len(a.runs) == len(b.runs) == 1 and independent:
-        number = paired_difference(x == 1, y == 1)
-        return value, number["low"], number["high"], "McNemar, exact", mcnemar(x == 1, y == 1)
+        return paired_difference(x == 1, y == 1), "McNemar, exact", mcnemar(x == 1, y == 1)
     sums = group_sums(x - y, codes)
     count = len(sums)
     p, test = permutation_test(sums), f"permutation by {'image' if independent else 'group'}"
@@ -333,13 +339,13 @@ def _difference(a: Configuration, b: Configuration) -> tuple[float, float, float
             weights = sum(term**2 / max(f, 1) for term, f in terms)
             freedom, variance = (total**2 / weights if weights else freedom), total
     half = float(stats.t.ppf(0.975, freedom) * np.sqrt(variance))
-    return value, max(value - half, -1.0), min(value + half, 1.0), test, p
+    return Number(value, max(value - half, -1.0), min(value + half, 1.0), len(images), count), test, p
 
 
 def _notes(configurations: Sequence[Configuration]) -> Iterator[str]:
     first = configurations[0]
     images = len(first.correct)
-    groups = first.accuracy["groups"]
+    groups = first.accuracy.groups
     grouped = "" if groups == images else f" in {groups} groups"
     classes, counts = np.unique(first.runs[0].targets, return_counts=True)
     largest = counts.max() / counts.sum()

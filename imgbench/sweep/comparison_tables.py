@@ -44,9 +44,9 @@ def cells(comparison: Comparison, configuration: Configuration) -> list[str]:
     return [
         configuration.name,
         str(len(configuration.runs)),
-        f"{100 * accuracy['value']:.2f}",
+        f"{100 * accuracy.value:.2f}",
         f"{100 * runs[0]:.1f} to {100 * runs[1]:.1f}" if runs else "-",
-        f"{100 * accuracy['low']:.1f} to {100 * accuracy['high']:.1f}",
+        f"{100 * accuracy.low:.1f} to {100 * accuracy.high:.1f}",
         _verdict(difference) if difference else "-",
         f"{cost['parameters']:,}" if cost else "-",
         f"{cost['multiply_adds'] / 1e6:,.1f} M" if cost else "-",
@@ -59,19 +59,19 @@ def cells(comparison: Comparison, configuration: Configuration) -> list[str]:
 def _verdict(difference: Difference) -> str:
     if not difference.distinguishable:
         return f"not distinguishable (p = {difference.adjusted:.2g})"
-    return f"{100 * difference.value:.2f} (p = {difference.adjusted:.2g})"
+    return f"{100 * difference.accuracy.value:.2f} (p = {difference.adjusted:.2g})"
 
 
 def pair_cells(difference: Difference) -> list[str]:
     """One row of the table of differences."""
     found = "not distinguishable"
     if difference.distinguishable:
-        found = "more accurate" if difference.value > 0 else "less accurate"
+        found = "more accurate" if difference.accuracy.value > 0 else "less accurate"
     return [
         difference.first,
         difference.second,
-        f"{100 * difference.value:+.2f}",
-        f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f}",
+        f"{100 * difference.accuracy.value:+.2f}",
+        f"{100 * difference.accuracy.low:+.2f} to {100 * difference.accuracy.high:+.2f}",
         f"{difference.p:.2g}",
         f"{difference.adjusted:.2g}",
         found,
@@ -108,7 +108,11 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
     numbers = [_numbers(one) for one in comparison.configurations]
     write_atomically(folder / "comparison.csv", _csv((*NUMBERS, *COST, "seconds", "run_directories"), numbers))
     fields = ("first", "second", "value", "low", "high", "test", "p", "adjusted", "distinguishable")
-    lines = [[getattr(difference, field) for field in fields] for difference in comparison.differences]
+    lines = [
+        [one.first, one.second, one.accuracy.value, one.accuracy.low, one.accuracy.high, one.test, one.p, one.adjusted,
+         one.distinguishable]
+        for one in comparison.differences
+    ]  # fmt: skip
     write_atomically(folder / "differences.csv", _csv(fields, lines))
     notes = "".join(f"- {note}\n" for note in comparison.notes)
     tables = [_markdown(COLUMNS, rows), *([_markdown(PAIRS, pairs)] if pairs else [])]
@@ -130,7 +134,7 @@ COST = ("parameters", "multiply_adds", "size_mb", "latency_ms", "threads")
 
 
 def _numbers(one: Configuration) -> list[Any]:
-    accuracy = [one.accuracy[key] for key in ("value", "low", "high", "n", "groups")]
+    accuracy = [one.accuracy.value, one.accuracy.low, one.accuracy.high, one.accuracy.n, one.accuracy.groups]
     cost = [(one.cost or {}).get(key, "") for key in COST]
     places = " ".join(str(tested.run.shown) for tested in one.runs)
     return [one.name, len(one.runs), *accuracy, *(one.over_runs or ("", "")), *cost, one.seconds, places]

@@ -19,6 +19,7 @@ from rich.table import Table
 from imgbench.errors import UserError
 from imgbench.experiment.compose import ENGINES, GROUPS, LEFT_OUT, register_resolvers
 from imgbench.files import write_atomically
+from imgbench.number import read_metrics
 from imgbench.run import Run
 from imgbench.sweep.search import continue_search, is_search
 
@@ -144,8 +145,8 @@ def experiment(best: SweptRun, number: int, monitor: str) -> str:
 
 def _results(run: Path) -> tuple[str, str, str]:
     try:
-        accuracy = json.loads((run / "metrics.json").read_text("utf-8"))["test/acc"]
+        accuracy = read_metrics(run / "metrics.json")["test/acc"]
         seconds = json.loads((run / "run.json").read_text("utf-8"))["seconds"]
     except (OSError, KeyError):
         return "", "", ""
-    return f"{accuracy['value']:.4f}", f"{accuracy['low']:.3f} to {accuracy['high']:.3f}", f"{seconds:.0f}"
+    return f"{accuracy.value:.4f}", f"{accuracy.low:.3f} to {accuracy.high:.3f}", f"{seconds:.0f}"
