@@ -37,10 +37,10 @@ def main(config: DictConfig) -> None:
     if unknown:
         raise UserError(f"what={list(config.what)}, but it takes any of {list(UNITS)}.")
     from imgbench.evaluation.plots import draw_bars
-    from imgbench.experiment.build import build_data, plain
+    from imgbench.experiment.build import build_data, plain, with_facts
 
     if config.data.num_classes is None:
-        build_data(config)  # writes it there
+        config = with_facts(config, build_data(config))
     settings: dict[str, Any] = plain(config)
     run = Run(Path(HydraConfig.get().runtime.output_dir))
     with run.recorded():
