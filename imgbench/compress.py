@@ -13,18 +13,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from imgbench.cli import guarded_main, output_directory, run_parser
-from imgbench.compression.methods import (
-    INTERMEDIATE,
-    METHODS,
-    Distill,
-    Method,
-    Quantize,
-    Reuse,
-    make_run,
-    name_of,
-    was_begun,
-    weights_file,
-)
+from imgbench.compression.lifecycle import INTERMEDIATE, was_begun, weights_file
+from imgbench.compression.options import METHODS, Distill, Method, Quantize, Reuse, name_of
 from imgbench.errors import UserError
 from imgbench.run import Run
 
@@ -75,17 +65,17 @@ def compress(run: Run, methods: Sequence[Method], words: Sequence[str] = (), out
         )
 
     output = directory(run, names, output, is_cut_off)
+    from imgbench.compression import apply, measure  # take seconds, and errors and --help need no torch
+
     runs = [run]
     for i, method in enumerate(methods):
         parent, made = runs[-1], place(output, i)
         if made.status == "finished" and was_begun(method, parent, made, words_of[i]):
             print(f"{made.shown} is there already")
         else:
-            make_run(method, parent, made, words_of[i])
+            apply.make_run(method, parent, made, words_of[i])
         runs.append(made)
-    from imgbench.compression.measure import print_costs
-
-    print_costs(runs)
+    measure.print_costs(runs)
     return runs[-1]
 
 

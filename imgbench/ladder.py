@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imgbench.cli import guarded_main, output_directory, run_parser
-from imgbench.compression.methods import weights_file
+from imgbench.compression.lifecycle import weights_file
 from imgbench.compression.plan import PLAN, select_entries
 from imgbench.compression.target import Target
 from imgbench.errors import UserError

@@ -13,6 +13,7 @@ from imgbench.experiment.build import (
     check_resume,
     class_weights,
     plain,
+    with_facts,
 )
 from imgbench.experiment.compose import compose
 from imgbench.preprocessing import Preprocessing
@@ -27,15 +28,19 @@ def classifier(*overrides, names=("a", "b"), settings=None, **facts):
     return build_classifier(config, list(names), Preprocessing(18), settings or FastSettings(), **facts)
 
 
-def test_data_is_discovered_and_written_into_the_configuration(make_folder, tmp_path, monkeypatch):
+def test_data_is_discovered_and_the_configuration_stays_as_it_was(make_folder, tmp_path, monkeypatch):
     make_folder(tmp_path / "photos", {"a": 6, "b": 6, "c": 6})
     monkeypatch.chdir(tmp_path)
     config = compose([*SMALL, "data.root=photos", "seed=7"])
+    before = config.copy()
     data = build_data(config)
     assert data.class_names == ["a", "b", "c"]
     assert data.seed == 7
-    assert config.data.num_classes == config.model.num_classes == 3
-    assert config.data.root == str(tmp_path / "photos")
+    assert config == before
+    found = with_facts(config, data)
+    assert found.data.num_classes == found.model.num_classes == 3
+    assert found.data.root == str(tmp_path / "photos")
+    assert config == before
 
 
 def test_data_without_a_root_says_how_to_set_it():

@@ -169,5 +169,13 @@ def test_a_candidate_is_the_network_of_its_file_and_keeps_what_was_said():
     assert (config.optimizer.lr, config.data.image_size, config.model_name) == (0.5, 64, "finetuned")
 
 
+@pytest.mark.parametrize("name", ["cnn_weather", "vgg16_separable", "vgg16_torchvision"])
+def test_a_candidate_whose_file_builds_on_another_is_composed_whole(name):
+    said = compose(["data=folder", "data.root=photos", f"model.candidates=[{name}]", "data.num_classes=3"])
+    alone = compose(["data=folder", "data.root=photos", f"model={name}", "data.num_classes=3", "data.image_size=null"])
+    assert "_target_" in alone.model
+    assert with_model(said, name).model == alone.model
+
+
 def test_digits_stay_with_the_compact_network():
     assert compose([]).model["_target_"].endswith("CompactCNN")

@@ -13,9 +13,9 @@ from omegaconf import OmegaConf
 
 import imgbench
 from imgbench import compress, evaluate
-from imgbench.compression.finetune import finetuning
-from imgbench.compression.methods import METHODS, Distill, Prune, Quantize
-from imgbench.compression.prune import zero_share
+from imgbench.compression.channels import zero_share
+from imgbench.compression.options import METHODS, Distill, Prune, Quantize
+from imgbench.compression.prune import finetuning
 from imgbench.errors import UserError
 from imgbench.experiment.compose import override
 from imgbench.models.narrow import layer_widths
@@ -261,7 +261,7 @@ def test_size_is_pruned_to_just_below_its_target(run_compress, parent):
 
 def test_accuracy_bound_alone_is_pruned_to_its_end(run_compress, parent, monkeypatch):
     accuracies = iter([0.9, 0.89, 0.7])
-    monkeypatch.setattr("imgbench.compression.finetune.validation_accuracy", lambda *_: next(accuracies))
+    monkeypatch.setattr("imgbench.compression.prune.validation_accuracy", lambda *_: next(accuracies))
     run_compress("prune", "--target", "drop<=1pt", "trainer.max_epochs=1")
     run = Run.open(f"{parent.path}_prune")
     assert [round(step["drop"], 6) for step in run.info["facts"]["steps"]] == [1, 20]
@@ -281,7 +281,7 @@ def test_target_that_the_parent_meets_is_refused(run_compress):
 
 def test_best_step_stays_where_accuracy_falls_below_the_target(run_compress, parent, monkeypatch):
     accuracies = iter([0.9, 0.9, 0.5])
-    monkeypatch.setattr("imgbench.compression.finetune.validation_accuracy", lambda *_: next(accuracies))
+    monkeypatch.setattr("imgbench.compression.prune.validation_accuracy", lambda *_: next(accuracies))
     with pytest.raises(UserError, match=r"cannot be met: drop 40 pt, not 1 pt. The best run so far is .*steps/1"):
         run_compress("prune", "--target", "size<=0.03MB,drop<=1pt", "trainer.max_epochs=1")
     kept = Path(f"{parent.path}_prune") / "steps" / "1"

@@ -1,6 +1,7 @@
 """Importing changes nothing in the caller's process, and imports point one way."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -163,6 +164,25 @@ def test_rooms_import_what_they_may(name):
         used = {room(module) for module, _ in imports(path)} - {name}
         allowed = ALLOWED[name] | (GROUND if name not in GROUND else set())
         assert used <= allowed, f"{path.relative_to(PACKAGE)} imports {sorted(used - allowed)}"
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Also not within functions, where Python would not notice."""
+    files = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+    graph: dict[str, set[str]] = {}
+    for name, path in files.items():
+        found = {module for module, _ in imports(path)}
+        graph[name] = {f"{module}.{part}" for module, part in names_imported(path)} & files.keys() | (
+            found & files.keys()
+        )
+    sorter = graphlib.TopologicalSorter(graph)
+    sorter.prepare()  # raises where there is a circle, and names it
+
+
+def names_imported(path: Path) -> list[tuple[str, str]]:
+    """(module, name) of `from module import name`; the name may be a module."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.ImportFrom)]
+    return [(str(node.module), alias.name) for node in nodes for alias in node.names]
 
 
 def test_every_module_is_a_room_a_command_or_what_commands_share():

@@ -14,8 +14,9 @@ import torch
 from filelock import FileLock
 
 from imgbench import ladder
+from imgbench.compression.apply import make_run
 from imgbench.compression.ladder import LadderRow, best_entry, make_ladder, table_lines
-from imgbench.compression.methods import Distill, Quantize, Reuse, Train, make_run
+from imgbench.compression.options import Distill, Quantize, Reuse, Train
 from imgbench.compression.plan import PLAN, LadderEntry, select_entries
 from imgbench.compression.target import Target
 from imgbench.errors import UserError

@@ -39,10 +39,10 @@ def main(config: DictConfig) -> None:
         raise UserError(f"what={list(config.what)}, but it takes any of {list(UNITS)}.")
     config = with_one_model(config)
     from imgbench.evaluation.plots import draw_bars
-    from imgbench.experiment.build import build_data, plain
+    from imgbench.experiment.build import build_data, plain, with_facts
 
     if None in (config.data.num_classes, config.data.image_size):
-        build_data(config)  # writes them there
+        config = with_facts(config, build_data(config))
     settings: dict[str, Any] = plain(config)
     run = Run(Path(HydraConfig.get().runtime.output_dir))
     with run.recorded():

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from imgbench.benchmark.data import image_folder_loader
 from imgbench.benchmark.rounds import Timing, alternate, serve
 from imgbench.benchmark.step import plain_model, plain_step
-from imgbench.experiment.build import apply_defaults, build_classifier, build_data, build_trainer
+from imgbench.experiment.build import apply_defaults, build_classifier, build_data, build_trainer, with_facts
 from imgbench.training import fast
 
 
@@ -45,6 +45,7 @@ def _imgbench(connection: Connection, config: dict[str, Any]) -> None:
     composed.callbacks.early_stopping = None
     settings, _ = fast.apply(fast.FastSettings(**config["fast"]), config["trainer"]["accelerator"])
     data = build_data(composed)
+    composed = with_facts(composed, data)
     apply_defaults(composed, len(data.rows("train")))
     composed.trainer.max_epochs = 1000  # a schedule needs an end; the gate comes before it
     classifier = build_classifier(composed, data.class_names, data.preprocessing, settings, class_weights=None)

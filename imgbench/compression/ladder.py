@@ -15,8 +15,9 @@ import numpy as np
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
+from imgbench.compression.apply import make_run
 from imgbench.compression.measure import onnx_latency_ms, size_mb
-from imgbench.compression.methods import Quantize, make_run, name_of
+from imgbench.compression.options import Quantize, name_of
 from imgbench.compression.plan import LadderEntry
 from imgbench.compression.target import Target
 from imgbench.errors import UserError

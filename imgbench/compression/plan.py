@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from imgbench.compression.methods import Distill, Method, Prune, Quantize, Reuse, Train
+from imgbench.compression.options import Distill, Method, Prune, Quantize, Reuse, Train
 from imgbench.errors import UserError
 
 

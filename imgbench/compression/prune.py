@@ -1,112 +1,199 @@
-"""Pruning: channels really removed, or single weights set to zero."""
+"""Pruning a run: some channels or weights go, the rest is fine-tuned, again and again until a target is met."""
 
-import copy
-import importlib.util
-from collections.abc import Mapping, Sequence
+import logging
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn.utils import prune as torch_prune
+from omegaconf import DictConfig
 
+from imgbench.compression.channels import remove_channels, zero_share, zero_weights
+from imgbench.compression.measure import (
+    gzip_mb,
+    latency_ms,
+    measure,
+    one_image,
+    size_mb,
+    validation_accuracy,
+    weights_mb,
+)
+from imgbench.compression.options import MOST_CHANNELS, Prune
+from imgbench.compression.retrain import fewer_epochs, retrain, same_images
+from imgbench.compression.target import Target
 from imgbench.errors import UserError
+from imgbench.experiment.build import plain
+from imgbench.experiment.compose import override
+from imgbench.experiment.train import run_experiment
+from imgbench.inference.torch_model import TorchModel
 from imgbench.models.narrow import layer_widths
+from imgbench.run import Run
+from imgbench.training.checkpoint import load_classifier, save_weights
 from imgbench.training.classifier import ImageClassifier
+from imgbench.training.fast import device_name
 
-MULTIPLE = 8  # of channels, which vector units take at once
+log = logging.getLogger(__name__)
 
-
-def kept_channels(width: int, amount: float) -> int:
-    """Channels of `width` that are left when the share `amount` goes: a multiple of 8 where there are so many."""
-    left = width * (1 - amount)
-    return min(width, max(1, round(left / MULTIPLE) * MULTIPLE if left >= MULTIPLE else round(left)))
+FINER = 0.05  # of the channels, that further steps remove when the planned ones were not enough
 
 
-def remove_channels(
-    classifier: ImageClassifier, amount: float, original: Mapping[str, Sequence[int]] | None = None
-) -> ImageClassifier:
-    """A copy without the share `amount` of each layer's channels: those whose weights have the least L1 norm.
+def finetuning(parent: Run, words: Sequence[str]) -> DictConfig:
+    """The parent's configuration for a fifth of its epochs with a tenth of its learning rate, falling to zero.
 
-    The norm is taken over all layers that lose a channel together (https://arxiv.org/abs/2301.12900). The outputs of
-    the last layer, the classes, stay.
-
-    Args:
-        original: `layer_widths` of the network that `amount` refers to, if this one has been pruned before.
+    A parent that was pruned itself has been fine-tuned last: its settings are kept.
 
     Raises:
-        UserError: torch-pruning is not installed, or it cannot follow how this model's layers depend on each other.
+        UserError: the words ask for another model than the parent's, or other images for it to see.
     """
-    if importlib.util.find_spec("torch_pruning") is None:
+    fewer = []
+    if parent.info.get("method") != "prune":
+        rate = parent.config["optimizer"]["lr"] / 10
+        fewer = [f"optimizer.lr={rate}", f"trainer.max_epochs={fewer_epochs(parent)}"]
+    before, config = override(parent), override(parent, ["scheduler=cosine", *fewer, *words])
+    changed = [key for key in ("image_size", "short_side", "normalize") if config.data.get(key) != before.data.get(key)]
+    if changed or plain(config.model) != plain(before.model):
         raise UserError(
-            'prune: the package torch-pruning is not installed. Mend it with: pip install "imgbench[prune]"'
+            f"{' '.join(words)}: pruning keeps the model and {', '.join(changed) or 'its head'} of {parent.shown}. "
+            "Another model is for distill: compress RUN distill prune model=compact"
         )
-    pruned = copy.deepcopy(classifier).cpu().eval()
-    before = layer_widths(pruned.model)
-    pruned.model.requires_grad_(True)  # the dependencies are read off the graph of gradients
-    size = int(classifier.hparams["preprocessing"]["image_size"])
-    try:
-        _remove(pruned.model, torch.zeros(1, 3, size, size), amount, original or before)
-    except Exception as error:
-        raise _not_possible(classifier, error) from error
-    changed = {name: shape for name, shape in layer_widths(pruned.model).items() if shape != before[name]}
-    # What a checkpoint will be rebuilt to, so that a model that cannot be is refused here.
-    hparams: dict[str, Any] = {**classifier.hparams, "widths": {**(classifier.hparams["widths"] or {}), **changed}}
-    names = ImageClassifier.argument_names()
-    try:
-        rebuilt = ImageClassifier(**{name: value for name, value in hparams.items() if name in names})
-        rebuilt.load_state_dict(pruned.state_dict())
-        with torch.no_grad():
-            rebuilt.eval()(torch.zeros(1, 3, size, size))
-    except Exception as error:
-        raise _not_possible(classifier, error) from error
-    return rebuilt
+    if "frozen_stride" in config.model:
+        config.model.frozen_stride = None  # what was cut into has to learn again
+    return config
 
 
-def _not_possible(classifier: ImageClassifier, error: Exception) -> UserError:
-    model = classifier.hparams["model"]
-    return UserError(
-        f"Channels of {model['_target_']} {model.get('name', '')} cannot be removed: {error}\n"
-        "--unstructured prunes single weights of any model."
-    )
+def prune_weights(method: Prune, parent: Run, run: Run, words: Sequence[str]) -> dict[str, Any]:
+    """Sets single weights to zero, and fine-tunes the others."""
+    config = finetuning(parent, words)
+    amount = 0.3 if method.amount is None else method.amount
+    config.init_from = write_start(zero_weights(load_classifier(parent.best), amount), run)
+    config.callbacks.keep_zeros = {"_target_": "imgbench.training.callbacks.KeepZeros"}
+    retrain(config, parent, run)
+    return {
+        "amount": amount,
+        "zero_share": zero_share(load_classifier(run.best)),
+        "size_mb": size_mb(run.best),
+        "gzip_mb": gzip_mb(run.best),
+        "parent_gzip_mb": gzip_mb(parent.best),
+    }
 
 
-def _remove(model: nn.Module, images: Tensor, amount: float, original: Mapping[str, Sequence[int]]) -> None:
-    import torch_pruning
+def prune_channels(method: Prune, parent: Run, run: Run, words: Sequence[str]) -> dict[str, Any]:
+    """Removes channels in steps, with fine-tuning after each; the best step's run becomes that of the whole.
 
-    names = {module: name for name, module in model.named_modules()}
-    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    # A depthwise layer on the image itself has the image's channels.
-    kept = [layers[-1], *(layer for layer in layers[:1] if isinstance(layer, nn.Conv2d) and layer.groups > 1)]
-    graph = torch_pruning.DependencyGraph().build_dependency(model, images)
-    importance = torch_pruning.importance.MagnitudeImportance(p=1)
-    for group in graph.get_all_groups(ignored_layers=kept, root_module_types=[nn.Conv2d, nn.Linear]):
-        members = [dependency.target.module for dependency, _ in group]
-        if any(isinstance(layer, nn.Conv2d) and 1 < layer.groups < layer.in_channels for layer in members):
-            continue  # channels of grouped convolutions go in step only
-        layer = members[0]
-        assert isinstance(layer, nn.Conv2d | nn.Linear)
-        width = layer.weight.shape[0]
-        number = width - kept_channels(original[names[layer]][0], amount)
-        if number > 0:
-            scores = importance(group)
-            assert isinstance(scores, Tensor) and len(scores) == width
-            group.prune(scores.argsort()[:number].tolist())
-
-
-def zero_weights(classifier: ImageClassifier, amount: float) -> ImageClassifier:
-    """A copy in which the share `amount` of each convolution's and dense layer's weights, the smallest, is zero.
-
-    The tensors keep their shapes: nothing gets faster, and the file shrinks only when it is compressed.
+    Raises:
+        UserError: the target cannot be met, or is met already; the best step's run stays in `run`/steps.
     """
-    pruned = copy.deepcopy(classifier).cpu()
-    for layer in pruned.model.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            torch_prune.l1_unstructured(layer, "weight", amount)
-            torch_prune.remove(layer, "weight")
-    return pruned
+    config = finetuning(parent, words)
+    data = same_images(config, parent)
+    classifier = load_classifier(parent.best)
+    device = device_name(config.trainer.accelerator)
+    before = validation_accuracy(TorchModel(classifier, device), data)
+    classifier.cpu()
+    original = layer_widths(classifier.model)
+    target = method.target or Target()
+    cost = measure(classifier, parent.best)
+    if target.limits_cost and not target.unmet(cost.size_mb, cost.latency_ms):
+        found = f"{cost.size_mb:.4g} MB and {cost.latency_ms:.4g} ms"
+        raise UserError(f'--target "{target}": {parent.shown} meets it already, with {found}.')
+    overhead = cost.size_mb - weights_mb(classifier)
+    best: Run | None = None
+    taken: list[dict[str, Any]] = []
+    unmet: list[str] = []
+    current = classifier
+    for amount in _amounts(classifier, method, overhead):
+        smaller = remove_channels(current, amount, original)
+        if layer_widths(smaller.model) == layer_widths(current.model):
+            continue
+        step = Run(run.path / "steps" / str(len(taken) + 1))
+        step.path.mkdir(parents=True)
+        with step.recorded(seed=config.seed, amount=amount):
+            config.init_from = write_start(smaller, step)
+            run_experiment(config, step, data, announce=False)
+        current = load_classifier(step.best)
+        accuracy = validation_accuracy(TorchModel(current, device), data)
+        cost = measure(current, step.best)
+        drop = 100 * (before - accuracy)
+        taken.append({"amount": round(amount, 4), "val_acc": accuracy, "drop": drop, **asdict(cost)})
+        log.info("step %d: %.0f %% of the channels removed; validation accuracy %.4f, %.4g MB, %.4g ms", len(taken),
+                 100 * amount, accuracy, cost.size_mb, cost.latency_ms)  # fmt: skip
+        unmet = target.unmet(drop=drop)
+        if unmet:
+            break
+        best = step
+        unmet = target.unmet(cost.size_mb, cost.latency_ms)
+        if not unmet and target.limits_cost:
+            break
+    if not taken:
+        raise UserError(f"--amount {method.amount}: no layer of {parent.shown} is wide enough to lose a channel by it.")
+    if best is None or (unmet and target.limits_cost):
+        raise _cannot(target, "; ".join(unmet), best)
+    amount = taken[int(best.path.name) - 1]["amount"]
+    _adopt(best, run)
+    return {"amount": amount, "target": str(target) or None, "parent_val_acc": before, "steps": taken}
 
 
-def zero_share(classifier: ImageClassifier) -> float:
-    """Share of the convolutions' and dense layers' weights that is zero."""
-    weights = [layer.weight for layer in classifier.model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-    return sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
+def write_start(classifier: ImageClassifier, run: Run) -> str:
+    """Writes the weights that training starts from as `checkpoints/init.ckpt`, for the run to be repeated; its path."""
+    path = run.path / "checkpoints" / "init.ckpt"
+    save_weights(classifier, path)
+    return str(path.resolve())
+
+
+def _cannot(target: Target, reason: str, best: Run | None) -> UserError:
+    so_far = f"The best run so far is {best.shown}." if best else "No step met it."
+    return UserError(f'--target "{target}" cannot be met: {reason}. {so_far}')
+
+
+def _amounts(classifier: ImageClassifier, method: Prune, overhead: float) -> Iterator[float]:
+    """Shares of the original channels to have removed after each step; with a target further and further.
+
+    Args:
+        overhead: MB by which a checkpoint exceeds its weights.
+    """
+    if method.target is None:
+        amount, steps = 0.5 if method.amount is None else method.amount, method.steps or 2
+        yield from (amount * (step + 1) / steps for step in range(steps))
+        return
+    amount = 0.0
+    if method.target.limits_cost:
+        planned, steps = _enough(classifier, method.target, overhead), method.steps or 3
+        yield from (planned * (step + 1) / steps for step in range(steps))
+        amount = planned
+    finer = FINER if amount else 0.1
+    while amount < MOST_CHANNELS:
+        amount = min(amount + finer, MOST_CHANNELS)
+        yield amount
+
+
+def _enough(classifier: ImageClassifier, target: Target, overhead: float) -> float:
+    """The least share of channels whose removal meets the bounds of size and latency: neither depends on training.
+
+    Raises:
+        UserError: not even the most that can be removed does.
+    """
+
+    def unmet(amount: float) -> list[str]:
+        smaller = remove_channels(classifier, amount)
+        latency = latency_ms(one_image(smaller)) if target.latency is not None else None
+        return target.unmet(weights_mb(smaller) + overhead, latency)
+
+    if reasons := unmet(MOST_CHANNELS):
+        left = f"without {MOST_CHANNELS:.0%} of the channels there is still {'; '.join(reasons)}"
+        raise _cannot(target, left, None)
+    low, high = 0.0, MOST_CHANNELS
+    while high - low > 0.01:
+        middle = (low + high) / 2
+        low, high = (middle, high) if unmet(middle) else (low, middle)
+    return math.ceil(100 * high) / 100 if high < MOST_CHANNELS - 0.01 else MOST_CHANNELS
+
+
+def _adopt(step: Run, run: Run) -> None:
+    """Makes a step's run that of the whole, and removes the others."""
+    facts = step.info
+    for entry in step.path.iterdir():
+        if entry.name != "run.json":
+            shutil.move(entry, run.path / entry.name)
+    run.note(**{name: value for name, value in facts.items() if name not in run.info})
+    shutil.rmtree(run.path / "steps")
+    run.write_config({**run.stored_config, "init_from": str((run.path / "checkpoints" / "init.ckpt").resolve())})

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 
 from imgbench.compression.measure import validation_accuracy
-from imgbench.compression.methods import FEWEST_CALIBRATION, Quantize
+from imgbench.compression.options import FEWEST_CALIBRATION, Quantize
 from imgbench.compression.retrain import same_images
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.split import draw_stratified
 from imgbench.errors import UserError
+from imgbench.experiment.build import with_facts
 from imgbench.experiment.compose import override, storable
 from imgbench.experiment.train import write_table
 from imgbench.files import write_atomically
@@ -52,6 +53,7 @@ def quantize_run(method: Quantize, parent: Run, run: Run, words: Sequence[str]) 
     config = override(parent, words)
     data = same_images(config, parent)
     classifier = load_classifier(parent.best)
+    config = with_facts(config, data)
     run.write_config({**storable(config), "quantized": True})
     write_table(run, config, data)
     run.note(selected_on_test=data.plan.selects_on_test, provenance=classifier.hparams["provenance"])

@@ -10,7 +10,7 @@ from typing import Any
 
 from imgbench.compression.ladder import TEACHER, LadderRow, make_ladder, measure_runs, points, write_ladder
 from imgbench.compression.measure import onnx_latency_ms, size_mb
-from imgbench.compression.methods import Distill, Quantize, Train
+from imgbench.compression.options import Distill, Quantize, Train
 from imgbench.compression.plan import ANEW, LadderEntry
 from imgbench.compression.target import Target
 from imgbench.errors import UserError

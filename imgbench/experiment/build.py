@@ -138,23 +138,28 @@ def _annotations(place: str, node: DictConfig) -> dict[str, Any]:
 
 
 def build_data(config: DictConfig) -> ImageFolderDataModule:
-    """The data module, set up; the facts it discovered are written into `config.data`.
+    """The data module, set up; `with_facts` puts what it found into a configuration.
 
     Raises:
         UserError: no data, or data of another shape than the configuration states.
     """
     if OmegaConf.is_missing(config.data, "root"):
         raise UserError("data.root is not set. Point it at your photographs: data=folder data.root=/my/photos")
-    follow_backbone(config)
-    settings = plain(config.data)
+    settings = plain(prepared_for_network(config).data)
     for name in ("audit", "thumbnails"):  # say what comes before training and after it, not what the images are
         settings.pop(name, None)
     augment = create(config.augment)
     data: ImageFolderDataModule = create(settings, augment=augment, seed=config.seed, find_relatives=relatives)
     data.setup()
+    return data
+
+
+def with_facts(config: DictConfig, data: ImageFolderDataModule) -> DictConfig:
+    """A copy of the configuration with the number of classes, the folder, and what the network expects of images."""
+    config = prepared_for_network(config)
     config.data.num_classes = len(data.class_names)
     config.data.root = str(data.table.root.resolve())
-    return data
+    return config
 
 
 def build_classifier(
@@ -211,11 +216,12 @@ def is_tuned(config: DictConfig) -> bool:
     )
 
 
-def follow_backbone(config: DictConfig) -> None:
-    """Fills in how the images are to be prepared for a network, where the configuration leaves it open."""
+def prepared_for_network(config: DictConfig) -> DictConfig:
+    """A copy of the configuration in which it is not open how the images are to be prepared for its network."""
+    config = config.copy()
     data = config.data
     if data.get("image_size") is not None and data.get("normalize", "") is not None:
-        return
+        return config
     outline = _outline(config)
     expected: dict[str, Any] = getattr(outline, "pretrained_cfg", None) or {}
     if data.get("image_size") is None:
@@ -223,6 +229,7 @@ def follow_backbone(config: DictConfig) -> None:
     if data.get("normalize", "") is None:
         statistics = {name: [float(number) for number in expected.get(name, ())] for name in ("mean", "std")}
         data.normalize = statistics if all(statistics.values()) else "imagenet"
+    return config
 
 
 def _outline(config: DictConfig) -> nn.Module:
@@ -247,10 +254,10 @@ def model_summary(config: DictConfig) -> str:
     """
     if config.data.num_classes is None:
         try:
-            build_data(config)
+            config = with_facts(config, build_data(config))
         except UserError as error:
             raise UserError(f"{error}\nOr state data.num_classes=N, and no data is needed.") from error
-    follow_backbone(config)
+    config = prepared_for_network(config)
     return model_table(build_model(plain(config.model)), int(config.data.image_size))
 
 

@@ -195,10 +195,10 @@ def is_open(config: DictConfig) -> bool:
 
 def with_model(config: DictConfig, name: str) -> DictConfig:
     """The configuration with the network of `conf/model/<name>.yaml`."""
-    content: Any = OmegaConf.load(CONF / "model" / f"{name}.yaml")
+    content = compose([f"model={name}"])  # a file may build on another
     result = config.copy()
     OmegaConf.set_struct(result, False)
-    result.model, result.model_name = content.get("model", content), name
+    result.model, result.model_name = content.model, name
     return result
 
 

@@ -21,8 +21,7 @@ def inspect_configured(config: DictConfig, folder: Path | None = None) -> Audit:
     Raises:
         UserError: they cannot be used as they are.
     """
-    # What is found out of the images is written into a copy: for a network that is yet to be chosen, it stays open.
-    result = inspect(build_data(config.copy()).table)
+    result = inspect(build_data(config).table)
     if folder:
         write_audit(result, folder)
     return result

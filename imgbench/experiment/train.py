@@ -29,6 +29,7 @@ from imgbench.experiment.build import (
     class_weights,
     is_tuned,
     plain,
+    with_facts,
 )
 from imgbench.experiment.compose import explain, storable, switched_on
 from imgbench.experiment.inspect import audit_before_training
@@ -159,6 +160,7 @@ def resolve(config: DictConfig, data: ImageFolderDataModule | None = None) -> Ex
     L.seed_everything(config.seed, workers=True, verbose=False)
     settings, device = fast.apply(fast.FastSettings(**config.fast), config.trainer.accelerator)
     data = data or build_data(config)
+    config = with_facts(config, data)
     apply_defaults(config, len(data.rows("train")))
     start = None
     if config.init_from is not None:

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from imgbench.compress import build_methods, command_line
-from imgbench.compression.methods import METHODS, Distill, Prune, Quantize, Reuse
+from imgbench.compression.options import METHODS, Distill, Prune, Quantize, Reuse
 from imgbench.compression.target import Target
 from imgbench.errors import UserError
 

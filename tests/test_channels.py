@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from imgbench.compression.prune import kept_channels, remove_channels, zero_share, zero_weights
+from imgbench.compression.channels import kept_channels, remove_channels, zero_share, zero_weights
 from imgbench.errors import UserError
 from imgbench.models.compact import CompactCNN
 from imgbench.models.narrow import layer_widths, narrow

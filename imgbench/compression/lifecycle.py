@@ -1,0 +1,55 @@
+"""Where a method starts and what it leaves: whether a directory holds its work; torch is not needed."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from imgbench.compression.options import Method, name_of
+from imgbench.errors import UserError
+from imgbench.files import sha256
+from imgbench.run import Run
+
+INTERMEDIATE = "intermediate"  # where the runs of the methods before the last lie, in the directory of the last
+
+
+def weights_file(run: Run) -> Path:
+    """The checkpoint that a method starts from.
+
+    Raises:
+        UserError: the run has none, or is quantised.
+    """
+    if run.best.is_file():
+        return run.best
+    if (run.path / "model.onnx").is_file():
+        raise UserError(
+            f"{run.shown} is quantised: it has a model.onnx, and no checkpoint whose weights could be compressed "
+            f"further. Start from the run it was made of: {run.info.get('compressed_from', {}).get('path', '?')}"
+        )
+    raise UserError(
+        f"{run.shown} has no checkpoints/best.ckpt; its status is {run.info.get('status')!r}. "
+        "Train it to the end of an epoch."
+    )
+
+
+def was_begun(method: Method, parent: Run, run: Run, words: Sequence[str]) -> bool:
+    """Whether `run` was begun, or is finished, by the same method with the same options on the parent as it is now."""
+    info = run.info if (run.path / "run.json").is_file() else {}
+    same = (info.get("method"), info.get("asked")) == (name_of(method), asked(method, words))
+    return same and info["compressed_from"].get("sha256") == sha256(weights_file(parent))
+
+
+def asked(method: Method, words: Sequence[str]) -> dict[str, Any]:
+    """The options and words of a method as `run.json` keeps them."""
+    return json.loads(json.dumps({"options": asdict(method), "words": list(words)}))
+
+
+def clear(run: Run) -> None:
+    """Removes what was left by a method that was cut off, but for what it was made of."""
+    for entry in run.path.iterdir():
+        if entry.is_dir() and entry.name != INTERMEDIATE:
+            shutil.rmtree(entry)
+        elif entry.is_file() and entry.name != "run.json":
+            entry.unlink()

@@ -1,0 +1,106 @@
+"""The methods of compression: each a dataclass with its options, of which the command line is made.
+
+What they do stands in `apply`; here, torch is not needed.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from imgbench.compression.target import Target
+from imgbench.errors import UserError
+
+MOST_CHANNELS = 0.95  # may be removed: more leaves no network
+FEWEST_CALIBRATION = 32  # images; with fewer, the range of an activation is an accident
+
+
+def option(text: str, default: Any = None) -> Any:
+    """A field that is an option of the command line as well: its help text stands in the field's metadata."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class Train:
+    """Trains the model that key=value words choose on RUN's images, and else as RUN was trained."""
+
+
+@dataclass(frozen=True)
+class Reuse:
+    """Puts another head, such as model=vgg16 head=gap, on the body that RUN trained, and trains
+    both on: a fifth of RUN's epochs, at its learning rate. Where RUN has another body, all is
+    trained anew."""
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Trains another model, the student, to answer as RUN does: choose it with model=compact. Its
+    epochs and its learning rate are RUN's, unless RUN began with pretrained weights."""
+
+    temperature: float | None = option("softens teacher and student (default: 4)")
+    alpha: float | None = option("weight of the teacher, the labels have the rest (default: 0.9)")
+    unlabelled: str | None = option("a folder of further images: what RUN says of them is learnt as well")
+
+    def __post_init__(self) -> None:
+        if self.temperature is not None and not self.temperature > 0:
+            raise UserError(f"--temperature {self.temperature}, but it is above 0.")
+        if self.alpha is not None and not 0 <= self.alpha <= 1:
+            raise UserError(f"--alpha {self.alpha}, but it lies between 0 (labels only) and 1 (teacher only).")
+
+
+@dataclass(frozen=True)
+class Prune:
+    """Removes channels in steps and fine-tunes after each: a fifth of RUN's epochs, a tenth of its
+    learning rate, falling to zero. --unstructured sets single weights to zero instead, which makes
+    nothing faster."""
+
+    amount: float | None = option(
+        "share of each layer's channels to remove (default: 0.5), or with --unstructured of its weights (default: 0.3)"
+    )
+    target: Target | None = option(  # noqa: RUF009 a field, as the others
+        '"size<=2MB", "latency<=10ms" (one image on this machine), "drop<=1pt" (points of '
+        "validation accuracy), or several joined by commas"
+    )
+    steps: int | None = option("removals, each with fine-tuning (default: 2, with a target 3 or more)")
+    unstructured: bool = option("single weights instead of channels", default=False)
+
+    def __post_init__(self) -> None:
+        if self.unstructured and (self.target is not None or self.steps is not None):
+            raise UserError("--unstructured takes --amount; --target and --steps are for channels.")
+        if self.target is not None and self.amount is not None:
+            raise UserError("--target finds the amount by itself: leave out --amount or --target.")
+        if self.steps is not None and self.steps < 1:
+            raise UserError(f"--steps {self.steps}, but it is 1 or more.")
+        if self.amount is None:
+            return
+        if self.unstructured and not 0 < self.amount < 1:
+            raise UserError(f"--amount {self.amount}, but weights are pruned by a share between 0 and 1.")
+        if not self.unstructured and not 0 < self.amount <= MOST_CHANNELS:
+            raise UserError(
+                f"--amount {self.amount}, but channels are pruned by a share above 0 and at most {MOST_CHANNELS}."
+            )
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """Writes int8 for onnxruntime: model.onnx, calibrated on RUN's training images. It comes last."""
+
+    max_drop: float | None = option(
+        "points of validation accuracy that may be lost; layers that lose more stay in float (default: no bound)"
+    )
+    calibration: int = option("training images to calibrate on (default: 200)", default=200)
+
+    def __post_init__(self) -> None:
+        if self.max_drop is not None and not self.max_drop >= 0:
+            raise UserError(f"--max-drop {self.max_drop}, but it is a number of percentage points, 0 or more.")
+        if self.calibration < FEWEST_CALIBRATION:
+            raise UserError(
+                f"--calibration {self.calibration}, but calibration needs at least {FEWEST_CALIBRATION} images: with "
+                "fewer, the activations' ranges are an accident."
+            )
+
+
+Method = Train | Reuse | Distill | Prune | Quantize
+METHODS = {"reuse": Reuse, "distill": Distill, "prune": Prune, "quantize": Quantize}
+
+
+def name_of(method: Method) -> str:
+    return type(method).__name__.lower()

@@ -1,0 +1,57 @@
+"""Runs and checkpoints of an earlier imgbench, as it wrote them, go on working."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import imgbench
+from imgbench.evaluate import evaluate
+from imgbench.experiment.compose import override
+from imgbench.inference.acceptance import Acceptance
+from imgbench.inference.predictor import Predictor
+from imgbench.run import Run
+from imgbench.sweep.resume import resumed
+from imgbench.train import train
+
+OLD = Path(__file__).parent / "old_run"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> Run:
+    """A copy of the run, and beside it its photographs and what was quantised of it."""
+    shutil.copytree(OLD, tmp_path / "old")
+    monkeypatch.chdir(tmp_path / "old")  # below which the run names its images
+    return Run.open("run")
+
+
+@pytest.mark.parametrize("name", ["run", "run/checkpoints/best.ckpt", "run/model.onnx", "int8"])
+def test_it_predicts(run, name):
+    found = imgbench.load(name).predict(["photos/cat/0.png", "photos/dog/0.png"])
+    assert [one.label for one in found] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("name", ["run", "int8"])
+def test_it_is_evaluated_and_finds_what_it_found(run, name):
+    found = evaluate(name)
+    assert found.metrics["test/acc"]["value"] == 1
+    assert found.metrics["test/acc"]["n"] == len(run.split_rows("test")) == 7
+
+
+def test_it_is_finished_and_nothing_is_left_to_do(run, capsys):
+    assert run.is_finished
+    assert resumed(["--resume", "run"]) is None
+    assert "nothing is left to do" in capsys.readouterr().out
+
+
+def test_it_is_trained_on_from_its_last_checkpoint(run):
+    before = torch.load(run.last, weights_only=True)["epoch"]
+    train(override(run, [f"ckpt_path={run.last}", "trainer.max_epochs=3"]), run)
+    assert torch.load(run.last, weights_only=True)["epoch"] == before + 1
+    assert len((run.path / "metrics.csv").read_text().splitlines()) == 1 + 3
+
+
+@pytest.mark.parametrize("name", ["run", "run/model.onnx"])
+def test_what_it_kept_of_its_validation_images_promises_an_error(run, name):
+    Acceptance.open(name, Predictor.load(name).model, 0.5)
