@@ -5,8 +5,7 @@ import sys
 
 import pytest
 
-from imgbench import compare as command
-from imgbench.compare import compare
+from imgbench.compare import FILES, compare, main
 from imgbench.errors import UserError
 from imgbench.run import Run
 
@@ -26,11 +25,11 @@ def two_runs(tiny_run, tmp_path):
 def test_command_prints_a_table_and_writes_all_files(two_runs, tmp_path, monkeypatch, capsys):
     output = tmp_path / "out"
     monkeypatch.setattr(sys, "argv", ["compare", str(tmp_path / "runs"), "--output", str(output)])
-    command.main()
+    main()
     printed = capsys.readouterr().out
     assert "optimizer.lr=0.123" in printed
     assert "not distinguishable" in printed
-    assert {path.name for path in output.iterdir()} == set(command.FILES.split(", "))
+    assert {path.name for path in output.iterdir()} == set(FILES.split(", "))
     assert r"optimizer.lr=0.123 & 1 &" in (output / "comparison.tex").read_text()
     assert r"accuracy, \%" in (output / "comparison.tex").read_text()
     assert "| optimizer.lr=0.123 | 1 |" in (output / "comparison.md").read_text()

@@ -56,7 +56,7 @@ def test_best_run_becomes_an_experiment_that_composes(tiny_run, tmp_path):
 )
 def test_missing_package_and_missing_sweep_are_named(word, extra, tmp_path):
     script = "import sys, imgbench.cli as c; c._is_installed = lambda name: False; sys.argv[0] = 'train'; " \
-             "import imgbench.train as t; t.main()"  # fmt: skip
+             "from imgbench.train import main; main()"  # fmt: skip
     line = [sys.executable, "-c", script, "-m", word]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2

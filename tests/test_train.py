@@ -175,7 +175,7 @@ def test_output_directory_that_cannot_be_written_is_an_error(tmp_path):
 
 
 def test_help_and_configuration_need_no_torch(tmp_path):
-    check = "import sys, runpy; sys.argv = ['train', '--cfg', 'job']; import imgbench.train as t; t.main(); " \
+    check = "import sys, runpy; sys.argv = ['train', '--cfg', 'job']; from imgbench.train import main; main(); " \
             "assert 'torch' not in sys.modules and 'lightning' not in sys.modules"  # fmt: skip
     subprocess.run([sys.executable, "-c", check], cwd=tmp_path, check=True, capture_output=True)
 

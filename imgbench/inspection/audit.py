@@ -66,6 +66,9 @@ class Audit:
     proposal: dict[str, Any] | None = None  # an expression for data.split.group
     seconds: float = 0
 
+    def __repr__(self) -> str:
+        return f"<Audit of {self.images:,} images: {self.verdict}, {len(self.findings)} findings>"
+
     @property
     def shortcuts(self) -> dict[str, Number]:
         """The accuracies of probes of what a network sees too, where they know anything; the best first."""

@@ -103,6 +103,9 @@ class Comparison:
     differences: list[Difference]
     notes: list[str]
 
+    def __repr__(self) -> str:
+        return f"<Comparison of {', '.join(one.name for one in self.configurations)}>"
+
     def against_best(self, configuration: Configuration) -> Difference | None:
         """The best one's difference to this one."""
         best = self.configurations[0].name
