@@ -35,8 +35,8 @@ def test_it_predicts(run, name):
 @pytest.mark.parametrize("name", ["run", "int8"])
 def test_it_is_evaluated_and_finds_what_it_found(run, name):
     found = evaluate(name)
-    assert found.metrics["test/acc"]["value"] == 1
-    assert found.metrics["test/acc"]["n"] == len(run.split_rows("test")) == 7
+    assert found.metrics["test/acc"].value == 1
+    assert found.metrics["test/acc"].n == len(run.split_rows("test")) == 7
 
 
 def test_it_is_finished_and_nothing_is_left_to_do(run, capsys):
