@@ -2,8 +2,6 @@
 
 import subprocess
 import sys
-import zipfile
-from pathlib import Path
 
 import pytest
 from hydra.utils import get_object
@@ -148,18 +146,3 @@ def test_summary_needs_no_data(tmp_path):
     assert "Total params: 134,272,835" in done.stdout
     assert "[1, 512, 7, 7]" in done.stdout
     assert not any(tmp_path.iterdir())
-
-
-def test_wheel_works_outside_the_checkout(tmp_path):
-    project = Path(__file__).parents[1]
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(project)]
-    subprocess.run(build, check=True, capture_output=True)
-    wheel = next(tmp_path.glob("*.whl"))
-    with zipfile.ZipFile(wheel) as file:
-        file.extractall(tmp_path / "site")
-    check = "import imgbench.run; print(imgbench.run.CONF); from imgbench.train import main; import sys; " \
-            "sys.argv = ['train', '--cfg', 'job']; main()"  # fmt: skip
-    line = [sys.executable, "-c", check]
-    done = subprocess.run(line, cwd=tmp_path / "site", capture_output=True, text=True, check=True)
-    assert str(tmp_path / "site" / "imgbench" / "conf") in done.stdout
-    assert "imgbench.models.compact.CompactCNN" in done.stdout

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pillow_heif import from_pillow
 
 import imgbench
 from imgbench import export
+from imgbench.decode import FORMATS, image_format
 from imgbench.errors import UserError
 from imgbench.inference.onnx_file import write_onnx
 from imgbench.inference.onnx_model import OnnxModel
@@ -113,54 +115,76 @@ def test_run_without_a_checkpoint_says_why_it_has_nothing_to_export(exported, tm
 
 
 @pytest.fixture(scope="module")
-def cropping_file(tmp_path_factory):
-    """The file of an untrained classifier that scales the short side and crops."""
-    preprocessing = Preprocessing(20, 27, intensity=(0, 4095)).to_dict()
-    config = {"_target_": "imgbench.models.cnn.CNN", "num_classes": 2, "image_size": 20}
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("cropping") / "model.onnx"
-    write_onnx(ImageClassifier(config, ["cat", "dog"], preprocessing), path)
-    return path
+def write_file(tmp_path_factory):
+    """Writes the file of an untrained classifier of 20 pixels with the preprocessing that is given."""
+
+    def write(**preprocessing) -> Path:
+        config = {"_target_": "imgbench.models.cnn.CNN", "num_classes": 2, "image_size": 20}
+        torch.manual_seed(0)
+        path = tmp_path_factory.mktemp("model") / "model.onnx"
+        write_onnx(ImageClassifier(config, ["cat", "dog"], Preprocessing(20, **preprocessing).to_dict()), path)
+        return path
+
+    return write
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Upright, lying by its EXIF tag, and grey; of odd sizes, and one so large that it is decoded at reduced size."""
+    """Every kind of file that `predict` reads, of odd sizes; one so large that it is decoded at reduced size."""
     folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+
+    def noise(*shape: int, high: int = 256, kind: type = np.uint8) -> np.ndarray:
+        return rng.integers(0, high, shape).astype(kind)
+
     for number, (width, height) in enumerate([(61, 40), (40, 75), (33, 33)]):
-        image = Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
+        image = Image.fromarray(noise(height, width, 3))
         exif = Image.Exif()
         exif[0x0112] = (1, 6, 3)[number]  # Orientation
         (image if number < 2 else image.convert("L")).save(folder / f"{number} (1).jpg", exif=exif)
-    Image.fromarray(rng.integers(0, 256, (1504, 2000, 3), np.uint8)).save(folder / "large.jpg")
+    Image.fromarray(noise(1504, 2000, 3)).save(folder / "large.jpg")
+    image, clear = Image.fromarray(noise(41, 52, 3)), Image.fromarray(noise(41, 52, 4))
+    for name, kind in FORMATS.items():
+        (from_pillow(image) if name == "HEIC" else image).save(folder / f"photo{kind.endings[0]}")
+    image.convert("CMYK").save(folder / "cmyk.jpg")
+    image.convert("1").save(folder / "one_bit.png")
+    image.save(folder / "animated.gif", save_all=True, append_images=[Image.fromarray(noise(41, 52, 3))])
+    for ending in (".png", ".webp", ".tif", ".avif"):
+        clear.save(folder / f"transparent{ending}")
+    from_pillow(clear).save(folder / "transparent.heic")
+    clear.convert("LA").save(folder / "grey_and_transparent.png")
+    image.convert("P").save(folder / "a_colour_transparent.png", transparency=3)
+    image.convert("P").save(folder / "a_colour_transparent.gif", transparency=3)
+    image.save(folder / "white_transparent.png", transparency=(255, 255, 255))
+    for bits in (12, 16):
+        Image.fromarray(noise(50, 40, high=2**bits, kind=np.uint16)).save(folder / f"{bits}_bits.tif")
+        Image.fromarray(noise(50, 40, high=2**bits, kind=np.uint16)).save(folder / f"{bits}_bits.png")
+    Image.fromarray(noise(30, 30, high=10**6, kind=np.int32) - 1000).save(folder / "negative.tif")
+    Image.fromarray(rng.random((30, 30), np.float32)).save(folder / "share.tif")
+    measured = rng.normal(3, 10, (30, 30)).astype(np.float32)
+    measured[0, :3] = np.nan, np.inf, -np.inf
+    Image.fromarray(measured).save(folder / "measured.tif")
+    Image.fromarray(np.full((30, 30), 7.5, np.float32)).save(folder / "constant.tif")
+    assert {image_format(file.read_bytes()) for file in folder.iterdir()} == set(FORMATS)
     return sorted(folder.iterdir())
 
 
-@pytest.mark.parametrize("crops", [False, True])
-def test_script_predicts_without_torch_what_imgbench_predicts(crops, exported, cropping_file, photos):
-    path = cropping_file if crops else exported.path / "model.onnx"
-    if crops:  # a model of 12-bit files
-        deep = path.parent / "deep.tif"
-        Image.fromarray(np.random.default_rng(1).integers(0, 4096, (50, 40), np.uint16)).save(deep)
-        photos = [*photos, deep]
+# How the file scales more than 8 bits: as most models, as one of 12-bit files, and as those of old versions.
+@pytest.mark.parametrize("preprocessing", [{}, {"short_side": 27, "intensity": (0, 4095)}, {"intensity": "16 bit"}])
+def test_script_predicts_without_torch_what_imgbench_predicts(preprocessing, write_file, photos):
+    path = write_file(**preprocessing)
     code = (
-        "import sys\nscript, *photos = sys.argv[1:]\ncode = open(script, encoding='utf-8').read()\n"
-        "for photo in photos:\n    sys.argv = [script, 'model.onnx', photo]\n    exec(code)\n"
+        "import runpy, sys\ndel sys.argv[0]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n"
         "assert not [name for name in sys.modules if name.startswith(('torch', 'imgbench'))]\n"
     )
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, str(SCRIPT), *map(str, photos)],
+        [sys.executable, "-W", "error", "-c", code, str(SCRIPT), "model.onnx", *map(str, photos)],
         cwd=path.parent, capture_output=True, text=True,
         env={name: value for name, value in os.environ.items() if not name.startswith("COV")},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    lines = [line.split("  ") for line in done.stdout.splitlines()]
-    for number, prediction in enumerate(imgbench.load(path).predict(photos)):
-        printed = {name: float(probability) for name, probability in lines[2 * number : 2 * number + 2]}
-        assert printed == pytest.approx(prediction.probabilities, abs=2e-6)
-
-
-def test_script_is_what_the_readme_shows():
-    readme = (HOME / "README.md").read_text("utf-8")
-    assert "predict_without_torch" not in readme or SCRIPT.read_text("utf-8") in readme
-    assert len([line for line in SCRIPT.read_text("utf-8").splitlines() if line and "import" not in line]) <= 18
+    lines = iter(done.stdout.splitlines())
+    for photo, prediction in zip(photos, imgbench.load(path).predict(photos), strict=True):
+        assert next(lines) == str(photo)
+        printed = dict(next(lines).split() for _ in range(2))
+        found = {name: float(probability) for name, probability in printed.items()}
+        assert found == pytest.approx(prediction.probabilities, abs=2e-6), photo.name
