@@ -184,7 +184,9 @@ class Run(directory.Run):
         Raises:
             UserError: the run has none yet, or the file is damaged.
         """
-        return Metrics.read(self._result("metrics.json"))
+        from imgbench.number import read_metrics
+
+        return Metrics(read_metrics(self._result("metrics.json")))
 
     @property
     def predictions(self) -> "Predictions":
@@ -296,18 +298,6 @@ class Run(directory.Run):
 
 class Metrics(dict[str, "Number"]):
     """The numbers of `metrics.json`, with a table of those that are not of a single class."""
-
-    @classmethod
-    def read(cls, path: Path) -> "Metrics":
-        """Raises:
-        UserError: the file is damaged.
-        """
-        import json
-
-        try:
-            return cls(json.loads(path.read_text("utf-8")))
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{path} is damaged: {error}. Restore it from a copy, or train again.") from error
 
     def _rows(self) -> list[list[str]]:
         from imgbench.evaluation.metrics import describe

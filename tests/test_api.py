@@ -216,7 +216,6 @@ def test_a_folder_may_have_any_name(name, tmp_path, monkeypatch):
     (tmp_path / name).mkdir()
     config = api._composed(api._data_words(name), "train")
     assert config.data.root == name
-    assert config.data_name == "folder"
 
 
 def test_a_name_of_conf_is_the_configuration_and_a_path_the_folder(tmp_path, monkeypatch):

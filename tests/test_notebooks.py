@@ -14,6 +14,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from imgbench.evaluation.metrics import describe
+from imgbench.number import read_metrics
 from imgbench.run import Run
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
@@ -121,7 +122,7 @@ def test_quickstart_trains_and_shows_the_numbers_of_its_run(path, executed):
     notebook, folder = executed(path)
     run = run_in(folder)
     assert re.findall(r"^epoch (\d)/2 ", text_of(notebook), re.MULTILINE) == ["1", "2"]
-    metrics = json.loads((run.path / "metrics.json").read_text("utf-8"))
+    metrics = read_metrics(run.path / "metrics.json")
     (table,) = [table for table in tables_in(notebook) if "test/acc" in table]
     assert describe(metrics["test/acc"]) in table
     assert describe(metrics["test/macro_f1"]) in table
