@@ -123,7 +123,7 @@ def test_quickstart_trains_and_shows_the_numbers_of_its_run(path, executed):
     run = run_in(folder)
     assert re.findall(r"^epoch (\d)/2 ", text_of(notebook), re.MULTILINE) == ["1", "2"]
     metrics = read_metrics(run.path / "metrics.json")
-    (table,) = [table for table in tables_in(notebook) if "test/acc" in table]
+    (table,) = [table for table in tables_in(notebook) if "test/acc</td>" in table]
     assert describe(metrics["test/acc"]) in table
     assert describe(metrics["test/macro_f1"]) in table
 
