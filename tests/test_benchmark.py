@@ -1,18 +1,22 @@
 """The benchmark measures what it says, by turns; how fast is not asserted."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import time
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from imgbench.benchmark.audit import FAULTS, measure_audit, score
-from imgbench.benchmark.growth import CLASSES, FILES, make_images, measure_growth
+from imgbench.benchmark.development.growth import CLASSES, FILES, make_images, measure_growth
+from imgbench.benchmark.development.planted_copies import FAULTS, measure_audit, score
+from imgbench.benchmark.development.shards import measure_shards
 from imgbench.benchmark.rounds import Timing, alternate, serve
-from imgbench.benchmark.shards import measure_shards
 from imgbench.data.scan import scan
 from imgbench.experiment.build import plain
 from imgbench.experiment.compose import compose
@@ -46,6 +50,21 @@ def test_whole_epochs_of_imgbench_and_of_a_plain_script_are_timed(make_folder, t
     rows = json.loads((tmp_path / "bench" / "benchmark.json").read_text())["epoch"]
     assert list(rows) == ["imgbench", "plain PyTorch script"]
     assert all(len(row["rounds"]) == 2 and min(row["rounds"]) > 0 for row in rows.values())
+
+
+def test_what_measures_imgbench_itself_needs_a_clone(tmp_path):
+    """The package as it is installed: `pyproject.toml` leaves out of the wheel what is left out here."""
+    repository = Path(__file__).parents[1]
+    left_out = tomllib.loads((repository / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert "imgbench/benchmark/development" in left_out["exclude"]
+    shutil.copytree(repository / "imgbench", tmp_path / "imgbench", ignore=shutil.ignore_patterns("development"))
+    shutil.copytree(repository / "conf", tmp_path / "imgbench" / "conf")
+    line = [sys.executable, "-m", "imgbench.benchmark", "what=[step,audit]", "hydra.run.dir=bench"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "what=[audit] measures imgbench itself" in done.stderr
+    assert "clone of the repository; here there are step, data, epoch." in done.stderr
 
 
 def test_growth_measures_time_and_memory_of_each_number_of_images():

@@ -8,7 +8,7 @@ import pytest
 from conftest import REAL_DATA
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
-from imgbench.benchmark.audit import FAULTS
+from imgbench.benchmark.development.planted_copies import FAULTS
 from imgbench.data.split import SplitPlan
 from imgbench.data.table import read_table
 from imgbench.inspection.alignment import COARSE, FINE

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imgbench.benchmark.fuzz import KINDS, damaged_files, measure_fuzz, whole_file
+from imgbench.benchmark.development.fuzz import KINDS, damaged_files, measure_fuzz, whole_file
 from imgbench.decode import FORMATS, DecodeError, image_format
 from imgbench.preprocessing import Preprocessing
 

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from imgbench.benchmark.kills import RECIPE, SIGNALS, Trial, kill, kill_and_resume
+from imgbench.benchmark.development.kills import RECIPE, SIGNALS, Trial, kill, kill_and_resume
 
 PLACES = [("start-up", "SIGINT"), ("cache", "SIGKILL"), ("training", "SIGHUP"), ("checkpoint", "SIGKILL"),
           ("evaluation", "SIGTERM")]  # fmt: skip

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from imgbench.benchmark.coverage import DESIGNS, coverage
+from imgbench.benchmark.development.coverage import DESIGNS, coverage
 from imgbench.evaluation.metrics import (
     classification_metrics,
     confusion_matrix,

@@ -1,7 +1,6 @@
 """The ONNX file: the same function as the classifier, in one file that says what it is."""
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from imgbench.errors import UserError
 from imgbench.experiment.build import plain
 from imgbench.experiment.compose import compose
-from imgbench.inference import onnx_file, onnx_model
+from imgbench.inference import onnx_file
 from imgbench.inference.onnx_file import write_onnx
 from imgbench.inference.onnx_model import METADATA_KEY, OnnxModel
 from imgbench.preprocessing import Preprocessing
@@ -175,9 +174,3 @@ def with_metadata(written, path, metadata: str | None):
 def test_metadata_that_cannot_be_used_are_an_error(metadata, message, written, tmp_path):
     with pytest.raises(UserError, match=message):
         OnnxModel(with_metadata(written, tmp_path / "other.onnx", metadata))
-
-
-def test_missing_package_names_the_command_that_installs_it(written, monkeypatch):
-    monkeypatch.setattr(onnx_model.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=re.escape('pip install "imgbench[onnx]"')):
-        OnnxModel(written)

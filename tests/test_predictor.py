@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,7 +93,8 @@ def test_open_files_and_bytes_are_one_image_each(tiny_run, photos):
     written = io.BytesIO()
     written.write(photo.read_bytes())  # so that it stands at its end
     with photo.open("rb") as file:
-        for image in (written, file, file, photo.read_bytes(), bytearray(photo.read_bytes())):
+        images: list[Any] = [written, file, file, photo.read_bytes(), bytearray(photo.read_bytes())]
+        for image in images:
             assert predictor.predict(image) == expected
             assert predictor.predict([image, photo]) == expected * 2
     with photo.open() as file, pytest.raises(UserError, match=r"image 0 of predict is a .* open it in binary mode"):

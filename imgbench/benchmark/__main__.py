@@ -1,5 +1,7 @@
 """Measures this machine: `python -m imgbench.benchmark what=[step,data] model=cnn data=sneakers`."""
 
+import importlib
+import importlib.util
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,15 @@ UNITS = {
     "kills": "share of killed runs that, resumed, end as one that was not killed",
     "fuzz": "share of damaged files that are decoded or named",
 }
+# What measures imgbench itself: its module in `development`, which only a clone has, its function and its setting.
+DEVELOPMENT = {
+    "growth": ("growth", "measure_growth", "sizes"),
+    "shards": ("shards", "measure_shards", "sizes"),
+    "audit": ("planted_copies", "measure_audit", None),
+    "coverage": ("coverage", "measure_coverage", "draws"),
+    "kills": ("kills", "measure_kills", "kills"),
+    "fuzz": ("fuzz", "measure_fuzz", "files"),
+}
 PHOTOGRAPHS = "photographs"  # what=[data] measures them too
 
 
@@ -37,6 +48,13 @@ def main(config: DictConfig) -> None:
     unknown = set(config.what) - set(UNITS)
     if unknown:
         raise UserError(f"what={list(config.what)}, but it takes any of {list(UNITS)}.")
+    of_a_clone = [kind for kind in config.what if kind in DEVELOPMENT]
+    if of_a_clone and importlib.util.find_spec("imgbench.benchmark.development") is None:
+        raise UserError(
+            f"what=[{','.join(of_a_clone)}] measures imgbench itself, and is not part of the installed package. Run it "
+            "in a clone of the repository; here there are "
+            f"{', '.join(kind for kind in UNITS if kind not in DEVELOPMENT)}."
+        )
     config = with_one_model(config)
     from imgbench.evaluation.plots import draw_bars
     from imgbench.experiment.build import build_data, plain, with_facts
@@ -70,30 +88,10 @@ def measure(kind: str, settings: dict[str, Any]) -> dict[str, dict[str, float]]:
     from imgbench.benchmark.step import matmul_rate, measure_step, step_operations
     from imgbench.training import fast
 
-    if kind == "growth":
-        from imgbench.benchmark.growth import measure_growth
-
-        return measure_growth(settings["sizes"])
-    if kind == "shards":
-        from imgbench.benchmark.shards import measure_shards
-
-        return measure_shards(settings["sizes"])
-    if kind == "kills":
-        from imgbench.benchmark.kills import measure_kills
-
-        return measure_kills(settings["kills"])
-    if kind == "fuzz":
-        from imgbench.benchmark.fuzz import measure_fuzz
-
-        return measure_fuzz(settings["files"])
-    if kind == "audit":
-        from imgbench.benchmark.audit import measure_audit
-
-        return measure_audit(settings)
-    if kind == "coverage":
-        from imgbench.benchmark.coverage import measure_coverage
-
-        return measure_coverage(settings["draws"])
+    if kind in DEVELOPMENT:
+        module, function, setting = DEVELOPMENT[kind]
+        work = getattr(importlib.import_module(f"imgbench.benchmark.development.{module}"), function)
+        return work(settings if setting is None else settings[setting])
     if kind == "epoch":
         from imgbench.benchmark.epoch import measure_epoch
 

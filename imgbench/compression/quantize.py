@@ -26,7 +26,7 @@ from imgbench.experiment.compose import override, storable
 from imgbench.experiment.train import write_table
 from imgbench.files import write_atomically
 from imgbench.inference.onnx_file import metadata_of, save_model, silenced, write_onnx
-from imgbench.inference.onnx_model import OnnxModel, require
+from imgbench.inference.onnx_model import OnnxModel
 from imgbench.models.summary import model_table
 from imgbench.report.conclude import conclude
 from imgbench.run import Run
@@ -48,7 +48,7 @@ def quantize_run(method: Quantize, parent: Run, run: Run, words: Sequence[str]) 
     """The parent's classifier as `model.onnx` of the new run; returns the facts of it.
 
     Raises:
-        UserError: too few images to calibrate, other images than the parent's, or a package is not installed.
+        UserError: too few images to calibrate, or other images than the parent's.
     """
     config = override(parent, words)
     data = same_images(config, parent)
@@ -82,9 +82,8 @@ def quantize(
         reduce_range: weights of seven bits; None: where the processor's products of eight bits would overflow.
 
     Raises:
-        UserError: too few images to calibrate, or a package is not installed.
+        UserError: too few images to calibrate.
     """
-    require("onnx", "onnxruntime", "onnxscript")
     pixels = _calibration_pixels(data, calibration_images)
     reduced = products_overflow() if reduce_range is None else reduce_range
     with tempfile.TemporaryDirectory() as folder:

@@ -129,7 +129,7 @@ def _embedding(classifier: Network, images: int) -> tuple[Embed, int]:
 
 
 def _onnx_embedding(classifier: Network) -> Embed:
-    """Raises UserError: a package is not installed, or the network cannot be expressed."""
+    """Raises UserError: the network cannot be expressed."""
     graph = exported(_Features(classifier), "features").SerializeToString()
     import onnxruntime
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from imgbench.errors import UserError
-from imgbench.inference.onnx_model import FORMAT, METADATA_KEY, require
+from imgbench.inference.onnx_model import FORMAT, METADATA_KEY
 
 if TYPE_CHECKING:
     from imgbench.training.network import Network
@@ -125,7 +125,7 @@ def write_onnx(classifier: "Network", path: str | Path) -> None:
     """Writes the classifier as one file, beside `path` first, so that a failure leaves what was there.
 
     Raises:
-        UserError: a package is not installed, or the model is too large or has operations that ONNX cannot express.
+        UserError: the model is too large or has operations that ONNX cannot express.
     """
     with in_evaluation(classifier):
         graph = exported(Deployed(classifier), "probabilities")
@@ -136,9 +136,8 @@ def exported(module: Deployed, output: str) -> Any:
     """The onnx.ModelProto of what the file computes, with this name for its output.
 
     Raises:
-        UserError: a package is not installed, or the model has operations that ONNX cannot express.
+        UserError: the model has operations that ONNX cannot express.
     """
-    require("onnx", "onnxscript", "onnxruntime")
     module.eval()
     with silenced(), _out_of_place(module), torch.no_grad():
         try:

@@ -1,6 +1,5 @@
 """An ONNX file of ours as a function of images; torch, which takes seconds to import, is not needed."""
 
-import importlib.util
 import json
 import os
 from pathlib import Path
@@ -18,19 +17,6 @@ FORMAT = 1  # of the metadata; raised when a reader of the old one would misunde
 METADATA_KEY = "imgbench"
 
 
-def require(*packages: str) -> None:
-    """Makes sure that the optional packages are there.
-
-    Raises:
-        UserError: one is not installed.
-    """
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f'ONNX files need {" and ".join(missing)}, not installed here. Mend it with: pip install "imgbench[onnx]"'
-        )
-
-
 class OnnxModel:
     """An ONNX file of ours in an onnxruntime session on the CPU.
 
@@ -40,11 +26,10 @@ class OnnxModel:
         threads: of one image's computation; None: as many as the machine has cores.
 
     Raises:
-        UserError: the file is missing, damaged, or not of this imgbench, or onnxruntime is not installed.
+        UserError: the file is missing, damaged, or not of this imgbench.
     """
 
     def __init__(self, path: str | Path, threads: int | None = None) -> None:
-        require("onnxruntime")
         import onnxruntime
 
         if not Path(path).is_file():

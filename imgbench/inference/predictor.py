@@ -60,8 +60,7 @@ class Predictor:
         """From a run directory (its best checkpoint, else its model.onnx), a checkpoint or an ONNX file.
 
         Raises:
-            UserError: there is none, it is damaged, it holds pickled code, which is never executed, or it is an ONNX
-                file and onnxruntime is not installed.
+            UserError: there is none, it is damaged, or it holds pickled code, which is never executed.
         """
         path = Path(path)
         file = path if path.is_file() else Run.open(path).model

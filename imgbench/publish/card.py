@@ -88,28 +88,25 @@ def card(run: Run, file: Path) -> str:
     splits = {split: Counter(row["class"] for row in run.split_rows(split)) for split in SPLIT_NAMES}
     title = f"{config.get('model_name', 'model')}-{config.get('data_name', 'data')}"
     measured = {name: metrics[name] for name in METRICS if name in metrics and metrics[name].n}
-    metadata = {
-        "license": "unknown",
-        "library_name": "onnx",
-        "pipeline_tag": "image-classification",
-        "tags": ["image-classification", "onnx", "imgbench"],
-        "model-index": [
-            {
-                "name": title,
-                "results": [
-                    {
-                        "task": {"type": "image-classification", "name": "Image Classification"},
-                        "dataset": {"type": str(config.get("data_name", "data")), "split": "test",
-                                    "name": str(config.get("data_name", "data"))},
-                        "metrics": [
-                            {"type": METRICS[name][0], "value": number.value, "name": METRICS[name][1]}
-                            for name, number in measured.items()
-                        ],
-                    }
-                ],
-            }
-        ],
-    }  # fmt: skip
+    from huggingface_hub import EvalResult, ModelCardData  # timm brings it; it takes a second
+
+    data = str(config.get("data_name", "data"))
+    results = [
+        EvalResult(
+            task_type="image-classification", task_name="Image Classification",
+            dataset_type=data, dataset_name=data, dataset_split="test",
+            metric_type=METRICS[name][0], metric_value=number.value, metric_name=METRICS[name][1],
+        )
+        for name, number in measured.items()
+    ]  # fmt: skip
+    metadata = ModelCardData(
+        license="unknown",
+        library_name="onnx",
+        pipeline_tag="image-classification",
+        tags=["image-classification", "onnx", "imgbench"],
+        model_name=title,
+        eval_results=results,
+    )
     line, warnings = described_weights(model.provenance)
     weights = (
         f"It started from the weights of {line}." if line else "It was trained from scratch, from no other's weights."
@@ -120,7 +117,7 @@ def card(run: Run, file: Path) -> str:
     )  # fmt: skip
     templates.filters["md"] = markdown
     return templates.get_template("card.md.jinja").render(
-        front_matter=yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True),
+        front_matter=metadata.to_yaml() + "\n",
         marker=MARKER,
         title=markdown(title),
         file=file.name,
@@ -135,7 +132,7 @@ def card(run: Run, file: Path) -> str:
             for name in model.class_names
         ],
         images=f"{sum(counts.total() for counts in splits.values()):,}",
-        data=config.get("data_name", "data"),
+        data=data,
         limits=_limits(run, model.provenance, metrics),
         weights=markdown(" ".join([weights, *(f"Beware: {warning}." for warning in warnings)])),
         command=_command(info),

@@ -67,11 +67,7 @@ def continue_search(config: DictConfig, words: list[str]) -> None:
 
 
 def _opened(sweeper: Any) -> tuple[Any, Any]:
-    """The storage and the study in it, which is made where it is not there.
-
-    Raises:
-        UserError: the storage is none of Optuna's, or the study prefers other values.
-    """
+    """The storage and the study in it, which is made where it is not there."""
     import optuna
 
     optuna.logging.set_verbosity(logging.WARNING)  # it tells of every study that it opens

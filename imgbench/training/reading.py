@@ -99,11 +99,7 @@ def upgrade(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_hyper_parameters(hparams: dict[str, Any]) -> None:
-    """Whether they are of the types that ImageClassifier takes, and name nothing that is not trusted.
-
-    Raises:
-        UserError: one is not.
-    """
+    """Whether they are of the types that ImageClassifier takes, and name nothing that is not trusted."""
     unknown = hparams.keys() - HYPER_PARAMETERS.keys()
     if unknown:
         raise UserError(f"its hyper-parameters have {sorted(map(str, unknown))}, which no classifier has.")
@@ -192,11 +188,7 @@ class _TooLarge(UserError):
 
 @contextmanager
 def _limited(parameters: int, elements: int) -> Iterator[None]:
-    """Stops the building of networks inside that would have more parameters, or more elements of them in all.
-
-    Raises:
-        UserError: when it comes to that.
-    """
+    """Stops the building of networks inside that would have more parameters, or more elements of them in all."""
     count = size = 0
 
     def add(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
@@ -225,11 +217,7 @@ def _outline(kind: type[T], hparams: dict[str, Any]) -> T:
 
 
 def _check_weights(outline: Network, weights: dict[str, Any]) -> None:
-    """Whether the weights are those of this classifier, and it takes its own images and tells its own classes apart.
-
-    Raises:
-        UserError: not so.
-    """
+    """Whether the weights are those of this classifier, and it takes its own images and tells its own classes apart."""
     expected = outline.state_dict()
     if differing := sorted(map(str, expected.keys() ^ weights.keys())):
         which = "lacks" if differing[0] in expected else "has, beyond those of its network,"

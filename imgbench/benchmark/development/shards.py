@@ -11,7 +11,7 @@ import numpy as np
 from omegaconf import OmegaConf
 from PIL import Image
 
-from imgbench.benchmark.growth import CLASSES, FILES, in_new_process
+from imgbench.benchmark.development.growth import CLASSES, FILES, in_new_process
 from imgbench.benchmark.rounds import peak_memory
 from imgbench.data.shard_index import index_shards
 from imgbench.experiment.build import build_data
