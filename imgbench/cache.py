@@ -17,6 +17,7 @@ The environment variable IMGBENCH_CACHE=DIR puts the cache elsewhere.
 LOCKS = "locks"  # another process may hold one of them; they take no room
 CONTENTS = {
     "images": "decoded photographs, one entry for each folder and image size",
+    "looks": "a small grey picture, the hash and the format of each photograph",
     "audits": "what was found in folders of photographs",
     "features": "what pretrained networks make of photographs",
     "digits": "the digits of data=digits",
@@ -68,9 +69,7 @@ def main() -> None:
     total = sum(entry.bytes for entry in entries) / 1e6
     print(f"{'Cleared' if args.clear else 'Cache'}    {cache_dir()}: {total:,.1f} MB in {len(entries)} entries")
     for entry in entries:
-        print(
-            f"  {entry.bytes / 1e6:>10,.1f} MB  {entry.files:>6} files  {entry.path.name:<10}  {entry.content}".rstrip()
-        )
+        print(f"  {entry.bytes / 1e6:>10,.1f} MB  {entry.files:>6} files  {entry.path.name:<10}  {entry.content}".rstrip())
     if entries and not args.clear:
         print("Decoded photographs are in there. imgbench cache --clear deletes all of it.")
 
