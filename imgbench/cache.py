@@ -17,6 +17,7 @@ The environment variable IMGBENCH_CACHE=DIR puts the cache elsewhere.
 LOCKS = "locks"  # another process may hold one of them; they take no room
 CONTENTS = {
     "images": "decoded photographs, one entry for each folder and image size",
+    "looks": "a small grey picture, the hash and the format of each photograph",
     "audits": "what was found in folders of photographs",
     "features": "what pretrained networks make of photographs",
     "digits": "the digits of data=digits",

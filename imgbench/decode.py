@@ -247,10 +247,18 @@ def _opened(data: bytes) -> Image.Image:
     return image
 
 
-def _reduce(image: JpegImagePlugin.JpegImageFile, size: int) -> None:
-    """Has a large JPEG decoded at a reduced size, which must divide both sides: a remainder would shift the picture."""
+def reduction(sides: tuple[int, int], size: int) -> int:
+    """By what a JPEG is reduced while it is decoded for `size` pixels: 8, 4, 2 or, as it is, 1.
+
+    It divides both sides: a remainder would shift the picture.
+    """
     for scale in (8, 4, 2):
-        enough = min(image.size) >= max(scale * REDUCED * size, SMALLEST_REDUCED)
-        if enough and image.width % scale == image.height % scale == 0:
-            image.draft(None, (image.width // scale, image.height // scale))
-            return
+        enough = min(sides) >= max(scale * REDUCED * size, SMALLEST_REDUCED)
+        if enough and sides[0] % scale == sides[1] % scale == 0:
+            return scale
+    return 1
+
+
+def _reduce(image: JpegImagePlugin.JpegImageFile, size: int) -> None:
+    if (scale := reduction(image.size, size)) > 1:
+        image.draft(None, (image.width // scale, image.height // scale))

@@ -79,10 +79,10 @@ def test_copies_that_could_not_be_decoded_are_found_once_they_can(photos, monkey
     heif = pytest.importorskip("pillow_heif")
     for number in range(3):
         heif.from_pillow(Image.open(photos / "cat" / f"cat{number}.png")).save(photos / "dog" / f"cat{number}.heic")
-    for module in ("decode", "data.pixels"):
+    for module in ("decode", "data.look"):
         monkeypatch.setattr(f"imgbench.{module}.can_read_heic", lambda: False)
     assert inspect(photos).pairs == []
-    for module in ("decode", "data.pixels"):
+    for module in ("decode", "data.look"):
         monkeypatch.setattr(f"imgbench.{module}.can_read_heic", lambda: True)
     assert len(inspect(photos).pairs) == 3
 

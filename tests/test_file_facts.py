@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from imgbench.data.look import Header, header_of
 from imgbench.data.split import SplitPlan
 from imgbench.data.table import read_table
 from imgbench.inspection.classes import class_findings
-from imgbench.inspection.file_facts import Header, file_findings, read_header, read_headers
+from imgbench.inspection.file_facts import file_findings, read_headers
 from imgbench.inspection.thumbnails import make_thumbnails
 from imgbench.preprocessing import Preprocessing
 
@@ -111,5 +112,5 @@ def test_header_is_read_without_the_pixels(tmp_path):
     noise(40, 30).save(tmp_path / "a.png")
     (tmp_path / "half.png").write_bytes((tmp_path / "a.png").read_bytes()[:200])
     (tmp_path / "text.png").write_text("no image")
-    assert read_header(tmp_path / "half.png") == Header("PNG", "RGB", 40, 30, False)
-    assert read_header(tmp_path / "text.png") is None
+    assert header_of((tmp_path / "half.png").open("rb")) == Header("PNG", "RGB", 40, 30, False)
+    assert header_of((tmp_path / "text.png").open("rb")) is None

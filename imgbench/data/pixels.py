@@ -1,10 +1,9 @@
 """Decodes every image once, in parallel, into fixed-size uint8 squares that later epochs and runs read back.
 
-An entry of the cache is a directory whose name is a hash of the file list (path and stamp) and of the decode settings,
-so that a changed, added or removed file makes another entry. Where stamps do not prove what a file holds, the files are
-read and compared with the hashes in the entry. It is written beside its final place and
-renamed, so that a crash leaves no half entry. Of runs that start at once one decodes, and the others
-wait for it.
+An entry of the cache is a directory whose name is a hash of what the files hold and of the decode settings, so that a
+changed, added or removed file makes another entry. It is written beside its final place and renamed, so that a crash
+leaves no half entry. Of runs that start at once one decodes, and the others wait for it. What files hold is known from
+`imgbench.data.look`, which reads a file again only where it may have changed.
 """
 
 import hashlib
@@ -22,28 +21,22 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 from filelock import FileLock, Timeout
 
+from imgbench.data.look import Looks, cache_dir, digest, keep_looks, kept_looks
 from imgbench.data.progress import progress_bar
 from imgbench.data.scan import Scan
-from imgbench.data.walk import STAMPS_PROVE_CONTENT
-from imgbench.decode import HEIC_NEEDS, DecodeError, Extremes, Intensity, can_read_heic, deep_extremes, intensity_range
+from imgbench.decode import HEIC_NEEDS, DecodeError, Extremes, Intensity, deep_extremes, intensity_range
 from imgbench.errors import UserError
 from imgbench.files import cores, memory_left
 from imgbench.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # raise it when decoding changes, so that old entries are not read
+FORMAT = 3  # raise it when decoding changes, so that old entries are not read
 CHUNK = 64
 UNFINISHED = ".making-"
 MODES = ("auto", "memory", "disk", "off")
-
-
-def cache_dir() -> Path:
-    """The user's cache directory of imgbench; the environment variable IMGBENCH_CACHE moves it."""
-    return Path(os.environ.get("IMGBENCH_CACHE") or platformdirs.user_cache_dir("imgbench"))
 
 
 @dataclass
@@ -54,11 +47,7 @@ class DecodedImages:
     errors: dict[int, str]  # row -> why it could not be decoded
     pixels: np.ndarray | None  # (N, S, S, 3) uint8, in memory or mapped from disk; None: decode again when needed
     intensity: Intensity  # by which files of more than 8 bits were scaled, one for all
-
-
-def digest(data: bytes) -> bytes:
-    """The 16-byte content hash that `split.csv` shows in hexadecimal."""
-    return hashlib.blake2b(data, digest_size=16).digest()
+    looks: Looks | None = None  # what else was seen; None where only pixels or hashes were wanted
 
 
 def decode_images(scan: Scan, preprocessing: Preprocessing, mode: str = "auto") -> DecodedImages:
@@ -95,109 +84,119 @@ def _read_or_decode(scan: Scan, preprocessing: Preprocessing, mode: str) -> Deco
     if scan.shards and mode in (
         "off",
         "stream",
-    ):  # every image was decoded when it came into the index, which knows the rest
+    ):  # each was decoded when it came into the index
         known = preprocessing.intensity if preprocessing.intensity != "file" else scan.shards.intensity
         return DecodedImages(scan.shards.digests, {}, None, known)
     if mode == "stream":
         return _decode_all(scan, preprocessing, None)
-    with_pixels = mode != "off"
     home = cache_dir() / "images"
-    entry = home / entry_name(scan, preprocessing, with_pixels)
     _remove_abandoned(home)
-    if found := _read(scan, entry, with_pixels):
-        return found
     try:
         home.mkdir(parents=True, exist_ok=True)
         if mode == "auto" and needed > shutil.disk_usage(home).free / 2:
             log.warning("The decoded images (%.1f GB) would fill the disk: streaming them instead.", needed / 1e9)
-            return _read_or_decode(scan, preprocessing, "off")
-        return _make(scan, preprocessing, entry, with_pixels)
+            mode = "off"
+        return _make(scan, preprocessing, home, with_pixels=mode != "off")
     except OSError as error:
-        fits = with_pixels and needed < memory_left() / 2
+        fits = mode != "off" and needed < memory_left() / 2
         log.warning(
             "The image cache in %s cannot be written (%s): %s. IMGBENCH_CACHE=DIR moves it.",
             home,
             error.strerror,
             "keeping the images in memory" if fits else "decoding them in every epoch",
         )
-        return _decode_all(scan, preprocessing, _in_memory if fits else None)
+        return _decode_all(scan, preprocessing, _in_memory if fits else None, Looks.none_yet(scan))
 
 
-def entry_name(scan: Scan, preprocessing: Preprocessing, with_pixels: bool) -> str:
-    """`<hash of the place>-<hash of the files and settings>`; the first half finds what a new entry supersedes."""
+def _place_of(scan: Scan, preprocessing: Preprocessing) -> str:
+    """The first half of an entry's name, by which what a new one supersedes is found."""
     square = (preprocessing.image_size if preprocessing.short_side is None else "crop", preprocessing.stored_size)
-    place = hashlib.blake2b(f"{scan.root.resolve()} {square if with_pixels else 'index'}".encode(), digest_size=8)
-    files = hashlib.blake2b(f"{FORMAT} {preprocessing.intensity}".encode(), digest_size=16)
-    files.update(scan.stamps.tobytes())
-    for start in range(0, len(scan.paths), 4096):
-        files.update("\n".join(scan.paths[start : start + 4096]).encode("utf-8", "surrogateescape"))
-    return f"{place.hexdigest()}-{files.hexdigest()}"
+    return hashlib.blake2b(
+        f"{scan.root.resolve()} {square}".encode("utf-8", "surrogateescape"), digest_size=8
+    ).hexdigest()
 
 
-def _read(scan: Scan, entry: Path, with_pixels: bool) -> DecodedImages | None:
+def _entry_name(scan: Scan, preprocessing: Preprocessing, looks: Looks) -> str:
+    """`<hash of the place>-<hash of the files' content and of the settings>`."""
+    damaged = sorted(looks.errors)  # which of them can be decoded depends on what is installed
+    content = hashlib.blake2b(f"{FORMAT} {preprocessing.intensity} {damaged}".encode(), digest_size=16)
+    content.update(looks.digests.tobytes())
+    return f"{_place_of(scan, preprocessing)}-{content.hexdigest()}"
+
+
+def _read(entry: Path, looks: Looks) -> DecodedImages | None:
     if not entry.is_dir():
         return None
     try:
         facts = json.loads((entry / "decoded.json").read_text("utf-8"))
-        result = DecodedImages(
-            np.load(entry / "digests.npy"),
-            {int(row): reason for row, reason in facts["errors"].items()},
-            np.load(entry / "pixels.npy", mmap_mode="r") if with_pixels else None,
-            facts["intensity"] if isinstance(facts["intensity"], str) else tuple(facts["intensity"]),
-        )
-        if HEIC_NEEDS in result.errors.values() and can_read_heic():  # made before pillow-heif was installed
-            shutil.rmtree(entry, ignore_errors=True)
-            return None
-        return result if STAMPS_PROVE_CONTENT or _same_content(scan, result.digests) else None
+        pixels = np.load(entry / "pixels.npy", mmap_mode="r")
+        if len(pixels) != len(looks.facts):
+            raise ValueError("it has not as many images as there are")
+        errors = {int(row): reason for row, reason in facts["errors"].items()}
+        intensity = facts["intensity"] if isinstance(facts["intensity"], str) else tuple(facts["intensity"])
+        return DecodedImages(looks.digests, errors, pixels, intensity, looks)
     except (ValueError, TypeError, KeyError, OSError, EOFError) as error:
         log.warning("The cache entry %s is damaged (%s) and is made anew.", entry, error)
         shutil.rmtree(entry, ignore_errors=True)
         return None
 
 
-def _same_content(scan: Scan, digests: np.ndarray) -> bool:
-    """Whether every file has the hash that it had when it was decoded."""
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        found = pool.map(lambda row: digest(_read_file(scan, row)) == digests[row].tobytes(), range(len(scan.paths)))
-        return all(found)
+def _make(scan: Scan, preprocessing: Preprocessing, home: Path, with_pixels: bool) -> DecodedImages:
+    """Reads back what is known, and looks at and decodes the rest, unless another process does at this moment."""
+    place = _place_of(scan, preprocessing)
 
+    def known() -> tuple[Looks, DecodedImages | None]:
+        looks = kept_looks(scan, lambda row: _read_file(scan, row))
+        if looks.fresh.any():
+            return looks, None
+        if with_pixels:
+            return looks, _read(home / _entry_name(scan, preprocessing, looks), looks)
+        return looks, DecodedImages(looks.digests, looks.errors, None, _intensity(preprocessing, looks), looks)
 
-def _make(scan: Scan, preprocessing: Preprocessing, entry: Path, with_pixels: bool) -> DecodedImages:
-    """Decodes everything and leaves it at `entry`, unless another process does at this moment."""
-    work = entry.with_name(f"{UNFINISHED}{entry.name}")
-    with _lock_of(entry):
-        if found := _read(scan, entry, with_pixels):
+    looks, found = known()
+    if found:
+        return found
+    work = home / f"{UNFINISHED}{place}"
+    with _lock_of(home, place):
+        looks, found = known()
+        if found:
             return found
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         try:
-            made = _decode_all(scan, preprocessing, partial(_map_file, work / "pixels.npy") if with_pixels else None)
+            allocate = partial(_map_file, work / "pixels.npy") if with_pixels else None
+            before = looks.digests
+            made = _decode_all(scan, preprocessing, allocate, looks)
+            if not np.array_equal(before, looks.digests):
+                keep_looks(scan, looks)
+            if not with_pixels:
+                return made
             if isinstance(made.pixels, np.memmap):
                 made.pixels.flush()
-            np.save(work / "digests.npy", made.digests)
             facts = {"errors": made.errors, "intensity": made.intensity}
             (work / "decoded.json").write_text(json.dumps(facts), "utf-8")
-            shutil.rmtree(entry, ignore_errors=True)  # of the same stamps, but another content
+            entry = home / _entry_name(scan, preprocessing, looks)
+            shutil.rmtree(entry, ignore_errors=True)  # of the same content, where only stamps have changed
             work.rename(entry)
-            for old in entry.parent.glob(entry.name.split("-")[0] + "-*"):
+            for old in home.glob(f"{place}-*"):
                 if old != entry:
                     shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    return _read(scan, entry, with_pixels) or made  # another run, started after the folder changed, may have removed it
+    return _read(entry, looks) or made  # another run, started after the folder changed, may have removed it
 
 
-def _lock_of(entry: Path) -> FileLock:
+def _lock_of(home: Path, place: str) -> FileLock:
     """Of a folder's entries, held by the process that makes one; the system lets go of it where that is killed."""
-    locks = entry.parent.with_name("locks")
+    locks = home.with_name("locks")
     locks.mkdir(exist_ok=True)
-    return FileLock(locks / f"{entry.name.split('-')[0]}.lock")
+    return FileLock(locks / f"{place}.lock")
 
 
 def _remove_abandoned(home: Path) -> None:
     """What processes that were killed have left: that which nobody makes any more."""
     for work in home.glob(f"{UNFINISHED}*"):
-        with suppress(Timeout, OSError), _lock_of(home / work.name.removeprefix(UNFINISHED)).acquire(blocking=False):
+        with suppress(Timeout, OSError), _lock_of(home, work.name.removeprefix(UNFINISHED)).acquire(blocking=False):
             shutil.rmtree(work, ignore_errors=True)
 
 
@@ -223,13 +222,28 @@ def _map_file(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     return pixels
 
 
+def _intensity(preprocessing: Preprocessing, looks: Looks) -> Intensity:
+    deep = looks.extremes()
+    return intensity_range([*deep.values()]) if deep and preprocessing.intensity == "file" else preprocessing.intensity
+
+
 def _decode_all(
-    scan: Scan, preprocessing: Preprocessing, allocate: Callable[[tuple[int, ...]], np.ndarray] | None
+    scan: Scan,
+    preprocessing: Preprocessing,
+    allocate: Callable[[tuple[int, ...]], np.ndarray] | None,
+    looks: Looks | None = None,
 ) -> DecodedImages:
+    """Reads each file once, and again only those of more than 8 bits, whose range is known when all have been read.
+
+    Args:
+        allocate: makes the place for the pixels; None decodes no more than is needed to find what is damaged.
+        looks: gets what is seen of the files that are `fresh` there; None makes no thumbnails.
+    """
     number, size = len(scan.paths), preprocessing.stored_size
     pixels = allocate((number, size, size, 3)) if allocate else None
-    result = DecodedImages(np.zeros((number, 16), np.uint8), {}, pixels, preprocessing.intensity)
+    result = DecodedImages(np.zeros((number, 16), np.uint8), {}, pixels, preprocessing.intensity, looks)
     deep: dict[int, Extremes] = {}  # files of more than 8 bits, which wait until the range of all of them is known
+    unknown = set() if looks is None else set(np.flatnonzero(looks.fresh).tolist())
 
     def decode(row: int, data: bytes) -> None:
         try:
@@ -242,6 +256,9 @@ def _decode_all(
 
     def look(row: int) -> None:
         data = _read_file(scan, row)
+        if looks is not None:
+            look_once(looks, row, data)
+            return
         result.digests[row] = np.frombuffer(digest(data), np.uint8)
         try:
             found = deep_extremes(data) if preprocessing.intensity == "file" else None
@@ -251,6 +268,18 @@ def _decode_all(
         if found:
             deep[row] = found
         else:
+            decode(row, data)
+
+    def look_once(looks: Looks, row: int, data: bytes) -> None:
+        if row in unknown or digest(data) != looks.facts["digest"][row].tobytes():
+            try:
+                square = looks.look(row, data, preprocessing if pixels is not None else None)
+            except DecodeError as error:
+                result.errors[row] = str(error)
+                return
+            if pixels is not None and square is not None:
+                pixels[row] = square
+        elif pixels is not None and row not in looks.errors and not looks.facts["deep"][row]:
             decode(row, data)
 
     threads = cores()
@@ -271,9 +300,13 @@ def _decode_all(
             for done in pool.map(chunk, range(0, len(rows), size)):
                 progress.advance(task, done)
 
-        each(look, range(number))
+        each(look, range(number) if looks is None or pixels is not None else sorted(unknown))
+        if looks is not None:
+            result.digests, result.errors = looks.digests, {**result.errors, **looks.errors}
+            deep = looks.extremes()
         if deep:
-            result.intensity = intensity_range(list(deep.values()))
+            if preprocessing.intensity == "file":
+                result.intensity = intensity_range(list(deep.values()))
             preprocessing = replace(preprocessing, intensity=result.intensity)
             if pixels is not None:
                 progress.update(task, total=number + len(deep))

@@ -163,6 +163,7 @@ def _stamps(paths: list[Path], shards: Shards) -> np.ndarray:
         require_whole(path, end)
     stamps = np.array([stamp_of(path.stat()) for path in paths], np.int64)[shards.numbers]
     stamps[:, 0] = shards.sizes
+    stamps[:, 2] ^= shards.offsets  # what another index finds elsewhere in the shard is another image
     return stamps
 
 

@@ -5,6 +5,7 @@ import hashlib
 import io
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import IO
 
 import numpy as np
 
+from imgbench.data.look import Looks
 from imgbench.data.pixels import DecodedImages, decode_images
+from imgbench.data.progress import shown
 from imgbench.data.scan import NO_SPLIT, SPLITS, Scan
 from imgbench.data.shard_index import find_images
 from imgbench.data.shards import Shards
@@ -20,7 +23,7 @@ from imgbench.data.split import SplitPlan, assign_splits, group_names
 from imgbench.data.walk import describe_left_out
 from imgbench.decode import Intensity
 from imgbench.errors import UserError
-from imgbench.files import memory_left
+from imgbench.files import cores, memory_left
 from imgbench.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
@@ -66,6 +69,13 @@ class ImageTable:
     intensity: Intensity  # by which files of more than 8 bits were scaled, one for all
     passed_over: dict[str, list[str]] = field(default_factory=dict)  # reason -> paths that have no row
     shards: Shards | None = None  # where the images lie if not in files
+    stamps: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.int64))  # (N, 4), see walk.stamp_of
+    known: Looks | None = None  # what was seen when the files were read, where more than their pixels was wanted
+
+    @cached_property
+    def looks(self) -> Looks:
+        """What each file is: from when it was read, or else by reading all files that can be decoded."""
+        return self.known or _look_at_all(self)
 
     def open(self, row: int) -> IO[bytes]:
         """The content of an image; of a file that is decoded in part, only that is read."""
@@ -120,6 +130,15 @@ class ImageTable:
         return sha.hexdigest()[:32]
 
 
+def _look_at_all(table: ImageTable) -> Looks:
+    looks = Looks.none_yet(table)
+    rows = [row for row in range(len(table.paths)) if row not in table.errors]
+    with ThreadPoolExecutor(cores()) as pool:
+        list(shown(pool.map(lambda row: looks.look(row, table.read(row)), rows), len(rows), "Looking at all images"))
+    looks.errors |= table.errors
+    return looks
+
+
 FindRelatives = Callable[[ImageTable], list[str]]
 
 
@@ -152,7 +171,9 @@ def read_table(
         groups = found.shards.groups
     elif plan.group == "auto":
         undivided = replace(plan, group=None)
-        groups = find_relatives(_table(found, decoded, undivided, [""] * len(found.paths)))
+        together = _table(found, decoded, undivided, [""] * len(found.paths))
+        groups = find_relatives(together)
+        decoded.looks = vars(together).get("looks", decoded.looks)
     else:
         groups = group_names(found.paths, plan.group, without=decoded.errors)
     table = _table(found, decoded, plan, groups)
@@ -178,6 +199,8 @@ def _table(found: Scan, decoded: DecodedImages, plan: SplitPlan, groups: list[st
         decoded.intensity,
         found.left_out,
         found.shards,
+        found.stamps,
+        decoded.looks,
     )
 
 
@@ -202,6 +225,7 @@ def labelled_table(found: Scan, preprocessing: Preprocessing, groups: list[str] 
         decoded.errors,
         decoded.intensity,
         shards=found.shards,
+        stamps=found.stamps,
     )
 
 

@@ -103,7 +103,7 @@ class Evidence:
 
     @cached_property
     def thumbnails(self) -> Thumbnails:
-        return _looked_at.pop(_content(self.table), None) or make_thumbnails(self.table)
+        return make_thumbnails(self.table)
 
     @cached_property
     def pairs(self) -> list[Pair]:
@@ -145,21 +145,7 @@ def audit(table: ImageTable, finders: Sequence[Finder] = ()) -> Audit:
 
 def relatives(table: ImageTable) -> list[str]:
     """The name of each image's group: images with the same name show the same thing, and belong on one side."""
-    evidence = Evidence(table)
-    groups = evidence.groups
-    if "thumbnails" in vars(evidence):
-        _looked_at.clear()
-        _looked_at[_content(table)] = evidence.thumbnails
-    return groups
-
-
-# Images are looked at before they are divided, and inspected once they are: the same ones need not be decoded twice.
-_looked_at: dict[bytes, Thumbnails] = {}
-
-
-def _content(table: ImageTable) -> bytes:
-    facts = (str(table.root), table.intensity, sorted(table.errors), *table.paths, table.digests.tobytes())
-    return hashlib.blake2b(repr(facts).encode("utf-8", "surrogateescape")).digest()
+    return Evidence(table).groups
 
 
 def _kept(kind: str, facts: tuple[Any, ...], make: Callable[[], str], read: Callable[[str], T]) -> T:

@@ -3,26 +3,18 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from io import BytesIO
-from pathlib import Path
-from typing import IO, cast
 
 import numpy as np
-from PIL import ExifTags
 
+from imgbench.data.look import Header
 from imgbench.data.table import ImageTable
-from imgbench.decode import FORMATS, image_format
-from imgbench.files import cores
+from imgbench.decode import FORMATS
 from imgbench.inspection.findings import Finding, counted, first_few
 from imgbench.inspection.thumbnails import Thumbnails
 
 TINY = 32  # pixels of the short side
 LONG = 4  # times the short side
 RARE = 0.05  # a mode or size that fewer images have is unusual
-CHUNK = 64
-UPRIGHT = 1
 STRAY = {
     "empty file": ("empty_file", "warning", "Copy them again from where they came, or delete them."),
     "hidden file": ("hidden_file", "note", None),
@@ -34,52 +26,9 @@ STRAY = {
 }
 
 
-@dataclass(frozen=True)
-class Header:
-    """What the first bytes of an image file say."""
-
-    format: str  # a key of FORMATS
-    mode: str  # as Pillow calls it
-    width: int
-    height: int
-    turned: bool  # EXIF asks for another orientation than the pixels have
-
-
 def read_headers(table: ImageTable) -> list[Header | None]:
     """Entry i belongs to `paths[i]`; None where the image cannot be decoded."""
-
-    def chunk(start: int) -> list[Header | None]:
-        rows = range(start, min(start + CHUNK, len(table.paths)))
-        return [None if row in table.errors else header_of(table.open(row)) for row in rows]
-
-    with ThreadPoolExecutor(cores()) as pool:
-        return [header for part in pool.map(chunk, range(0, len(table.paths), CHUNK)) for header in part]
-
-
-def read_header(path: Path) -> Header | None:
-    """None where the file is no image that can be read."""
-    try:
-        return header_of(path.open("rb"))
-    except OSError:
-        return None
-
-
-def header_of(content: IO[bytes]) -> Header | None:
-    """Of an open file, which is closed; None where it is no image that can be read."""
-    try:
-        with content as file:
-            name = image_format(file.read(64))
-            file.seek(0)
-            if name is None:
-                return None
-            # Any file that can be read will do, and of an open one only the first part is.
-            image = FORMATS[name].open(cast(BytesIO, file))
-            # Asked for its EXIF entries, a PNG without any would be decoded as a whole.
-            exif = image.getexif() if "exif" in image.info or name == "TIFF" else {}
-            turned = exif.get(ExifTags.Base.Orientation, UPRIGHT) != UPRIGHT
-            return Header(name, image.mode, image.width, image.height, turned)
-    except Exception:  # damaged files raise nearly anything
-        return None
+    return [None if row in table.errors else table.looks.header(row) for row in range(len(table.paths))]
 
 
 def file_findings(table: ImageTable, headers: list[Header | None], thumbnails: Thumbnails) -> Iterator[Finding]:

@@ -6,14 +6,12 @@ about how the photographs were taken than about what they show (Noyan 2022, http
 
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
 
 from imgbench.data.table import ImageTable
-from imgbench.decode import FORMATS, image_format
 from imgbench.inspection.simple_features import (
     border_pixels,
     colours,
@@ -117,30 +115,17 @@ def probe(table: ImageTable, groups: Sequence[str] | None = None, cap: int = CAP
 
 def file_facts(table: ImageTable, rows: np.ndarray) -> dict[str, np.ndarray]:
     """What is known of the files of these rows without their pixels; (N, D) each."""
-    with ThreadPoolExecutor(8) as pool:
-        found = pool.map(lambda row: _facts(table, row), rows.tolist())
-        facts = np.array(list(found), np.float64).reshape(-1, 4)
-    size, width, height, time = facts.T
+    looks = table.looks.facts[rows]
+    size, width, height = (
+        column.astype(np.float64) for column in (table.stamps[rows, 0], looks["width"], looks["height"])
+    )
+    time = table.stamps[rows, 1] / 1e9 if table.shards is None else np.zeros(len(rows))  # which shards do not tell
     return {
         "file sizes": _bins(size),
         "dimensions": np.hstack([_bins(width), _bins(height), _bins(width / np.maximum(height, 1))]),
         "file names": _names([PurePosixPath(table.paths[row]).stem for row in rows]),
         "file times": _bins(time),
     }
-
-
-def _facts(table: ImageTable, row: int) -> tuple[float, float, float, float]:
-    """Size in bytes, width, height and modification time, which shards do not tell."""
-    if table.shards is None:
-        status = (table.root / table.paths[row]).stat()
-        size, time = status.st_size, status.st_mtime
-    else:
-        size, time = int(table.shards.sizes[row]), 0.0
-    with table.open(row) as stream:
-        kind = image_format(stream.read(64))
-        stream.seek(0)
-        width, height = FORMATS[kind].open(stream).size if kind else (0, 0)  # pyright: ignore[reportArgumentType]
-    return size, width, height, time
 
 
 def _bins(values: np.ndarray, number: int = 32) -> np.ndarray:

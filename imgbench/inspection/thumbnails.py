@@ -1,19 +1,15 @@
 """Small grey pictures of all images, and a hash of what each shows."""
 
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from imgbench.data.progress import shown
+from imgbench.data.look import SIDE, digest
 from imgbench.data.table import ImageTable
 from imgbench.files import cores
 from imgbench.preprocessing import Preprocessing
-
-SIDE = 64  # pixels of a thumbnail
-CHUNK = 64
 
 
 @dataclass
@@ -25,22 +21,22 @@ class Thumbnails:
 
 
 def make_thumbnails(table: ImageTable) -> Thumbnails:
-    """Decodes all files, and leaves the cached pixels alone: those depend on the size of image that a network sees,
-    and which images are relatives, and so divided together, must not."""
-    number = len(table.paths)
-    decode = Preprocessing(SIDE, intensity=table.intensity).decode
-    grey = np.zeros((number, SIDE, SIDE), np.uint8)
-    hashes = np.zeros((number, 16), np.uint8)
+    """From the one look at each file, and not from the cached pixels: those depend on the size of image that a network
+    sees, and which images are relatives, and so divided together, must not.
 
-    def chunk(start: int) -> None:
-        for row in range(start, min(start + CHUNK, number)):
-            if row in table.errors:
-                continue
-            square = decode(table.read(row))
-            hashes[row] = np.frombuffer(hashlib.blake2b(square.tobytes(), digest_size=16).digest(), np.uint8)
-            grey[row] = np.asarray(Image.fromarray(square).convert("L"))
+    Images of more than 8 bits are decoded here, by the range that the whole table has.
+    """
+    looks = table.looks
+    grey, hashes = looks.grey.copy(), np.ascontiguousarray(looks.facts["shown"])
+    decode = Preprocessing(SIDE, intensity=table.intensity).decode
+    damaged = [*table.errors]
+    grey[damaged], hashes[damaged] = 0, 0
+
+    def show(row: int) -> None:
+        square = decode(table.read(row))
+        hashes[row] = np.frombuffer(digest(square.tobytes()), np.uint8)
+        grey[row] = np.asarray(Image.fromarray(square).convert("L"))
 
     with ThreadPoolExecutor(cores()) as pool:  # Pillow and hashlib let go of the interpreter lock
-        starts = range(0, number, CHUNK)
-        list(shown(pool.map(chunk, starts), len(starts), "Looking at all images"))
+        list(pool.map(show, [row for row in looks.extremes() if row not in table.errors]))
     return Thumbnails(grey, hashes.view("V16").ravel())

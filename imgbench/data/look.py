@@ -1,0 +1,261 @@
+"""One reading of each file: its hash, what its header says, a thumbnail, and whether it is damaged.
+
+None of it depends on the size of image that a network sees. It is kept in the user's cache, a file for each root, and
+goes on to hold for as long as a file has the same path and stamp: another image size, an audit, an evaluation or a
+further run reads no file again for it.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import os
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, NamedTuple, Protocol, cast
+
+import numpy as np
+import platformdirs
+from PIL import ExifTags, Image
+
+from imgbench.data.walk import STAMPS_PROVE_CONTENT
+from imgbench.decode import (
+    FORMATS,
+    HEIC_NEEDS,
+    DecodeError,
+    Extremes,
+    can_read_heic,
+    decoded,
+    extremes,
+    image_format,
+    is_deep,
+    reduction,
+    to_rgb,
+)
+from imgbench.files import replacing
+from imgbench.preprocessing import Preprocessing
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # raise it when what is seen of a file changes, so that old looks are not read
+SIDE = 64  # pixels of a thumbnail
+UPRIGHT = 1
+FACTS = np.dtype(
+    [
+        ("stamp", np.int64, 4),  # as of `imgbench.data.walk.stamp_of`
+        ("digest", np.uint8, 16),  # BLAKE2b of the file's bytes
+        ("format", "S12"),  # a key of decode.FORMATS; empty where the header cannot be read
+        ("mode", "S8"),  # as Pillow calls it
+        ("width", np.int32),
+        ("height", np.int32),
+        ("turned", np.bool_),  # EXIF asks for another orientation than the pixels have
+        ("deep", np.bool_),  # more than 8 bits: the thumbnail depends on all files' range, and is not made here
+        ("low", np.float64),  # the smallest and the largest value of a deep image, and whether they are floats
+        ("high", np.float64),
+        ("floats", np.bool_),
+        ("shown", np.uint8, 16),  # BLAKE2b of the thumbnail in colour, whatever the format or metadata of the file
+    ]
+)
+
+
+class Files(Protocol):
+    """What is looked at: a scan or a table."""
+
+    @property
+    def root(self) -> Path: ...
+    @property
+    def paths(self) -> list[str]: ...
+    @property
+    def stamps(self) -> np.ndarray: ...
+
+
+class Header(NamedTuple):
+    """What the first bytes of an image file say."""
+
+    format: str  # a key of FORMATS
+    mode: str  # as Pillow calls it
+    width: int
+    height: int
+    turned: bool  # EXIF asks for another orientation than the pixels have
+
+
+@dataclass
+class Looks:
+    """Row i of each array belongs to `paths[i]`."""
+
+    facts: np.ndarray  # (N,) FACTS
+    grey: np.ndarray  # (N, SIDE, SIDE) uint8; black where the image is damaged or deep
+    errors: dict[int, str]  # row -> why the file cannot be decoded
+    fresh: np.ndarray  # (N,) bool, what is still to be looked at
+
+    @classmethod
+    def none_yet(cls, files: Files) -> "Looks":
+        """Of files of which nothing is known."""
+        number = len(files.paths)
+        facts, grey = np.zeros(number, FACTS), np.zeros((number, SIDE, SIDE), np.uint8)
+        if number:
+            facts["stamp"] = files.stamps
+        return cls(facts, grey, {}, np.ones(number, bool))
+
+    @property
+    def digests(self) -> np.ndarray:
+        """(N, 16) uint8."""
+        return np.ascontiguousarray(self.facts["digest"])
+
+    def header(self, row: int) -> Header | None:
+        """None where the image cannot be decoded."""
+        facts = self.facts[row]
+        if row in self.errors or not facts["format"]:
+            return None
+        name, mode = facts["format"].decode(), facts["mode"].decode()
+        return Header(name, mode, int(facts["width"]), int(facts["height"]), bool(facts["turned"]))
+
+    def extremes(self) -> dict[int, Extremes]:
+        """Of the images of more than 8 bits."""
+        deep = (row for row in np.flatnonzero(self.facts["deep"]).tolist() if row not in self.errors)
+        own = {row: self.facts[row] for row in deep}
+        return {row: Extremes(float(one["low"]), float(one["high"]), bool(one["floats"])) for row, one in own.items()}
+
+    def look(self, row: int, data: bytes, square: Preprocessing | None = None) -> np.ndarray | None:
+        """Looks at the bytes of a file.
+
+        Args:
+            square: what else is to be made of the decoded image.
+
+        Returns:
+            The pixels of `square`; None where none are wanted, or the image is damaged or has more than 8 bits.
+
+        Raises:
+            DecodeError: only the pixels of `square` cannot be had, for example for want of memory.
+        """
+        stamp = self.facts[row]["stamp"].copy()
+        self.facts[row] = np.zeros((), FACTS)
+        facts = self.facts[row]  # a view
+        facts["stamp"], self.grey[row] = stamp, 0
+        facts["digest"] = np.frombuffer(digest(data), np.uint8)
+        self.errors.pop(row, None)
+        self.fresh[row] = False
+        if header := header_of(io.BytesIO(data)):
+            facts["format"], facts["mode"] = header.format.encode(), header.mode.encode()
+            facts["width"], facts["height"], facts["turned"] = header.width, header.height, header.turned
+        sizes = [SIDE, square.stored_size] if square else [SIDE]
+        sides = (header.width, header.height) if header and header.format == "JPEG" else (0, 0)
+        # A large JPEG is decoded at the size that suits each, all else once.
+        scales = {reduction(sides, size) for size in sizes}
+
+        def see(image: Image.Image) -> np.ndarray | None:
+            if is_deep(image):
+                facts["deep"] = True
+                facts["low"], facts["high"], facts["floats"] = extremes(np.asarray(image))
+                return None
+            rgb = to_rgb(image)
+            self._show(row, Preprocessing(SIDE).resize(rgb))
+            return square.resize(rgb) if square and len(scales) == 1 else None
+
+        try:
+            pixels = decoded(data, see, SIDE)
+        except DecodeError as error:
+            self.errors[row] = str(error)
+            return None
+        return square.decode(data) if square and len(scales) > 1 else pixels
+
+    def _show(self, row: int, thumbnail: np.ndarray) -> None:
+        self.facts[row]["shown"] = np.frombuffer(digest(thumbnail.tobytes()), np.uint8)
+        self.grey[row] = np.asarray(Image.fromarray(thumbnail).convert("L"))
+
+
+def header_of(content: IO[bytes]) -> Header | None:
+    """Of an open file, which is closed; None where it is no image that can be read."""
+    try:
+        with content as file:
+            name = image_format(file.read(64))
+            file.seek(0)
+            if name is None:
+                return None
+            # Any file that can be read will do, and of an open one only the first part is.
+            image = FORMATS[name].open(cast(io.BytesIO, file))
+            # Asked for its EXIF entries, a PNG without any would be decoded as a whole.
+            exif = image.getexif() if "exif" in image.info or name == "TIFF" else {}
+            turned = exif.get(ExifTags.Base.Orientation, UPRIGHT) != UPRIGHT
+            return Header(name, image.mode, image.width, image.height, turned)
+    except Exception:  # damaged files raise nearly anything
+        return None
+
+
+def cache_dir() -> Path:
+    """The user's cache directory of imgbench; the environment variable IMGBENCH_CACHE moves it."""
+    return Path(os.environ.get("IMGBENCH_CACHE") or platformdirs.user_cache_dir("imgbench"))
+
+
+def digest(data: bytes) -> bytes:
+    """The 16-byte content hash that `split.csv` shows in hexadecimal."""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def _place(root: Path) -> Path:
+    name = hashlib.blake2b(str(root.resolve()).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+    return cache_dir() / "looks" / f"{name}.npz"
+
+
+def _read(place: Path) -> tuple[list[str], np.ndarray, np.ndarray, dict[str, str]] | None:
+    """Paths, facts, thumbnails and errors by path, as they were kept."""
+    try:
+        with place.open("rb") as file, np.load(file) as kept:
+            about = json.loads(kept["about"].tobytes().decode("utf-8", "surrogateescape"))
+            facts, grey = kept["facts"], kept["grey"]
+        if about["format"] != FORMAT:
+            return None
+        if facts.dtype != FACTS or not len(about["paths"]) == len(facts) == len(grey) or grey.shape[1:] != (SIDE, SIDE):
+            raise ValueError("its columns are not of one length")
+        return about["paths"], facts, grey, about["errors"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        log.warning("The cache entry %s is damaged (%s) and is made anew.", place, error)
+        return None
+
+
+def kept_looks(files: Files, read: Callable[[int], bytes]) -> Looks:
+    """What is known of files from earlier; `fresh` are those that are new, changed, or were not readable then.
+
+    Where stamps do not prove what a file holds, each is read by `read` and its hash compared.
+    """
+    result = Looks.none_yet(files)
+    if (kept := _read(_place(files.root))) is None:
+        return result
+    paths, facts, grey, errors = kept
+    row_of = {path: row for row, path in enumerate(paths)}
+    then = np.array([row_of.get(path, -1) for path in files.paths], np.int64)
+    rows = np.flatnonzero(then >= 0)
+    rows = rows[(facts["stamp"][then[rows]] == files.stamps[rows]).all(1)]
+    if can_read_heic():  # what was kept before pillow-heif was installed is looked at again
+        rows = np.array([row for row in rows if errors.get(files.paths[row]) != HEIC_NEEDS], np.int64)
+    if not STAMPS_PROVE_CONTENT:
+        rows = np.array([row for row in rows if digest(read(row)) == facts["digest"][then[row]].tobytes()], np.int64)
+    result.facts[rows], result.grey[rows] = facts[then[rows]], grey[then[rows]]
+    result.errors = {int(row): errors[path] for row in rows if (path := files.paths[row]) in errors}
+    result.fresh[rows] = False
+    return result
+
+
+def keep_looks(files: Files, looks: Looks) -> None:
+    """Puts looks into the cache, beside those at other files of the same root that are still there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    place = _place(files.root)
+    paths, facts, grey = files.paths, looks.facts, looks.grey
+    errors = {paths[row]: reason for row, reason in looks.errors.items()}
+    if kept := _read(place):
+        own = set(paths)
+        others = [row for row, path in enumerate(kept[0]) if path not in own and (files.root / path).is_file()]
+        paths = paths + [kept[0][row] for row in others]
+        facts, grey = np.concatenate([facts, kept[1][others]]), np.concatenate([grey, kept[2][others]])
+        errors |= {path: reason for row in others if (reason := kept[3].get(path := kept[0][row]))}
+    about = json.dumps({"format": FORMAT, "paths": paths, "errors": errors})
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(place, "wb") as file:
+        np.savez(file, about=np.frombuffer(about.encode(), np.uint8), facts=facts, grey=grey)
