@@ -19,7 +19,7 @@ ALLOWED = {
     "trust": {"errors"},
     "run": {"errors", "files", "trust"},
     "number": {"errors"},
-    "decode": {"errors"},
+    "decode": {"errors", "files"},
     "preprocessing": {"errors", "decode"},
     "data": set(),
     "models": set(),
