@@ -68,7 +68,9 @@ def main() -> None:
     total = sum(entry.bytes for entry in entries) / 1e6
     print(f"{'Cleared' if args.clear else 'Cache'}    {cache_dir()}: {total:,.1f} MB in {len(entries)} entries")
     for entry in entries:
-        print(f"  {entry.bytes / 1e6:>10,.1f} MB  {entry.files:>6} files  {entry.path.name:<10}  {entry.content}".rstrip())
+        print(
+            f"  {entry.bytes / 1e6:>10,.1f} MB  {entry.files:>6} files  {entry.path.name:<10}  {entry.content}".rstrip()
+        )
     if entries and not args.clear:
         print("Decoded photographs are in there. imgbench cache --clear deletes all of it.")
 

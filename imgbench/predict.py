@@ -17,10 +17,11 @@ EXAMPLES = """examples:
   python -m imgbench.predict RUN "photos-{000000..000999}.tar" --output predictions.csv
 
 With --output or --sort-into, any number of photographs is worked through in little memory, and the results are
-written as they come. Interrupted at any time, the same command goes on where it stopped and ends with the same file;
-photographs that have come since are added. Another model's results are never mixed in. A file that cannot be read gets
-a row with the reason. FILE.csv grows beside FILE.csv.source.json, which says what it is of; FILE.parquet and FILE.json
-are made of such a file at the end.
+written as they come. Interrupted at any time, the same command goes on where it stopped and ends with the same file.
+Photographs that have come since are added. With --output alone, files that have changed since, or that could not be
+read, are tried again. Another model's results are never mixed in. A file that cannot be read gets a row with the
+reason. FILE.csv grows beside FILE.csv.source.json, which says what it is of. The other formats are made of such a file
+at the end.
 
 --sort-into makes symbolic links by default: a million photographs take no room, and no photograph is touched. They lead
 nowhere once the photographs are moved or sent elsewhere; Windows makes them in developer mode only, USB sticks never.
@@ -45,7 +46,7 @@ def predict(
         run: a run directory, a checkpoint or an ONNX file.
         images: files, folders (searched with sub-folders), patterns and shards.
         top_k: how many of the most probable classes to print.
-        output: a .csv, .parquet or .json file for all probabilities; what it has already is not computed again.
+        output: a .csv, .parquet, .xlsx or .json file for all probabilities; what it has already is not computed again.
         save_images: a directory for the images, each under its prediction.
         max_error: calls predictions unsure, so that with 95 % confidence at most this share of the others is wrong.
         sort_into: a directory with a folder for each class, and one for what is unsure.
@@ -76,7 +77,7 @@ def main() -> int:
     )
     parser.add_argument(
         "--output", metavar="FILE", type=Path,
-        help="write all probabilities to FILE.csv, FILE.parquet or FILE.json instead of printing",
+        help="write all probabilities to FILE.csv, FILE.parquet, FILE.xlsx or FILE.json instead of printing",
     )  # fmt: skip
     parser.add_argument("--save-images", metavar="DIR", type=Path, help="write each image under its prediction")
     parser.add_argument(
