@@ -132,7 +132,8 @@ def add_options(parser: argparse.ArgumentParser, function: Callable[..., Any], l
         if name in leave_out or parameter.default is parameter.empty:
             continue
         kinds = [kind for kind in get_args(parameter.annotation) or (parameter.annotation,) if kind is not NoneType]
-        flag, default, text = f"--{name.replace('_', '-')}", parameter.default, texts[name].rstrip(".").replace("%", "%%")
+        flag, default = f"--{name.replace('_', '-')}", parameter.default
+        text = texts[name].rstrip(".").replace("%", "%%")
         if bool in kinds:
             parser.add_argument(flag, action="store_true", help=text)
             continue
