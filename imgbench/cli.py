@@ -2,17 +2,20 @@
 
 import argparse
 import errno
+import inspect
 import io
 import logging
 import os
+import re
 import select
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -114,6 +117,41 @@ def run_parser(name: str, description: str | None, examples: str, **run: Any) ->
     )
     parser.add_argument("run", metavar="RUN", **{"help": "a run directory, a checkpoint or an ONNX file", **run})
     return parser
+
+
+def add_options(parser: argparse.ArgumentParser, function: Callable[..., Any], leave_out: Sequence[str] = ()) -> None:
+    """Makes an option of each parameter of a function that has a default; its help is the docstring's of `Args`.
+
+    Numbers, texts, paths and `Literal` are read as what they are annotated with; a `bool` is a switch.
+
+    Args:
+        leave_out: parameters that the command has another option for.
+    """
+    texts = argument_texts(function)
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name in leave_out or parameter.default is parameter.empty:
+            continue
+        kinds = [kind for kind in get_args(parameter.annotation) or (parameter.annotation,) if kind is not NoneType]
+        flag, default = f"--{name.replace('_', '-')}", parameter.default
+        text = texts[name].rstrip(".").replace("%", "%%")
+        if bool in kinds:
+            parser.add_argument(flag, action="store_true", help=text)
+            continue
+        if default is not None:
+            text += f" (default: {default})"
+        if get_origin(parameter.annotation) is Literal:
+            parser.add_argument(flag, choices=kinds, default=default, help=text)
+            continue
+        kind = next(kind for kind in (Path, float, int, str) if kind in kinds)
+        metavar = {Path: "PATH", float: "X", int: "N", str: "NAME"}[kind]
+        parser.add_argument(flag, type=kind, default=default, metavar=metavar, help=text)
+
+
+def argument_texts(function: Callable[..., Any]) -> dict[str, str]:
+    """What the section `Args` of a docstring says of each parameter, on one line."""
+    _, _, section = (inspect.getdoc(function) or "").partition("\nArgs:\n")
+    entries = re.split(r"^    (\w+): ", section.partition("\n\n")[0], flags=re.MULTILINE)[1:]
+    return {name: " ".join(text.split()) for name, text in zip(entries[::2], entries[1::2], strict=True)}
 
 
 def check_max_error(share: float | None) -> None:

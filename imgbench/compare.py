@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from imgbench.cli import guarded_main, output_directory, run_parser
+from imgbench.cli import add_options, guarded_main, output_directory, run_parser
 from imgbench.run import Run
 from imgbench.sweep.comparison import Comparison, compare_runs, find_runs
 from imgbench.sweep.comparison_tables import COST, FILES, print_comparison, write_comparison
@@ -30,8 +30,8 @@ def compare(runs: Sequence[str | Path], output: str | Path | None = None, any_im
 
     Args:
         runs: run directories, directories of them such as a sweep's, and globs.
-        output: a directory for the tables and the picture.
-        any_images: go on where test images differ; there is no test of such a pair.
+        output: write the tables and the picture into this directory.
+        any_images: go on where the runs were tested on other images; such pairs are not tested against each other.
 
     Raises:
         UserError: fewer than two runs, one that is not finished, different test images, or `output` cannot be written.
@@ -60,8 +60,7 @@ def cost_of(run: Run) -> dict[str, Any] | None:
 
 def main() -> None:
     parser = run_parser("compare", __doc__, EXAMPLES, nargs="+", help="run directories, directories of runs, globs")
-    parser.add_argument("--output", metavar="DIR", help=f"write {FILES} there")
-    parser.add_argument("--any-images", action="store_true", help="go on where the runs were tested on other images")
+    add_options(parser, compare)
     args = parser.parse_args()
     print_comparison(compare(args.run, args.output, args.any_images))
     if args.output:

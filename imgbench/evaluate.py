@@ -1,9 +1,9 @@
 """Evaluates a run on its own split, or on another folder of labelled images."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from imgbench.cli import guarded_main, output_directory, run_parser
+from imgbench.cli import add_options, guarded_main, output_directory, run_parser
 from imgbench.errors import UserError
 from imgbench.run import Run
 
@@ -20,7 +20,7 @@ EXAMPLES = """examples:
 
 def evaluate(
     run: str | Path,
-    split: str = "test",
+    split: Literal["test", "val", "train"] = "test",
     data: str | Path | None = None,
     output: str | Path | None = None,
     sensitivity: float | None = None,
@@ -29,11 +29,12 @@ def evaluate(
     """Measures a run directory, a checkpoint or an ONNX file on its split `train`, `val` or `test`.
 
     Args:
-        data: another folder with a folder for each class, or for each split with class folders.
-        output: a directory for predictions, metrics and pictures.
-        sensitivity: of two classes, the share of a class that is to be found: for each, the threshold on its
-            probability is chosen on the run's validation images.
-        allow_seen: go on where images of `data` are, byte for byte, among those that the run was trained on.
+        split: which images of the run to measure it on; of `data`, all are used.
+        data: another folder with a folder for each class; classes are matched by name.
+        output: a new directory for predictions, metrics and pictures.
+        sensitivity: for two classes: a share such as 0.95; for each class, choose on the validation images the
+            threshold of its probability that finds this share of the class.
+        allow_seen: measure the images of `data` even where the model was trained on some of them.
 
     Raises:
         UserError: no model or no images, a class that the model does not know, or images that it was trained on;
@@ -52,20 +53,7 @@ def evaluate(
 
 def main() -> int:
     parser = run_parser("evaluate", __doc__, EXAMPLES)
-    parser.add_argument(
-        "--split", default="test", choices=["test", "val", "train"], help="which images (default: test)"
-    )
-    parser.add_argument("--data", metavar="DIR", help="another folder with a folder for each class, matched by name")
-    parser.add_argument("--output", metavar="DIR", help="write predictions, metrics and pictures there")
-    parser.add_argument(
-        "--sensitivity", metavar="SHARE", type=float,
-        help="of two classes: choose on validation the threshold that finds this share of a class, such as 0.95",
-    )  # fmt: skip
-    parser.add_argument(
-        "--allow-seen",
-        action="store_true",
-        help="measure --data even where the model was trained on some of its images",
-    )
+    add_options(parser, evaluate)
     args = parser.parse_args()
     found = evaluate(**vars(args))
     print(found.table())

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from imgbench.cli import guarded_main, run_parser
+from imgbench.cli import add_options, guarded_main, run_parser
 
 EXAMPLES = """examples:
   python -m imgbench.export outputs/potato/vgg16/2026-01-31_12-00-00
@@ -28,11 +28,11 @@ def export(
     """Writes the ONNX file of a run directory or a checkpoint; returns and prints what the comparison found.
 
     Args:
-        output: where to; None is `model.onnx` in the run directory.
-        images: on how many test images at most the file is compared with the run; 0 compares nothing.
-        tolerance: largest difference of a probability that is taken for rounding.
-        card: also writes README.md beside the file, with what Hugging Face reads.
-        push_to_hub: uploads both to this repository of the Hugging Face Hub.
+        output: the file to write; otherwise model.onnx in the run directory.
+        images: compare the file with the run on at most this many test images; 0 compares nothing.
+        tolerance: the largest difference of a probability that is taken for rounding.
+        card: write a model card, README.md, beside the file.
+        push_to_hub: upload file and card, never photographs, to this repository of the Hugging Face Hub.
 
     Raises:
         UserError: there is nothing to export or to compare on, the file disagrees with the run, or the Hub refuses.
@@ -44,18 +44,7 @@ def export(
 
 def main() -> None:
     parser = run_parser("export", __doc__, EXAMPLES)
-    parser.add_argument("--output", metavar="FILE", help="where to (default: RUN/model.onnx)")
-    parser.add_argument(
-        "--images", type=int, default=500, metavar="N", help="compare on at most N test images (default: 500; 0: none)"
-    )
-    parser.add_argument(
-        "--tolerance", type=float, default=1e-3, metavar="P",
-        help="largest difference of a probability that is taken for rounding (default: 0.001)",
-    )  # fmt: skip
-    parser.add_argument("--card", action="store_true", help="write a model card, README.md, beside the file")
-    parser.add_argument(
-        "--push-to-hub", metavar="NAME", help="upload file and card, never photographs, to the Hugging Face Hub"
-    )
+    add_options(parser, export)
     args = parser.parse_args()
     if args.images < 0:
         parser.error(f"--images {args.images}, but it should be 0 or more")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from imgbench.cli import check_max_error, guarded_main, run_parser
+from imgbench.cli import add_options, check_max_error, guarded_main, run_parser
 from imgbench.data.collection import Collection
 
 EXAMPLES = """examples:
@@ -17,10 +17,11 @@ EXAMPLES = """examples:
   python -m imgbench.predict RUN "photos-{000000..000999}.tar" --output predictions.csv
 
 With --output or --sort-into, any number of photographs is worked through in little memory, and the results are
-written as they come. Interrupted at any time, the same command goes on where it stopped and ends with the same file;
-photographs that have come since are added. Another model's results are never mixed in. A file that cannot be read gets
-a row with the reason. FILE.csv grows beside FILE.csv.source.json, which says what it is of; FILE.parquet and FILE.json
-are made of such a file at the end.
+written as they come. Interrupted at any time, the same command goes on where it stopped and ends with the same file.
+Photographs that have come since are added. With --output alone, files that have changed since, or that could not be
+read, are tried again. Another model's results are never mixed in. A file that cannot be read gets a row with the
+reason. FILE.csv grows beside FILE.csv.source.json, which says what it is of. The other formats are made of such a file
+at the end.
 
 --sort-into makes symbolic links by default: a million photographs take no room, and no photograph is touched. They lead
 nowhere once the photographs are moved or sent elsewhere; Windows makes them in developer mode only, USB sticks never.
@@ -44,11 +45,13 @@ def predict(
     Args:
         run: a run directory, a checkpoint or an ONNX file.
         images: files, folders (searched with sub-folders), patterns and shards.
-        top_k: how many of the most probable classes to print.
-        output: a .csv, .parquet or .json file for all probabilities; what it has already is not computed again.
-        save_images: a directory for the images, each under its prediction.
-        max_error: calls predictions unsure, so that with 95 % confidence at most this share of the others is wrong.
-        sort_into: a directory with a folder for each class, and one for what is unsure.
+        top_k: print this many of the most probable classes.
+        output: write all probabilities to this file, which ends in .csv, .parquet, .xlsx or .json, instead of printing.
+        save_images: write each image under its prediction into this directory.
+        max_error: a share such as 0.02; call predictions unsure, so that of the others at most this share is wrong,
+            with 95 % confidence.
+        sort_into: make a link to each photograph in this directory, in a folder for its class or in unsure/; the
+            table lies in predictions.csv there.
         how: what the photographs are put there as.
 
     Raises:
@@ -71,23 +74,7 @@ def main() -> int:
         nargs="+",
         help="image files, folders (searched with sub-folders), patterns, tars of WebDataset",
     )
-    parser.add_argument(
-        "--top-k", type=int, default=1, metavar="N", help="show the N most probable classes (default: 1)"
-    )
-    parser.add_argument(
-        "--output", metavar="FILE", type=Path,
-        help="write all probabilities to FILE.csv, FILE.parquet or FILE.json instead of printing",
-    )  # fmt: skip
-    parser.add_argument("--save-images", metavar="DIR", type=Path, help="write each image under its prediction")
-    parser.add_argument(
-        "--max-error", metavar="SHARE", type=float,
-        help="call predictions unsure, so that of the others at most this share, such as 0.02, is wrong, "
-        "with 95 %% confidence",
-    )  # fmt: skip
-    parser.add_argument(
-        "--sort-into", metavar="DIR", type=Path,
-        help="make a link to each photograph in a folder for its class, or in DIR/unsure; with DIR/predictions.csv",
-    )  # fmt: skip
+    add_options(parser, predict, leave_out=["how"])
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--copy", dest="how", action="store_const", const="copy", help="copies instead of links")
     how.add_argument("--move", dest="how", action="store_const", const="move", help="move the photographs instead")

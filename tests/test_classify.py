@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from imgbench import predict
 from imgbench.errors import UserError
@@ -226,6 +228,54 @@ def test_sorting_that_was_killed_goes_on_and_loses_nothing(how, stop, tiny_run, 
     assert len(unsorted) == (2 if how == "move" else 74)
     if how == "move":
         assert sorted(path.read_bytes() for path in [*placed, *unsorted]) == contents
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.parquet"])
+def test_repeated_it_tries_failed_and_changed_files_again(name, tiny_run, photos, capsys):
+    pandas = pytest.importorskip("pandas")
+    if name == "x.parquet":
+        pytest.importorskip("pyarrow")
+    read = pandas.read_csv if name == "x.csv" else pandas.read_parquet
+    predict.predict(tiny_run.path, [photos], output=Path(name))
+    before = read(name).set_index("path")
+    shutil.copy(photos / "right" / "0.png", photos / "left" / "7.png")  # which was damaged
+    changed = photos / "left" / "0.png"
+    Image.new("RGB", (8, 8), (1, 2, 250)).save(changed)
+    os.utime(changed, ns=(changed.stat().st_atime_ns, time.time_ns() + 10**9))  # whatever the clock's resolution
+    capsys.readouterr()
+    assert predict.predict(tiny_run.path, [photos], output=Path(name)) == 1
+    assert "74 file(s) already; 3 of them, which have changed or could not be read" in capsys.readouterr().out
+    after = read(name).set_index("path")
+    assert list(after.index) == list(before.index)
+    assert after.predicted["photos/left/7.png"] == before.predicted["photos/right/0.png"]
+    different = (after.cat - before.cat).abs() > 1e-5
+    assert list(after.index[different]) == ["photos/left/0.png"]
+    fresh = predict.predict(tiny_run.path, [photos], output=Path("fresh.csv")) and pandas.read_csv("fresh.csv")
+    assert list(fresh.predicted.fillna("")) == list(after.predicted.fillna(""))
+
+
+def test_table_with_names_in_chinese_has_the_mark_by_which_excel_knows_how_to_read_it(tiny_run, photos):
+    pandas = pytest.importorskip("pandas")
+    predict.predict(tiny_run.path, [photos / "right"], output=Path("plain.csv"))
+    assert Path("plain.csv").read_bytes().startswith(b"path,")
+    (photos / "right").rename(photos / "叶子")
+    for words in ([photos / "叶子"], [photos]):  # the second goes on
+        predict.predict(tiny_run.path, words, output=Path("x.csv"))
+        assert Path("x.csv").read_bytes().startswith(b"\xef\xbb\xbfpath,")
+    table = pandas.read_csv("x.csv")
+    assert table.columns[0] == "path" and len(table) == 74
+
+
+def test_excel_opens_the_table(tiny_run, photos):
+    openpyxl = pytest.importorskip("openpyxl")
+    shutil.copy(photos / "right" / "0.png", photos / "=1+1.png")
+    os.chdir(photos)
+    predict.predict(tiny_run.path, ["=1+1.png", "left"], output=Path("../x.xlsx"))
+    rows = list(openpyxl.load_workbook("../x.xlsx")["predictions"].values)
+    assert rows[0][:4] == ("path", "predicted", "probability", "error")
+    assert rows[1][0] == "=1+1.png" and isinstance(rows[1][2], float)
+    assert len(rows) == 52
+    assert not list(Path("..").glob("*.csv"))
 
 
 @pytest.mark.parametrize("words", [["photos"], ["photos/left/*.png", "photos/right"]])

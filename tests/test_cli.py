@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -292,3 +293,37 @@ def test_ctrl_c_says_how_to_go_on(tiny_run, tmp_path, monkeypatch, capsys):
         with pytest.raises(KeyboardInterrupt), interruption_explained("study", begun):
             raise KeyboardInterrupt
         assert said in capsys.readouterr().out
+
+
+def test_options_come_from_the_signature_and_its_docstring(capsys):
+    def command(
+        run: str,
+        where: str | Path | None = None,
+        share: float = 0.5,
+        kind: Literal["a", "b"] = "a",
+        on: bool = False,
+    ):
+        """Does something.
+
+        Args:
+            run: a run.
+            where: a place,
+                100 % of it.
+            share: of all.
+            kind: one of two.
+            on: whether.
+
+        Raises:
+            UserError: never.
+        """
+
+    parser = cli.run_parser("x", None, "")
+    cli.add_options(parser, command)
+    words = ["RUN", "--where", "a b", "--share", "0.25", "--kind", "b", "--on"]
+    parsed = {"run": "RUN", "where": Path("a b"), "share": 0.25, "kind": "b", "on": True}
+    assert vars(parser.parse_args(words)) == parsed
+    assert vars(parser.parse_args(["RUN"])) == {"run": "RUN", "where": None, "share": 0.5, "kind": "a", "on": False}
+    assert "a place, 100 % of it" in " ".join(parser.format_help().split())
+    assert "of all (default: 0.5)" in parser.format_help()
+    with pytest.raises(SystemExit):
+        parser.parse_args(["RUN", "--kind", "c"])

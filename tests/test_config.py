@@ -146,3 +146,8 @@ def test_summary_needs_no_data(tmp_path):
     assert "Total params: 134,272,835" in done.stdout
     assert "[1, 512, 7, 7]" in done.stdout
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["audit", "shard"])
+def test_help_names_every_choice_of_data(name):
+    assert f"data={', '.join(choices('data'))}\n" in (CONF / f"{name}.yaml").read_text()

@@ -67,14 +67,18 @@ def test_a_look_tells_hash_header_thumbnail_and_damage(folder):
             assert looks.facts["shown"][row].tobytes() == digest(square.tobytes())
 
 
+NONE = np.zeros(1, np.int32)
+
+
 @pytest.mark.parametrize("sides", [(1600, 1600), (1601, 1600), (6000, 4000), (40, 30)])
 @pytest.mark.parametrize("size", [64, 100, 224])
 def test_the_pixels_made_beside_a_look_are_those_of_decoding_alone(tmp_path, sides, size):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     Image.fromarray(pixels).resize(sides).save(tmp_path / "a.jpg", quality=80)
     data = (tmp_path / "a.jpg").read_bytes()
-    looks = Looks.none_yet(Scan(tmp_path, ["a.jpg"], *[np.zeros(1, np.int32)] * 2, np.zeros((1, 4), np.int64), ["a"]))
+    looks = Looks.none_yet(Scan(tmp_path, ["a.jpg"], NONE, NONE, np.zeros((1, 4), np.int64), ["a"]))
     square = looks.look(0, data, Preprocessing(size))
+    assert square is not None
     assert np.array_equal(square, Preprocessing(size).decode(data))
     assert np.array_equal(looks.grey[0], np.asarray(Image.fromarray(Preprocessing(SIDE).decode(data)).convert("L")))
 
@@ -151,6 +155,7 @@ def test_images_of_more_than_8_bits_are_scaled_by_the_range_of_all(tmp_path, ope
     opened.clear()
     again = read_table(tmp_path, Preprocessing(16), SplitPlan())
     assert photographs(opened) == []
+    assert again.pixels is not None and table.pixels is not None
     assert np.array_equal(again.pixels, table.pixels)
     assert again.intensity == table.intensity
 

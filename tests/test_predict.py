@@ -101,7 +101,7 @@ def test_images_that_are_not_there_are_an_error(word, message, run_predict, tmp_
 
 def test_output_with_another_ending_is_refused_before_work_is_done(run_predict, photo):
     with pytest.raises(UserError, match=r"\.csv or \.json"):
-        run_predict(photo, "--output", "out.xlsx")
+        run_predict(photo, "--output", "out.txt")
 
 
 class Payload:

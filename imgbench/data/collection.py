@@ -25,6 +25,7 @@ class Collection:
 
     def __init__(self, words: Sequence[str], may_be_gone: bool = False) -> None:
         self.may_be_gone = may_be_gone
+        self.plain = True  # whether all names are ASCII, as far as they were counted
         self.unreadable: dict[str, str] = {}  # folders and files that could not be looked into, and why
         self._sources: list[Callable[[], Iterator[Photograph]]] = []
         self.shards: list[Path] = []
@@ -72,7 +73,10 @@ class Collection:
         for shard in self.shards:
             if next(_images_in(shard), None) is None:
                 raise UserError(f"{shard} is a tar without images.")
-        number = sum(1 for _ in self)
+        number = 0
+        for photograph in self:
+            number += 1
+            self.plain = self.plain and str(photograph).isascii()
         if not number and self.unreadable:
             raise UserError(f"There is no image that can be reached: {self.describe_unreadable()}")
         return number

@@ -1,5 +1,6 @@
 """Classifies the images of a collection one batch after the other, and keeps what was found."""
 
+import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -215,11 +216,16 @@ def _write_all(
     if sorter:
         source |= {"sorted_into": str(sorter.folder.resolve()), "sorted_by": sorter.how}
     # What was sorted must stay known, to the last row.
-    with prediction_file(output, columns, source, 1 if sorter else BATCH) as journal:
+    plain = collection.plain and all(map(str.isascii, columns))
+    begun = time.time()
+    with prediction_file(output, columns, source, 1 if sorter else BATCH, plain) as journal:
+        again = 0 if sorter else _renew(classifier, journal)
+        journal.begin_anew(begun)
         known = _take_up(journal, report, sorter)
         index = journal.rows
         if index:
-            print(f"Going on with {output}, which has {index:,} file(s) already.")
+            renewed = f"; {again:,} of them, which have changed or could not be read, were tried again" if again else ""
+            print(f"Going on with {output}, which has {index:,} file(s) already{renewed}.")
         paths = (path for path in collection if not _is_known(readable(str(path)), known))
         try:
             with progress_bar("Classifying") as bar:
@@ -241,6 +247,29 @@ def _write_all(
             print(f"\nInterrupted. {journal.path} has {journal.rows:,} file(s); the same command goes on from there.")
             raise
     return report
+
+
+def _renew(classifier: Classifier, journal: Journal) -> int:
+    """Classifies again the files that could not be read, or that have changed since; returns how many.
+
+    Their rows stay where they are in the file.
+    """
+    outdated = {number: Path(row["path"]) for number, row in enumerate(journal) if _is_outdated(row, journal.begun)}
+    answers = (answer for answers in classifier(outdated.values()) for answer in answers)
+    rows = {number: _cells(answer, "", journal.columns) for number, answer in zip(outdated, answers, strict=True)}
+    before = {number: list(row.values()) for number, row in enumerate(journal) if number in outdated}
+    if rows != before:
+        journal.replace(rows)
+    return len(outdated)
+
+
+def _is_outdated(row: dict[str, str], begun: float | None) -> bool:
+    try:
+        facts = Path(row["path"]).stat()
+    except OSError:  # it is gone, or lies in a tar; what was found of it stays
+        return False
+    # A file that was copied over another keeps its own date, but not the time of that change.
+    return bool(row["error"]) or (begun is not None and max(facts.st_mtime, facts.st_ctime) > begun)
 
 
 def _is_known(path: str, known: Counter[str]) -> bool:

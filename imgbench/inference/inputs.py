@@ -28,7 +28,7 @@ class OpenFile(Protocol):
     def read(self) -> Any: ...
 
 
-Known: TypeAlias = str | Path | ShardImage | bytes | bytearray | Image.Image | np.ndarray
+Known: TypeAlias = str | Path | ShardImage | bytes | Image.Image | np.ndarray
 Source: TypeAlias = "Known | Tensor"
 CHANNELS = (1, 3, 4)  # grey, RGB, RGB with opacity
 EXPECTED = (

@@ -4,12 +4,12 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from imgbench.errors import UserError
-from imgbench.files import write_atomically
+from imgbench.files import replacing, write_atomically
 
 
 def csv_line(cells: Sequence[object]) -> bytes:
@@ -41,6 +41,9 @@ def describe(path: Path, source: dict[str, Any], rows: int) -> None:
     write_atomically(description(path), json.dumps({**source, "rows": rows}, indent=2, ensure_ascii=False) + "\n")
 
 
+MARK = b"\xef\xbb\xbf"
+
+
 class Journal:
     """The rows lie in `path`; what they are of, in `<path>.source.json` beside it, so that nothing else is mixed in.
 
@@ -49,6 +52,7 @@ class Journal:
     Args:
         columns: of the rows.
         source: plain values that say what the rows are of; a file of another source is refused.
+        marked: whether the file begins with the mark by which Excel recognises UTF-8.
         batch: of what was written since the rows were last complete, only whole batches of this number are kept when
             the file is opened: so images are computed among the same others as without an interruption, and the numbers
             are the same to the last digit. 1 keeps each row.
@@ -57,10 +61,16 @@ class Journal:
         UserError: the file is of something else, damaged or in use, or cannot be written.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str], source: dict[str, Any], batch: int = 1) -> None:
+    def __init__(
+        self, path: Path, columns: Sequence[str], source: dict[str, Any], batch: int = 1, marked: bool = False
+    ) -> None:
         from filelock import FileLock, Timeout  # a tenth of a second, which few commands need
 
         self.path, self.columns, self.source = path, list(columns), source
+        self.begun: float | None = None  # seconds: no file of the rows was read before; None where nothing says so
+        self.replaced = False
+        self._complete = 0
+        self.head = (MARK if marked else b"") + csv_line(self.columns)
         self.lock = FileLock(path.with_name(f".{path.name}.running"))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,9 +98,11 @@ class Journal:
         """Makes the file fit to append to; returns how many rows it has."""
         if not self.path.exists() or self.path.stat().st_size == 0:
             self._describe(0)
-            self.path.write_bytes(csv_line(self.columns))
+            self.path.write_bytes(self.head)
             return 0
-        complete = self._check_source().get("rows", 0)
+        found = self._check_source()
+        complete = self._complete = found.get("rows", 0)
+        self.begun = found.get("begun")
         rows, number, kept = -1, 0, 0
         with self.path.open("rb") as file:
             for end, _ in _checked(self.path, complete_rows(file), len(self.columns)):
@@ -98,13 +110,14 @@ class Journal:
                 if rows <= complete or (rows - complete) % batch == 0:
                     number, kept = rows, end
         if rows < 0:  # not even the names of the columns were written
-            self.path.write_bytes(csv_line(self.columns))
+            self.path.write_bytes(self.head)
         elif kept < self.path.stat().st_size:
             os.truncate(self.path, kept)
         return number
 
     def _describe(self, rows: int) -> None:
-        describe(self.path, self.source, rows)
+        self._complete = rows
+        describe(self.path, {**self.source, "begun": self.begun}, rows)
 
     def _check_source(self) -> dict[str, Any]:
         remove = f"Name another file, or remove {self.path} and {self.description.name}."
@@ -129,6 +142,32 @@ class Journal:
             next(rows)
             for _, cells in rows:
                 yield dict(zip(self.columns, cells, strict=True))
+
+    def replace(self, rows: Mapping[int, Sequence[object]]) -> None:
+        """Puts these rows, by their number, in the place of those that are there; all at once.
+
+        Raises:
+            UserError: there is no place left; what was there before is still there.
+        """
+        try:
+            with self.path.open("rb") as old, self.path.open("rb") as copied, replacing(self.path, "wb") as new:
+                start = 0
+                # The names of the columns come before the first row.
+                for number, (end, _) in enumerate(_checked(self.path, complete_rows(old), len(self.columns)), -1):
+                    line = copied.read(end - start)
+                    new.write(csv_line(rows[number]) if number in rows else line)
+                    start = end
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written: {error.strerror}. Make room, and repeat it.") from error
+        self.file.close()
+        self.file = self.path.open("r+b", buffering=0)
+        self.end = self.file.seek(0, os.SEEK_END)
+        self.replaced = True
+
+    def begin_anew(self, time: float) -> None:
+        """Notes that the rows that are there hold for the files as they are now."""
+        self.begun = time
+        self._describe(self._complete)
 
     def append(self, rows: Sequence[Sequence[object]]) -> None:
         """Raises UserError: there is no place left; what was there before is still there."""

@@ -1,4 +1,4 @@
-"""The predictions of a collection in one file, written as they come: CSV, Parquet or JSON.
+"""The predictions of a collection in one file, written as they come: CSV, Parquet, JSON or Excel.
 
 The rows of every format grow in a CSV file. Parquet ends with a table of contents without which nothing can be read,
 and JSON with a bracket, so that neither can be cut short by a kill and gone on with: these are made of a CSV file
@@ -22,17 +22,20 @@ from imgbench.inference.journal import Journal, check_source, csv_line, describe
 FACTS = ("path", "predicted", "probability", "unsure", "error", "placed")  # the columns beside those of the classes
 METADATA = b"imgbench"
 CELLS = 2_000_000  # of a row group: some ten megabytes
-ENDINGS = (".csv", ".json", ".parquet")
+ENDINGS = (".csv", ".json", ".parquet", ".xlsx")
+PACKAGES = {".parquet": "pyarrow", ".xlsx": "openpyxl"}
+EXCEL_ROWS = 2**20  # of a sheet
 
 
 def check_ending(path: Path) -> None:
     """Raises UserError: no file of ours ends so, or the package for it is not installed."""
     if path.suffix.lower() not in ENDINGS:
-        raise UserError(f"--output {path} should end in .csv or .json or .parquet.")
-    if path.suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise UserError(f"--output {path} should end in .csv or .json or .parquet or .xlsx.")
+    package = PACKAGES.get(path.suffix.lower())
+    if package and importlib.util.find_spec(package) is None:
         raise UserError(
-            f'--output {path} needs pyarrow, not installed here. Mend it with: pip install "imgbench[parquet]", '
-            "or write a .csv"
+            f"--output {path} needs {package}, not installed here. Mend it with: pip install "
+            f'"imgbench[{path.suffix.lower()[1:]}]", or write a .csv'
         )
 
 
@@ -42,11 +45,14 @@ def class_columns(class_names: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def prediction_file(path: Path, columns: Sequence[str], source: dict[str, Any], batch: int) -> Iterator[Journal]:
+def prediction_file(
+    path: Path, columns: Sequence[str], source: dict[str, Any], batch: int, plain: bool = True
+) -> Iterator[Journal]:
     """Where to append the rows; at the end without an error the file is there.
 
     Args:
         columns, source, batch: as of `Journal`.
+        plain: whether the names of files and classes are ASCII. Of others, Excel has to be told how they are encoded.
 
     Raises:
         UserError: as of `Journal`.
@@ -56,14 +62,14 @@ def prediction_file(path: Path, columns: Sequence[str], source: dict[str, Any], 
     continued = ending == ".parquet" and path.is_file() and not place.exists()
     if continued:
         _continue_parquet(path, place, columns, source)
-    journal = Journal(place, columns, source, batch)
+    journal = Journal(place, columns, source, batch, marked=ending == ".csv" and not plain)
     before = journal.rows
     try:
         yield journal
         journal.complete()
-        if ending != ".csv" and not (continued and journal.rows == before):
+        if ending != ".csv" and not (continued and journal.rows == before and not journal.replaced):
             try:
-                {".parquet": _write_parquet, ".json": _write_json}[ending](path, journal)
+                {".parquet": _write_parquet, ".json": _write_json, ".xlsx": _write_excel}[ending](path, journal)
             except OSError as error:
                 raise UserError(
                     f"{path} cannot be written: {error.strerror}.\nKept: all predictions, in {place}. Make room, then "
@@ -91,6 +97,31 @@ def _write_json(path: Path, journal: Journal) -> None:
             text = json.dumps(content, indent=2, ensure_ascii=False).replace("\n", "\n  ")
             file.write(("[" if number == 0 else ",") + f"\n  {text}")
         file.write("\n]\n" if journal.rows else "[]\n")
+
+
+def _write_excel(path: Path, journal: Journal) -> None:
+    from openpyxl import Workbook
+    from openpyxl.cell import WriteOnlyCell
+    from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
+
+    if journal.rows >= EXCEL_ROWS:
+        raise UserError(f"--output {path}: Excel takes {EXCEL_ROWS - 1:,} rows, not {journal.rows:,}. Write a .csv")
+    book = Workbook(write_only=True)
+    sheet = book.create_sheet("predictions")
+
+    def text(value: str) -> WriteOnlyCell:
+        cell = WriteOnlyCell(sheet, ILLEGAL_CHARACTERS_RE.sub("?", readable(value)))
+        cell.data_type = "s"  # a name such as =1.jpg is no formula
+        return cell
+
+    sheet.freeze_panes = "A2"
+    sheet.append([text(name) for name in journal.columns])
+    words = [name in FACTS and name != "probability" for name in journal.columns]
+    for row in journal:
+        cells = zip(row.values(), words, strict=True)
+        sheet.append([None if not cell else text(cell) if word else float(cell) for cell, word in cells])
+    with replacing(path, "wb") as file:
+        book.save(file)
 
 
 def _write_parquet(path: Path, journal: Journal) -> None:
@@ -143,7 +174,7 @@ def _continue_parquet(path: Path, place: Path, columns: Sequence[str], source: d
             if not isinstance(found, dict) or file.schema_arrow.names != list(columns):
                 raise UserError(f"{path} exists, but was not written by this command.\n{remove}")
             check_source(path, found, source, remove)
-            describe(place, source, file.metadata.num_rows)
+            describe(place, {**source, "begun": path.stat().st_mtime}, file.metadata.num_rows)
             with replacing(place, "wb") as journal:
                 journal.write(csv_line(columns))
                 for rows in file.iter_batches(max(1, CELLS // len(columns))):
