@@ -187,7 +187,8 @@ class Run:
             return self.concluded
         metrics = self.path / "metrics.csv"  # an interrupted run has a report as well, but not all epochs
         epochs = len(metrics.read_text("utf-8").splitlines()) - 1 if metrics.is_file() else 0
-        return self.last.is_file() and epochs >= int(self.config["trainer"]["max_epochs"] or 0)
+        planned = int(self.config["trainer"]["max_epochs"] or 0)
+        return self.last.is_file() and 0 < planned <= epochs  # -1 trains until it is interrupted
 
     def forget_results(self) -> None:
         """Removes what an earlier training in this directory ended with: it does not belong to the next."""

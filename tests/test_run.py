@@ -404,3 +404,10 @@ def test_what_failed_is_not_offered_as_a_run(tiny_run, tmp_path, monkeypatch):
     with pytest.raises(UserError) as error:
         Run.open("nowhere")
     assert "outputs/whole" in str(error.value) and "failed" not in str(error.value)
+
+
+def test_endless_training_that_was_interrupted_is_not_finished(tiny_run, tmp_path):
+    run = Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
+    run.write_config({**run.stored_config, "trainer": {**run.stored_config["trainer"], "max_epochs": -1}})
+    run.note(status="interrupted")
+    assert not run.is_finished
