@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from imgbench.cli import add_options, guarded_main, output_directory, run_parser
+from imgbench.errors import UserError
 from imgbench.run import Run
 from imgbench.sweep.comparison import Comparison, compare_runs, find_runs
 from imgbench.sweep.comparison_tables import COST, FILES, print_comparison, write_comparison
@@ -44,7 +45,7 @@ def compare(runs: Sequence[str | Path], output: str | Path | None = None, any_im
 
 
 def cost_of(run: Run) -> dict[str, Any] | None:
-    """Parameters, multiply-adds, megabytes and milliseconds of a run's model; None where it is gone."""
+    """Parameters, multiply-adds, megabytes and milliseconds of a run's model; None where it or its parent is gone."""
     known = run.info.get("cost")
     if isinstance(known, dict) and known.keys() >= set(COST):
         return known
@@ -52,7 +53,11 @@ def cost_of(run: Run) -> dict[str, Any] | None:
         return None
     from imgbench.compression import measure  # takes seconds, and --help needs no torch
 
-    cost = asdict(measure.cost_of(run))
+    try:
+        cost = asdict(measure.cost_of(run))
+    except UserError as error:  # of a quantised run whose parent is gone: what it costs is not known, how good it is is
+        print(f"Note: {error}")
+        return None
     with suppress(OSError):  # of another's run, which cannot be written
         run.note(cost=cost)
     return cost

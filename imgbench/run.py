@@ -4,15 +4,17 @@ The files are listed in the README. Everything here reads or writes plain YAML, 
 """
 
 import csv
+import hashlib
 import json
 import os
 import platform
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -48,8 +50,14 @@ CONFIG_TYPES = {
     **dict.fromkeys(("init_from", "ckpt_path"), str | None),
 }
 INFO_TYPES = {"status": str, **dict.fromkeys(("provenance", "compressed_from", "facts", "pruned", "asked"), dict)}
+# Entries of a configuration that decide which weights a training ends with, but for those of the data that say where
+# the images lie and what is done before and after; the images themselves are known by a hash.
+DECIDES = (*NODES, "seed", "monitor", "mode", "init_from", "quantized")
+OF_NO_WEIGHT = ("root", "cache", "audit", "thumbnails")
 RESULTS = ("metrics.json", "predictions.csv", "report.html")  # of a run that was trained to its end
 LEARNING_CURVE = "learning_curve.json"  # what parts of the training images reach
+EPOCHS = ("metrics.csv", "curves.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt")
+OF_RESULTS = ("cost", "parent_cost", "best_epoch", "score")  # what run.json says of weights that are trained on
 ACCEPTANCE_FILES = ("validation.csv", "features.npz")  # what `predict --max-error` needs; earlier runs lack them
 
 
@@ -187,12 +195,41 @@ class Run:
             return self.concluded
         metrics = self.path / "metrics.csv"  # an interrupted run has a report as well, but not all epochs
         epochs = len(metrics.read_text("utf-8").splitlines()) - 1 if metrics.is_file() else 0
-        return self.last.is_file() and epochs >= int(self.config["trainer"]["max_epochs"] or 0)
+        planned = int(self.config["trainer"]["max_epochs"] or 0)
+        return self.last.is_file() and 0 < planned <= epochs  # -1 trains until it is interrupted
 
-    def forget_results(self) -> None:
-        """Removes what an earlier training in this directory ended with: it does not belong to the next."""
-        for name in (*RESULTS, *ACCEPTANCE_FILES, LEARNING_CURVE):
+    def holds(self, fingerprint: str) -> bool:
+        """Whether what lies here was made of the configuration and the images that a fingerprint is of.
+
+        That is the one it was begun with, or that of `config.yaml`, in which a batch size or a number of epochs was
+        found out: so of an earlier run too, which noted none.
+        """
+        info = self.info if (self.path / "run.json").is_file() else {}
+        images = info.get("provenance", {}).get("split_hash")
+        return info.get("fingerprint") == fingerprint or (
+            images is not None and fingerprint_of(self.stored_config, images) == fingerprint
+        )
+
+    def forget_results(self, weights: bool = False) -> None:
+        """Removes what an earlier training in this directory ended with: it does not belong to the next.
+
+        Args:
+            weights: also what it was trained to, and what was made of that; else a training goes on from it.
+        """
+        later = (*RESULTS, *ACCEPTANCE_FILES, LEARNING_CURVE, "model.onnx", "export.json", "small.onnx")
+        for name in (*later, *(EPOCHS if weights else ())):
             (self.path / name).unlink(missing_ok=True)
+        if (self.path / "small").is_dir():
+            shutil.rmtree(self.path / "small")
+        study = self.path / "study.json"  # what a study was asked for stays
+        with suppress(OSError, ValueError, AttributeError):  # not there, or damaged, which is said by who reads it
+            content = json.loads(study.read_text("utf-8"))
+            if content.pop("small", None) is not None:
+                write_atomically(study, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        if (self.path / "run.json").is_file():
+            known = self.info
+            stale = (*OF_RESULTS, *(("compared",) if weights else ()))
+            self._write_info({name: value for name, value in known.items() if name not in stale})
 
     @property
     def shown(self) -> Path:
@@ -339,6 +376,14 @@ def _check_types(content: dict[str, Any], types: dict[str, Any]) -> None:
         if found is not ... and not isinstance(found, expected):
             shown = getattr(expected, "__name__", str(expected))
             raise ValueError(f"{name} is {str(found)[:100]!r}, expected {shown}")
+
+
+def fingerprint_of(config: Mapping[str, Any], images: str) -> str:
+    """Of what decides the outcome of a training: a stored configuration, and the hash of the table of images."""
+    decisive = {name: config[name] for name in DECIDES if config.get(name) is not None}
+    decisive["data"] = {name: value for name, value in config["data"].items() if name not in OF_NO_WEIGHT}
+    text = json.dumps([decisive, images], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def first_process() -> bool:

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from imgbench.inspection.findings import PROBE, Finding
 from imgbench.inspection.labels import Suspect
 from imgbench.report.advice import advice
 from imgbench.report.catalogue import Texts
+from imgbench.run import Run
 
 
 @pytest.fixture
@@ -109,3 +111,21 @@ def test_every_word_that_is_advised_can_be_typed(advised):
         settings = [word for word in words if re.match(r"[a-z_.]+=", word) and "," not in word]
         if words[2] == "imgbench.train":
             compose(["data=folder", "data.root=x", *map(quoted, settings)])
+
+
+def test_what_a_comparison_has_rejected_is_not_advised(tiny_run, tmp_path):
+    run = Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
+    data = build_data(DictConfig({**run.config, "data": {**run.config["data"], "image_size": 64}}))
+    targets = np.arange(40) % 2
+    test = Predictions([""] * 40, [""] * 40, targets, np.eye(2, dtype=np.float32)[1 - targets], ["cat", "dog"])
+    metrics = classification_metrics(test, "test")
+
+    def advised() -> str:
+        return text_of(advice(run, data, test, metrics, None, (), (), Texts("en")))
+
+    assert "model=pretrained" in advised()
+    network = {"name": "pretrained", "multiply_adds": 1, "seconds": 1.0, "taken": False}
+    run.note(compared=[{**network, "accuracy": None}])  # there was no time for it
+    assert "model=pretrained" in advised()
+    run.note(compared=[{**network, "accuracy": {"value": 0.5}}])
+    assert "model=pretrained" not in advised()

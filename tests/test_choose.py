@@ -83,7 +83,7 @@ def test_comparison_leaves_a_complete_run_of_the_network_chosen_and_the_others_b
     assert imgbench.load(run.path).class_names == ["cat", "dog"]
 
 
-def test_interrupted_comparison_goes_on_with_what_was_trained(photos, tmp_path):
+def test_interrupted_comparison_goes_on_with_what_was_trained(photos, tmp_path, monkeypatch):
     class Interrupt(Callback):
         def on_train_start(self, trainer, pl_module):
             if Path(trainer.default_root_dir).name == "compact":
@@ -97,7 +97,8 @@ def test_interrupted_comparison_goes_on_with_what_was_trained(photos, tmp_path):
     assert before["status"] == "finished"
     assert run.config["model"] == {"candidates": ["cnn", "compact"]}
     weights = trained.best.read_bytes()
-    train_best(config_of(photos), run)
+    monkeypatch.setattr(choose, "best_of", lambda trials: trials[0])
+    assert train_best(config_of(photos), run) == before["score"]
     kept = run if run.config["model_name"] == "cnn" else trained
     assert kept.best.read_bytes() == weights
     assert run.concluded
@@ -117,6 +118,8 @@ def test_comparison_of_others_in_the_same_directory_takes_nothing_from_the_first
     assert not trained_anew("budget=4")
     assert trained_anew("seed=1")
     assert trained_anew("seed=1", "optimizer.lr=1e-4")
+    assert trained_anew("seed=1", "optimizer.lr=1e-4", "trainer.max_epochs=2")
+    assert trained_anew("seed=1", "optimizer.lr=1e-4", "trainer.max_epochs=2", "fast.channels_last=false")
     next((photos / "cat").iterdir()).unlink()
     assert trained_anew("seed=1", "optimizer.lr=1e-4")
 

@@ -192,3 +192,12 @@ def test_runs_are_found_by_directory_and_glob_each_once(make_run, tmp_path):
     assert [run.path.name for run in found] == ["0_seed-1", "1_seed-2", "other"]
     with pytest.raises(UserError, match=r"nothing.* does not exist"):
         find_runs([tmp_path / "nothing*"])
+
+
+@pytest.mark.parametrize("change", [{"init_from": "other/best.ckpt"}, {"data": {"split": {"val": 0.2, "folds": 10}}}])
+def test_other_weights_to_start_from_and_another_number_of_folds_are_other_configurations(change, make_run):
+    runs = [make_run("one"), make_run("two", seed=2)]
+    assert len(compare_runs(runs).configurations) == 1
+    file = runs[1].path / "config.yaml"
+    file.write_text(yaml.dump({**yaml.safe_load(file.read_text()), **change}))
+    assert len(compare_runs(runs).configurations) == 2

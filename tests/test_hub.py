@@ -13,7 +13,7 @@ import pytest
 from imgbench import export
 from imgbench.errors import UserError
 from imgbench.inference.onnx_file import write_onnx
-from imgbench.publish.card import card, front_matter, markdown
+from imgbench.publish.card import _command, card, front_matter, markdown
 from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier
 
@@ -259,3 +259,8 @@ def test_package_that_is_missing_is_named(run, file, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install \"imgbench\[hub\]\""):
         export.export(run.path, file, images=0, push_to_hub="me/leaves")
+
+
+def test_card_keeps_no_root_of_the_data_however_it_was_typed():
+    command = "python -m imgbench.train data=folder data.root=patients 'data.root=my patients' seed=1 'budget=2'"
+    assert _command({"command": command}) == "python -m imgbench.train data=folder seed=1 budget=2"

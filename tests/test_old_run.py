@@ -7,13 +7,18 @@ import pytest
 import torch
 
 import imgbench
+from imgbench import compare
+from imgbench.compression import measure
+from imgbench.errors import UserError
 from imgbench.evaluate import evaluate
 from imgbench.experiment.compose import override
 from imgbench.inference.acceptance import Acceptance
+from imgbench.inference.onnx_file import write_onnx
 from imgbench.inference.predictor import Predictor
 from imgbench.run import Run
 from imgbench.sweep.resume import resumed
 from imgbench.train import train
+from imgbench.training.checkpoint import load_classifier
 
 OLD = Path(__file__).parent / "old_run"
 
@@ -55,3 +60,27 @@ def test_it_is_trained_on_from_its_last_checkpoint(run):
 @pytest.mark.parametrize("name", ["run", "run/model.onnx"])
 def test_what_it_kept_of_its_validation_images_promises_an_error(run, name):
     Acceptance.open(name, Predictor.load(name).model, 0.5)
+
+
+def test_what_was_quantised_of_it_is_compared_wherever_its_parent_is(run, tmp_path, capsys):
+    small = Run.open("int8")
+    small.note(cost=None)
+    found = measure.cost_of(small)  # of the parent beside it
+    assert found.parameters == 438
+    alone = Run(shutil.copytree("int8", tmp_path / "elsewhere" / "int8"))
+    run.path.rename("gone")
+    assert compare.cost_of(alone) is None
+    assert "was quantised from run, which is not there as it was" in capsys.readouterr().out
+    alone.note(compressed_from={"path": str(alone.path), "sha256": "0" * 64})
+    assert compare.cost_of(alone) is None
+
+
+def test_nothing_is_promised_for_a_file_of_other_weights_than_those_measured(run):
+    classifier = load_classifier(run.best)
+    write_onnx(classifier, run.path / "model.onnx")
+    Acceptance.open("run/model.onnx", Predictor.load("run/model.onnx").model, 0.5)
+    with torch.no_grad():
+        next(classifier.parameters()).add_(0.1)  # as of another epoch
+    write_onnx(classifier, run.path / "model.onnx")
+    with pytest.raises(UserError, match="was made of other weights than"):
+        Acceptance.open("run/model.onnx", Predictor.load("run/model.onnx").model, 0.5)

@@ -13,9 +13,10 @@ import pytest
 import yaml
 
 from imgbench.errors import UserError
-from imgbench.experiment.compose import compose, storable
+from imgbench.experiment.compose import compose, override, storable
 from imgbench.files import write_atomically
-from imgbench.run import Run
+from imgbench.run import Run, fingerprint_of
+from imgbench.train import train
 from imgbench.trust import check_target, refers_to_plain_entries, trust_target
 
 
@@ -404,3 +405,39 @@ def test_what_failed_is_not_offered_as_a_run(tiny_run, tmp_path, monkeypatch):
     with pytest.raises(UserError) as error:
         Run.open("nowhere")
     assert "outputs/whole" in str(error.value) and "failed" not in str(error.value)
+
+
+def test_endless_training_that_was_interrupted_is_not_finished(tiny_run, tmp_path):
+    run = Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
+    run.write_config({**run.stored_config, "trainer": {**run.stored_config["trainer"], "max_epochs": -1}})
+    run.note(status="interrupted")
+    assert not run.is_finished
+
+
+def test_a_directory_that_is_trained_again_keeps_nothing_of_the_run_before(tiny_run, tmp_path):
+    run = Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
+    run.note(cost={"parameters": 1}, parent_cost={"parameters": 2}, compared=[], best_epoch=99)
+    for name in ("model.onnx", "small.onnx", "export.json", "small/int8/model.onnx"):
+        (run.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (run.path / name).touch()
+    (run.path / "study.json").write_text(json.dumps({"target": "drop<=1pt", "budget": 1, "small": {}}))
+    words = ["trainer.max_epochs=1", "seed=2"]
+    train(override(run, words), run)
+    assert {"cost", "parent_cost", "compared"}.isdisjoint(run.info)
+    assert run.info["best_epoch"] == 1
+    names = {path.name for path in run.path.iterdir()}
+    assert names.isdisjoint({"model.onnx", "small.onnx", "export.json", "small"})
+    assert json.loads((run.path / "study.json").read_text()) == {"target": "drop<=1pt", "budget": 1}
+
+
+def test_a_run_holds_what_it_was_asked_for_and_nothing_else(tiny_run, tmp_path):
+    images, config = tiny_run.info["provenance"]["split_hash"], tiny_run.stored_config
+    assert tiny_run.info["fingerprint"] == fingerprint_of(config, images)
+    assert tiny_run.holds(fingerprint_of(config, images))
+    moved = {**config, "data": {**config["data"], "root": "elsewhere"}, "report": {}}
+    assert tiny_run.holds(fingerprint_of(moved, images))
+    assert not tiny_run.holds(fingerprint_of(config, "0" * 32))
+    assert not tiny_run.holds(fingerprint_of({**config, "trainer": {"max_epochs": 7}}, images))
+    earlier = Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
+    earlier.note(fingerprint=None)  # as imgbench did not know them
+    assert earlier.holds(fingerprint_of(config, images))

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from imgbench.compression.apply import make_run
+from imgbench.compression.lifecycle import source_checkpoint
 from imgbench.compression.measure import onnx_latency_ms, size_mb
 from imgbench.compression.options import Quantize, name_of
 from imgbench.compression.plan import LadderEntry
@@ -133,7 +134,7 @@ def measure_runs(runs: dict[str, Run], threads: int, teacher_file: Path | None =
     for name in sorted(runs, key=lambda name: name != TEACHER):
         run = runs[name]
         data = build_data(OmegaConf.create(run.config))
-        classifier = load_classifier(_checkpoint(run))
+        classifier = load_classifier(source_checkpoint(run))
         with tempfile.TemporaryDirectory() as folder:
             file = run.path / "model.onnx"
             if name == TEACHER and teacher_file is not None:
@@ -164,11 +165,6 @@ def measure_runs(runs: dict[str, Run], threads: int, teacher_file: Path | None =
                 round(100 * float(teacher["val"].mean() - hits["val"].mean()), 6),
             )
     return [rows[name] for name in runs]
-
-
-def _checkpoint(run: Run) -> Path:
-    """The run's checkpoint; of a quantised run, that of the run it was made of."""
-    return run.best if run.best.is_file() else _checkpoint(Run.open(run.info["compressed_from"]["path"]))
 
 
 def best_entry(rows: Sequence[LadderRow], target: Target) -> LadderRow:

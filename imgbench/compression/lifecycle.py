@@ -34,6 +34,27 @@ def weights_file(run: Run) -> Path:
     )
 
 
+def source_checkpoint(run: Run) -> Path:
+    """The checkpoint that a run's model was made of: its own, or that of the run it was quantised from.
+
+    That run lies where it lay, or under the same name beside this one, where both have been moved.
+
+    Raises:
+        UserError: it is in neither place.
+    """
+    if run.best.is_file():
+        return run.best
+    source = run.info.get("compressed_from", {})
+    stored = Path(str(source.get("path", "?")))
+    for parent in (Run(stored), Run(run.path.resolve().parent / stored.name)):
+        if parent.best.is_file() and sha256(parent.best) == source.get("sha256"):
+            return parent.best
+    raise UserError(
+        f"{run.shown} was quantised from {stored}, which is not there as it was. Put it back there, or beside "
+        f"{run.shown}."
+    )
+
+
 def was_begun(method: Method, parent: Run, run: Run, words: Sequence[str]) -> bool:
     """Whether `run` was begun, or is finished, by the same method with the same options on the parent as it is now."""
     info = run.info if (run.path / "run.json").is_file() else {}

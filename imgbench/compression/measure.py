@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from imgbench.compression.lifecycle import source_checkpoint
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.evaluation.metrics import describe
 from imgbench.inference.onnx_model import OnnxModel
@@ -109,8 +110,8 @@ def cost_of(run: Run) -> Cost:
     """What a run's model costs; a quantised one has the parameters and multiply-adds of the run it was made of."""
     if run.best.is_file():
         return measure(load_classifier(run.best), run.best)
-    file = run.path / "model.onnx"
-    source = cost_of(Run.open(run.info["compressed_from"]["path"]))
+    file, checkpoint = run.path / "model.onnx", source_checkpoint(run)
+    source = measure(load_classifier(checkpoint), checkpoint)
     model = OnnxModel(file, threads=source.threads)
     return replace(source, size_mb=size_mb(file), latency_ms=onnx_latency_ms(model))
 

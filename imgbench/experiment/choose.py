@@ -16,7 +16,7 @@ from imgbench.evaluation.metrics import describe_accuracy
 from imgbench.evaluation.predictions import Predictions
 from imgbench.experiment.check import check_comparison
 from imgbench.experiment.compose import is_open, storable, with_model
-from imgbench.experiment.train import Experiment, Fitted, epoch_seconds, finish, resolve, run_experiment, train_model
+from imgbench.experiment.train import Fitted, epoch_seconds, finish, resolve, run_experiment, train_model
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Predictor
 from imgbench.inference.torch_model import TorchModel
@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 
 FEWEST = 4  # a network that has time for less than a quarter of its epochs is left out
 SLACK = 1.25  # times what its epochs were planned to take, a network is stopped: the machine has got other work
-LEARNT_BY = ("seed", "data", "model", "augment", "objective", "optimizer", "scheduler", "callbacks")  # what decides it
 RESERVED = 0.1  # share of the budget for what comes after training: the evaluation and the report
 
 
@@ -78,7 +77,7 @@ def train_best(config: DictConfig, run: Run, callbacks: Sequence[Callback] = ())
     names, seconds = check_comparison(config)
     start = time.perf_counter()
     run.path.mkdir(parents=True, exist_ok=True)
-    run.forget_results()
+    run.forget_results(weights=True)
     run.write_config(storable(config))  # from which an interrupted comparison goes on
     trials: list[Trial] = []
     left_out: list[str] = []
@@ -126,8 +125,8 @@ def _try(
     run = Run(parent.path / "candidates" / name)
     experiment = resolve(with_model(config, name))
     limits: list[Timer] = []
-    if run.status == "finished" and _is_of(run, experiment):
-        fitted = Fitted(run, experiment, None, interrupted=False)
+    if run.status == "finished" and "score" in run.info and run.holds(experiment.fingerprint):
+        fitted = Fitted(run, experiment, run.info["score"], interrupted=False)
     else:
         if seconds is not None and not experiment.frozen:
             epochs = int(seconds / epoch_seconds(experiment))
@@ -147,15 +146,6 @@ def _try(
     operations = multiply_adds(model.classifier.model, model.preprocessing.image_size)
     validation = predict_split(model, experiment.data, "val")
     return Trial(name, fitted, validation, operations, time.perf_counter() - start)
-
-
-def _is_of(run: Run, experiment: Experiment) -> bool:
-    """Whether a candidate learnt what it is to learn: the directory may be that of an earlier comparison of others."""
-    known, own = run.stored_config, storable(experiment.config)
-    if own["data"]["batch_size"] == "auto":
-        known["data"]["batch_size"] = "auto"
-    same_images = run.info.get("provenance", {}).get("split_hash") == experiment.data.table.hash
-    return same_images and all(known.get(name) == own.get(name) for name in LEARNT_BY)
 
 
 def best_of(trials: Sequence[Trial]) -> Trial:
@@ -219,7 +209,7 @@ def _described(trial: Trial) -> str:
 def _adopt(trial: Run, run: Run) -> None:
     """Makes a trial the run. What says which network it is comes last, so that being killed here loses nothing."""
     shutil.copytree(trial.path, run.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("run.json", "config.yaml"))
-    facts = ("device", "precision", "selected_on_test", "provenance")
+    facts = ("device", "precision", "selected_on_test", "provenance", "score", "fingerprint")
     run.note(**{name: value for name, value in trial.info.items() if name in facts})
     run.write_config(trial.stored_config)
     shutil.rmtree(trial.path)

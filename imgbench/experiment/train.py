@@ -40,7 +40,7 @@ from imgbench.models.weights import facts_of_weights
 from imgbench.report.conclude import conclude, write_grid
 from imgbench.report.content import resolve_report
 from imgbench.report.learning_curve import measure_learning_curve
-from imgbench.run import Run, first_process
+from imgbench.run import Run, fingerprint_of, first_process
 from imgbench.training import fast
 from imgbench.training.callbacks import progress_bar, run_of_checkpoint
 from imgbench.training.checkpoint import load_classifier
@@ -62,6 +62,8 @@ class Experiment:
     settings: fast.FastSettings
     device: str
     start: ImageClassifier | None  # whose weights training starts from
+
+    fingerprint: str  # of the configuration, before a batch size or fewer epochs were found out, and the images
 
     @property
     def frozen(self) -> bool:
@@ -117,11 +119,16 @@ def train_model(experiment: Experiment, run: Run, callbacks: Sequence[Callback] 
         classifier = begin(run, experiment)
         if experiment.frozen:
             score = fit_head(run, classifier.to(experiment.device), experiment.data)
+            if first_process():
+                run.note(score=score)
             return Fitted(run, experiment, score, False, first_process())
         with lack_of_memory_named(experiment.data.batch_size):
             trainer, interrupted = fit(run, experiment, classifier, callbacks)
         score = getattr(trainer.checkpoint_callback, "best_model_score", None)
-        return Fitted(run, experiment, None if score is None else float(score), interrupted, trainer.is_global_zero)
+        score = None if score is None else float(score)
+        if trainer.is_global_zero:
+            run.note(score=score)
+        return Fitted(run, experiment, score, interrupted, trainer.is_global_zero)
 
 
 def finish(fitted: Fitted, run: Run, max_epochs: int | None, announce: bool = True) -> bool:
@@ -168,7 +175,8 @@ def resolve(config: DictConfig, data: ImageFolderDataModule | None = None) -> Ex
         path = path if path.is_file() else Run.open(path).best
         start = load_classifier(path)
         config.init_from = str(path.resolve())
-    return Experiment(config, data, settings, device, start)
+    fingerprint = fingerprint_of(storable(config), data.table.hash)
+    return Experiment(config, data, settings, device, start, fingerprint)
 
 
 def begin(run: Run, experiment: Experiment) -> ImageClassifier:
@@ -200,13 +208,15 @@ def begin(run: Run, experiment: Experiment) -> ImageClassifier:
     check_monitor(config.monitor, config.mode, classifier)
     check_resume(config.ckpt_path, classifier, config.trainer.max_epochs)
     if first_process():
-        run.forget_results()
+        goes_on = config.ckpt_path is not None and run_of_checkpoint(config.ckpt_path) == run.path.resolve()
+        run.forget_results(weights=not goes_on)
         stored = storable(config)
-        if config.ckpt_path is not None and run_of_checkpoint(config.ckpt_path) == run.path.resolve():
+        if goes_on:
             stored["ckpt_path"] = None  # its own: training from this configuration gives the same run
         run.write_config(stored)
         write_table(run, config, data)
         run.note(
+            fingerprint=experiment.fingerprint,
             device=experiment.device,
             precision=settings.precision,
             selected_on_test=selected_on_test,

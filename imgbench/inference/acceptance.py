@@ -16,8 +16,11 @@ from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.selective import UNLIKE, Selection, fewest_images, least_error, select
 from imgbench.files import replacing, write_atomically
 from imgbench.inference.neighbours import features_of, has_features
+from imgbench.inference.onnx_file import weights_hash
+from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predictor import Model
 from imgbench.run import ACCEPTANCE_FILES, Run
+from imgbench.training.checkpoint import load_classifier
 
 VALIDATION, FEATURES = ACCEPTANCE_FILES
 MOST_TRAINING_IMAGES = 2000  # more of them hardly change a distribution of a few hundred features
@@ -90,6 +93,12 @@ class Acceptance:
         file = Path(path)
         if file.is_file() and file.resolve() not in (run.best.resolve(), (run.path / "model.onnx").resolve()):
             raise UserError(f"{option} is known of the epoch kept only, not of {file}. Name the run: {run.shown}")
+        written = model.metadata.get("weights") if isinstance(model, OnnxModel) else None  # earlier files do not say
+        if written is not None and run.best.is_file() and written != weights_hash(load_classifier(run.best)):
+            raise UserError(
+                f"{option} is known of the epoch kept only, but {file} was made of other weights than {run.best}. "
+                f"Name the run, {run.shown}, or export it anew: python -m imgbench.export {shlex.quote(str(run.shown))}"
+            )
         if not is_kept(run, model):
             raise UserError(
                 f"{option} takes what the run knows of its validation images, but {run.shown} has not kept it.\n"

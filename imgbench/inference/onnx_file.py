@@ -4,6 +4,7 @@ The graph's input `images` is uint8 (N, image_size, image_size, 3), RGB as numpy
 `probabilities` is float32 (N, num_classes). Transposition, normalisation and softmax are part of the graph.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -52,8 +53,18 @@ def metadata_of(classifier: "Network", **facts: Any) -> dict[str, Any]:
         "class_names": classifier.class_names,
         "preprocessing": classifier.hparams["preprocessing"],
         "provenance": classifier.hparams["provenance"] or {},
+        "weights": weights_hash(classifier),
         **facts,
     }
+
+
+def weights_hash(network: nn.Module) -> str:
+    """Of all weights and their names: by it, what was measured of a network is known to be of this one."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:32]
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The model card of a run: what Hugging Face and a reader must know of a model that is passed on."""
 
 import re
+import shlex
 from collections import Counter
 from html import escape
 from pathlib import Path
@@ -176,6 +177,13 @@ def _without_names(text: str, found: Audit, finding: Finding | None) -> str:
 
 
 def _command(info: dict[str, Any]) -> str:
-    """The training's command without its paths, which mean nothing elsewhere."""
-    words = str(info.get("command", "python -m imgbench.train")).split()
-    return re.sub(r"`", "", " ".join(word for word in words if "/" not in word and "\\" not in word))
+    """The training's command without its paths, which mean nothing elsewhere, and may name a patient or a project."""
+    text = str(info.get("command", "python -m imgbench.train"))
+    try:
+        words = shlex.split(text)
+    except ValueError:  # of another's run: a quote that is not closed
+        words = text.split()
+    kept = [
+        word for word in words if not re.search(r"[/\\]|^[+~]*(data\.(root|labels|unlabelled)|data_dir|hydra\.)", word)
+    ]
+    return shlex.join(kept).replace("`", "")

@@ -106,6 +106,7 @@ def _of_numbers(
 ) -> Iterator[Advice]:
     config, accuracy = run.config, metrics["test/acc"]
     images = len(data.rows("train"))
+    compared = {one["name"] for one in run.info.get("compared", ()) if one["accuracy"]}  # by a comparison of networks
     from_scratch = not config["model"].get("pretrained") and not config.get("init_from")
     if weakest := weakest_class(test):
         label, share = weakest
@@ -121,7 +122,8 @@ def _of_numbers(
             ),
             again(run),
         )
-    if from_scratch and images < FEW and data.preprocessing.image_size >= PHOTOGRAPH and accuracy.value < GOOD:
+    untried = from_scratch and "pretrained" not in compared
+    if untried and images < FEW and data.preprocessing.image_size >= PHOTOGRAPH and accuracy.value < GOOD:
         yield Advice(t("advise_pretrained", n=images), again(run, "model=pretrained"))
     width = accuracy.high - accuracy.low
     if width > WIDE and not data.table.folder_splits and not config["data"]["split"].get("folds"):

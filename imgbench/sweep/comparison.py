@@ -27,7 +27,7 @@ from imgbench.run import Run
 LEVEL = 0.05  # adjusted p values below it count as a difference
 # Entries of a configuration by which its repetitions differ, and those that change nothing of what is learnt.
 REPEATED = ("seed", "data.split.fold")
-ASIDE = (*REPEATED, "ckpt_path", "init_from", "logger", "data_dir", "report", "data.audit", "data.thumbnails")
+ASIDE = (*REPEATED, "ckpt_path", "logger", "data_dir", "report", "data.audit", "data.thumbnails")
 Image = tuple[str, str]  # path below the data's folder, hash of the content
 
 
@@ -171,7 +171,7 @@ def compare_runs(
     tested = [_read(run) for run in runs]
     grouped: dict[str, list[Tested]] = {}
     for one in tested:
-        settings = {name: value for name, value in one.settings.items() if not name.startswith(ASIDE)}
+        settings = {name: value for name, value in one.settings.items() if not _is_aside(name)}
         grouped.setdefault(repr(sorted(settings.items(), key=str)), []).append(one)
     names = _names([group[0].settings for group in grouped.values()])
     configurations = [_configuration(name, group, cost_of) for name, group in zip(names, grouped.values(), strict=True)]
@@ -180,6 +180,11 @@ def compare_runs(
         _check_images(configurations)
     differences = _differences(configurations)
     return Comparison(configurations, differences, [*_notes(configurations)])
+
+
+def _is_aside(name: str) -> bool:
+    """Whether an entry is one of ASIDE, or lies in one: `data.split.folds` is neither that nor in `data.split.fold`."""
+    return any(name == entry or name.startswith(f"{entry}.") for entry in ASIDE)
 
 
 def _listed(runs: Sequence[Run]) -> str:
@@ -230,7 +235,7 @@ def _names(settings: list[dict[str, Any]]) -> list[str]:
     """What each configuration is called: those of its entries by which they differ."""
     if len(settings) == 1:
         return [f"{settings[0].get('model_name', 'model')} on {settings[0].get('data_name', 'data')}"]
-    keys = list(dict.fromkeys(key for one in settings for key in one if not key.startswith(ASIDE)))
+    keys = list(dict.fromkeys(key for one in settings for key in one if not _is_aside(key)))
     differing = [key for key in keys if len({repr(one.get(key)) for one in settings}) > 1]
     differing.sort(key=lambda key: not key.endswith("_name"))
     # Another model or another class has other entries, for which its name stands, unless that is not enough.
