@@ -139,8 +139,9 @@ def add_options(parser: argparse.ArgumentParser, function: Callable[..., Any], l
             continue
         if default is not None:
             text += f" (default: {default})"
-        if get_origin(parameter.annotation) is Literal:
-            parser.add_argument(flag, choices=kinds, default=default, help=text)
+        words = next((get_args(kind) for kind in (parameter.annotation, *kinds) if get_origin(kind) is Literal), None)
+        if words:
+            parser.add_argument(flag, choices=words, default=default, help=text)
             continue
         kind = next(kind for kind in (Path, float, int, str) if kind in kinds)
         metavar = {Path: "PATH", float: "X", int: "N", str: "NAME"}[kind]

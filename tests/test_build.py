@@ -1,14 +1,20 @@
 import importlib.util
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 
+from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
 from imgbench.experiment.build import (
     apply_defaults,
     build_classifier,
     build_data,
+    build_data_of,
     build_logger,
     check_resume,
     class_weights,
@@ -17,6 +23,7 @@ from imgbench.experiment.build import (
 )
 from imgbench.experiment.compose import compose
 from imgbench.preprocessing import Preprocessing
+from imgbench.run import Run
 from imgbench.training.fast import FastSettings
 
 SMALL = ["data=folder", "model=cnn", "data.image_size=18", "data.batch_size=4"]
@@ -186,3 +193,49 @@ def test_learning_rate_suits_the_network_unless_stated(words, lr):
     config = compose([*SMALL, "data.num_classes=2", *words])
     apply_defaults(config, 100)
     assert config.optimizer.lr == lr
+
+
+@pytest.fixture
+def divided_otherwise(tiny_run, tmp_path) -> tuple[Run, str]:
+    """A run that another version divided otherwise, and an image that only there is one for testing."""
+    run = Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
+    test = run.split_rows("test")[0]
+    train = next(row for row in run.split_rows("train") if row["class"] == test["class"])
+    swapped = {test["path"]: "train", train["path"]: "test"}
+    header, *lines = (run.path / "split.csv").read_text().splitlines()
+    for number, line in enumerate(lines):
+        path, kind, group, split, content = line.split(",")
+        lines[number] = ",".join([path, kind, group, swapped.get(path, split), content])
+    (run.path / "split.csv").write_text("\n".join([header, *lines]) + "\n")
+    return run, train["path"]
+
+
+def paths_of(data: ImageFolderDataModule, split: str) -> set[str]:
+    return {data.table.paths[row] for row in data.rows(split)}
+
+
+def test_images_of_a_run_are_divided_as_its_table_says_whatever_would_be_drawn_today(divided_otherwise):
+    run, moved = divided_otherwise
+    data = build_data_of(run, OmegaConf.create(run.config))
+    assert moved in paths_of(data, "test")
+    assert paths_of(data, "test") == {row["path"] for row in run.split_rows("test")}
+    assert moved in paths_of(build_data(OmegaConf.create(run.config)), "train")
+
+
+@pytest.mark.parametrize("change", [{"seed": 7}, {"data": {"split": {"test": 0.3}}}])
+def test_another_split_that_is_asked_for_is_drawn(divided_otherwise, change):
+    run, _ = divided_otherwise
+    config = OmegaConf.merge(run.config, change)
+    assert isinstance(config, DictConfig)
+    assert paths_of(build_data_of(run, config), "test") == paths_of(build_data(config), "test")
+
+
+def test_images_that_have_changed_are_not_divided_by_the_table_of_others(divided_otherwise):
+    run, moved = divided_otherwise
+    photo = Path(run.config["data"]["root"]) / moved
+    before = photo.read_bytes()
+    Image.new("RGB", (24, 24), "white").save(photo)
+    try:
+        assert moved in paths_of(build_data_of(run, OmegaConf.create(run.config)), "train")
+    finally:
+        photo.write_bytes(before)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import imgbench
-from imgbench import compare
+from imgbench.compare import cost_of
 from imgbench.compression import measure
 from imgbench.errors import UserError
 from imgbench.evaluate import evaluate
@@ -69,10 +69,10 @@ def test_what_was_quantised_of_it_is_compared_wherever_its_parent_is(run, tmp_pa
     assert found.parameters == 438
     alone = Run(shutil.copytree("int8", tmp_path / "elsewhere" / "int8"))
     run.path.rename("gone")
-    assert compare.cost_of(alone) is None
+    assert cost_of(alone) is None
     assert "was quantised from run, which is not there as it was" in capsys.readouterr().out
     alone.note(compressed_from={"path": str(alone.path), "sha256": "0" * 64})
-    assert compare.cost_of(alone) is None
+    assert cost_of(alone) is None
 
 
 def test_nothing_is_promised_for_a_file_of_other_weights_than_those_measured(run):

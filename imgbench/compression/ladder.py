@@ -24,7 +24,7 @@ from imgbench.compression.target import Target
 from imgbench.errors import UserError
 from imgbench.evaluation.metrics import describe
 from imgbench.evaluation.plots import draw_pareto
-from imgbench.experiment.build import build_data
+from imgbench.experiment.build import build_data_of
 from imgbench.files import sha256, write_atomically
 from imgbench.inference.onnx_file import write_onnx
 from imgbench.inference.onnx_model import OnnxModel
@@ -133,7 +133,7 @@ def measure_runs(runs: dict[str, Run], threads: int, teacher_file: Path | None =
     teacher: dict[str, np.ndarray] = {}  # which images of each split it has right
     for name in sorted(runs, key=lambda name: name != TEACHER):
         run = runs[name]
-        data = build_data(OmegaConf.create(run.config))
+        data = build_data_of(run, OmegaConf.create(run.config))
         classifier = load_classifier(source_checkpoint(run))
         with tempfile.TemporaryDirectory() as folder:
             file = run.path / "model.onnx"

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.scan import SPLITS
 from imgbench.errors import UserError
-from imgbench.experiment.build import build_data
+from imgbench.experiment.build import build_data_of
 from imgbench.experiment.train import run_experiment
 from imgbench.run import Run
 
@@ -18,7 +18,7 @@ def same_images(config: DictConfig, parent: Run) -> ImageFolderDataModule:
     Raises:
         UserError: images were added, removed or changed, or are divided otherwise.
     """
-    data = build_data(config)
+    data = build_data_of(parent, config)
     table = data.table
     own = csv.DictReader(table.csv_lines())
     now = {row["path"]: (row["split"], row["hash"]) for row in own}

@@ -4,7 +4,7 @@ import csv
 import hashlib
 import io
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -115,6 +115,20 @@ class ImageTable:
                     yield path, self.class_names[self.labels[i]], self.groups[i], SPLITS[split], digest
 
         return _csv_lines(rows())
+
+    def divided_as(self, rows: Sequence[Mapping[str, str]]) -> "ImageTable | None":
+        """These images in the groups and splits of the rows of a `split.csv`; None where those are other images."""
+        own = {path: row for row, path in enumerate(self.paths) if self.splits[row] != NO_SPLIT}
+        if own.keys() != {row["path"] for row in rows}:
+            return None
+        groups, splits = self.groups.copy(), self.splits.copy()
+        for known in rows:
+            row = own[known["path"]]
+            here = self.digests[row].tobytes().hex(), self.class_names[self.labels[row]]
+            if here != (known["hash"], known["class"]):
+                return None
+            groups[row], splits[row] = known["group"], SPLITS.index(known["split"])
+        return replace(self, groups=groups, splits=splits)
 
     def left_out_lines(self) -> Iterator[str]:
         """The lines of `left_out.csv`."""

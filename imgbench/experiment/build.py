@@ -25,7 +25,7 @@ from imgbench.inspection.audit import relatives
 from imgbench.models.layers import normalises_batches
 from imgbench.models.summary import model_table
 from imgbench.preprocessing import Preprocessing
-from imgbench.run import NODES, Run
+from imgbench.run import NODES, SPLIT_NAMES, Run
 from imgbench.training.callbacks import EpochSeeds, run_of_checkpoint
 from imgbench.training.checkpoint import AtomicCheckpointIO
 from imgbench.training.classifier import ImageClassifier
@@ -151,6 +151,22 @@ def build_data(config: DictConfig) -> ImageFolderDataModule:
     augment = create(config.augment)
     data: ImageFolderDataModule = create(settings, augment=augment, seed=config.seed, find_relatives=relatives)
     data.setup()
+    return data
+
+
+def build_data_of(run: Run, config: DictConfig) -> ImageFolderDataModule:
+    """As `build_data`; where the images and the plan of their split are those of a run, its `split.csv` divides them.
+
+    Another version of imgbench may draw otherwise, and what was trained on must not become a test image.
+
+    Raises:
+        UserError: as `build_data`, or `split.csv` is damaged.
+    """
+    data, then = build_data(config), run.config
+    if (then["data"].get("split"), then.get("seed")) == (plain(config.data).get("split"), config.seed):
+        table = data.table.divided_as([row for split in SPLIT_NAMES for row in run.split_rows(split)])
+        if table is not None:
+            data.use(table)
     return data
 
 

@@ -22,6 +22,7 @@ from imgbench.experiment.build import (
     apply_defaults,
     build_classifier,
     build_data,
+    build_data_of,
     build_trainer,
     check_monitor,
     check_resume,
@@ -166,6 +167,9 @@ def resolve(config: DictConfig, data: ImageFolderDataModule | None = None) -> Ex
     resolve_report(config)
     L.seed_everything(config.seed, workers=True, verbose=False)
     settings, device = fast.apply(fast.FastSettings(**config.fast), config.trainer.accelerator)
+    resumed = None if config.ckpt_path is None else Run(run_of_checkpoint(config.ckpt_path))
+    if data is None and resumed is not None and (resumed.path / "split.csv").is_file():
+        data = build_data_of(resumed, config)
     data = data or build_data(config)
     config = with_facts(config, data)
     apply_defaults(config, len(data.rows("train")))

@@ -101,7 +101,7 @@ def _write_json(path: Path, journal: Journal) -> None:
 
 def _write_excel(path: Path, journal: Journal) -> None:
     from openpyxl import Workbook
-    from openpyxl.cell import WriteOnlyCell
+    from openpyxl.cell import Cell, WriteOnlyCell
     from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 
     if journal.rows >= EXCEL_ROWS:
@@ -109,7 +109,7 @@ def _write_excel(path: Path, journal: Journal) -> None:
     book = Workbook(write_only=True)
     sheet = book.create_sheet("predictions")
 
-    def text(value: str) -> WriteOnlyCell:
+    def text(value: str) -> Cell:
         cell = WriteOnlyCell(sheet, ILLEGAL_CHARACTERS_RE.sub("?", readable(value)))
         cell.data_type = "s"  # a name such as =1.jpg is no formula
         return cell

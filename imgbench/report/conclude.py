@@ -15,7 +15,7 @@ from imgbench.evaluation.calibration import OperatingPoint, operating_point
 from imgbench.evaluation.metrics import describe, describe_accuracy, unmeasured_classes
 from imgbench.evaluation.plots import draw_curves, draw_grid
 from imgbench.evaluation.predictions import Predictions
-from imgbench.experiment.build import build_data
+from imgbench.experiment.build import build_data_of
 from imgbench.inference.acceptance import is_kept, keep_for_acceptance, training_rows
 from imgbench.inference.labelled import images_of_folder, images_of_run, notes_on_seen
 from imgbench.inference.neighbours import features_of, has_features
@@ -69,7 +69,7 @@ def conclude(run: Run, data: ImageFolderDataModule | None = None, announce: bool
         draw_curves(run.path / "metrics.csv", run.path / "curves.png", title, best_epoch)
     if run.model is None:
         return
-    data = data or build_data(OmegaConf.create(config))
+    data = data or build_data_of(run, OmegaConf.create(config))
     model = Predictor.load(run.model).model
     selected_on_test = data.plan.selects_on_test
     splits = ("test",) if selected_on_test else ("test", "val")
