@@ -89,8 +89,11 @@ def refers_to_plain_entries(value: str, content: Any) -> bool:
     return True
 
 
-# What the entry of a callback was made by in earlier versions, whose runs are still read.
-EARLIER_CALLBACKS = {"ema": {"_target_": "lightning.pytorch.callbacks.EMAWeightAveraging"}}
+# Callbacks that no file of conf has: of an earlier version, whose runs are still read, and of pruning.
+OTHER_CALLBACKS = {
+    "ema": {"_target_": "lightning.pytorch.callbacks.EMAWeightAveraging"},
+    "keep_zeros": {"_target_": "imgbench.training.callbacks.KeepZeros"},
+}
 
 
 def check_callbacks_and_logger(content: dict[str, Any], path: Path, conf: Path) -> None:
@@ -108,7 +111,7 @@ def check_callbacks_and_logger(content: dict[str, Any], path: Path, conf: Path) 
         UserError: it has another callback, another logger, or another text in one.
     """
     for name, entry in (content.get("callbacks") or {}).items():
-        known = [found[name] for found in (EARLIER_CALLBACKS, *_configurations(conf / "callbacks")) if found.get(name)]
+        known = [found[name] for found in (OTHER_CALLBACKS, *_configurations(conf / "callbacks")) if found.get(name)]
         _check_part(entry, known, f"{path}: callbacks.{name}", "conf/callbacks")
     logger = content.get("logger") or None
     target = logger.get("_target_") if logger else None

@@ -210,16 +210,20 @@ def divided_otherwise(tiny_run, tmp_path) -> tuple[Run, str]:
     return run, train["path"]
 
 
+def configuration(run: Run) -> DictConfig:
+    return OmegaConf.create(run.config)
+
+
 def paths_of(data: ImageFolderDataModule, split: str) -> set[str]:
     return {data.table.paths[row] for row in data.rows(split)}
 
 
 def test_images_of_a_run_are_divided_as_its_table_says_whatever_would_be_drawn_today(divided_otherwise):
     run, moved = divided_otherwise
-    data = build_data_of(run, OmegaConf.create(run.config))
+    data = build_data_of(run, configuration(run))
     assert moved in paths_of(data, "test")
     assert paths_of(data, "test") == {row["path"] for row in run.split_rows("test")}
-    assert moved in paths_of(build_data(OmegaConf.create(run.config)), "train")
+    assert moved in paths_of(build_data(configuration(run)), "train")
 
 
 @pytest.mark.parametrize("change", [{"seed": 7}, {"data": {"split": {"test": 0.3}}}])
@@ -236,6 +240,6 @@ def test_images_that_have_changed_are_not_divided_by_the_table_of_others(divided
     before = photo.read_bytes()
     Image.new("RGB", (24, 24), "white").save(photo)
     try:
-        assert moved in paths_of(build_data_of(run, OmegaConf.create(run.config)), "train")
+        assert moved in paths_of(build_data_of(run, configuration(run)), "train")
     finally:
         photo.write_bytes(before)

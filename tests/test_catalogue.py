@@ -12,7 +12,7 @@ from imgbench.report.catalogue import LANGUAGES, Texts, entries, language_of_loc
 PACKAGE = Path(imgbench.__file__).parent
 SOURCES = "\n".join(
     path.read_text("utf-8")
-    for folder in ("evaluation", "experiment", "demo")
+    for folder in ("evaluation", "experiment", "report", "publish")
     for kind in ("*.py", "templates/*.jinja", "static/*")
     for path in sorted((PACKAGE / folder).glob(kind))
 )

@@ -55,7 +55,8 @@ PARAMETERS = {
 
 @pytest.mark.parametrize("name", choices("experiment"))
 def test_summary_of_an_experiment_is_of_its_own_network(name, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["summary", f"experiment={name}"])
+    words = [f"experiment={name}", "hydra/job_logging=none", "hydra/hydra_logging=none"]  # it stays as pytest has it
+    monkeypatch.setattr(sys, "argv", ["summary", *words])
     summary.main()
     assert f"Total params: {PARAMETERS[name]}\n" in capsys.readouterr().out
 

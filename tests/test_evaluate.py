@@ -94,7 +94,7 @@ def test_python_gets_the_numbers_of_the_command(tiny_run):
     found = evaluate(tiny_run.path, "val")
     known = json.loads((tiny_run.path / "metrics.json").read_text())
     assert found.metrics.keys() == {name for name in known if name.startswith("val/")}
-    assert found.metrics["val/acc"] == known["val/acc"]
+    assert found.metrics["val/acc"].to_dict() == known["val/acc"]
     assert f"on the val images in {tiny_run.config['data']['root']}" in found.table()
 
 

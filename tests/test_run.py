@@ -78,10 +78,15 @@ def test_run_is_found_by_its_directory_and_by_its_checkpoint(tiny_run):
 
 def test_missing_run_names_the_latest_ones(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "outputs" / "digits" / "cnn" / "now").mkdir(parents=True)
-    Run(tmp_path / "outputs" / "digits" / "cnn" / "now").note(status="finished")
-    with pytest.raises(UserError, match="outputs/digits/cnn/now"):
+    for name in ("whole", "failed"):
+        run = Run(tmp_path / "outputs" / "digits" / "cnn" / name)
+        (run.path / "checkpoints").mkdir(parents=True)
+        run.note(status="finished")
+        (run.path / "config.yaml").touch()
+    Run(tmp_path / "outputs" / "digits" / "cnn" / "whole").best.touch()
+    with pytest.raises(UserError, match="outputs/digits/cnn/whole") as caught:
         Run.open("outputs/digits/cnn/then")
+    assert "failed" not in str(caught.value)
 
 
 def test_failed_write_leaves_the_old_file(tmp_path):

@@ -55,7 +55,7 @@ def test_best_run_becomes_an_experiment_that_composes(tiny_run, tmp_path):
     ("word", "extra"), [("launcher=joblib", "joblib"), ("launcher=slurm", "slurm"), ("sweeper=optuna", "optuna")]
 )
 def test_missing_package_and_missing_sweep_are_named(word, extra, tmp_path):
-    script = "import sys, imgbench.cli as c; c._is_installed = lambda name: False; sys.argv[0] = 'train'; " \
+    script = "import sys, imgbench.hydra_entry as c; c._is_installed = lambda name: False; sys.argv[0] = 'train'; " \
              "from imgbench.train import main; main()"  # fmt: skip
     line = [sys.executable, "-c", script, "-m", word]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)

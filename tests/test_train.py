@@ -261,7 +261,7 @@ def test_sweep_ends_with_its_runs_best_first_and_goes_on_past_a_failure(make_fol
     assert table.count("failed") == 2
     scores = [json.loads(path.read_text())["val/acc"]["value"] for path in tmp_path.rglob("metrics.json")]
     assert table.index(f"{max(scores):.4f}") <= table.index(f"{min(scores):.4f}") < table.index("failed")
-    assert any(path.name.startswith("0_") and "=" not in path.name for path in tmp_path.glob("outputs/folder/cnn/*/*"))
+    assert any(path.name.startswith("0_") and "=" not in path.name for path in tmp_path.glob("outputs/photos/cnn/*/*"))
 
 
 def test_the_monitored_value_of_the_best_epoch_is_returned(make_folder, tmp_path):
