@@ -1,5 +1,6 @@
 """An ONNX file of ours as a function of images; torch, which takes seconds to import, is not needed."""
 
+import ctypes
 import json
 import os
 from pathlib import Path
@@ -60,6 +61,8 @@ class OnnxModel:
     def run(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (N, image_size, image_size, 3) -> probabilities (N, num_classes)."""
         if os.getpid() != self._process:  # a fork has no threads of its parent, and would wait for them without end
+            # So does freeing the parent's session: this reference to it is never given back.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.session))
             self.__init__(*self._opened_with)
         return np.asarray(self.session.run(None, {"images": pixels})[0])
 
