@@ -322,8 +322,8 @@ class Run:
             f"python -m imgbench.train --resume {shlex.quote(str(self.shown))} hydra.run.dir=DIR"
         )
 
-    def split_rows(self, split: str) -> list[dict[str, str]]:
-        """The rows of `split.csv` (path, class, group, split, hash) of one split.
+    def split_rows(self, split: str | None = None) -> list[dict[str, str]]:
+        """The rows of `split.csv` (path, class, group, split, hash) of one split, or of all.
 
         Raises:
             UserError: it is damaged, or names a file outside the data's folder.
@@ -341,7 +341,7 @@ class Run:
                     raise ValueError(f"line {reader.line_num} has the split {row['split']!r}, the hash {row['hash']!r}")
                 if not stays_below(row["path"]):
                     raise ValueError(f"line {reader.line_num} names {row['path']!r}, no file below the data's folder")
-                if row["split"] == split:
+                if split in (None, row["split"]):
                     rows.append(row)
         return rows
 

@@ -5,7 +5,6 @@ import csv
 from omegaconf import DictConfig
 
 from imgbench.data.datamodule import ImageFolderDataModule
-from imgbench.data.scan import SPLITS
 from imgbench.errors import UserError
 from imgbench.experiment.build import build_data_of
 from imgbench.experiment.train import run_experiment
@@ -22,7 +21,7 @@ def same_images(config: DictConfig, parent: Run) -> ImageFolderDataModule:
     table = data.table
     own = csv.DictReader(table.csv_lines())
     now = {row["path"]: (row["split"], row["hash"]) for row in own}
-    then = {row["path"]: (row["split"], row["hash"]) for split in SPLITS for row in parent.split_rows(split)}
+    then = {row["path"]: (row["split"], row["hash"]) for row in parent.split_rows()}
     if now == then:
         return data
     missing, new = then.keys() - now.keys(), now.keys() - then.keys()

@@ -81,10 +81,7 @@ def _read_or_decode(scan: Scan, preprocessing: Preprocessing, mode: str) -> Deco
     needed = len(scan.paths) * size * size * 3
     if scan.shards and mode == "auto" and needed > memory_left() / 2:
         mode = "off"  # once they no longer fit into memory, decoded pixels are read more slowly than shards
-    if scan.shards and mode in (
-        "off",
-        "stream",
-    ):  # each was decoded when it came into the index
+    if scan.shards and mode in ("off", "stream"):  # each was decoded when it came into the index
         known = preprocessing.intensity if preprocessing.intensity != "file" else scan.shards.intensity
         return DecodedImages(scan.shards.digests, {}, None, known)
     if mode == "stream":

@@ -25,7 +25,7 @@ from imgbench.inspection.audit import relatives
 from imgbench.models.layers import normalises_batches
 from imgbench.models.summary import model_table
 from imgbench.preprocessing import Preprocessing
-from imgbench.run import NODES, SPLIT_NAMES, Run
+from imgbench.run import NODES, Run
 from imgbench.training.callbacks import EpochSeeds, run_of_checkpoint
 from imgbench.training.checkpoint import AtomicCheckpointIO
 from imgbench.training.classifier import ImageClassifier
@@ -164,7 +164,7 @@ def build_data_of(run: Run, config: DictConfig) -> ImageFolderDataModule:
     """
     data, then = build_data(config), run.config
     if (then["data"].get("split"), then.get("seed")) == (plain(config.data).get("split"), config.seed):
-        table = data.table.divided_as([row for split in SPLIT_NAMES for row in run.split_rows(split)])
+        table = data.table.divided_as(run.split_rows())
         if table is not None:
             data.use(table)
     return data

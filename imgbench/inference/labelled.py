@@ -107,7 +107,7 @@ def notes_on_seen(path: Path, table: ImageTable, allow_seen: bool) -> list[str]:
         run = Run.open(path)
     except UserError:
         return [f"whether these images were trained on cannot be told, since {path} lies in no run directory"]
-    known = {row["hash"] for split in ("train", "val") for row in run.split_rows(split)}
+    known = {row["hash"] for row in run.split_rows() if row["split"] != "test"}
     rows = np.flatnonzero(table.splits != NO_SPLIT)
     seen = [row for row in rows if table.digests[row].tobytes().hex() in known]
     if not seen:

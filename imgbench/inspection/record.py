@@ -3,7 +3,6 @@
 from collections.abc import Set
 from pathlib import Path
 
-from imgbench.data.scan import SPLITS
 from imgbench.data.table import ImageTable
 from imgbench.errors import UserError
 from imgbench.evaluation.plots import draw_pairs
@@ -52,7 +51,7 @@ def audit_of(run: Run) -> Audit | None:
 
 def related_to_training(run: Run, found: Audit | None) -> Set[str]:
     """The paths of a run's images that have a relative, by the audit or else by `split.csv`, that it was trained on."""
-    rows = {split: run.split_rows(split) for split in SPLITS}
-    names = {row["path"]: row["group"] for split in SPLITS for row in rows[split]} | (found.relatives if found else {})
-    trained = {names[row["path"]] for row in rows["train"]} - {""}
+    rows = run.split_rows()
+    names = {row["path"]: row["group"] for row in rows} | (found.relatives if found else {})
+    trained = {names[row["path"]] for row in rows if row["split"] == "train"} - {""}
     return {path for path, name in names.items() if name in trained}
