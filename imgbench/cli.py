@@ -87,14 +87,26 @@ def _reader_is_gone() -> bool:
     return gone
 
 
-class _Unread(io.FileIO):
-    """A pipe; what is written after its reader has gone is dropped."""
+class _Unread(io.TextIOWrapper):
+    """Standard output or error; what is written after its reader has gone is dropped."""
 
-    def write(self, data: Any, /) -> int | None:
+    # Not in a FileIO: Ctrl-C between its write and its return would have the same bytes written again.
+    def write(self, text: str, /) -> int:
         try:
-            return super().write(data)
+            return super().write(text)
         except BrokenPipeError:
-            return len(data)
+            self._drop()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except BrokenPipeError:
+            self._drop()
+
+    def _drop(self) -> None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+        super().flush()
 
 
 def go_on_unread() -> None:
@@ -103,8 +115,8 @@ def go_on_unread() -> None:
         stream = getattr(sys, name)
         if stream is getattr(sys, f"__{name}__") and not stream.isatty():
             stream.flush()
-            raw = io.BufferedWriter(_Unread(stream.fileno(), "w", closefd=False))
-            setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=True))
+            raw = io.BufferedWriter(io.FileIO(stream.fileno(), "w", closefd=False))
+            setattr(sys, name, _Unread(raw, stream.encoding, stream.errors, line_buffering=True))
 
 
 def run_parser(name: str, description: str | None, examples: str, **run: Any) -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -327,3 +328,29 @@ def test_options_come_from_the_signature_and_its_docstring(capsys):
     assert "of all (default: 0.5)" in parser.format_help()
     with pytest.raises(SystemExit):
         parser.parse_args(["RUN", "--kind", "c"])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals differ on Windows")
+def test_line_is_printed_once_whenever_ctrl_c_comes(tmp_path):
+    program = (
+        "import signal\n"
+        "from imgbench.cli import go_on_unread\n"
+        "go_on_unread()\n"
+        "signal.signal(signal.SIGUSR1, signal.default_int_handler)\n"  # Ctrl-C from the reader, many times
+        "for number in range(200):\n"
+        "    try:\n"
+        "        print(number)\n"
+        "        input()\n"
+        "    except KeyboardInterrupt:\n"
+        "        pass\n"
+        "    else:\n"
+        "        raise AssertionError('not interrupted')\n"
+    )
+    line = [sys.executable, "-c", program]
+    lines: list[str] = []
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for text in process.stdout:
+            lines.append(text.strip())
+            process.send_signal(signal.SIGUSR1)
+    assert lines == [str(number) for number in range(200)]
