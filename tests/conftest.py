@@ -27,7 +27,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 COLORS = [(200, 60, 60), (60, 200, 60), (60, 60, 200), (200, 200, 60), (60, 200, 200), (200, 60, 200)]
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"  # photographs that lie beside the repository, or do not
 
-
 @pytest.fixture(autouse=True)
 def cache_home(tmp_path_factory, monkeypatch):
     """The image cache of this test: never the user's."""

@@ -3,12 +3,11 @@
 import json
 import logging
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import command
 from PIL import Image, ImageFilter
 
 from imgbench.audit import EXIT_CODES
@@ -96,8 +95,8 @@ def test_a_kept_audit_names_its_folder_as_it_is_named_now(photos, monkeypatch):
 
 
 def test_exit_code_tells_a_script_what_was_found(photos, tmp_path):
-    line = [sys.executable, "-m", "imgbench.audit", "data=folder", f"data.root={photos}", "data.image_size=64"]
-    done = subprocess.run([*line, "hydra.run.dir=out"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    words = ["data=folder", f"data.root={photos}", "data.image_size=64", "hydra.run.dir=out"]
+    done = command("audit", *words, cwd=tmp_path)
     found = json.loads((tmp_path / "out" / "audit.json").read_text())
     assert done.returncode == EXIT_CODES[found["verdict"]], done.stderr
     assert f"Audit: {found['verdict']}" in done.stdout

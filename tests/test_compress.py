@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import command
 from omegaconf import OmegaConf
 
 import imgbench
@@ -105,8 +106,8 @@ def test_pruned_run_has_fewer_channels_and_says_what_was_done(run_compress, pare
 def test_configuration_of_a_compressed_run_gives_the_same_run_again(run_compress, parent, tmp_path, words):
     run_compress(*words, "--output", tmp_path / "small", "trainer.max_epochs=2")
     small, again = Run(tmp_path / "small"), Run(tmp_path / "again")
-    line = ["--config-dir", small.path, "--config-name", "config", f"hydra.run.dir={again.path}"]
-    done = subprocess.run([sys.executable, "-m", "imgbench.train", *line], capture_output=True, text=True, cwd=tmp_path)
+    words = ["--config-dir", small.path, "--config-name", "config", f"hydra.run.dir={again.path}"]
+    done = command("train", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (again.path / "predictions.csv").read_text() == (small.path / "predictions.csv").read_text()
     assert again.config == small.config
@@ -161,8 +162,7 @@ def test_only_what_was_begun_by_the_same_command_goes_on(run_compress, parent, t
 
 def test_configuration_of_a_quantised_run_is_not_trained(parent, tmp_path):
     parent.write_config({**parent.config, "quantized": True})
-    line = ["--config-dir", parent.path, "--config-name", "config"]
-    done = subprocess.run([sys.executable, "-m", "imgbench.train", *line], capture_output=True, text=True, cwd=tmp_path)
+    done = command("train", "--config-dir", parent.path, "--config-name", "config", cwd=tmp_path)
     assert done.returncode == 2
     assert "imgbench.compress quantised" in done.stderr
 
@@ -238,13 +238,12 @@ def test_methods_are_applied_from_python_as_from_the_command_line(parent, tmp_pa
         compress.compress(parent, [Quantize(), Distill()])
 
 
-@pytest.mark.parametrize("command", ["compress", "ladder"])
-def test_output_that_cannot_be_written_is_an_error_before_anything_is_computed(parent, tmp_path, command):
+@pytest.mark.parametrize("name", ["compress", "ladder"])
+def test_output_that_cannot_be_written_is_an_error_before_anything_is_computed(parent, tmp_path, name):
     (tmp_path / "photo.jpg").touch()
     output = tmp_path / "photo.jpg" / "small"
-    words = {"compress": ["prune"], "ladder": []}[command]
-    line = [sys.executable, "-m", f"imgbench.{command}", str(parent.path), *words, "--output", str(output)]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    words = {"compress": ["prune"], "ladder": []}[name]
+    done = command(name, parent.path, *words, "--output", output)
     assert done.returncode == 2
     assert done.stderr.startswith(f"\nError: --output {output}: no directory that can be written to (Not a directory)")
     assert done.stdout == ""

@@ -1,9 +1,9 @@
 """Every shipped configuration composes, and its command says what it does."""
 
-import subprocess
 import sys
 
 import pytest
+from commands import command
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
@@ -129,21 +129,19 @@ def test_slug_is_a_directory_name():
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_helps_with_an_example(name, tmp_path):
-    line = [sys.executable, "-m", f"imgbench.{name}", "--help"]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = command(name, "--help", cwd=tmp_path)
     assert f"python -m imgbench.{name} " in done.stdout
     assert not any(tmp_path.iterdir())
 
 
 def test_commands_are_listed(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "imgbench"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = command("", cwd=tmp_path)
     assert all(f"imgbench {name}" in done.stdout for name in COMMANDS)
 
 
 def test_summary_needs_no_data(tmp_path):
     words = ["model=vgg16", "data=potato", f"data_dir={tmp_path}/nowhere"]
-    line = [sys.executable, "-m", "imgbench.summary", *words]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = command("summary", *words, cwd=tmp_path)
     assert "Total params: 134,272,835" in done.stdout
     assert "[1, 512, 7, 7]" in done.stdout
     assert not any(tmp_path.iterdir())

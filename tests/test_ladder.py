@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from commands import command
 from filelock import FileLock
 
 from imgbench import ladder
@@ -31,8 +32,7 @@ INT8 = [LadderEntry("int8", Quantize())]
 
 
 def run_ladder(run, *words):
-    line = [sys.executable, "-m", "imgbench.ladder", str(run), "--only", "distilled,distilled_int8", *EPOCHS, *words]
-    return subprocess.run(line, capture_output=True, text=True, check=False)
+    return command("ladder", run, "--only", "distilled,distilled_int8", *EPOCHS, *words)
 
 
 @pytest.fixture(scope="module")

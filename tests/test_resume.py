@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from commands import command
 
 from imgbench.errors import UserError
 from imgbench.experiment.compose import override
@@ -21,11 +22,6 @@ from imgbench.train import train
 
 SMALL = ["data=folder", "model=cnn", "data.image_size=20", "data.batch_size=4", "augment=strong",
          "+callbacks.last.share=1e6", "data.audit=off"]  # fmt: skip
-
-
-def command(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "imgbench.train", *map(str, words)]
-    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, check=False)
 
 
 def copy_of(run: Run, place: Path) -> Run:
@@ -87,7 +83,7 @@ def test_run_without_a_checkpoint_begins_anew(tiny_run, tmp_path):
 def test_damaged_file_of_the_run_is_named(name, tiny_run, tmp_path):
     run = copy_of(tiny_run, tmp_path / "run")
     (run.path / name).write_text("{[")
-    done = command("--resume", run.path, cwd=tmp_path)
+    done = command("train", "--resume", run.path, cwd=tmp_path)
     assert done.returncode == 2
     assert f"{run.path}/{name} is damaged" in done.stderr
     assert "Traceback" not in done.stderr
@@ -114,7 +110,7 @@ def test_other_images_are_refused(tiny_run, make_folder, tmp_path):
 def test_run_whose_images_are_gone_is_named(tiny_run, tmp_path):
     run = copy_of(tiny_run, tmp_path / "run")
     run.write_config({**run.stored_config, "data": {**run.stored_config["data"], "root": str(tmp_path / "gone")}})
-    done = command("--resume", run.path, "trainer.max_epochs=2", cwd=tmp_path)
+    done = command("train", "--resume", run.path, "trainer.max_epochs=2", cwd=tmp_path)
     assert done.returncode == 2
     assert f"{tmp_path}/gone" in done.stderr
     assert "Traceback" not in done.stderr
@@ -122,7 +118,7 @@ def test_run_whose_images_are_gone_is_named(tiny_run, tmp_path):
 
 def test_another_network_is_refused_and_the_run_stays_as_it_was(tiny_run, tmp_path):
     run = copy_of(tiny_run, tmp_path / "run")
-    done = command("--resume", run.path, "model=compact", "trainer.max_epochs=2", cwd=tmp_path)
+    done = command("train", "--resume", run.path, "model=compact", "trainer.max_epochs=2", cwd=tmp_path)
     assert done.returncode == 2
     assert "was trained with model" in done.stderr
     assert "imgbench.train --resume RUN" in done.stderr
@@ -151,7 +147,7 @@ def test_foreign_run_gives_no_words_that_could_call_something(tiny_run, tmp_path
     run = copy_of(tiny_run, tmp_path / "run")
     for change in ({"logger": {"_target_": "os.system", "command": "touch ran"}}, {"seed": "${oc.env:HOME}"}):
         run.write_config({**tiny_run.stored_config, **change})
-        done = command("--resume", run.path, "trainer.max_epochs=2", cwd=tmp_path)
+        done = command("train", "--resume", run.path, "trainer.max_epochs=2", cwd=tmp_path)
         assert done.returncode == 2
         assert f"{run.path}/config.yaml" in done.stderr
     assert not (tmp_path / "ran").exists()
@@ -194,13 +190,13 @@ def test_sweep_keeps_how_many_trials_it_has_and_how_many_run_at_once(tmp_path):
 def test_sweep_makes_only_the_runs_that_are_not_finished(make_folder, tmp_path):
     root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
     words = [*SMALL, f"data.root={root}", "trainer.max_epochs=1"]
-    done = command("-m", *words, "seed=1,2,3", "hydra.sweep.dir=sweep", cwd=tmp_path)
+    done = command("train", "-m", *words, "seed=1,2,3", "hydra.sweep.dir=sweep", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     first, second, third = (Run(path) for path in sorted((tmp_path / "sweep").glob("[0-9]*")))
     whole, kept = epochs(second), first.last.stat().st_mtime_ns
     unevaluated(second)
     shutil.rmtree(third.path)
-    done = command("--resume", "sweep", cwd=tmp_path)
+    done = command("train", "--resume", "sweep", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("is finished: nothing is left to do") == 1
     assert "3 runs, best val/acc first" in done.stdout
@@ -236,14 +232,14 @@ def test_two_processes_resumed_end_as_if_they_had_not_been_killed(make_folder, t
         for text in process.stdout:
             if text.startswith("epoch 2/"):
                 os.killpg(process.pid, signal.SIGKILL)
-    done = command("--resume", "run", cwd=tmp_path)
+    done = command("train", "--resume", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert command(*words, "hydra.run.dir=whole", cwd=tmp_path).returncode == 0
+    assert command("train", *words, "hydra.run.dir=whole", cwd=tmp_path).returncode == 0
     run, whole = Run(tmp_path / "run"), Run(tmp_path / "whole")
     assert_same_end(run, whole)
     assert len(epochs(run)) == 4
     assert run.info["status"] == "finished"
-    alone = command("--resume", "run", "trainer.max_epochs=5", "trainer.devices=1", cwd=tmp_path)
+    alone = command("train", "--resume", "run", "trainer.max_epochs=5", "trainer.devices=1", cwd=tmp_path)
     assert alone.returncode == 0, alone.stderr
     assert "was trained by 2 processes, and goes on with 1" in alone.stdout + alone.stderr
     assert len(epochs(run)) == 5

@@ -5,12 +5,12 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import hydra
 import pytest
 import yaml
+from commands import command
 from omegaconf import OmegaConf
 
 from imgbench.errors import UserError
@@ -21,11 +21,6 @@ from imgbench.sweep.table import SweepTable, SweptRun, experiment
 
 SMALL = ["model=cnn", "data=folder", "data.image_size=20", "data.batch_size=4", "trainer.max_epochs=1",
          "data.audit=off"]  # fmt: skip
-
-
-def command(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "imgbench.train", *map(str, words)]
-    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
@@ -43,7 +38,7 @@ def test_best_run_becomes_an_experiment_that_composes(tiny_run, tmp_path):
     assert content["defaults"] == [{"override /model": "compact"}, {"override /optimizer": "sgd"}]
     shutil.copytree(CONF, tmp_path / "conf")
     (tmp_path / "conf" / "experiment" / "found.yaml").write_text(text)
-    done = command("--config-dir", "conf", "experiment=found", "--cfg", "job", cwd=tmp_path)
+    done = command("train", "--config-dir", "conf", "experiment=found", "--cfg", "job", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     config = yaml.safe_load(done.stdout)
     assert config["optimizer"]["lr"] == 0.125
@@ -62,7 +57,7 @@ def test_missing_package_and_missing_sweep_are_named(word, extra, tmp_path):
     assert done.returncode == 2
     assert f'pip install "imgbench[{extra}]"' in done.stderr
     pytest.importorskip(f"hydra_plugins.hydra_{'submitit' if extra == 'slurm' else extra}_{word.split('=')[0]}")
-    done = command(word, cwd=tmp_path)
+    done = command("train", word, cwd=tmp_path)
     assert done.returncode == 2
     assert f"{word} runs a sweep: add -m" in done.stderr
 
@@ -73,7 +68,7 @@ def test_launcher_runs_all_and_a_failing_run_ends_none_of_the_others(launcher, p
     package = {"submitit_local": "submitit"}.get(launcher, launcher)
     pytest.importorskip(f"hydra_plugins.hydra_{package}_launcher")
     words = ["-m", f"launcher={launcher}", *SMALL, f"data.root={photos}", "optimizer.lr=1e-3,1e-4,abc"]
-    done = command(*words, "hydra.sweep.dir=sweep", cwd=tmp_path)
+    done = command("train", *words, "hydra.sweep.dir=sweep", cwd=tmp_path)
     assert done.returncode == 1
     runs = [Run(path) for path in sorted((tmp_path / "sweep").glob("[0-9]*"))]
     assert sorted(run.info["status"] for run in runs) == ["failed", "finished", "finished"]
@@ -86,18 +81,18 @@ def test_launcher_runs_all_and_a_failing_run_ends_none_of_the_others(launcher, p
 def test_search_goes_on_from_its_storage_and_refuses_that_of_another(photos, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     words = ["-m", "sweeper=optuna", *SMALL, f"data.root={photos}", "hydra.sweeper.n_trials=2", "hydra.sweep.dir=found"]
-    done = command(*words, "optimizer.lr=tag(log,interval(1e-4,1e-2))", cwd=tmp_path)
+    done = command("train", *words, "optimizer.lr=tag(log,interval(1e-4,1e-2))", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert 1e-4 <= yaml.safe_load((tmp_path / "found" / "best.yaml").read_text())["optimizer"]["lr"] <= 1e-2
-    done = command("--resume", "found", "hydra.sweeper.n_trials=3", cwd=tmp_path)
+    done = command("train", "--resume", "found", "hydra.sweeper.n_trials=3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "2 of 3 trials are done, 1 is missing" in done.stdout
     assert "3 runs, best val/acc first" in done.stdout
-    done = command("--resume", "found", cwd=tmp_path)
+    done = command("train", "--resume", "found", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "3 of 3 trials are done, 0 are missing" in done.stdout
     assert "3 runs, best val/acc first" in done.stdout
-    done = command(*words, "optimizer.lr=choice(1,2)", cwd=tmp_path)
+    done = command("train", *words, "optimizer.lr=choice(1,2)", cwd=tmp_path)
     assert done.returncode == 2
     assert "holds another sweep" in done.stderr
 
@@ -118,7 +113,7 @@ def test_search_that_was_killed_goes_on_with_the_trial_that_was_cut_off(photos, 
             if runs == 2 and text.startswith("epoch 4/"):
                 os.killpg(process.pid, signal.SIGKILL)
     cut_off = Run(next((tmp_path / "found").glob("1_*")))
-    done = command("--resume", "found", cwd=tmp_path)
+    done = command("train", "--resume", "found", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "1 of 3 trials are done, 2 are missing" in done.stdout
     assert "epoch 6/" in done.stdout

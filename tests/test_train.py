@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from commands import command
 from hydra.errors import InstantiationException
 
 import imgbench
@@ -25,11 +26,6 @@ from imgbench.training.checkpoint import load_classifier
 FILES = {"config.yaml", "run.json", "split.csv", "audit.json", "summary.txt", "metrics.csv", "metrics.json",
          "predictions.csv", "validation.csv", "features.npz",
          "checkpoints", "samples.png", "curves.png", "confusion.png", "reliability.png", "report.html"}  # fmt: skip
-
-
-def command(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "imgbench.train", *map(str, words)]
-    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, check=False)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -84,7 +80,8 @@ def test_predictions_of_the_loaded_run_are_those_of_its_evaluation(tiny_run):
 
 
 def test_run_again_from_its_configuration_gives_the_same_run(tiny_run, tmp_path):
-    done = command("--config-dir", tiny_run.path, "--config-name", "config", "hydra.run.dir=again", cwd=tmp_path)
+    words = ["--config-dir", tiny_run.path, "--config-name", "config", "hydra.run.dir=again"]
+    done = command("train", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     again = Run(tmp_path / "again")
     assert (again.path / "split.csv").read_text() == (tiny_run.path / "split.csv").read_text()
@@ -151,7 +148,7 @@ def test_wrong_option_is_named(words, named, make_folder, tmp_path, train_run):
 
 
 def test_missing_root_is_an_error_without_a_stack_trace(tmp_path):
-    done = command("data=folder", f"data.root={tmp_path}/nowhere", cwd=tmp_path)
+    done = command("train", "data=folder", f"data.root={tmp_path}/nowhere", cwd=tmp_path)
     assert done.returncode == 2
     assert "data.root" in done.stderr
     assert "<class>" in done.stderr
@@ -160,7 +157,7 @@ def test_missing_root_is_an_error_without_a_stack_trace(tmp_path):
 
 @pytest.mark.parametrize("word", ["model=vgg99", "data=vegetables"])
 def test_unknown_name_lists_the_choices(word, tmp_path):
-    done = command(word, cwd=tmp_path)
+    done = command("train", word, cwd=tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert ("vgg16" if word.startswith("model") else "potato") in done.stderr
@@ -168,7 +165,7 @@ def test_unknown_name_lists_the_choices(word, tmp_path):
 
 def test_output_directory_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").touch()
-    done = command("hydra.run.dir=file/run", cwd=tmp_path)
+    done = command("train", "hydra.run.dir=file/run", cwd=tmp_path)
     assert done.returncode == 2
     assert "hydra.run.dir" in done.stderr
     assert "Traceback" not in done.stderr
@@ -225,7 +222,7 @@ def test_run_killed_and_resumed_ends_with_the_weights_of_one_that_was_not(kill, 
         for text in process.stdout:
             if text.startswith("epoch 3/"):
                 process.send_signal(kill)
-    done = command("--resume", "run", cwd=tmp_path)
+    done = command("train", "--resume", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     resumed, whole = Run(tmp_path / "run"), train_run(root, tmp_path / "whole", *words)
     assert resumed.info["status"] == "finished"
@@ -239,14 +236,14 @@ def test_run_killed_and_resumed_ends_with_the_weights_of_one_that_was_not(kill, 
     assert untimed[0] == untimed[1]
     assert len(untimed[0]) == 6
     assert yaml.safe_load((resumed.path / "config.yaml").read_text())["ckpt_path"] is None
-    again = command("--resume", "run", cwd=tmp_path)
+    again = command("train", "--resume", "run", cwd=tmp_path)
     assert again.returncode == 0
     assert "run is finished: nothing is left to do" in again.stdout
 
 
 def test_resuming_no_run_names_what_a_run_is(tmp_path):
     for words in (["--resume"], ["--resume", "nowhere"], ["--resume=nowhere"]):
-        done = command(*words, cwd=tmp_path)
+        done = command("train", *words, cwd=tmp_path)
         assert done.returncode == 2
         assert "outputs/digits/c" in done.stderr
         assert "Traceback" not in done.stderr
@@ -254,7 +251,7 @@ def test_resuming_no_run_names_what_a_run_is(tmp_path):
 
 def test_sweep_ends_with_its_runs_best_first_and_goes_on_past_a_failure(make_folder, tmp_path):
     root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
-    done = command("-m", "data=folder", f"data.root={root}", "data.image_size=20,8", "optimizer.lr=1e-3,1e-9",
+    done = command("train", "-m", "data=folder", f"data.root={root}", "data.image_size=20,8", "optimizer.lr=1e-3,1e-9",
                    "model=cnn", "trainer.max_epochs=3", cwd=tmp_path)  # fmt: skip
     table = done.stdout[done.stdout.index("4 runs, best val/acc first") :]
     assert done.returncode == 1
@@ -303,6 +300,6 @@ def test_options_train_and_reload(words, make_folder, tmp_path, train_run):
 
 
 def test_sweep_over_several_devices_is_refused(tmp_path):
-    done = command("-m", "trainer.devices=2,3", cwd=tmp_path)
+    done = command("train", "-m", "trainer.devices=2,3", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.count("would start the sweep once per device") == 2
