@@ -16,12 +16,15 @@ STREAMED = 64  # pixels of the squares that are decoded where the table keeps no
 SMALL = 32  # pixels of the squares from which edges and thumbnails are taken
 FOLDS = 5
 
-Feature = Callable[[np.ndarray], np.ndarray]  # (B, S, S, 3) uint8 -> (B, D) float32
+Feature = Callable[[np.ndarray], np.ndarray]  # (B, S, S, 3) -> (B, D) float32
 
 
 def compute(table: ImageTable, rows: np.ndarray, features: Sequence[Feature]) -> list[np.ndarray]:
     """(len(rows), D) float32 of each feature, read a block at a time."""
-    blocks = [[feature(squares) for feature in features] for squares in _squares(table, rows)]
+    blocks = []
+    for squares in _squares(table, rows):
+        small = _small(squares) if {edges, thumbnails} & {*features} else squares
+        blocks.append([feature(small if feature in (edges, thumbnails) else squares) for feature in features])
     return [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
 
 
@@ -45,12 +48,13 @@ def colours(squares: np.ndarray) -> np.ndarray:
     Square roots, so that a colour that is rare in all images counts too.
     """
     step = max(1, squares.shape[1] // 64)  # every third pixel tells as much as all
-    pixels = squares[:, ::step, ::step].reshape(len(squares), -1, 3).astype(np.int64)
-    red, green, blue = np.moveaxis(pixels // 64, -1, 0)
-    codes = np.concatenate([red * 16 + green * 4 + blue, 64 + pixels.sum(-1) // 48], 1)
-    codes += 80 * np.arange(len(squares))[:, None]
-    counts = np.bincount(codes.ravel(), minlength=80 * len(squares)).reshape(-1, 80)
-    return np.sqrt(counts / pixels.shape[1]).astype(np.float32)
+    pixels = np.ascontiguousarray(squares[:, ::step, ::step]).reshape(len(squares), -1, 3)
+    red, green, blue = np.moveaxis(pixels, -1, 0)
+    colour = (red >> 6) << 4 | (green >> 6) << 2 | blue >> 6
+    brightness = (red.astype(np.uint16) + green + blue) // 48
+    first, number = 80 * np.arange(len(squares))[:, None], 80 * len(squares)
+    counts = sum(np.bincount((first + codes).ravel(), minlength=number) for codes in (colour, 64 + brightness))
+    return np.sqrt(np.reshape(counts, (-1, 80)) / pixels.shape[1]).astype(np.float32)
 
 
 def border_pixels(squares: np.ndarray) -> np.ndarray:
@@ -60,25 +64,25 @@ def border_pixels(squares: np.ndarray) -> np.ndarray:
     return np.concatenate([squares[:, row, column] for row, column in places], 1).astype(np.float32)
 
 
-def thumbnails(squares: np.ndarray) -> np.ndarray:
-    """The image in 16 x 16 pixels."""
+def thumbnails(small: np.ndarray) -> np.ndarray:
+    """The image in 16 x 16 pixels, of what `_small` gives."""
     half = SMALL // 2
-    return _small(squares).reshape(-1, half, 2, half, 2, 3).mean((2, 4)).reshape(len(squares), -1)
+    return small.reshape(-1, half, 2, half, 2, 3).mean((2, 4)).reshape(len(small), -1)
 
 
-def edges(squares: np.ndarray) -> np.ndarray:
-    """Histograms of the directions of edges in 6 x 6 cells, with square roots.
+def edges(small: np.ndarray) -> np.ndarray:
+    """Histograms of the directions of edges in 6 x 6 cells, with square roots, of what `_small` gives.
 
     A plain form of the histogram of oriented gradients (Dalal and Triggs 2005, https://doi.org/10.1109/CVPR.2005.177).
     """
-    brightness = _small(squares).mean(-1)
+    brightness = small.mean(-1)
     across = brightness[:, 1:-1, 2:] - brightness[:, 1:-1, :-2]
     down = brightness[:, 2:, 1:-1] - brightness[:, :-2, 1:-1]
     strength = np.hypot(across, down)
     direction = np.minimum(np.arctan2(down, across) % np.pi / np.pi * 8, 7).astype(np.int64)
     cell = np.arange(SMALL - 2) * 6 // (SMALL - 2)
-    codes = (cell[:, None] * 6 + cell) * 8 + direction + 288 * np.arange(len(squares))[:, None, None]
-    sums = np.bincount(codes.ravel(), strength.ravel(), 288 * len(squares)).reshape(-1, 288)
+    codes = (cell[:, None] * 6 + cell) * 8 + direction + 288 * np.arange(len(small))[:, None, None]
+    sums = np.bincount(codes.ravel(), strength.ravel(), 288 * len(small)).reshape(-1, 288)
     return np.sqrt(sums / (sums.sum(1, keepdims=True) + 1e-6)).astype(np.float32)
 
 
@@ -144,21 +148,21 @@ def cross_validated(
     from threadpoolctl import threadpool_limits
 
     probabilities = {name: np.zeros((len(labels), num_classes), np.float32) for name in features}
-    # The problems are small: on a busy machine, threads that wait for each other take fifty times as long as one.
-    with warnings.catch_warnings(), threadpool_limits(1):
+
+    def learn(name: str, train: np.ndarray, held_out: np.ndarray) -> None:
+        values, known = features[name], np.unique(labels[train])
+        if len(known) == 1:
+            probabilities[name][held_out, known[0]] = 1
+            return
+        # The more features, the more each weight is held back.
+        regression = LogisticRegression(C=10 / values.shape[1], max_iter=200, tol=1e-3)
+        model = make_pipeline(StandardScaler(), regression)
+        model.fit(values[train], labels[train])
+        probabilities[name][np.ix_(held_out, known)] = model.predict_proba(values[held_out])
+
+    # The problems are small: one to a core is faster than several cores to one, which would wait for each other.
+    with warnings.catch_warnings(), threadpool_limits(1), ThreadPoolExecutor(cores()) as pool:
         warnings.simplefilter("ignore", ConvergenceWarning)  # the last digits do not matter
         divisions = list(folds(labels, codes, num_classes))
-        if not divisions:
-            return None
-        for train, held_out in divisions:
-            known = np.unique(labels[train])
-            for name, values in features.items():
-                if len(known) == 1:
-                    probabilities[name][held_out, known[0]] = 1
-                    continue
-                # The more features, the more each weight is held back.
-                regression = LogisticRegression(C=10 / values.shape[1], max_iter=200, tol=1e-3)
-                model = make_pipeline(StandardScaler(), regression)
-                model.fit(values[train], labels[train])
-                probabilities[name][np.ix_(held_out, known)] = model.predict_proba(values[held_out])
-    return probabilities
+        list(pool.map(lambda work: learn(*work), [(name, *division) for division in divisions for name in features]))
+    return probabilities if divisions else None
