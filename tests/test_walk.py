@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from imgbench.data.scan import scan
-from imgbench.data.walk import VISITED, Walk, describe_left_out, images_below, natural_sort
+from imgbench.data.walk import LeftOut, Walk, describe_left_out, images_below, natural_sort
 
 
 def below(root: Path, *places: str) -> list[str]:
@@ -56,7 +56,7 @@ def test_a_link_to_a_folder_above_or_to_itself_ends(photos, target):
     walk = Walk(photos)
     walk.add_places([photos / "cat", photos / "dog"])
     assert [walk.relative(path) for path, _ in walk.images(str(photos / "cat"))] == ["cat/0.png"]
-    assert walk.left_out == {"broken link" if target == "self" else VISITED: ["cat/self"]}
+    assert walk.left_out == {LeftOut.BROKEN if target == "self" else LeftOut.VISITED: ["cat/self"]}
 
 
 def test_links_to_files_and_to_folders_elsewhere_are_followed(photos, make_folder):
@@ -89,7 +89,7 @@ def test_images_below_a_folder_end_at_a_link_back(photos):
 
 
 def test_of_one_the_word_is_singular():
-    left_out = {"broken link": ["a"], "folder beside the splits": ["b", "c"], VISITED: ["d"]}
+    left_out = {LeftOut.BROKEN: ["a"], LeftOut.BESIDE: ["b", "c"], LeftOut.VISITED: ["d"]}
     assert (
         describe_left_out(left_out) == "1 broken link, 2 folders beside the splits, 1 folder visited under another name"
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from imgbench.data.layout import LAYOUTS, advice, describe_tree, folder_that_would_do, setting
 from imgbench.data.shards import Shards
-from imgbench.data.walk import Walk, describe_left_out, images_in, natural_sort, visible_folders
+from imgbench.data.walk import LeftOut, Walk, describe_left_out, images_in, natural_sort, visible_folders
 from imgbench.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -36,7 +36,7 @@ class Scan:
     splits: np.ndarray  # (N,) int8
     stamps: np.ndarray  # (N, 4) int64
     class_names: list[str]
-    left_out: dict[str, list[str]] = field(default_factory=dict)
+    left_out: dict[LeftOut, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     shards: Shards | None = None  # where the images lie if not in files
 
@@ -150,7 +150,7 @@ def _places(walk: Walk, root: Path, option: str, notes: list[str]) -> Iterator[_
         )
     for name in folders:
         if name not in split_folders:
-            walk.leave_out(str(root / name), "folder beside the splits")
+            walk.leave_out(str(root / name), LeftOut.BESIDE)
     known: list[str] = []
     for split, name in enumerate(SPLITS):
         if (folder := folder_of.get(name)) is None:
@@ -184,7 +184,7 @@ def _is_class(root: Path, train: str, folders: list[str]) -> bool:
 def _leave_out_unlabelled(walk: Walk, folder: Path) -> int:
     number = 0
     for path in images_in(folder):
-        walk.leave_out(path, "unlabelled image")
+        walk.leave_out(path, LeftOut.UNLABELLED)
         number += 1
     return number
 

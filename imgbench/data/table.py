@@ -20,7 +20,7 @@ from imgbench.data.scan import NO_SPLIT, SPLITS, Scan
 from imgbench.data.shard_index import find_images
 from imgbench.data.shards import Shards
 from imgbench.data.split import SplitPlan, assign_splits, group_names
-from imgbench.data.walk import describe_left_out
+from imgbench.data.walk import LeftOut, describe_left_out
 from imgbench.decode import Intensity
 from imgbench.errors import UserError
 from imgbench.files import cores, memory_left
@@ -29,6 +29,7 @@ from imgbench.preprocessing import Preprocessing
 log = logging.getLogger(__name__)
 
 NAMED = 10  # of how many things a message gives the names
+RELATED = {"val": LeftOut.RELATED_VAL, "test": LeftOut.RELATED_TEST}
 
 
 class _LastLine:
@@ -67,7 +68,7 @@ class ImageTable:
     pixels: np.ndarray | None  # (N, S, S, 3) uint8; None where files are decoded when asked for
     errors: dict[int, str]  # row -> why the file cannot be decoded
     intensity: Intensity  # by which files of more than 8 bits were scaled, one for all
-    passed_over: dict[str, list[str]] = field(default_factory=dict)  # reason -> paths that have no row
+    passed_over: dict[LeftOut, list[str]] = field(default_factory=dict)  # paths that have no row
     shards: Shards | None = None  # where the images lie if not in files
     stamps: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.int64))  # (N, 4), see walk.stamp_of
     known: Looks | None = None  # what was seen when the files were read, where more than their pixels was wanted
@@ -271,7 +272,7 @@ def _drop_relatives(table: ImageTable, groups: list[str]) -> None:
             )
         table.splits[related] = NO_SPLIT
         if related:
-            names = table.passed_over.setdefault(f"{split} image with a relative in train", [])
+            names = table.passed_over.setdefault(RELATED[split], [])
             names += [table.paths[row] for row in related]
 
 
@@ -287,7 +288,7 @@ def _describe(table: ImageTable, notes: list[str]) -> None:
             names = f"{missing[:NAMED]}{f' and {len(missing) - NAMED} more' if len(missing) > NAMED else ''}"
             log.warning("%s has no %s images of %s: not measured there.", table.root, split, names)
     counts = ", ".join(f"{len(rows)} {name}" for name in SPLITS if len(rows := table.rows(name)))
-    left_out = table.passed_over | ({"damaged image": table.errors} if table.errors else {})
+    left_out = table.passed_over | ({LeftOut.DAMAGED: table.errors} if table.errors else {})
     log.info(
         "%s: %d images in %d classes (%s); left out: %s",
         table.root,

@@ -3,11 +3,32 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from enum import StrEnum
 from pathlib import Path
 
 from imgbench.decode import IMAGE_ENDINGS, image_format
 
-VISITED = "folder visited under another name"
+
+class LeftOut(StrEnum):
+    """Why something below the root of a data set has no row in a split; the values stand in `left_out.csv`."""
+
+    HIDDEN = "hidden file"
+    OTHER = "other file"
+    EMPTY = "empty file"
+    BROKEN = "broken link"
+    VISITED = "folder visited under another name"
+    BESIDE = "folder beside the splits"
+    UNLABELLED = "unlabelled image"
+    DAMAGED = "damaged image"
+    RELATED_VAL = "val image with a relative in train"
+    RELATED_TEST = "test image with a relative in train"
+
+    def counted(self, number: int) -> str:
+        """For example `1 empty file` or `3 hidden files`."""
+        plural = re.sub("(file|folder|image|link)", r"\1s", self, count=1)
+        return f"{number} {self if number == 1 else plural}"
+
+
 Stamp = tuple[int, int, int, int]
 # Whether the system numbers files and notes every change: a file of the same stamp then has the same content. Windows
 # tells neither for the entries of a folder, and calls the time of creation that of change.
@@ -97,7 +118,7 @@ class Walk:
     def __init__(self, root: Path, onerror: Callable[[OSError], None] | None = None) -> None:
         self.root = str(root)
         self._onerror = onerror
-        self.left_out: dict[str, list[str]] = {}
+        self.left_out: dict[LeftOut, list[str]] = {}
         self._prefix = len(os.path.join(self.root, ""))  # noqa: PTH118
         self._places: set[str] = set()  # real paths of the folders that are visited in any case
         self._above: set[str] = set()  # real paths of `root`, and of the folders above it and above the places
@@ -113,7 +134,7 @@ class Walk:
         """Below `root`, with forward slashes."""
         return path[self._prefix :].replace(os.sep, "/")
 
-    def leave_out(self, path: str, reason: str) -> None:
+    def leave_out(self, path: str, reason: LeftOut) -> None:
         self.left_out.setdefault(reason, []).append(self.relative(path))
 
     def without_second_names(self, folder: Path, names: list[str]) -> list[str]:
@@ -123,7 +144,7 @@ class Walk:
         for name in sorted(names, key=lambda name: (folder / name).is_symlink()):  # real folders keep their names
             real = os.path.realpath(folder / name)
             if real in kept or real in self._above:
-                self.leave_out(str(folder / name), VISITED)
+                self.leave_out(str(folder / name), LeftOut.VISITED)
             else:
                 kept[real] = name
         own_names = set(kept.values())
@@ -140,7 +161,7 @@ class Walk:
         """Yields path and stamp of every image below a folder, which should be one of the places."""
         real = os.path.realpath(folder)
         if real in self._visited:
-            self.leave_out(folder, VISITED)
+            self.leave_out(folder, LeftOut.VISITED)
         else:
             yield from self._images(folder, real)
 
@@ -163,25 +184,25 @@ class Walk:
             path = os.path.join(folder, name)  # noqa: PTH118
             inside = os.path.realpath(path) if subfolders[name] else os.path.join(real, name)  # noqa: PTH118
             if inside in self._visited or self._is_visited_elsewhere(inside, subfolders[name]):
-                self.leave_out(path, VISITED)
+                self.leave_out(path, LeftOut.VISITED)
             else:
                 yield from self._images(path, inside)
 
     def _look_at(self, entry: "os.DirEntry[str]", subfolders: dict[str, bool], images: dict[str, Stamp]) -> None:
         if is_hidden(entry.name):
-            self.leave_out(entry.path, "hidden file")
+            self.leave_out(entry.path, LeftOut.HIDDEN)
         elif (kind := kind_of(entry)) == "folder":
             subfolders[entry.name] = entry.is_symlink()
         elif kind == "broken link":
-            self.leave_out(entry.path, kind)
+            self.leave_out(entry.path, LeftOut.BROKEN)
         else:
             stat = entry.stat()
             if stat.st_size == 0:
-                self.leave_out(entry.path, "empty file")
+                self.leave_out(entry.path, LeftOut.EMPTY)
             elif is_image(entry):
                 images[entry.name] = stamp_of(stat)
             else:
-                self.leave_out(entry.path, "other file")
+                self.leave_out(entry.path, LeftOut.OTHER)
 
     def _pass_over(self, error: OSError) -> None:
         if self._onerror is None:
@@ -195,13 +216,9 @@ class Walk:
         return any(parent in self._places for parent in parents)
 
 
-def describe_left_out(left_out: Mapping[str, Sized]) -> str:
+def describe_left_out(left_out: Mapping[LeftOut, Sized]) -> str:
     """For example `1 empty file, 3 hidden files`; `nothing` if nothing was."""
-    parts = []
-    for reason, paths in sorted(left_out.items()):
-        plural = re.sub(r"(file|folder|image|link)", r"\1s", reason, count=1)
-        parts.append(f"{len(paths)} {reason if len(paths) == 1 else plural}")
-    return ", ".join(parts) or "nothing"
+    return ", ".join(reason.counted(len(paths)) for reason, paths in sorted(left_out.items())) or "nothing"
 
 
 def images_below(folder: Path, onerror: Callable[[OSError], None] | None = None) -> Iterator[Path]:

@@ -135,7 +135,7 @@ class Evidence:
 
 def audit(table: ImageTable, finders: Sequence[Finder] = ()) -> Audit:
     """Inspects a data set; of one that was inspected before, and has not changed, the result is read back."""
-    left_out = sorted((reason, sorted(paths)) for reason, paths in table.passed_over.items())
+    left_out = sorted((reason.value, sorted(paths)) for reason, paths in table.passed_over.items())
     names = [getattr(finder, "__name__", repr(finder)) for finder in finders]
     # A damaged image is named with the reason, which is another once its format can be read.
     facts = (FORMAT, table.root.resolve(), table.hash, table.plan, sorted(table.errors.items()), left_out, names)

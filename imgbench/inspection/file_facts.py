@@ -8,6 +8,7 @@ import numpy as np
 
 from imgbench.data.look import Header
 from imgbench.data.table import ImageTable
+from imgbench.data.walk import LeftOut
 from imgbench.decode import FORMATS
 from imgbench.inspection.findings import Finding, counted, first_few
 from imgbench.inspection.thumbnails import Thumbnails
@@ -16,13 +17,13 @@ TINY = 32  # pixels of the short side
 LONG = 4  # times the short side
 RARE = 0.05  # a mode or size that fewer images have is unusual
 STRAY = {
-    "empty file": ("empty_file", "warning", "Copy them again from where they came, or delete them."),
-    "hidden file": ("hidden_file", "note", None),
-    "other file": ("other_file", "note", None),
-    "broken link": ("broken_link", "warning", "Restore what they point to, or delete them."),
-    "folder beside the splits": ("stray_folder", "warning", "Move what belongs to a split below train, val or test."),
-    "folder visited under another name": ("stray_folder", "note", None),
-    "unlabelled image": ("unlabelled", "note", "Sort them into class folders, or classify them with imgbench.predict."),
+    LeftOut.EMPTY: ("empty_file", "warning", "Copy them again from where they came, or delete them."),
+    LeftOut.HIDDEN: ("hidden_file", "note", None),
+    LeftOut.OTHER: ("other_file", "note", None),
+    LeftOut.BROKEN: ("broken_link", "warning", "Restore what they point to, or delete them."),
+    LeftOut.BESIDE: ("stray_folder", "warning", "Move what belongs to a split below train, val or test."),
+    LeftOut.VISITED: ("stray_folder", "note", None),
+    LeftOut.UNLABELLED: ("unlabelled", "note", "Sort them into class folders, or classify them with imgbench.predict."),
 }
 
 
