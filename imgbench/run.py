@@ -27,19 +27,17 @@ from omegaconf.errors import OmegaConfBaseException
 
 from imgbench.errors import UserError
 from imgbench.files import NO_PLACE, write_atomically
+from imgbench.split_file import SPLIT_COLUMNS, read_rows
 from imgbench.trust import (
     TARGETS,
     check_callbacks_and_logger,
     check_plain,
     is_own_configuration,
-    stays_below,
     trust_configuration,
 )
 
 # In a wheel conf lies inside the package, in a checkout beside it.
 CONF = next(path for path in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf") if path.is_dir())
-SPLIT_COLUMNS = ["path", "class", "group", "split", "hash"]
-SPLIT_NAMES = ("train", "val", "test")
 LARGEST_CONFIG = 100_000  # bytes; those that imgbench writes have a few thousand
 NODES = ("data", "model", "augment", "objective", "optimizer", "scheduler", "trainer", "callbacks", "fast")
 CONFIG_TYPES = {
@@ -329,21 +327,9 @@ class Run:
             UserError: it is damaged, or names a file outside the data's folder.
         """
         path = self.path / "split.csv"
-        with _damage_named(path), path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            reader = csv.DictReader(file, strict=True)
-            if reader.fieldnames != SPLIT_COLUMNS:
-                raise ValueError(f"its columns are {reader.fieldnames}, not {SPLIT_COLUMNS}")
-            rows = []
-            for row in reader:
-                if None in row or None in row.values():
-                    raise ValueError(f"line {reader.line_num} has not {len(SPLIT_COLUMNS)} columns")
-                if row["split"] not in SPLIT_NAMES or not re.fullmatch("[0-9a-f]{32}", row["hash"]):
-                    raise ValueError(f"line {reader.line_num} has the split {row['split']!r}, the hash {row['hash']!r}")
-                if not stays_below(row["path"]):
-                    raise ValueError(f"line {reader.line_num} names {row['path']!r}, no file below the data's folder")
-                if split in (None, row["split"]):
-                    rows.append(row)
-        return rows
+        with _damage_named(path):
+            rows = (dict(zip(SPLIT_COLUMNS, row, strict=True)) for row in read_rows(path, SPLIT_COLUMNS))
+            return [row for row in rows if split in (None, row["split"])]
 
 
 class _PlainDumper(yaml.SafeDumper):

@@ -5,6 +5,7 @@ good, and a page over all of it. The directory is a run like any other.
 """
 
 import time
+from collections import Counter
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -28,14 +29,15 @@ REPORT = 0.1  # share of the whole
 
 def division(run: Run) -> str:
     """How many images each part has, and what divides otherwise: what the folders say stays."""
-    rows = {split: run.split_rows(split) for split in SPLITS}
-    train, val, test = (f"{len(rows[split]):,}" for split in SPLITS)
-    stated = {split for split in SPLITS for row in rows[split] if SPLIT_FOLDERS.get(row["path"].split("/")[0]) == split}
+    rows = run.split_rows()
+    counts = Counter(row["split"] for row in rows)
+    train, val, test = (f"{counts[split]:,}" for split in SPLITS)
+    stated = {row["split"] for row in rows if SPLIT_FOLDERS.get(row["path"].split("/")[0]) == row["split"]}
     open_ones = [f"data.split.{split}=0.2" for split in ("val", "test") if split not in stated]
     options = " or ".join([*open_ones, "data.split.group=REGEX"])
     otherwise = f"{options} divides otherwise" if open_ones else "the folders say so"
-    counts = f"{train} images to learn from, {val} to choose by and {test} to test on, once"
-    return f"Division       {counts}; {otherwise}."
+    parts = f"{train} images to learn from, {val} to choose by and {test} to test on, once"
+    return f"Division       {parts}; {otherwise}."
 
 
 def study(config: DictConfig, run: Run) -> None:

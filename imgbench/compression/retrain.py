@@ -1,7 +1,5 @@
 """Training another model as a run was trained: on the same images, with a configuration that follows from the run's."""
 
-import csv
-
 from omegaconf import DictConfig
 
 from imgbench.data.datamodule import ImageFolderDataModule
@@ -19,8 +17,7 @@ def same_images(config: DictConfig, parent: Run) -> ImageFolderDataModule:
     """
     data = build_data_of(parent, config)
     table = data.table
-    own = csv.DictReader(table.csv_lines())
-    now = {row["path"]: (row["split"], row["hash"]) for row in own}
+    now = {path: (split, digest) for path, _, _, split, digest in table.split_rows()}
     then = {row["path"]: (row["split"], row["hash"]) for row in parent.split_rows()}
     if now == then:
         return data

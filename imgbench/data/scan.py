@@ -13,8 +13,8 @@ from imgbench.data.layout import LAYOUTS, advice, describe_tree, folder_that_wou
 from imgbench.data.shards import Shards
 from imgbench.data.walk import LeftOut, Walk, describe_left_out, images_in, natural_sort, visible_folders
 from imgbench.errors import UserError
+from imgbench.split_file import SPLITS
 
-SPLITS = ("train", "val", "test")
 TRAIN, VAL, TEST = range(3)
 NO_SPLIT = -1
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}

@@ -1,10 +1,9 @@
 """Reads a folder into a table of images: what is there, whether it can be decoded, its group and its split."""
 
-import csv
 import hashlib
 import io
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,27 +24,12 @@ from imgbench.decode import Intensity
 from imgbench.errors import UserError
 from imgbench.files import cores, memory_left
 from imgbench.preprocessing import Preprocessing
+from imgbench.split_file import SPLIT_COLUMNS, csv_lines
 
 log = logging.getLogger(__name__)
 
 NAMED = 10  # of how many things a message gives the names
 RELATED = {"val": LeftOut.RELATED_VAL, "test": LeftOut.RELATED_TEST}
-
-
-class _LastLine:
-    """What a `csv.writer` takes for a file."""
-
-    def write(self, line: str) -> None:
-        self.line = line
-
-
-def _csv_lines(rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Never all at once, since of a million images the lines take a quarter of a gigabyte."""
-    last = _LastLine()
-    writer = csv.writer(last, lineterminator="\n")
-    for row in rows:
-        writer.writerow(row)
-        yield last.line
 
 
 @dataclass
@@ -107,15 +91,14 @@ class ImageTable:
 
     def csv_lines(self) -> Iterator[str]:
         """The lines of `split.csv`."""
+        return csv_lines(SPLIT_COLUMNS, self.split_rows())
 
-        def rows() -> Iterator[Sequence[str]]:
-            yield "path", "class", "group", "split", "hash"
-            for i, path in enumerate(self.paths):
-                if (split := self.splits[i]) != NO_SPLIT:
-                    digest = self.digests[i].tobytes().hex()
-                    yield path, self.class_names[self.labels[i]], self.groups[i], SPLITS[split], digest
-
-        return _csv_lines(rows())
+    def split_rows(self) -> Iterator[tuple[str, str, str, str, str]]:
+        """Path, class, group, split and hash of every image that is in a split."""
+        for i, path in enumerate(self.paths):
+            if (split := self.splits[i]) != NO_SPLIT:
+                digest = self.digests[i].tobytes().hex()
+                yield path, self.class_names[self.labels[i]], self.groups[i], SPLITS[split], digest
 
     def divided_as(self, rows: Sequence[Mapping[str, str]]) -> "ImageTable | None":
         """These images in the groups and splits of the rows of a `split.csv`; None where those are other images."""
@@ -133,8 +116,7 @@ class ImageTable:
 
     def left_out_lines(self) -> Iterator[str]:
         """The lines of `left_out.csv`."""
-        yield from _csv_lines([("path", "reason")])
-        yield from _csv_lines(self.left_out)
+        return csv_lines(("path", "reason"), self.left_out)
 
     @cached_property
     def hash(self) -> str:

@@ -20,7 +20,8 @@ from imgbench.inspection.record import audit_of
 from imgbench.models.weights import described_weights
 from imgbench.number import Number, read_metrics
 from imgbench.report.results import SELECTED_ON_TEST
-from imgbench.run import SPLIT_NAMES, Run
+from imgbench.run import Run
+from imgbench.split_file import SPLITS
 
 NAME = "README.md"  # which Hugging Face shows, and reads the lines between `---` of
 MARKER = "<!-- The card of a model of imgbench. What you write here stays: it is not written again. -->"
@@ -86,7 +87,7 @@ def card(run: Run, file: Path) -> str:
     """
     metrics, info, config = _metrics(run), run.info, run.config
     model = OnnxModel(file)
-    splits = {split: Counter(row["class"] for row in run.split_rows(split)) for split in SPLIT_NAMES}
+    counts = Counter((row["split"], row["class"]) for row in run.split_rows())
     title = f"{config.get('model_name', 'model')}-{config.get('data_name', 'data')}"
     measured = {name: metrics[name] for name in METRICS if name in metrics and metrics[name].n}
     from huggingface_hub import EvalResult, ModelCardData  # timm brings it; it takes a second
@@ -127,12 +128,12 @@ def card(run: Run, file: Path) -> str:
         classes=[
             {
                 "name": name,
-                **{split: counts[name] for split, counts in splits.items()},
+                **{split: counts[split, name] for split in SPLITS},
                 "recall": describe(number) if (number := metrics.get(f"test/recall/{name}")) else "unknown",
             }
             for name in model.class_names
         ],
-        images=f"{sum(counts.total() for counts in splits.values()):,}",
+        images=f"{counts.total():,}",
         data=data,
         limits=_limits(run, model.provenance, metrics),
         weights=markdown(" ".join([weights, *(f"Beware: {warning}." for warning in warnings)])),
