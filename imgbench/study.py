@@ -13,13 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from imgbench.audit import audit
 from imgbench.compression.target import Target
-from imgbench.data.scan import SPLIT_FOLDERS, SPLITS
+from imgbench.data.scan import SPLIT_FOLDERS
 from imgbench.errors import UserError
 from imgbench.experiment.check import check_at_once
 from imgbench.experiment.compose import storable
 from imgbench.hydra_entry import hydra_command, interruption_explained
 from imgbench.report.study_file import SMALL, write_study
 from imgbench.run import Run
+from imgbench.split_file import SPLITS
 from imgbench.sweep.resume import resumed_study
 from imgbench.train import train
 

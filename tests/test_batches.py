@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -6,6 +7,7 @@ import torch
 from PIL import Image
 
 from imgbench.data.batches import EpochSampler, EvenBatches, ImageDataset, as_images, keep_batch
+from imgbench.data.pixels import decode_images
 from imgbench.data.scan import scan
 from imgbench.decode import open_image
 from imgbench.errors import UserError
@@ -57,8 +59,8 @@ def two_datasets(tmp_path, make_folder):
     found = scan(make_folder(tmp_path, {"cat": 3, "dog": 4}, size=(31, 22)))
     pixels = np.stack([SMALL.resize(open_image(tmp_path / path)) for path in found.paths])
     rows = np.arange(7)[::-1].copy()
-    cached = ImageDataset(tmp_path, found.paths, found.labels, SMALL, pixels[::-1].copy(), rows)
-    return cached, ImageDataset(tmp_path, found.paths, found.labels, SMALL)
+    cached = ImageDataset(replace(found.take(rows), pixels=pixels[rows]), rows, SMALL)
+    return cached, ImageDataset(decode_images(found, SMALL, "off"), np.arange(7), SMALL)
 
 
 def test_streaming_equals_cached(two_datasets):

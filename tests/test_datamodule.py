@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from imgbench.data.augment import Augment
-from imgbench.data.scan import SPLITS
 from imgbench.decode import open_image
 from imgbench.errors import UserError
 from imgbench.preprocessing import STATISTICS
+from imgbench.split_file import SPLITS
 
 
 @pytest.fixture

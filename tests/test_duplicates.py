@@ -9,8 +9,8 @@ from conftest import REAL_DATA
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from imgbench.benchmark.development.planted_copies import FAULTS
+from imgbench.data.read import read_table
 from imgbench.data.split import SplitPlan
-from imgbench.data.table import read_table
 from imgbench.inspection.alignment import COARSE, FINE
 from imgbench.inspection.candidates import (
     FREQUENCIES,

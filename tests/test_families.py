@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imgbench.data.split import SplitPlan
+from imgbench.data.shards import Folder
+from imgbench.data.split import NO_SPLIT, SplitPlan
 from imgbench.data.table import ImageTable
 from imgbench.inspection.duplicates import Pair
 from imgbench.inspection.families import expressions, find_family
@@ -18,8 +19,11 @@ def make_table(names: dict[str, list[str]], **plan) -> ImageTable:
     splits = np.array([(0, 0, 0, 1, 2)[row % 5] for row in range(len(paths))], np.int8)
     groups = [""] * len(paths)
     digests = np.arange(16 * len(paths)).reshape(-1, 16).astype(np.uint8)
-    return ImageTable(Path("photos"), list(names), SplitPlan(**plan), [], paths, labels, groups, splits, digests, None,
-                      {}, "file")  # fmt: skip
+    return ImageTable(
+        Path("photos"), list(names), paths, labels, np.full(len(paths), NO_SPLIT, np.int8),
+        np.zeros((len(paths), 4), np.int64), Folder(Path("photos")), digests=digests, plan=SplitPlan(**plan),
+        groups=groups, splits=splits,
+    )  # fmt: skip
 
 
 def copies(letter: str, patients: int, photographs: int, copies: int) -> list[str]:

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from imgbench.data.look import Header, header_of
+from imgbench.data.read import read_table
 from imgbench.data.split import SplitPlan
-from imgbench.data.table import read_table
 from imgbench.inspection.classes import class_findings
 from imgbench.inspection.file_facts import file_findings, read_headers
 from imgbench.inspection.thumbnails import make_thumbnails

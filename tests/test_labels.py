@@ -3,7 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imgbench.data.split import SplitPlan
+from imgbench.data.shards import Folder
+from imgbench.data.split import NO_SPLIT
 from imgbench.data.table import ImageTable
 from imgbench.evaluation.predictions import Predictions
 from imgbench.inspection import labels as labels_module
@@ -19,9 +20,10 @@ def striped_table(number: int, noise: float, seed: int = 0) -> ImageTable:
     pixels = 128 + 60 * np.sin(along)[..., None] + rng.normal(0, noise, (number, 32, 32, 3))
     paths = [f"{label}/{i}.png" for i, label in enumerate(labels)]
     return ImageTable(
-        Path("photos"), ["lying", "standing", "slanting"], SplitPlan(), [], paths, labels.astype(np.int32),
-        [""] * number, np.zeros(number, np.int8), np.zeros((number, 16), np.uint8),
-        np.clip(pixels, 0, 255).astype(np.uint8), {}, "file",
+        Path("photos"), ["lying", "standing", "slanting"], paths, labels.astype(np.int32),
+        np.full(number, NO_SPLIT, np.int8), np.zeros((number, 4), np.int64), Folder(Path("photos")),
+        digests=np.zeros((number, 16), np.uint8), pixels=np.clip(pixels, 0, 255).astype(np.uint8),
+        groups=[""] * number, splits=np.zeros(number, np.int8),
     )  # fmt: skip
 
 

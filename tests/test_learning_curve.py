@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from omegaconf import DictConfig
 
-from imgbench.data.scan import NO_SPLIT
+from imgbench.data.split import NO_SPLIT
 from imgbench.errors import UserError
 from imgbench.evaluation.predictions import Predictions
 from imgbench.experiment.build import build_data

@@ -9,9 +9,11 @@ from PIL import Image
 
 from imgbench.data.look import SIDE, Looks, digest, keep_looks, kept_looks
 from imgbench.data.pixels import decode_images
-from imgbench.data.scan import Scan, scan
+from imgbench.data.read import read_table
+from imgbench.data.scan import scan
+from imgbench.data.shards import Folder
 from imgbench.data.split import SplitPlan
-from imgbench.data.table import read_table
+from imgbench.data.table import ImageTable
 from imgbench.decode import Extremes, open_image
 from imgbench.inspection.file_facts import read_headers
 from imgbench.inspection.shortcuts import file_facts
@@ -44,7 +46,7 @@ def photographs(names: list[str]) -> list[str]:
     return sorted(name for name in names if name.endswith((".png", ".jpg")))
 
 
-def looked_at(found: Scan) -> Looks:
+def looked_at(found: ImageTable) -> Looks:
     looks = Looks.none_yet(found)
     for row in range(len(found.paths)):
         looks.look(row, found.read(row))
@@ -76,7 +78,9 @@ def test_the_pixels_made_beside_a_look_are_those_of_decoding_alone(tmp_path, sid
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     Image.fromarray(pixels).resize(sides).save(tmp_path / "a.jpg", quality=80)
     data = (tmp_path / "a.jpg").read_bytes()
-    looks = Looks.none_yet(Scan(tmp_path, ["a.jpg"], NONE, NONE, np.zeros((1, 4), np.int64), ["a"]))
+    looks = Looks.none_yet(
+        ImageTable(tmp_path, ["a"], ["a.jpg"], NONE, NONE, np.zeros((1, 4), np.int64), Folder(tmp_path))
+    )
     square = looks.look(0, data, Preprocessing(size))
     assert square is not None
     assert np.array_equal(square, Preprocessing(size).decode(data))
@@ -99,7 +103,7 @@ def test_another_size_reads_no_file_twice_and_an_audit_of_it_none(folder, opened
     other = decode_images(scan(folder), Preprocessing(20))
     assert len(photographs(opened)) == 9
     opened.clear()
-    assert decode_images(scan(folder), Preprocessing(20), "off").looks is not None
+    assert decode_images(scan(folder), Preprocessing(20), "off").known is not None
     assert photographs(opened) == []
     assert other.errors.keys() == {4}
 
@@ -118,9 +122,7 @@ def test_only_what_has_changed_is_looked_at_again(folder):
 def test_looks_at_some_files_leave_those_at_the_others(folder):
     found = scan(folder)
     keep_looks(found, looked_at(found))
-    some = scan(folder)
-    for name in ("paths", "labels", "splits", "stamps"):
-        setattr(some, name, getattr(some, name)[:3])
+    some = scan(folder).take(range(3))
     (folder / "dog" / "0.png").unlink()
     keep_looks(some, looked_at(some))
     again = scan(folder)

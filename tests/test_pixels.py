@@ -13,8 +13,8 @@ from PIL import Image
 
 from imgbench.data.look import Looks
 from imgbench.data.pixels import decode_images, digest
+from imgbench.data.read import labelled_table
 from imgbench.data.scan import scan
-from imgbench.data.table import labelled_table
 from imgbench.decode import HEIC_NEEDS, open_image
 from imgbench.errors import UserError
 from imgbench.preprocessing import Preprocessing
@@ -157,17 +157,11 @@ def test_an_evaluation_sees_what_the_files_hold_now_and_leaves_the_entries_of_a_
         decode_images(scan(folder), SMALL, mode)
     before = entries(cache_home)
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": available, "total": 1 << 40}))
-    some = scan(folder)
-    some.paths, some.labels, some.splits, some.stamps = (
-        some.paths[:4],
-        some.labels[:4],
-        some.splits[:4],
-        some.stamps[:4],
-    )
-    table = labelled_table(some, SMALL)
+    some = scan(folder).take(range(4))
+    table = labelled_table(some, "test", SMALL)
     assert (table.pixels is None) == (available == 1)
     change(folder)
-    changed = labelled_table(some, SMALL)
+    changed = labelled_table(some, "test", SMALL)
     assert changed.digests[0].tobytes() == digest((folder / some.paths[0]).read_bytes()) != table.digests[0].tobytes()
     assert entries(cache_home) == before
 

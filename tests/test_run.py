@@ -330,7 +330,9 @@ def test_path_outside_the_data_is_refused(path, run):
     lines[1][0] = path
     with (run.path / "split.csv").open("w", newline="") as file:
         csv.writer(file).writerows(lines)
-    with pytest.raises(UserError, match=r"split\.csv is damaged: line 2 has the path .* not a file below the data's folder"):
+    with pytest.raises(
+        UserError, match=r"split\.csv is damaged: line 2 has the path .* not a file below the data's folder"
+    ):
         run.split_rows("train")
 
 

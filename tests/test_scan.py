@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgbench.data.scan import TEST, TRAIN, VAL, scan
+from imgbench.data.scan import scan
+from imgbench.data.split import TEST, TRAIN, VAL
+from imgbench.data.walk import LeftOut
 from imgbench.errors import UserError
 
 FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"]
@@ -17,7 +19,7 @@ def test_class_folders_alone_leave_the_split_open(tmp_path, make_folder):
     assert found.class_names == ["cat", "dog"]
     assert found.paths == ["cat/0.png", "cat/1.png", "cat/2.png", "dog/0.png", "dog/1.png"]
     assert found.labels.tolist() == [0, 0, 0, 1, 1]
-    assert found.splits.tolist() == [-1] * 5
+    assert found.given.tolist() == [-1] * 5
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "Valid"])
@@ -26,20 +28,20 @@ def test_split_folders_say_the_split_under_each_of_their_names(tmp_path, make_fo
         make_folder(tmp_path / split, {"cat": count, "dog": count})
     found = scan(tmp_path)
     assert found.class_names == ["cat", "dog"]
-    assert found.splits.tolist() == [TRAIN] * 6 + [VAL] * 4 + [TEST] * 2
+    assert found.given.tolist() == [TRAIN] * 6 + [VAL] * 4 + [TEST] * 2
     assert found.labels.tolist() == [0, 0, 0, 1, 1, 1, 0, 0, 1, 1, 0, 1]
     assert found.paths[6] == f"{name}/cat/0.png"
 
 
 def test_val_and_test_folders_may_be_missing(tmp_path, make_folder):
     make_folder(tmp_path / "train", {"cat": 1, "dog": 1})
-    assert scan(tmp_path).splits.tolist() == [TRAIN, TRAIN]
+    assert scan(tmp_path).given.tolist() == [TRAIN, TRAIN]
 
 
 def test_a_class_may_be_called_test_where_there_is_no_train(tmp_path, make_folder):
     found = scan(make_folder(tmp_path, {"exam": 1, "test": 1}))
     assert found.class_names == ["exam", "test"]
-    assert found.splits.tolist() == [-1, -1]
+    assert found.given.tolist() == [-1, -1]
 
 
 def test_a_class_may_be_called_train_where_it_has_images_like_its_neighbours(tmp_path, make_folder):
@@ -53,7 +55,7 @@ def test_folders_beside_the_splits_are_counted_and_left_out(tmp_path, make_folde
     found = scan(tmp_path)
     assert found.class_names == ["cat", "dog"]
     assert len(found.paths) == 2
-    assert found.left_out == {"folder beside the splits": ["unlabelled"]}
+    assert found.passed_over == {"folder beside the splits": ["unlabelled"]}
 
 
 def test_nested_folders_belong_to_their_class(tmp_path, make_folder):
@@ -194,8 +196,8 @@ def test_a_class_that_train_lacks_is_an_error_naming_folder_and_class(tmp_path, 
 def test_a_folder_of_loose_images_is_no_split_and_points_to_predict(tmp_path, make_folder, folder):
     root = make_folder(tmp_path / "my photos", {"train/cat": 1, "train/dog": 1, folder: 3})
     found = scan(root)
-    assert found.splits.tolist() == [TRAIN, TRAIN]
-    assert sorted(found.left_out["unlabelled image"]) == [f"{folder}/{number}.png" for number in range(3)]
+    assert found.given.tolist() == [TRAIN, TRAIN]
+    assert sorted(found.passed_over[LeftOut.UNLABELLED]) == [f"{folder}/{number}.png" for number in range(3)]
     (note,) = found.notes
     assert f"{root}/{folder} has 3 images and no class folders" in note
     assert f"python -m imgbench.predict RUN '{root}/{folder}'" in note
@@ -205,14 +207,14 @@ def test_an_empty_split_folder_counts_as_missing(tmp_path, make_folder):
     make_folder(tmp_path / "train", {"cat": 1, "dog": 1})
     (tmp_path / "val").mkdir()
     found = scan(tmp_path)
-    assert found.splits.tolist() == [TRAIN, TRAIN]
+    assert found.given.tolist() == [TRAIN, TRAIN]
     assert "val has no images and no class folders" in found.notes[0]
 
 
 def test_loose_images_beside_the_class_folders_are_left_out(tmp_path, make_folder):
     found = scan(make_folder(tmp_path, {"cat": 1, "dog": 1, "": 2}))
     assert found.paths == ["cat/0.png", "dog/0.png"]
-    assert sorted(found.left_out["unlabelled image"]) == ["0.png", "1.png"]
+    assert sorted(found.passed_over[LeftOut.UNLABELLED]) == ["0.png", "1.png"]
 
 
 def test_a_link_that_gives_a_class_or_split_a_second_name_is_left_out(tmp_path, make_folder):
@@ -224,7 +226,7 @@ def test_a_link_that_gives_a_class_or_split_a_second_name_is_left_out(tmp_path, 
     found = scan(tmp_path)
     assert found.class_names == ["cat", "dog"]
     assert found.paths == ["train/cat/0.png", "train/dog/0.png"]
-    assert sorted(found.left_out["folder visited under another name"]) == [
+    assert sorted(found.passed_over[LeftOut.VISITED]) == [
         "train/everything", "train/itself", "train/kitty", "val",
     ]  # fmt: skip
 

@@ -15,10 +15,11 @@ from webdataset.writer import ShardWriter
 
 from imgbench.compare import compare
 from imgbench.data.batches import WINDOW, EvenBatches, ShardSampler
+from imgbench.data.read import read_table
 from imgbench.data.shard_index import find_images, index_shards
-from imgbench.data.shards import index_path
+from imgbench.data.shards import Shards, index_path
 from imgbench.data.split import SplitPlan
-from imgbench.data.table import read_table
+from imgbench.data.walk import LeftOut
 from imgbench.errors import UserError
 from imgbench.evaluate import evaluate
 from imgbench.experiment.compose import compose
@@ -142,10 +143,19 @@ def test_folders_of_splits_are_kept(make_folder, tmp_path):
     make_folder(tmp_path / "photos" / "test", {"cat": 3})
     root = make_shards(tmp_path / "photos", tmp_path / "shards")
     found = find_images(root)
-    assert np.bincount(found.splits).tolist() == [16, 0, 3]
+    assert np.bincount(found.given).tolist() == [16, 0, 3]
     of_folder, of_shards = (read_table(place, Preprocessing(16), SplitPlan()) for place in (tmp_path / "photos", root))
     assert of_shards.hash == of_folder.hash
     assert of_shards.folder_splits == ["train", "test"]
+
+
+def test_a_test_image_left_out_for_its_relative_in_train_does_not_become_a_training_image(make_folder, tmp_path):
+    make_folder(tmp_path / "photos" / "train", {"cat": 4, "dog": 4})
+    copy = make_folder(tmp_path / "photos" / "test", {"cat": 3, "dog": 3}) / "cat" / "copy.png"
+    copy.write_bytes((tmp_path / "photos" / "train" / "cat" / "0.png").read_bytes())
+    root = make_shards(tmp_path / "photos", tmp_path / "shards", 7, "data.split.leaks=drop")
+    table = read_table(root, Preprocessing(16), SplitPlan(group="auto", leaks="drop", val=2))
+    assert table.passed_over == {LeftOut.RELATED_TEST: ["test/cat/copy.png"]}
 
 
 def test_images_of_16_bits_keep_their_range_when_streamed(tmp_path):
@@ -259,21 +269,22 @@ def test_missing_shard_is_named_with_those_that_are_there(copy):
 
 @pytest.mark.parametrize(
     ("line", "reason"),
-    [("cat/x.png,cat,,,zz,photos-000000.tar,1,1,", "hexadecimal"), ("cat/x.png,cat", "not enough values"),
-     ("cat/x.png,cat,,valid,00,photos-000000.tar,1,1,", "valid")],
+    [("cat/x.png,cat,,,zz,photos-000000.tar,1,1,", "hexadecimal"), ("cat/x.png,cat", "has not 9 columns"),
+     ("cat/x.png,cat,,valid,00,photos-000000.tar,1,1,", "valid"),
+     (f"cat/x.png,cat,,,{'0' * 32},photos-000000.tar,-1,1,", "the offset '-1'")],
 )  # fmt: skip
 def test_damaged_index_is_named_with_the_line(copy, line, reason):
     with index_path(copy).open("a") as file:
         file.write(line + "\n")
-    with pytest.raises(UserError, match=rf"photos-index.csv is damaged, in line 50: .*{reason}"):
+    with pytest.raises(UserError, match=rf"photos-index.csv is damaged: line 50 .*{reason}"):
         find_images(copy)
 
 
 def test_image_that_is_another_than_the_index_says_ends_the_run(copy, tmp_path):
     shard_file = Path(copy).parent / "photos-000000.tar"
     content = bytearray(shard_file.read_bytes())
-    shards = find_images(copy).shards
-    assert shards is not None
+    shards = find_images(copy).source
+    assert isinstance(shards, Shards)
     for offset in shards.offsets[shards.numbers == 0].tolist():
         content[offset + 60] ^= 255
     shard_file.write_bytes(content)

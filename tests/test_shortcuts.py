@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from imgbench.data.read import read_table
 from imgbench.data.split import SplitPlan
-from imgbench.data.table import ImageTable, read_table
+from imgbench.data.table import ImageTable
 from imgbench.inspection.shortcuts import Probe, probe
 from imgbench.number import group_codes, share
 from imgbench.preprocessing import Preprocessing

@@ -3,8 +3,10 @@ import re
 import numpy as np
 import pytest
 
-from imgbench.data.scan import TEST, TRAIN, VAL, Scan, scan
-from imgbench.data.split import SplitPlan, assign_splits, group_names
+from imgbench.data.scan import scan
+from imgbench.data.shards import Folder
+from imgbench.data.split import TEST, TRAIN, VAL, SplitPlan, assign_splits, group_names
+from imgbench.data.table import ImageTable
 from imgbench.errors import UserError
 
 
@@ -17,13 +19,15 @@ def make_scan(tmp_path):
         paths = [f"class{label}/{row}.jpg" for row, label in enumerate(labels)]
         given = np.full(len(labels), -1, np.int8) if splits is None else np.array(splits, np.int8)
         names = [f"class{label}" for label in range(len(counts))]
-        return Scan(tmp_path, paths, labels, given, np.zeros((len(labels), 4), np.int64), names)
+        stamps = np.zeros((len(labels), 4), np.int64)
+        return ImageTable(tmp_path, names, paths, labels, given, stamps, Folder(tmp_path))
 
     return make
 
 
 def divide(found, groups=None, without=(), **plan):
-    return assign_splits(found, SplitPlan(**plan), groups or [""] * len(found.paths), without)
+    groups = groups or [""] * len(found.paths)
+    return assign_splits(found.given, found.labels, found.class_names, SplitPlan(**plan), groups, without)
 
 
 def sizes(splits):

@@ -6,11 +6,11 @@ import shutil
 import pytest
 
 from imgbench.data.pixels import digest
-from imgbench.data.scan import SPLITS
+from imgbench.data.read import read_table
 from imgbench.data.split import SplitPlan
-from imgbench.data.table import read_table
 from imgbench.errors import UserError
 from imgbench.preprocessing import Preprocessing
+from imgbench.split_file import SPLITS
 
 
 @pytest.fixture

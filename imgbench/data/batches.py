@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from imgbench.data.pixels import digest
-from imgbench.data.shards import Shards
+from imgbench.data.table import ImageTable
 from imgbench.decode import DecodeError
 from imgbench.errors import UserError
 from imgbench.files import cores
@@ -29,53 +28,37 @@ def as_images(pixels: np.ndarray) -> Tensor:
 
 
 class ImageDataset(Dataset[Batch]):
-    """Whole batches of uint8 images (N, 3, stored_size, stored_size) and int64 targets (N,).
+    """Whole batches of uint8 images (N, 3, stored_size, stored_size) and int64 targets (N,) of rows of a table.
 
-    Args:
-        paths: the files, relative to `root`.
-        labels: (N,) class of each file.
-        pixels: decoded images of which row `rows[i]` belongs to `paths[i]`; None: files are decoded when asked for.
-        digests: (N, 16) of each file, whose content then has to be that; None: whatever is there is taken.
-        shards: where row `rows[i]` belongs to `paths[i]`, in place of files.
+    Where the table has no pixels, images are decoded when they are needed.
 
     Raises:
-        UserError: a file that is decoded when asked for has been changed or removed since it was listed.
+        UserError: a file that is decoded then has been changed or removed since it was listed.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        paths: list[str],
-        labels: np.ndarray,
-        preprocessing: Preprocessing,
-        pixels: np.ndarray | None = None,
-        rows: np.ndarray | None = None,
-        digests: np.ndarray | None = None,
-        shards: Shards | None = None,
-    ) -> None:
-        self.digests, self.shards = digests, shards
-        self.root, self.paths, self.labels, self.preprocessing = root, paths, labels, preprocessing
-        self.pixels, self.rows = pixels, np.arange(len(paths)) if rows is None else rows
+    def __init__(self, table: ImageTable, rows: np.ndarray, preprocessing: Preprocessing) -> None:
+        self.table, self.rows, self.preprocessing = table, rows, preprocessing
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.rows)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        if self.pixels is not None:
-            images = np.asarray(self.pixels[self.rows[indices]])
+        rows = self.rows[indices]
+        if self.table.pixels is not None:
+            images = np.asarray(self.table.pixels[rows])
         else:
-            images = np.stack([self._decoded(i) for i in indices])
-        return as_images(images), torch.from_numpy(self.labels[indices].astype(np.int64))
+            images = np.stack([self._decoded(int(row)) for row in rows])
+        return as_images(images), torch.from_numpy(self.table.labels[rows].astype(np.int64))
 
-    def _decoded(self, index: int) -> np.ndarray:
-        path = self.root / self.paths[index]
+    def _decoded(self, row: int) -> np.ndarray:
         try:
-            data = self.shards.read(int(self.rows[index])) if self.shards else path.read_bytes()
-            if self.digests is not None and digest(data) != self.digests[index].tobytes():
+            data = self.table.read(row)
+            if digest(data) != self.table.digests[row].tobytes():
                 raise DecodeError("its content is another")
             return self.preprocessing.decode(data)
         except (OSError, DecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
+            path = self.table.root / self.table.paths[row]
             raise UserError(
                 f"{path} was changed or removed while it was in use ({reason}). Restore it, or begin anew; with "
                 "data.cache=disk, nothing is read twice."

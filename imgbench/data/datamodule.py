@@ -11,15 +11,15 @@ from torch.utils.data import DataLoader
 
 from imgbench.data.batches import (
     Batch,
-    EpochSampler,
     EvenBatches,
     ImageDataset,
     ShardSampler,
     StreamingLoader,
     keep_batch,
 )
+from imgbench.data.read import FindRelatives, read_table
 from imgbench.data.split import SplitPlan
-from imgbench.data.table import FindRelatives, ImageTable, read_table
+from imgbench.data.table import ImageTable
 from imgbench.data.unlabelled import with_unlabelled
 from imgbench.errors import UserError
 from imgbench.preprocessing import STATISTICS, Preprocessing
@@ -147,10 +147,7 @@ class ImageFolderDataModule(L.LightningDataModule):
 
     def images(self, rows: np.ndarray) -> ImageDataset:
         """The images of these rows of the table as they are stored."""
-        table = self.table
-        paths = [table.paths[row] for row in rows]
-        known = (table.pixels, rows, table.digests[rows], table.shards)
-        return ImageDataset(table.root, paths, table.labels[rows], self.preprocessing, *known)
+        return ImageDataset(self.table, rows, self.preprocessing)
 
     def loader(self, split: str, shuffle: bool = False, divided: bool = False) -> DataLoader[Batch]:
         """Batches of a split, in the order of its rows or, shuffled, in a new one in every epoch.
@@ -166,10 +163,12 @@ class ImageFolderDataModule(L.LightningDataModule):
             rows = np.concatenate([self.rows("val"), self.rows("test")])
             held_out = {self.table.digests[row].tobytes() for row in rows}
             dataset = with_unlabelled(dataset, self.unlabelled, self.preprocessing, held_out)
-        cached = dataset.pixels is not None
+        cached = dataset.table.pixels is not None
         # Reading from the cache takes a millisecond a batch, less than handing it from another thread.
         loader = DataLoader if cached else StreamingLoader
-        sampler = self._shuffled(dataset) if shuffle else range(len(dataset))
+        # Whether pixels are cached must not matter, since a resumed run may find another amount of free memory.
+        together = dataset.table.source.read_together(dataset.rows)
+        sampler = ShardSampler(together, self.seed) if shuffle else range(len(dataset))
         trainer = self.trainer if divided else None
         process, processes = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         if processes > max(1, len(dataset)):
@@ -184,12 +183,6 @@ class ImageFolderDataModule(L.LightningDataModule):
             # Of its own: its iterator draws a number, in a resumed run at another moment than in one that was not.
             generator=torch.Generator(),
         )
-
-    def _shuffled(self, dataset: ImageDataset) -> EpochSampler:
-        # Whether its pixels are cached must not matter, since a resumed run may find another amount of free memory.
-        if dataset.shards is None:
-            return EpochSampler(len(dataset), self.seed)
-        return ShardSampler(dataset.shards.numbers[dataset.rows], self.seed)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         return self.loader("train", shuffle=True, divided=True)

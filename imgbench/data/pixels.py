@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from imgbench.data.look import Looks, cache_dir, digest, keep_looks, kept_looks
 from imgbench.data.progress import progress_bar
-from imgbench.data.scan import Scan
+from imgbench.data.table import ImageTable
 from imgbench.decode import HEIC_NEEDS, DecodeError, Extremes, Intensity, deep_extremes, intensity_range
 from imgbench.errors import UserError
 from imgbench.files import cores, memory_left
@@ -39,18 +39,7 @@ UNFINISHED = ".making-"
 MODES = ("auto", "memory", "disk", "off")
 
 
-@dataclass
-class DecodedImages:
-    """What reading every file once has shown; row i belongs to `scan.paths[i]`."""
-
-    digests: np.ndarray  # (N, 16) uint8, BLAKE2b of the file's bytes
-    errors: dict[int, str]  # row -> why it could not be decoded
-    pixels: np.ndarray | None  # (N, S, S, 3) uint8, in memory or mapped from disk; None: decode again when needed
-    intensity: Intensity  # by which files of more than 8 bits were scaled, one for all
-    looks: Looks | None = None  # what else was seen; None where only pixels or hashes were wanted
-
-
-def decode_images(scan: Scan, preprocessing: Preprocessing, mode: str = "auto") -> DecodedImages:
+def decode_images(table: ImageTable, preprocessing: Preprocessing, mode: str = "auto") -> ImageTable:
     """Hashes and decodes all images, or reads back what an earlier run has left.
 
     `mode`: `memory` and `disk` say where the pixels are kept, `off` keeps none, and `auto` means disk, or off if that
@@ -61,10 +50,10 @@ def decode_images(scan: Scan, preprocessing: Preprocessing, mode: str = "auto") 
     Raises:
         UserError: there is no such mode, a file cannot be read, or none can be decoded.
     """
-    result = _read_or_decode(scan, preprocessing, mode)
-    if len(result.errors) == len(scan.paths):
+    result = _read_or_decode(table, preprocessing, mode)
+    if len(result.errors) == len(table.paths):
         reasons = "; ".join(f"{number} x {reason}" for reason, number in Counter(result.errors.values()).most_common(3))
-        raise UserError(f"None of the {len(scan.paths)} images of {scan.root} can be decoded: {reasons}.")
+        raise UserError(f"None of the {len(table.paths)} images of {table.root} can be decoded: {reasons}.")
     if number := list(result.errors.values()).count(HEIC_NEEDS):
         log.warning("%d files are left out: %s", number, HEIC_NEEDS)
     if not isinstance(result.intensity, str):
@@ -72,20 +61,20 @@ def decode_images(scan: Scan, preprocessing: Preprocessing, mode: str = "auto") 
     return result
 
 
-def _read_or_decode(scan: Scan, preprocessing: Preprocessing, mode: str) -> DecodedImages:
+def _read_or_decode(table: ImageTable, preprocessing: Preprocessing, mode: str) -> ImageTable:
     if mode not in (*MODES, "stream"):
         raise UserError(f"data.cache={mode!r}, but it is one of {', '.join(MODES)}.")
     if mode == "memory":
-        return _decode_all(scan, preprocessing, _in_memory)
+        return _decode_all(table, preprocessing, _in_memory)
     size = preprocessing.stored_size
-    needed = len(scan.paths) * size * size * 3
-    if scan.shards and mode == "auto" and needed > memory_left() / 2:
-        mode = "off"  # once they no longer fit into memory, decoded pixels are read more slowly than shards
-    if scan.shards and mode in ("off", "stream"):  # each was decoded when it came into the index
-        known = preprocessing.intensity if preprocessing.intensity != "file" else scan.shards.intensity
-        return DecodedImages(scan.shards.digests, {}, None, known)
+    needed = len(table.paths) * size * size * 3
+    if len(table.digests):  # of images in shards, each of which was decoded when it came into the index
+        if mode == "auto" and needed > memory_left() / 2:
+            mode = "off"  # once they no longer fit into memory, decoded pixels are read more slowly than shards
+        if mode in ("off", "stream"):
+            return table if preprocessing.intensity == "file" else replace(table, intensity=preprocessing.intensity)
     if mode == "stream":
-        return _decode_all(scan, preprocessing, None)
+        return _decode_all(table, preprocessing, None)
     home = cache_dir() / "images"
     _remove_abandoned(home)
     try:
@@ -93,7 +82,7 @@ def _read_or_decode(scan: Scan, preprocessing: Preprocessing, mode: str) -> Deco
         if mode == "auto" and needed > shutil.disk_usage(home).free / 2:
             log.warning("The decoded images (%.1f GB) would fill the disk: streaming them instead.", needed / 1e9)
             mode = "off"
-        return _make(scan, preprocessing, home, with_pixels=mode != "off")
+        return _make(table, preprocessing, home, with_pixels=mode != "off")
     except OSError as error:
         fits = mode != "off" and needed < memory_left() / 2
         log.warning(
@@ -102,26 +91,26 @@ def _read_or_decode(scan: Scan, preprocessing: Preprocessing, mode: str) -> Deco
             error.strerror,
             "keeping the images in memory" if fits else "decoding them in every epoch",
         )
-        return _decode_all(scan, preprocessing, _in_memory if fits else None, Looks.none_yet(scan))
+        return _decode_all(table, preprocessing, _in_memory if fits else None, Looks.none_yet(table))
 
 
-def _place_of(scan: Scan, preprocessing: Preprocessing) -> str:
+def _place_of(table: ImageTable, preprocessing: Preprocessing) -> str:
     """The first half of an entry's name, by which what a new one supersedes is found."""
     square = (preprocessing.image_size if preprocessing.short_side is None else "crop", preprocessing.stored_size)
     return hashlib.blake2b(
-        f"{scan.root.resolve()} {square}".encode("utf-8", "surrogateescape"), digest_size=8
+        f"{table.root.resolve()} {square}".encode("utf-8", "surrogateescape"), digest_size=8
     ).hexdigest()
 
 
-def _entry_name(scan: Scan, preprocessing: Preprocessing, looks: Looks) -> str:
+def _entry_name(table: ImageTable, preprocessing: Preprocessing, looks: Looks) -> str:
     """`<hash of the place>-<hash of the files' content and of the settings>`."""
     damaged = sorted(looks.errors)  # which of them can be decoded depends on what is installed
     content = hashlib.blake2b(f"{FORMAT} {preprocessing.intensity} {damaged}".encode(), digest_size=16)
     content.update(looks.digests.tobytes())
-    return f"{_place_of(scan, preprocessing)}-{content.hexdigest()}"
+    return f"{_place_of(table, preprocessing)}-{content.hexdigest()}"
 
 
-def _read(entry: Path, looks: Looks) -> DecodedImages | None:
+def _read(entry: Path, table: ImageTable, looks: Looks) -> ImageTable | None:
     if not entry.is_dir():
         return None
     try:
@@ -131,24 +120,25 @@ def _read(entry: Path, looks: Looks) -> DecodedImages | None:
             raise ValueError("it has not as many images as there are")
         errors = {int(row): reason for row, reason in facts["errors"].items()}
         intensity = facts["intensity"] if isinstance(facts["intensity"], str) else tuple(facts["intensity"])
-        return DecodedImages(looks.digests, errors, pixels, intensity, looks)
+        return replace(table, digests=looks.digests, errors=errors, pixels=pixels, intensity=intensity, known=looks)
     except (ValueError, TypeError, KeyError, OSError, EOFError) as error:
         log.warning("The cache entry %s is damaged (%s) and is made anew.", entry, error)
         shutil.rmtree(entry, ignore_errors=True)
         return None
 
 
-def _make(scan: Scan, preprocessing: Preprocessing, home: Path, with_pixels: bool) -> DecodedImages:
+def _make(table: ImageTable, preprocessing: Preprocessing, home: Path, with_pixels: bool) -> ImageTable:
     """Reads back what is known, and looks at and decodes the rest, unless another process does at this moment."""
-    place = _place_of(scan, preprocessing)
+    place = _place_of(table, preprocessing)
 
-    def known() -> tuple[Looks, DecodedImages | None]:
-        looks = kept_looks(scan, lambda row: _read_file(scan, row))
+    def known() -> tuple[Looks, ImageTable | None]:
+        looks = kept_looks(table, lambda row: _read_file(table, row))
         if looks.fresh.any():
             return looks, None
         if with_pixels:
-            return looks, _read(home / _entry_name(scan, preprocessing, looks), looks)
-        return looks, DecodedImages(looks.digests, looks.errors, None, _intensity(preprocessing, looks), looks)
+            return looks, _read(home / _entry_name(table, preprocessing, looks), table, looks)
+        range_of_all = _intensity(preprocessing, looks)
+        return looks, replace(table, digests=looks.digests, errors=looks.errors, intensity=range_of_all, known=looks)
 
     looks, found = known()
     if found:
@@ -163,16 +153,16 @@ def _make(scan: Scan, preprocessing: Preprocessing, home: Path, with_pixels: boo
         try:
             allocate = partial(_map_file, work / "pixels.npy") if with_pixels else None
             before = looks.digests
-            made = _decode_all(scan, preprocessing, allocate, looks)
+            made = _decode_all(table, preprocessing, allocate, looks)
             if not np.array_equal(before, looks.digests):
-                keep_looks(scan, looks)
+                keep_looks(table, looks)
             if not with_pixels:
                 return made
             if isinstance(made.pixels, np.memmap):
                 made.pixels.flush()
             facts = {"errors": made.errors, "intensity": made.intensity}
             (work / "decoded.json").write_text(json.dumps(facts), "utf-8")
-            entry = home / _entry_name(scan, preprocessing, looks)
+            entry = home / _entry_name(table, preprocessing, looks)
             shutil.rmtree(entry, ignore_errors=True)  # of the same content, where only stamps have changed
             work.rename(entry)
             for old in home.glob(f"{place}-*"):
@@ -180,7 +170,7 @@ def _make(scan: Scan, preprocessing: Preprocessing, home: Path, with_pixels: boo
                     shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    return _read(entry, looks) or made  # another run, started after the folder changed, may have removed it
+    return _read(entry, table, looks) or made  # another run, started after the folder changed, may have removed it
 
 
 def _lock_of(home: Path, place: str) -> FileLock:
@@ -225,20 +215,27 @@ def _intensity(preprocessing: Preprocessing, looks: Looks) -> Intensity:
 
 
 def _decode_all(
-    scan: Scan,
+    table: ImageTable,
     preprocessing: Preprocessing,
     allocate: Callable[[tuple[int, ...]], np.ndarray] | None,
     looks: Looks | None = None,
-) -> DecodedImages:
+) -> ImageTable:
     """Reads each file once, and again only those of more than 8 bits, whose range is known when all have been read.
 
     Args:
         allocate: makes the place for the pixels; None decodes no more than is needed to find what is damaged.
         looks: gets what is seen of the files that are `fresh` there; None makes no thumbnails.
     """
-    number, size = len(scan.paths), preprocessing.stored_size
+    number, size = len(table.paths), preprocessing.stored_size
     pixels = allocate((number, size, size, 3)) if allocate else None
-    result = DecodedImages(np.zeros((number, 16), np.uint8), {}, pixels, preprocessing.intensity, looks)
+    result = replace(
+        table,
+        digests=np.zeros((number, 16), np.uint8),
+        pixels=pixels,
+        errors={},
+        intensity=preprocessing.intensity,
+        known=looks,
+    )
     deep: dict[int, Extremes] = {}  # files of more than 8 bits, which wait until the range of all of them is known
     unknown = set() if looks is None else set(np.flatnonzero(looks.fresh).tolist())
 
@@ -252,7 +249,7 @@ def _decode_all(
                 pixels[row] = square
 
     def look(row: int) -> None:
-        data = _read_file(scan, row)
+        data = _read_file(table, row)
         if looks is not None:
             look_once(looks, row, data)
             return
@@ -307,13 +304,13 @@ def _decode_all(
             preprocessing = replace(preprocessing, intensity=result.intensity)
             if pixels is not None:
                 progress.update(task, total=number + len(deep))
-                each(lambda row: decode(row, _read_file(scan, row)), sorted(deep))
+                each(lambda row: decode(row, _read_file(table, row)), sorted(deep))
     return result
 
 
-def _read_file(scan: Scan, row: int) -> bytes:
-    path = scan.root / scan.paths[row]
+def _read_file(table: ImageTable, row: int) -> bytes:
+    path = table.root / table.paths[row]
     try:
-        return scan.read(row)
+        return table.read(row)
     except OSError as error:  # not remembered as damage: once it is mended, the same file can be read
         raise UserError(f"{path} cannot be read ({error.strerror}). Mend that or remove the file.") from error

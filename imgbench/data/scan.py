@@ -4,49 +4,21 @@ import os
 import shlex
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from imgbench.data.layout import LAYOUTS, advice, describe_tree, folder_that_would_do, setting
-from imgbench.data.shards import Shards
+from imgbench.data.shards import Folder
+from imgbench.data.split import NO_SPLIT, TRAIN
+from imgbench.data.table import ImageTable
 from imgbench.data.walk import LeftOut, Walk, describe_left_out, images_in, natural_sort, visible_folders
 from imgbench.errors import UserError
 from imgbench.split_file import SPLITS
 
-TRAIN, VAL, TEST = range(3)
-NO_SPLIT = -1
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 ARCHIVES = {".zip", ".rar", ".7z", ".tar", ".gz", ".tgz"}
-
-
-@dataclass
-class Scan:
-    """The images below `root`, sorted by split, class and name; row i of each array belongs to `paths[i]`.
-
-    `paths` are relative to `root` with forward slashes; `splits` holds indices into `SPLITS`, or NO_SPLIT where the
-    folders do not tell; `stamps` are as of `imgbench.data.walk.stamp_of`, and tell a changed file; `left_out` are the
-    paths that were passed over, by reason; `notes` are sentences that the user should read.
-    """
-
-    root: Path
-    paths: list[str]
-    labels: np.ndarray  # (N,) int32
-    splits: np.ndarray  # (N,) int8
-    stamps: np.ndarray  # (N, 4) int64
-    class_names: list[str]
-    left_out: dict[LeftOut, list[str]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    shards: Shards | None = None  # where the images lie if not in files
-
-    def read(self, row: int) -> bytes:
-        """The bytes of an image.
-
-        Raises:
-            OSError: they cannot be read.
-        """
-        return self.shards.read(row) if self.shards else (self.root / self.paths[row]).read_bytes()
 
 
 @dataclass(frozen=True)
@@ -58,7 +30,7 @@ class _Place:
     class_names: list[str]
 
 
-def scan(root: str | Path, option: str = "data.root", min_classes: int = 2) -> Scan:
+def scan(root: str | Path, option: str = "data.root", min_classes: int = 2) -> ImageTable:
     """Lists the images of a data set in one of the two layouts of `LAYOUTS`.
 
     A val or test folder may lack classes, but has none that train does not have. One without class folders is left out.
@@ -189,7 +161,7 @@ def _leave_out_unlabelled(walk: Walk, folder: Path) -> int:
     return number
 
 
-def _collect(walk: Walk, root: Path, places: list[_Place]) -> Scan:
+def _collect(walk: Walk, root: Path, places: list[_Place]) -> ImageTable:
     paths: list[str] = []
     labels, splits, stamps = array("i"), array("b"), array("q")  # a million Python numbers would take 36 MB each
     walk.add_places(place.folder / name for place in places for name in place.class_names)
@@ -203,21 +175,22 @@ def _collect(walk: Walk, root: Path, places: list[_Place]) -> Scan:
                 labels.append(label)
                 splits.append(place.split)
                 stamps.extend(stamp)
-    return Scan(
+    return ImageTable(
         root,
+        places[0].class_names,
         paths,
         np.array(labels, np.int32),
         np.array(splits, np.int8),
         np.array(stamps, np.int64).reshape(-1, 4),
-        places[0].class_names,
+        Folder(root),
         walk.left_out,
     )
 
 
-def _require_images(result: Scan, places: list[_Place], option: str) -> None:
+def _require_images(result: ImageTable, places: list[_Place], option: str) -> None:
     """Every class has images to train on; every split has some at all."""
     for place in places:
-        counts = np.bincount(result.labels[result.splits == place.split], minlength=len(result.class_names))
+        counts = np.bincount(result.labels[result.given == place.split], minlength=len(result.class_names))
         own = set(place.class_names)
         empty = [name for name, n in zip(result.class_names, counts, strict=True) if n == 0 and name in own]
         if empty and (place.split in (NO_SPLIT, TRAIN) or not counts.any()):
@@ -225,5 +198,6 @@ def _require_images(result: Scan, places: list[_Place], option: str) -> None:
             hint = f"\nIs it {below} that you mean? Then: {setting(option, below)}" if below else ""
             raise UserError(
                 f"{option}: no images in the class folder(s) {empty} of {place.folder} "
-                f"(left out: {describe_left_out(result.left_out)}).\nAdd images to them or remove the folder(s).{hint}"
+                f"(left out: {describe_left_out(result.passed_over)}).\nAdd images to them or remove the folder(s)."
+                f"{hint}"
             )

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import re
 import tarfile
 from array import array
 from collections.abc import Iterable, Iterator
@@ -10,22 +11,34 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from imgbench.data.pixels import digest
-from imgbench.data.scan import NO_SPLIT, SPLIT_FOLDERS, SPLITS, Scan, check_folder, scan
-from imgbench.data.shards import Photograph, Shards, index_path, is_shards, require_whole, shard_paths
+from imgbench.data.scan import SPLIT_FOLDERS, check_folder, scan
+from imgbench.data.shards import Folder, Photograph, Shards, index_path, is_shards, require_whole, shard_paths
+from imgbench.data.split import NO_SPLIT
+from imgbench.data.table import ImageTable
 from imgbench.data.walk import has_image_ending, natural_sort, stamp_of
 from imgbench.decode import DecodeError, Extremes, Intensity, deep_extremes, intensity_range
 from imgbench.errors import UserError
-from imgbench.files import replacing
+from imgbench.files import write_atomically
 from imgbench.preprocessing import Preprocessing
+from imgbench.split_file import SPLIT_COLUMNS, SPLITS, Columns, csv_lines, read_rows
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ["path", "class", "group", "split", "hash", "shard", "offset", "size", "intensity"]
+NUMBER = re.compile("[0-9]{1,18}").fullmatch, "a number of bytes"
+COLUMNS: Columns = {
+    **SPLIT_COLUMNS,
+    "path": None,  # which names no file
+    "split": (("", *SPLITS).__contains__, "train, val, test or nothing"),
+    "shard": None,
+    "offset": NUMBER,
+    "size": NUMBER,
+    "intensity": (re.compile("([-+.0-9e]+ [-+.0-9e]+)?").fullmatch, "two values or nothing"),
+}
 SIDE = 64  # pixels to which images are decoded that are only to be known to be whole
 END = 1024  # bytes of zeros with which every tar ends
 
 
-def find_images(root: str | Path, option: str = "data.root", min_classes: int = 2) -> Scan:
+def find_images(root: str | Path, option: str = "data.root", min_classes: int = 2) -> ImageTable:
     """The images of a folder or of shards; raises what `scan` raises."""
     return read_index(root, option, min_classes) if is_shards(root) else scan(root, option, min_classes)
 
@@ -39,18 +52,26 @@ def check_root(root: str | Path, option: str = "data.root") -> None:
         check_folder(root, option)
 
 
-def photographs(root: Path, paths: Iterable[str]) -> dict[str, Photograph]:
-    """Where a few images of a folder or of shards lie, for those that are there.
+def find_listed(root: Path, paths: Iterable[str]) -> ImageTable:
+    """Those of the images at `paths` that are there, in that order; of a folder, their classes are left open.
 
     Raises:
         UserError: as of `read_index`.
     """
-    if not is_shards(root):
-        return {path: root / path for path in paths if (root / path).is_file()}
-    found = read_index(root, "data.root", min_classes=1)
-    assert found.shards is not None
-    rows = {path: row for row, path in enumerate(found.paths)}
-    return {path: found.shards.image(rows[path], path) for path in paths if path in rows}
+    if is_shards(root):
+        found = read_index(root, "data.root", min_classes=1)
+        rows = {path: row for row, path in enumerate(found.paths)}
+        return found.take([rows[path] for path in paths if path in rows])
+    there = [path for path in paths if (root / path).is_file()]
+    stamps = np.array([stamp_of((root / path).stat()) for path in there], np.int64).reshape(-1, 4)
+    given = np.full(len(there), NO_SPLIT, np.int8)
+    return ImageTable(root, [], there, np.zeros(len(there), np.int32), given, stamps, Folder(root))
+
+
+def photographs(root: Path, paths: Iterable[str]) -> dict[str, Photograph]:
+    """Where a few images of a folder or of shards lie, for those that are there; raises what `find_listed` raises."""
+    found = find_listed(root, paths)
+    return {path: found.photograph(row) for row, path in enumerate(found.paths)}
 
 
 def _require_index(root: str | Path, option: str) -> Path:
@@ -64,7 +85,7 @@ def _require_index(root: str | Path, option: str) -> Path:
     return path
 
 
-def read_index(root: str | Path, option: str, min_classes: int = 2) -> Scan:
+def read_index(root: str | Path, option: str, min_classes: int = 2) -> ImageTable:
     """The images that the index knows in the shards that `root` names, in the order of its lines.
 
     Raises:
@@ -83,48 +104,31 @@ def read_index(root: str | Path, option: str, min_classes: int = 2) -> Scan:
     digests = bytearray()
     intensities: set[str] = set()
     elsewhere = set()
-    line = 1
     try:
-        with place.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            reader = csv.reader(file)
-            if next(reader, None) != COLUMNS:
-                raise ValueError(f"the first line is not {','.join(COLUMNS)}")
-            for row in reader:
-                line = reader.line_num
-                path, name, group, split, content, shard, offset, size, intensity = row
-                codes.setdefault(name, len(codes))
-                intensities.add(intensity)
-                if (number := wanted.get(shard)) is None:
-                    elsewhere.add(shard)
-                    continue
-                files.append(path)
-                # Most groups are one image, called after it: the same text need not be kept twice.
-                groups.append(path if group == path else known_groups.setdefault(group, group))
-                labels.append(codes[name])
-                splits.append(given[split])
-                numbers.append(number)
-                offsets.append(int(offset))
-                sizes.append(int(size))
-                digests += bytes.fromhex(content)
+        for path, name, group, split, content, shard, offset, size, intensity in read_rows(place, COLUMNS):
+            codes.setdefault(name, len(codes))
+            intensities.add(intensity)
+            if (number := wanted.get(shard)) is None:
+                elsewhere.add(shard)
+                continue
+            files.append(path)
+            # Most groups are one image, called after it: the same text need not be kept twice.
+            groups.append(path if group == path else known_groups.setdefault(group, group))
+            labels.append(codes[name])
+            splits.append(given[split])
+            numbers.append(number)
+            offsets.append(int(offset))
+            sizes.append(int(size))
+            digests += bytes.fromhex(content)
         low_high = sorted(intensities - {""})
         low, high = map(float, low_high[0].split()) if low_high else (0.0, 0.0)
-        content_hashes = np.frombuffer(bytes(digests), np.uint8).reshape(len(files), 16)
-    except (ValueError, KeyError, csv.Error) as error:
+    except (ValueError, csv.Error) as error:
         raise UserError(
-            f"{place} is damaged, in line {line}: {error}.\nCopy it again from where the shards came, or have it "
+            f"{place} is damaged: {error}.\nCopy it again from where the shards came, or have it "
             f'made: python -m imgbench.shard data=shards data.root="{root}"'
         ) from error
     where = np.array(numbers, np.int32)
-    shards = Shards(
-        place.parent,
-        names,
-        where,
-        np.array(offsets, np.int64),
-        np.array(sizes, np.int64),
-        content_hashes,
-        groups if any(groups) else None,
-        (low, high) if low_high else "file",
-    )
+    shards = Shards(place.parent, names, where, np.array(offsets, np.int64), np.array(sizes, np.int64))
     stamps = _stamps(paths, shards)
     all_names = natural_sort(codes)
     of_file = np.array([all_names.index(name) for name in codes], np.int32)
@@ -143,15 +147,18 @@ def read_index(root: str | Path, option: str, min_classes: int = 2) -> Scan:
             f"{option}={root} has {len(class_names)} class(es), {class_names}, but at least {min_classes} are needed. "
             + (notes[0] if notes else "Name all shards, or make them from a folder with more classes.")
         )
-    return Scan(
+    return ImageTable(
         Path(root).expanduser(),
+        class_names,
         files,
         np.searchsorted(there, coded).astype(np.int32),
         np.array(splits, np.int8),
         stamps,
-        class_names,
+        shards,
         notes=notes,
-        shards=shards,
+        digests=np.frombuffer(bytes(digests), np.uint8).reshape(-1, 16),
+        intensity=(low, high) if low_high else "file",
+        groups=groups if any(groups) else [],
     )
 
 
@@ -169,10 +176,7 @@ def _stamps(paths: list[Path], shards: Shards) -> np.ndarray:
 
 def write_index(place: Path, rows: Iterator[list[str]]) -> None:
     """Raises OSError: it cannot be written; what was there before is still there."""
-    with replacing(place, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(rows)
+    write_atomically(place, csv_lines(COLUMNS, rows), errors="surrogateescape")
 
 
 def members(path: Path) -> Iterator[tuple[str, int, int]]:

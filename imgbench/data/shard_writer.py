@@ -9,13 +9,14 @@ import numpy as np
 
 from imgbench.data.pixels import digest
 from imgbench.data.progress import shown
-from imgbench.data.scan import SPLITS, TRAIN
 from imgbench.data.shard_index import intensity_text, members, write_index
 from imgbench.data.shards import NEEDS, index_path
+from imgbench.data.split import NO_SPLIT
 from imgbench.data.table import ImageTable
 from imgbench.data.walk import has_image_ending
 from imgbench.decode import FORMATS, image_format
 from imgbench.errors import UserError
+from imgbench.split_file import SPLITS
 
 NAME = "photos-%06d.tar"
 
@@ -131,17 +132,9 @@ def _lines(table: ImageTable, rows: np.ndarray, order: np.ndarray, work: Path, n
             table.paths[row],
             table.class_names[table.labels[row]],
             table.groups[row],
-            _given_split(table, row),
+            "" if (given := table.given[row]) == NO_SPLIT else SPLITS[given],
             table.digests[row].tobytes().hex(),
             names[numbers[row]],
             *map(str, places[row].tolist()),
             intensity,
         ]
-
-
-def _given_split(table: ImageTable, row: int) -> str:
-    """What the folders said: of images that they leave undivided, any later command divides them, as of a folder."""
-    if not table.folder_splits:
-        return ""
-    name = SPLITS[max(int(table.splits[row]), TRAIN)]
-    return name if name in table.folder_splits else "train"

@@ -1,4 +1,4 @@
-"""Images that lie in WebDataset shards: plain tar files, each of thousands of images, read by place.
+"""Where the images of a table lie: in files, or in WebDataset shards, plain tars of thousands of images each.
 
 An index beside the shards says in which of them, and where, the bytes of each image lie. `webdataset.WebDataset` reads
 tars from end to end instead: it can tell neither which images belong to a split, nor how many there are, nor give each
@@ -16,7 +16,6 @@ from typing import TypeAlias
 import numpy as np
 
 from imgbench.data.layout import setting, shards_in
-from imgbench.decode import Intensity
 from imgbench.errors import UserError
 
 NEEDS = 'pip install "imgbench[shards]"'
@@ -48,37 +47,49 @@ Photograph: TypeAlias = Path | ShardImage
 
 
 @dataclass(frozen=True)
+class Folder:
+    """Where images lie that are files of a folder."""
+
+    root: Path
+
+    def photograph(self, row: int, path: str) -> Photograph:
+        return self.root / path
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> "Folder":
+        return self
+
+    def read_together(self, rows: np.ndarray) -> np.ndarray:
+        """(N,) the same number for images that lie in one shard; files are as those of a single one."""
+        return np.zeros(len(rows), np.int32)
+
+    def written(self, stamps: np.ndarray) -> np.ndarray:
+        """(N,) when each image was written, in seconds."""
+        return stamps[:, 1] / 1e9
+
+
+@dataclass(frozen=True)
 class Shards:
-    """Where the bytes of N images lie, and what is known of them; row i of each array and list is one image."""
+    """Where N images lie in tars; row i of each array is one image."""
 
     folder: Path
     names: list[str]  # of the tars
     numbers: np.ndarray  # (N,) int32, indices into names
     offsets: np.ndarray  # (N,) int64, bytes from the beginning of the tar
     sizes: np.ndarray  # (N,) int64, bytes
-    digests: np.ndarray  # (N, 16) uint8, BLAKE2b of the bytes
-    groups: list[str] | None  # the name of each image's group; None where relatives were not looked for
-    intensity: Intensity  # by which images of more than 8 bits are scaled, one for all
 
-    def read(self, row: int) -> bytes:
-        """Raises OSError: the shard is gone, cannot be read, or has become too short."""
-        return self.image(row, "").read_bytes()
-
-    def image(self, row: int, name: str) -> ShardImage:
-        """Where an image lies, of which the name is shown."""
+    def photograph(self, row: int, path: str) -> Photograph:
         place = self.folder / self.names[self.numbers[row]]
-        return ShardImage(place, name, int(self.offsets[row]), int(self.sizes[row]))
+        return ShardImage(place, path, int(self.offsets[row]), int(self.sizes[row]))
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Shards":
         """Some of the images, in another order."""
-        return replace(
-            self,
-            numbers=self.numbers[rows],
-            offsets=self.offsets[rows],
-            sizes=self.sizes[rows],
-            digests=self.digests[rows],
-            groups=None if self.groups is None else [self.groups[row] for row in rows],
-        )
+        return replace(self, numbers=self.numbers[rows], offsets=self.offsets[rows], sizes=self.sizes[rows])
+
+    def read_together(self, rows: np.ndarray) -> np.ndarray:
+        return self.numbers[rows]
+
+    def written(self, stamps: np.ndarray) -> np.ndarray:
+        return np.zeros(len(stamps))  # a shard has one time for all
 
 
 def is_shards(root: str | Path) -> bool:

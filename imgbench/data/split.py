@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imgbench.data.scan import NO_SPLIT, SPLITS, TEST, TRAIN, VAL, Scan
 from imgbench.errors import UserError
+from imgbench.split_file import SPLITS
 
+TRAIN, VAL, TEST = range(3)  # indices into SPLITS
+NO_SPLIT = -1
 WEIGHED = 2000  # groups, of which those are chosen that have the number of images wanted
 
 
@@ -71,25 +73,32 @@ def group_names(paths: list[str], pattern: str | None, without: Container[int] =
     return groups
 
 
-def assign_splits(scan: Scan, plan: SplitPlan, groups: list[str], without: Collection[int] = ()) -> np.ndarray:
-    """(N,) int8 of indices into SPLITS; what the folders already say is kept, what is missing is carved out of train.
+def assign_splits(
+    given: np.ndarray,
+    labels: np.ndarray,
+    class_names: list[str],
+    plan: SplitPlan,
+    groups: list[str],
+    without: Collection[int] = (),
+) -> np.ndarray:
+    """(N,) int8 of indices into SPLITS; what the folders have `given` is kept, what is missing is carved out of train.
 
     The rows `without` come into no split.
 
     Raises:
         UserError: a class or the whole has too few images for the splits asked for.
     """
-    splits = np.where(scan.splits == NO_SPLIT, TRAIN, scan.splits).astype(np.int8)
+    splits = np.where(given == NO_SPLIT, TRAIN, given).astype(np.int8)
     splits[list(without)] = NO_SPLIT
-    undivided = int(((scan.splits == NO_SPLIT) & (splits != NO_SPLIT)).sum())
+    undivided = int(((given == NO_SPLIT) & (splits != NO_SPLIT)).sum())
     # Shares are of the whole that the folders left undivided, so that val=0.15 means the same with or without test.
     whole = undivided or int((splits == TRAIN).sum())
     rng = np.random.default_rng(plan.seed)
     _check_plan(plan)
     if plan.folds is not None:
-        _check_folds(scan, plan)
+        _check_folds(given, plan)
         rows = np.flatnonzero(splits == TRAIN)
-        splits[rows[draw_folds(scan.labels[rows], [groups[row] for row in rows], plan.folds, rng) == plan.fold]] = TEST
+        splits[rows[draw_folds(labels[rows], [groups[row] for row in rows], plan.folds, rng) == plan.fold]] = TEST
     for split, share in ((TEST, plan.test), (VAL, plan.val)):
         if (splits == split).any() or (split == VAL and plan.selects_on_test):
             continue
@@ -97,14 +106,14 @@ def assign_splits(scan: Scan, plan: SplitPlan, groups: list[str], without: Colle
         wanted = share if isinstance(share, int) else round(share * whole)
         candidates = np.flatnonzero(splits == TRAIN)
         if _any_together(groups, candidates):
-            labels = scan.labels if plan.stratify else np.zeros_like(scan.labels)
-            chosen = _draw_groups(candidates, labels, groups, wanted, rng)
+            classes = labels if plan.stratify else np.zeros_like(labels)
+            chosen = _draw_groups(candidates, classes, groups, wanted, rng)
         elif plan.stratify:
-            chosen = draw_stratified(candidates, scan.labels, wanted, rng)
+            chosen = draw_stratified(candidates, labels, wanted, rng)
         else:
             chosen = rng.permutation(candidates)[:wanted]
         splits[chosen] = split
-    _require_every_class(scan, splits, plan, groups)
+    _require_every_class(given, labels, class_names, splits, plan, groups)
     return splits
 
 
@@ -132,7 +141,7 @@ def _check_plan(plan: SplitPlan) -> None:
         )
 
 
-def _check_folds(scan: Scan, plan: SplitPlan) -> None:
+def _check_folds(given: np.ndarray, plan: SplitPlan) -> None:
     folds, fold = plan.folds, plan.fold
     if not isinstance(folds, int) or isinstance(folds, bool) or folds < 2:
         raise UserError(f"data.split.folds={folds!r}, but it is a number of parts, 2 or more.")
@@ -143,10 +152,10 @@ def _check_folds(scan: Scan, plan: SplitPlan) -> None:
         raise UserError(f"data.split.fold={fold!r}, but of data.split.folds={folds} they are 0 to {folds - 1}.")
     if plan.selects_on_test:
         raise UserError("data.split.val=test would choose the epoch on the fold that is tested on. Set a share: 0.15")
-    if given := [name for split, name in enumerate(SPLITS) if split != TRAIN and split in scan.splits]:
+    if others := [name for split, name in enumerate(SPLITS) if split != TRAIN and split in given]:
         raise UserError(
-            f"data.split.folds={folds} divides images, but those of {scan.root} are divided by folders: "
-            f"train and {' and '.join(given)}. Put the class folders side by side, or leave data.split.folds out."
+            f"data.split.folds={folds} divides images, but these are divided by folders: "
+            f"train and {' and '.join(others)}. Put the class folders side by side, or leave data.split.folds out."
         )
 
 
@@ -243,15 +252,22 @@ def _nearest(order: list[list[int]], target: float) -> list[list[int]]:
     return chosen
 
 
-def _require_every_class(scan: Scan, splits: np.ndarray, plan: SplitPlan, groups: list[str]) -> None:
+def _require_every_class(
+    given: np.ndarray,
+    labels: np.ndarray,
+    class_names: list[str],
+    splits: np.ndarray,
+    plan: SplitPlan,
+    groups: list[str],
+) -> None:
     """Every class has images in train, and in what is carved out of train; a folder for val or test may lack some."""
-    drawn = [split for split in (TRAIN, VAL, TEST) if split == TRAIN or split not in scan.splits]
+    drawn = [split for split in (TRAIN, VAL, TEST) if split == TRAIN or split not in given]
     for split in drawn:
         if split == VAL and plan.selects_on_test:
             continue
-        counts = np.bincount(scan.labels[splits == split], minlength=len(scan.class_names))
+        counts = np.bincount(labels[splits == split], minlength=len(class_names))
         for label in np.flatnonzero(counts == 0):
-            rows = np.flatnonzero((scan.labels == label) & (splits != NO_SPLIT))
+            rows = np.flatnonzero((labels == label) & (splits != NO_SPLIT))
             number = len(_members(rows, groups))
             unit, thing = "images" if len(rows) > 1 else "image", "image"
             if number < len(rows):
@@ -259,7 +275,7 @@ def _require_every_class(scan: Scan, splits: np.ndarray, plan: SplitPlan, groups
                 thing = "group"
             needed = [SPLITS[one] for one in drawn if not (one == VAL and plan.selects_on_test)]
             raise UserError(
-                f"data.split: class {scan.class_names[label]!r} has {len(rows)} {unit}, and none of them came into "
+                f"data.split: class {class_names[label]!r} has {len(rows)} {unit}, and none of them came into "
                 f"{SPLITS[split]!r}.\nEach class needs at least one {thing} for each of {', '.join(needed)}: "
                 "add images, remove the class folder, change data.split.seed, or use data.split.stratify=true."
             )

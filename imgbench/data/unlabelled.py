@@ -2,13 +2,16 @@
 
 import logging
 from collections.abc import Set
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from imgbench.data.batches import ImageDataset
 from imgbench.data.pixels import decode_images
-from imgbench.data.scan import NO_SPLIT, Scan
+from imgbench.data.shards import Folder
+from imgbench.data.split import NO_SPLIT
+from imgbench.data.table import ImageTable
 from imgbench.data.walk import Walk
 from imgbench.errors import UserError
 from imgbench.preprocessing import Preprocessing
@@ -36,20 +39,22 @@ def with_unlabelled(
     if not files:
         raise UserError(f"data.unlabelled={folder}: there is no image in the folder or below it.")
     paths = [Path(path).relative_to(root).as_posix() for path, _ in files]
-    nothing = np.zeros(len(files), np.int32)
     stamps = np.array([stamp for _, stamp in files], np.int64)
-    splits = np.full(len(files), NO_SPLIT, np.int8)
-    decoded = decode_images(Scan(root, paths, nothing, splits, stamps, []), preprocessing, "memory")
+    given = np.full(len(files), NO_SPLIT, np.int8)
+    found = ImageTable(root, [], paths, np.full(len(files), UNLABELLED, np.int32), given, stamps, Folder(root))
+    decoded = decode_images(found, preprocessing, "memory")
     assert decoded.pixels is not None
     tested = [row for row, digest in enumerate(decoded.digests) if digest.tobytes() in held_out]
     if tested:
         log.warning("%d of %d unlabelled images are left out: they are to be tested on.", len(tested), len(files))
     good = np.setdiff1d(np.arange(len(files)), [*decoded.errors, *tested])
-    own, _ = dataset.__getitems__(range(len(dataset)))
-    return ImageDataset(
-        dataset.root,
-        [*dataset.paths, *(str(root / paths[row]) for row in good)],
-        np.concatenate([dataset.labels, np.full(len(good), UNLABELLED, dataset.labels.dtype)]),
-        preprocessing,
-        np.concatenate([own.permute(0, 2, 3, 1).numpy(), decoded.pixels[good]]),
+    own = dataset.table
+    pixels, targets = dataset.__getitems__(range(len(dataset)))
+    together = replace(
+        own,
+        paths=[*(own.paths[row] for row in dataset.rows), *(str(root / paths[row]) for row in good)],
+        labels=np.concatenate([targets.numpy(), decoded.labels[good]]),
+        pixels=np.concatenate([pixels.permute(0, 2, 3, 1).numpy(), decoded.pixels[good]]),
+        source=Folder(own.root),
     )
+    return ImageDataset(together, np.arange(len(together.paths)), preprocessing)

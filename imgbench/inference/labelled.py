@@ -7,13 +7,16 @@ import numpy as np
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.layout import folder_that_would_do, setting
-from imgbench.data.scan import NO_SPLIT, SPLIT_FOLDERS, SPLITS, Scan
-from imgbench.data.shard_index import find_images
+from imgbench.data.read import NAMED, labelled_table
+from imgbench.data.scan import SPLIT_FOLDERS
+from imgbench.data.shard_index import find_images, find_listed
 from imgbench.data.shards import is_shards
-from imgbench.data.table import NAMED, ImageTable, labelled_table
+from imgbench.data.split import NO_SPLIT
+from imgbench.data.table import ImageTable
 from imgbench.errors import UserError
 from imgbench.inference.predictor import Model
 from imgbench.run import Run
+from imgbench.split_file import SPLITS
 
 
 def images_of_run(
@@ -27,8 +30,7 @@ def images_of_run(
         UserError: the folder or all of its images are gone, or they have classes that the model does not know.
     """
     root = Path(run.config["data"]["root"])
-    known = find_images(root, min_classes=1) if is_shards(root) else None
-    if known is None and not root.is_dir():
+    if not is_shards(root) and not root.is_dir():
         raise UserError(f"The images of {run.shown} are no longer in {root}. Name their folder: --data DIR")
     rows = run.split_rows(split)
     if unknown := {row["class"] for row in rows} - set(model.class_names):
@@ -36,24 +38,18 @@ def images_of_run(
             f"{run.path / 'split.csv'} has classes the model does not know: {sorted(unknown)}.\n"
             f"It knows {model.class_names}."
         )
-    places = {path: number for number, path in enumerate(known.paths)} if known else {}
-    is_there = [row["path"] in places if known else (root / row["path"]).is_file() for row in rows]
-    there = [row for row, found in zip(rows, is_there, strict=True) if found]
-    if not there:
+    found = find_listed(root, [row["path"] for row in rows])
+    if not found.paths:
         raise UserError(f"{run.shown} has no {split} images in {root}. Name their folder: --data DIR")
-    gone = [row["path"] for row, found in zip(rows, is_there, strict=True) if not found]
-    if most is not None and len(there) > most:
-        there = [there[i] for i in np.sort(np.random.default_rng(0).permutation(len(there))[:most])]
-    found = Scan(
-        root,
-        [row["path"] for row in there],
-        np.array([model.class_names.index(row["class"]) for row in there], np.int32),
-        np.full(len(there), SPLITS.index(split), np.int8),
-        np.zeros((len(there), 4), np.int64),
-        model.class_names,
-        shards=known and known.shards and known.shards.take([places[row["path"]] for row in there]),
-    )
-    table = labelled_table(found, model.preprocessing, [row["group"] for row in there])
+    known = {row["path"]: row for row in rows}
+    is_there = set(found.paths)
+    gone = [path for path in known if path not in is_there]
+    if most is not None and len(found.paths) > most:
+        found = found.take(np.sort(np.random.default_rng(0).permutation(len(found.paths))[:most]))
+    there = [known[path] for path in found.paths]
+    labels = np.array([model.class_names.index(row["class"]) for row in there], np.int32)
+    found = replace(found, class_names=model.class_names, labels=labels)
+    table = labelled_table(found, split, model.preprocessing, [row["group"] for row in there])
     notes = []
     if gone:
         notes.append(f"{len(gone)} image(s) are gone since training, for example {gone[0]}")
@@ -81,20 +77,12 @@ def images_of_folder(folder: str | Path, split: str, model: Model) -> ImageFolde
         raise UserError(
             f"--data {folder} has classes the model does not know: {unknown}.\nIt knows {model.class_names}; {mend}."
         )
-    rows = np.flatnonzero(np.isin(found.splits, [NO_SPLIT, SPLITS.index(split)]))
+    rows = np.flatnonzero(np.isin(found.given, [NO_SPLIT, SPLITS.index(split)]))
     if not len(rows):
         raise UserError("\n".join([f"--data {folder} has no images for --split {split}.", *found.notes]))
     of_model = np.array([model.class_names.index(name) for name in found.class_names], np.int32)
-    chosen = replace(
-        found,
-        paths=[found.paths[row] for row in rows],
-        labels=of_model[found.labels[rows]],
-        splits=np.full(len(rows), SPLITS.index(split), np.int8),
-        stamps=found.stamps[rows],
-        class_names=model.class_names,
-        shards=found.shards and found.shards.take(rows),
-    )
-    return ImageFolderDataModule.of_table(labelled_table(chosen, model.preprocessing), model.preprocessing)
+    chosen = replace(found, class_names=model.class_names, labels=of_model[found.labels]).take(rows)
+    return ImageFolderDataModule.of_table(labelled_table(chosen, split, model.preprocessing), model.preprocessing)
 
 
 def notes_on_seen(path: Path, table: ImageTable, allow_seen: bool) -> list[str]:

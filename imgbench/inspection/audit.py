@@ -14,8 +14,8 @@ import numpy as np
 
 from imgbench.data.pixels import cache_dir
 from imgbench.data.progress import shown
-from imgbench.data.scan import NO_SPLIT, SPLITS
 from imgbench.data.shard_index import photographs
+from imgbench.data.split import NO_SPLIT
 from imgbench.data.table import ImageTable
 from imgbench.files import write_atomically
 from imgbench.inspection.classes import class_findings
@@ -26,6 +26,7 @@ from imgbench.inspection.findings import PROBE, Finding, counted, first_few
 from imgbench.inspection.thumbnails import Thumbnails, make_thumbnails
 from imgbench.number import Number
 from imgbench.preprocessing import Preprocessing
+from imgbench.split_file import SPLITS
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

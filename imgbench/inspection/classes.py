@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.stats import chi2_contingency
 
-from imgbench.data.scan import SPLITS
 from imgbench.data.table import ImageTable
 from imgbench.inspection.findings import Finding, counted, first_few
+from imgbench.split_file import SPLITS
 
 FEW = 20  # images of a class, below which its accuracy can hardly be told
 IMBALANCE = 5  # the largest class has so many times the images of the smallest

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from imgbench.data.scan import NO_SPLIT, SPLITS, TRAIN, Scan
 from imgbench.data.split import assign_splits
 from imgbench.data.table import ImageTable
 from imgbench.errors import UserError
@@ -40,14 +39,9 @@ class Family:
 
     def moves(self, table: ImageTable) -> int | None:
         """How many images come into another split if these groups are kept together; None if they cannot be."""
-        splits = np.full(len(table.paths), NO_SPLIT, np.int8)
-        for split in table.folder_splits:
-            splits[table.rows(split)] = SPLITS.index(split)
-        if table.folder_splits:  # what is carved out of train is divided anew
-            splits[splits == NO_SPLIT] = TRAIN
-        scan = Scan(table.root, table.paths, table.labels, splits, np.zeros((0, 4), np.int64), table.class_names)
+        plan = replace(table.plan, group=self.expression)
         try:
-            new = assign_splits(scan, replace(table.plan, group=self.expression), self.groups, without=table.errors)
+            new = assign_splits(table.given, table.labels, table.class_names, plan, self.groups, table.errors)
         except UserError:
             return None
         return int((new != table.splits).sum())

@@ -119,12 +119,11 @@ def file_facts(table: ImageTable, rows: np.ndarray) -> dict[str, np.ndarray]:
     size, width, height = (
         column.astype(np.float64) for column in (table.stamps[rows, 0], looks["width"], looks["height"])
     )
-    time = table.stamps[rows, 1] / 1e9 if table.shards is None else np.zeros(len(rows))  # which shards do not tell
     return {
         "file sizes": _bins(size),
         "dimensions": np.hstack([_bins(width), _bins(height), _bins(width / np.maximum(height, 1))]),
         "file names": _names([PurePosixPath(table.paths[row]).stem for row in rows]),
-        "file times": _bins(time),
+        "file times": _bins(table.source.written(table.stamps[rows])),
     }
 
 

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from imgbench.data.datamodule import ImageFolderDataModule
+from imgbench.data.shards import Folder
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.selective import Selection
 from imgbench.inspection.audit import Audit
@@ -92,8 +93,8 @@ def _of_labels(run: Run, data: ImageFolderDataModule, suspects: Sequence[Suspect
     if suspects:
         first = suspects[0]
         text = t("advise_labels", n=len(suspects), path=first.path, label=first.label, likelier=first.likelier)
-        place = data.table.root / first.path
-        yield Advice(text, "" if data.table.shards else command("predict", run, str(place)), "warning")
+        in_files = isinstance(data.table.source, Folder)  # of shards, no command reads a single image
+        yield Advice(text, command("predict", run, str(data.table.root / first.path)) if in_files else "", "warning")
 
 
 def _of_numbers(

@@ -13,7 +13,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from imgbench.data.datamodule import ImageFolderDataModule
-from imgbench.data.scan import NO_SPLIT
+from imgbench.data.split import NO_SPLIT
 from imgbench.data.table import ImageTable
 from imgbench.errors import UserError
 from imgbench.evaluation.predictions import Predictions

@@ -12,8 +12,9 @@ import numpy as np
 from omegaconf import OmegaConf
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
+from imgbench.data.read import read_table
 from imgbench.data.split import SplitPlan
-from imgbench.data.table import ImageTable, read_table
+from imgbench.data.table import ImageTable
 from imgbench.decode import open_image
 from imgbench.experiment.build import build_data
 from imgbench.inspection.duplicates import Pair, find_duplicates

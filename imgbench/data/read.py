@@ -1,0 +1,135 @@
+"""Reads a folder or shards into a table of images: finds, decodes and divides them."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from imgbench.data.pixels import decode_images
+from imgbench.data.shard_index import find_images
+from imgbench.data.split import NO_SPLIT, SplitPlan, assign_splits, group_names
+from imgbench.data.table import ImageTable
+from imgbench.data.walk import LeftOut, describe_left_out
+from imgbench.errors import UserError
+from imgbench.files import memory_left
+from imgbench.preprocessing import Preprocessing
+from imgbench.split_file import SPLITS
+
+log = logging.getLogger(__name__)
+
+NAMED = 10  # of how many things a message gives the names
+RELATED = {"val": LeftOut.RELATED_VAL, "test": LeftOut.RELATED_TEST}
+FindRelatives = Callable[[ImageTable], list[str]]
+
+
+def read_table(
+    root: str | Path,
+    preprocessing: Preprocessing,
+    plan: SplitPlan,
+    cache: str = "auto",
+    num_classes: int | None = None,
+    find_relatives: FindRelatives = lambda table: table.paths,
+) -> ImageTable:
+    """Scans, decodes and divides the images of a folder, and logs what was found and what was left out.
+
+    `find_relatives` names the group of each image, for `plan.group="auto"` and `plan.leaks="drop"`; by default each is
+    alone. `cache`: see `imgbench.data.pixels.decode_images`. `num_classes`, where stated, must agree with what is
+    found.
+
+    Raises:
+        UserError: the folder cannot be used as it is, or has other classes than stated.
+    """
+    found = find_images(root)
+    if num_classes not in (None, len(found.class_names)):
+        raise UserError(
+            f"data.num_classes={num_classes}, but {found.root} has {len(found.class_names)} class folders: "
+            f"{found.class_names}.\nSet data.num_classes={len(found.class_names)}, or null to take what is there."
+        )
+    table = decode_images(found, preprocessing, cache)
+    _require_decodable(table)
+    if plan.group == "auto" and table.groups:
+        groups = table.groups
+    elif plan.group == "auto":
+        table = _divided(table, replace(plan, group=None), [""] * len(table.paths))
+        groups = find_relatives(table)
+    else:
+        groups = group_names(table.paths, plan.group, without=table.errors)
+    table = _divided(table, plan, groups)
+    if plan.leaks == "drop" and table.folder_splits:
+        _drop_relatives(table, groups if plan.group == "auto" else find_relatives(table))
+    _describe(table)
+    return table
+
+
+def _divided(table: ImageTable, plan: SplitPlan, groups: list[str]) -> ImageTable:
+    splits = assign_splits(table.given, table.labels, table.class_names, plan, groups, without=table.errors)
+    return replace(table, plan=plan, groups=groups, splits=splits)
+
+
+def labelled_table(
+    found: ImageTable, split: str, preprocessing: Preprocessing, groups: list[str] | None = None
+) -> ImageTable:
+    """Images of known classes, all to be evaluated as those of a split: nothing is left in the cache."""
+    size = preprocessing.stored_size
+    fits = len(found.paths) * size * size * 3 < memory_left() / 4
+    table = decode_images(found, preprocessing, "memory" if fits else "stream")
+    splits = np.full(len(table.paths), SPLITS.index(split), np.int8)
+    splits[list(table.errors)] = NO_SPLIT
+    return replace(table, groups=groups or [""] * len(table.paths), splits=splits)
+
+
+def _require_decodable(table: ImageTable) -> None:
+    """Some image of each class, and of each split that the folders give, can be decoded."""
+    damaged = np.array(list(table.errors), np.int64)
+    for kind, keys, names in (("class", table.labels, table.class_names), ("split", table.given, SPLITS)):
+        for key in np.setdiff1d(keys[damaged], np.delete(keys, damaged)):
+            rows = np.flatnonzero(keys == key)
+            example = f"{table.root / table.paths[rows[0]]} ({table.errors[int(rows[0])]})"
+            raise UserError(
+                f"data.root: {kind} {names[key]!r} has {len(rows)} images, and none can be decoded, for example "
+                f"{example}.\nReplace them or remove the folder."
+            )
+
+
+def _drop_relatives(table: ImageTable, groups: list[str]) -> None:
+    """Leaves relatives of training images out of the val and test that the folders give."""
+    trained = {groups[row] for row in table.rows("train")} - {""}
+    for split in table.folder_splits:
+        if split == "train":
+            continue
+        rows = table.rows(split)
+        related = [row for row in rows if groups[row] in trained]
+        if len(related) == len(rows):
+            raise UserError(
+                f"data.split.leaks=drop leaves no {split} image: all {len(rows)} are relatives of training images. "
+                "Leave the folders undivided, so that relatives stay on one side."
+            )
+        table.splits[related] = NO_SPLIT
+        if related:
+            names = table.passed_over.setdefault(RELATED[split], [])
+            names += [table.paths[row] for row in related]
+
+
+def _describe(table: ImageTable) -> None:
+    for note in table.notes:
+        log.warning("%s", note)
+    for row, reason in sorted(table.errors.items())[:NAMED]:
+        log.warning("Left out, cannot be decoded: %s (%s)", table.root / table.paths[row], reason)
+    if (more := len(table.errors) - NAMED) > 0:
+        log.warning("... and %d more that cannot be decoded; left_out.csv in the run directory names all.", more)
+    for split in table.folder_splits:
+        if missing := table.missing_classes(split):
+            names = f"{missing[:NAMED]}{f' and {len(missing) - NAMED} more' if len(missing) > NAMED else ''}"
+            log.warning("%s has no %s images of %s: not measured there.", table.root, split, names)
+    counts = ", ".join(f"{len(rows)} {name}" for name in SPLITS if len(rows := table.rows(name)))
+    left_out = table.passed_over | ({LeftOut.DAMAGED: table.errors} if table.errors else {})
+    log.info(
+        "%s: %d images in %d classes (%s); left out: %s",
+        table.root,
+        int((table.splits != NO_SPLIT).sum()),
+        len(table.class_names),
+        counts,
+        describe_left_out(left_out),
+    )
