@@ -17,7 +17,7 @@ from imgbench.compare import compare
 from imgbench.data.batches import WINDOW, EvenBatches, ShardSampler
 from imgbench.data.read import read_table
 from imgbench.data.shard_index import find_images, index_shards
-from imgbench.data.shards import Shards, index_path
+from imgbench.data.shards import ShardImage, Shards, index_path
 from imgbench.data.split import SplitPlan
 from imgbench.data.walk import LeftOut
 from imgbench.errors import UserError
@@ -136,6 +136,17 @@ def test_audit_looks_at_the_images_of_shards_as_at_those_of_a_folder(photos, roo
     assert of_shards.hash == of_folder.hash
     kinds = {finding.kind for finding in of_folder.findings}
     assert {finding.kind for finding in of_shards.findings} == kinds
+
+
+def test_streamed_shards_are_looked_at_once_whatever_the_split(root, monkeypatch):
+    def looks(seed):
+        return read_table(root, Preprocessing(16), SplitPlan(seed=seed), cache="off").looks
+
+    first = looks(1)
+    monkeypatch.setattr(ShardImage, "read_bytes", None)
+    again = looks(2)
+    assert np.array_equal(again.facts, first.facts)
+    assert np.array_equal(again.grey, first.grey)
 
 
 def test_folders_of_splits_are_kept(make_folder, tmp_path):

@@ -3,13 +3,14 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from imgbench.data.look import Looks
+from imgbench.data.look import Looks, keep_looks, kept_looks
 from imgbench.data.progress import shown
 from imgbench.data.shards import Folder, Photograph, Shards
 from imgbench.data.split import NO_SPLIT, SplitPlan
@@ -47,7 +48,7 @@ class ImageTable:
 
     @property
     def looks(self) -> Looks:
-        """What each file is: from when it was read, or else by reading all files that can be decoded."""
+        """What each file is: from when it was read, from the cache, or else by reading it."""
         if self.known is None:
             self.known = _look_at_all(self)
         return self.known
@@ -139,9 +140,12 @@ class ImageTable:
 
 
 def _look_at_all(table: ImageTable) -> Looks:
-    looks = Looks.none_yet(table)
-    rows = [row for row in range(len(table.paths)) if row not in table.errors]
+    looks = kept_looks(table, table.read)
+    rows = np.flatnonzero(looks.fresh).tolist()
     with ThreadPoolExecutor(cores()) as pool:
         list(shown(pool.map(lambda row: looks.look(row, table.read(row)), rows), len(rows), "Looking at all images"))
+    if rows and table.pixels is None:  # of pixels that are to lie in memory, nothing is left on the disk
+        with suppress(OSError):
+            keep_looks(table, looks)
     looks.errors |= table.errors
     return looks
