@@ -1,5 +1,6 @@
 import re
 import shutil
+import weakref
 
 import lightning as L
 import numpy as np
@@ -26,6 +27,16 @@ def test_every_image_is_in_exactly_one_loader(folder, make_data):
     assert counts == [15, 6, 9]
     everything = np.sort(np.concatenate([data.rows(split) for split in SPLITS]))
     assert everything.tolist() == list(range(30))
+
+
+def test_thumbnails_are_not_held_while_a_network_is_trained(folder, make_data):
+    data = make_data(folder)
+    grey = data.table.looks.grey
+    held = weakref.ref(grey)
+    del grey
+    data.train_dataloader()
+    assert held() is None
+    assert data.table.looks.grey.any()
 
 
 def test_class_counts_are_those_of_the_training_images(folder, make_data):

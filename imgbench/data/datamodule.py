@@ -185,6 +185,7 @@ class ImageFolderDataModule(L.LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader[Batch]:
+        self.table.known = None  # what the audit has used; thumbnails of a million images take 4 GB
         return self.loader("train", shuffle=True, divided=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:

@@ -27,9 +27,12 @@ def make_thumbnails(table: ImageTable) -> Thumbnails:
     Images of more than 8 bits are decoded here, by the range that the whole table has.
     """
     looks = table.looks
-    grey, hashes = looks.grey.copy(), np.ascontiguousarray(looks.facts["shown"])
-    decode = Preprocessing(SIDE, intensity=table.intensity).decode
+    deep = [row for row in looks.extremes() if row not in table.errors]
     damaged = [*table.errors]
+    grey, hashes = looks.grey, np.ascontiguousarray(looks.facts["shown"])
+    if deep or damaged:
+        grey = grey.copy()
+    decode = Preprocessing(SIDE, intensity=table.intensity).decode
     grey[damaged], hashes[damaged] = 0, 0
 
     def show(row: int) -> None:
@@ -38,5 +41,5 @@ def make_thumbnails(table: ImageTable) -> Thumbnails:
         grey[row] = np.asarray(Image.fromarray(square).convert("L"))
 
     with ThreadPoolExecutor(cores()) as pool:  # Pillow and hashlib let go of the interpreter lock
-        list(pool.map(show, [row for row in looks.extremes() if row not in table.errors]))
+        list(pool.map(show, deep))
     return Thumbnails(grey, hashes.view("V16").ravel())
