@@ -14,7 +14,7 @@ from webdataset.compat import WebDataset
 from webdataset.writer import ShardWriter
 
 from imgbench.compare import compare
-from imgbench.data.batches import WINDOW, EvenBatches, ShardSampler
+from imgbench.data.batches import WINDOW, EpochSampler, EvenBatches
 from imgbench.data.read import read_table
 from imgbench.data.shard_index import find_images, index_shards
 from imgbench.data.shards import ShardImage, Shards, index_path
@@ -185,7 +185,7 @@ def test_images_of_16_bits_keep_their_range_when_streamed(tmp_path):
 def test_every_image_comes_once_in_each_epoch_whatever_the_number_of_processes():
     numbers = np.repeat(np.arange(3 * WINDOW), 5)
     np.random.default_rng(0).shuffle(numbers)
-    sampler = ShardSampler(numbers, seed=1)
+    sampler = EpochSampler(numbers, seed=1)
     for processes in (1, 3):
         seen = [i for rank in range(processes) for batch in EvenBatches(sampler, 4, rank, processes) for i in batch]
         assert sorted(seen) == list(range(len(numbers)))
@@ -193,7 +193,7 @@ def test_every_image_comes_once_in_each_epoch_whatever_the_number_of_processes()
 
 def test_shards_are_shuffled_a_few_at_a_time_and_anew_in_each_epoch():
     numbers = np.repeat(np.arange(3 * WINDOW), 5)
-    sampler = ShardSampler(numbers, seed=1)
+    sampler = EpochSampler(numbers, seed=1)
     first, again = list(sampler), list(sampler)
     windows = numbers[np.array(first)].reshape(3, -1)
     assert [len(set(window)) for window in windows.tolist()] == [WINDOW] * 3

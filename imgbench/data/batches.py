@@ -123,42 +123,33 @@ class StreamingLoader(DataLoader[Batch]):
 
 
 class EpochSampler(Sampler[int]):
-    """A new order in every epoch, that depends on the seed and the epoch alone: a resumed run sees the same."""
+    """A new order in every epoch, that depends on the seed and the epoch alone: a resumed run sees the same.
 
-    def __init__(self, number: int, seed: int) -> None:
-        self.number, self.seed, self.epoch = number, seed, 0
+    Of images in shards, `WINDOW` shards, drawn at random, are shuffled together, then the next. So a disk or network
+    that is fast only where it is read in one piece has few shards to read at a time, which the system's cache of files
+    can hold. With no more shards than that, the order is that of a folder of the same images.
+
+    Args:
+        shards: (N,) the number of the shard in which each image lies; 0 of files.
+    """
+
+    def __init__(self, shards: np.ndarray, seed: int) -> None:
+        self.seed, self.epoch = seed, 0
+        self.by_shard = np.argsort(shards, kind="stable")
+        self.ends = np.cumsum(np.bincount(shards))
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.number
+        return len(self.by_shard)
 
     def __iter__(self) -> Iterator[int]:
-        return map(int, self.order(np.random.default_rng((self.seed, self.epoch))))
+        return map(int, self._order(np.random.default_rng((self.seed, self.epoch))))
 
-    def order(self, rng: np.random.Generator) -> np.ndarray:
-        return rng.permutation(self.number)
-
-
-class ShardSampler(EpochSampler):
-    """As `EpochSampler`, of images in shards: `WINDOW` shards, drawn at random, are shuffled together, then the next.
-
-    So a disk or network that is fast only where it is read in one piece has few shards to read at a time, which the
-    system's cache of files can hold. With no more shards than that, the order is that of a folder of the same images.
-
-    Args:
-        numbers: (N,) the shard of each image.
-    """
-
-    def __init__(self, numbers: np.ndarray, seed: int) -> None:
-        super().__init__(len(numbers), seed)
-        self.by_shard = np.argsort(numbers, kind="stable")
-        self.ends = np.cumsum(np.bincount(numbers))
-
-    def order(self, rng: np.random.Generator) -> np.ndarray:
+    def _order(self, rng: np.random.Generator) -> np.ndarray:
         if len(self.ends) <= WINDOW:
-            return super().order(rng)
+            return rng.permutation(len(self))
         shards = rng.permutation(len(self.ends))
         starts = np.concatenate([[0], self.ends[:-1]])
         windows = []

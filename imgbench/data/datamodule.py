@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader
 
 from imgbench.data.batches import (
     Batch,
+    EpochSampler,
     EvenBatches,
     ImageDataset,
-    ShardSampler,
     StreamingLoader,
     keep_batch,
 )
@@ -167,8 +167,8 @@ class ImageFolderDataModule(L.LightningDataModule):
         # Reading from the cache takes a millisecond a batch, less than handing it from another thread.
         loader = DataLoader if cached else StreamingLoader
         # Whether pixels are cached must not matter, since a resumed run may find another amount of free memory.
-        together = dataset.table.source.read_together(dataset.rows)
-        sampler = ShardSampler(together, self.seed) if shuffle else range(len(dataset))
+        shards = dataset.table.source.shards_of(dataset.rows)
+        sampler = EpochSampler(shards, self.seed) if shuffle else range(len(dataset))
         trainer = self.trainer if divided else None
         process, processes = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         if processes > max(1, len(dataset)):

@@ -58,8 +58,8 @@ class Folder:
     def take(self, rows: Sequence[int] | np.ndarray) -> "Folder":
         return self
 
-    def read_together(self, rows: np.ndarray) -> np.ndarray:
-        """(N,) the same number for images that lie in one shard; files are as those of a single one."""
+    def shards_of(self, rows: np.ndarray) -> np.ndarray:
+        """(N,) the number of the shard in which each of these images lies; files are as those of a single one."""
         return np.zeros(len(rows), np.int32)
 
     def written(self, stamps: np.ndarray) -> np.ndarray:
@@ -85,7 +85,7 @@ class Shards:
         """Some of the images, in another order."""
         return replace(self, numbers=self.numbers[rows], offsets=self.offsets[rows], sizes=self.sizes[rows])
 
-    def read_together(self, rows: np.ndarray) -> np.ndarray:
+    def shards_of(self, rows: np.ndarray) -> np.ndarray:
         return self.numbers[rows]
 
     def written(self, stamps: np.ndarray) -> np.ndarray:

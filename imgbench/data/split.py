@@ -113,7 +113,10 @@ def assign_splits(
         else:
             chosen = rng.permutation(candidates)[:wanted]
         splits[chosen] = split
-    _require_every_class(given, labels, class_names, splits, plan, groups)
+    drawn = [TRAIN, *(split for split in (VAL, TEST) if split not in given)]
+    if plan.selects_on_test and VAL in drawn:
+        drawn.remove(VAL)
+    _require_every_class(drawn, splits, labels, class_names, groups)
     return splits
 
 
@@ -253,18 +256,10 @@ def _nearest(order: list[list[int]], target: float) -> list[list[int]]:
 
 
 def _require_every_class(
-    given: np.ndarray,
-    labels: np.ndarray,
-    class_names: list[str],
-    splits: np.ndarray,
-    plan: SplitPlan,
-    groups: list[str],
+    drawn: list[int], splits: np.ndarray, labels: np.ndarray, class_names: list[str], groups: list[str]
 ) -> None:
     """Every class has images in train, and in what is carved out of train; a folder for val or test may lack some."""
-    drawn = [split for split in (TRAIN, VAL, TEST) if split == TRAIN or split not in given]
     for split in drawn:
-        if split == VAL and plan.selects_on_test:
-            continue
         counts = np.bincount(labels[splits == split], minlength=len(class_names))
         for label in np.flatnonzero(counts == 0):
             rows = np.flatnonzero((labels == label) & (splits != NO_SPLIT))
@@ -273,9 +268,9 @@ def _require_every_class(
             if number < len(rows):
                 unit += f" in {number} group{'s' if number > 1 else ''}, which data.split.group keeps together"
                 thing = "group"
-            needed = [SPLITS[one] for one in drawn if not (one == VAL and plan.selects_on_test)]
+            needed = ", ".join(SPLITS[one] for one in drawn)
             raise UserError(
                 f"data.split: class {class_names[label]!r} has {len(rows)} {unit}, and none of them came into "
-                f"{SPLITS[split]!r}.\nEach class needs at least one {thing} for each of {', '.join(needed)}: "
+                f"{SPLITS[split]!r}.\nEach class needs at least one {thing} for each of {needed}: "
                 "add images, remove the class folder, change data.split.seed, or use data.split.stratify=true."
             )
