@@ -287,12 +287,8 @@ class Run(directory.Run):
         return path
 
     def _photograph(self, path: str) -> Path | None:
-        from omegaconf import DictConfig
-
-        from imgbench.experiment.compose import switched_on
-
         config = self.config
-        shown = stays_below(path) and switched_on(DictConfig(config), "data.thumbnails")
+        shown = stays_below(path) and directory.switched_on(config, "data.thumbnails")
         return Path(config["data"]["root"], path) if shown else None
 
 

@@ -7,7 +7,8 @@ from typing import Literal
 
 from imgbench.cli import add_options, check_max_error, guarded_main, run_parser
 from imgbench.errors import UserError
-from imgbench.report.catalogue import Texts, language_of_locale
+from imgbench.language import language_of_locale
+from imgbench.report.catalogue import Texts
 
 EXAMPLES = """examples:
   python -m imgbench.demo outputs/potato/vgg16/2026-01-31_12-00-00

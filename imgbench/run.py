@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from imgbench.errors import UserError
@@ -52,6 +52,7 @@ INFO_TYPES = {"status": str, **dict.fromkeys(("provenance", "compressed_from", "
 # the images lie and what is done before and after; the images themselves are known by a hash.
 DECIDES = (*NODES, "seed", "monitor", "mode", "init_from", "quantized")
 OF_NO_WEIGHT = ("root", "cache", "audit", "thumbnails")
+SWITCH = {"on": True, True: True, "off": False, False: False}  # YAML reads a bare on and off as the latter
 RESULTS = ("metrics.json", "predictions.csv", "report.html")  # of a run that was trained to its end
 LEARNING_CURVE = "learning_curve.json"  # what parts of the training images reach
 EPOCHS = ("metrics.csv", "curves.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt")
@@ -370,6 +371,18 @@ def fingerprint_of(config: Mapping[str, Any], images: str) -> str:
     decisive["data"] = {name: value for name, value in config["data"].items() if name not in OF_NO_WEIGHT}
     text = json.dumps([decisive, images], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def switched_on(config: Mapping[str, Any] | DictConfig, name: str) -> bool:
+    """Whether an entry of `data` that is on or off, such as `data.audit`, is on; an earlier run has not all of them.
+
+    Raises:
+        UserError: it is neither.
+    """
+    value = config["data"].get(name.partition(".")[2], "off" if name == "data.audit" else "on")
+    if value not in SWITCH:
+        raise UserError(f"{name}={value!r}, but it is on or off.")
+    return SWITCH[value]
 
 
 def first_process() -> bool:

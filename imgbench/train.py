@@ -32,9 +32,10 @@ def train(config: DictConfig, run: Run) -> float | None:
     run.path.mkdir(parents=True, exist_ok=True)
     with run.recorded(seed=config.seed):
         check_at_once(config)
-        from imgbench.experiment.choose import train_best  # takes seconds, and errors and --help need no torch
+        from imgbench.experiment.choose import train_best  # take seconds, and errors and --help need no torch
+        from imgbench.report.conclude import conclude
 
-        return train_best(config, run)
+        return train_best(config, run, conclude)
 
 
 def refuse_launching_from_a_sweep(config: DictConfig) -> None:

@@ -7,7 +7,8 @@ from string import Formatter
 import pytest
 
 import imgbench
-from imgbench.report.catalogue import LANGUAGES, Texts, entries, language_of_locale
+from imgbench.language import LANGUAGES, language_of_locale
+from imgbench.report.catalogue import Texts, entries
 
 PACKAGE = Path(imgbench.__file__).parent
 SOURCES = "\n".join(

@@ -14,6 +14,7 @@ from imgbench.evaluation.predictions import Predictions
 from imgbench.experiment import choose
 from imgbench.experiment.choose import Trial, best_of, train_best
 from imgbench.experiment.compose import compose, with_model
+from imgbench.report.conclude import conclude
 from imgbench.run import Run
 
 TINY = ["data.image_size=20", "data.batch_size=8", "trainer.max_epochs=4", "augment=none", "trainer.accelerator=cpu"]
@@ -65,7 +66,7 @@ def photos(tmp_path, make_folder) -> Path:
 def test_comparison_leaves_a_complete_run_of_the_network_chosen_and_the_others_beside_it(photos, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     run = Run(tmp_path / "run")
-    train_best(config_of(photos), run)
+    train_best(config_of(photos), run, conclude)
     names = {path.name for path in run.path.iterdir()}
     assert names >= {"config.yaml", "split.csv", "metrics.csv", "metrics.json", "predictions.csv", "report.html"}
     chosen = run.config["model_name"]
@@ -91,14 +92,14 @@ def test_interrupted_comparison_goes_on_with_what_was_trained(photos, tmp_path, 
 
     run = Run(tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
-        train_best(config_of(photos), run, [Interrupt()])
+        train_best(config_of(photos), run, conclude, [Interrupt()])
     trained = Run(run.path / "candidates" / "cnn")
     before = trained.info
     assert before["status"] == "finished"
     assert run.config["model"] == {"candidates": ["cnn", "compact"]}
     weights = trained.best.read_bytes()
     monkeypatch.setattr(choose, "best_of", lambda trials: trials[0])
-    assert train_best(config_of(photos), run) == before["score"]
+    assert train_best(config_of(photos), run, conclude) == before["score"]
     kept = run if run.config["model_name"] == "cnn" else trained
     assert kept.best.read_bytes() == weights
     assert run.concluded
@@ -107,12 +108,12 @@ def test_interrupted_comparison_goes_on_with_what_was_trained(photos, tmp_path, 
 def test_comparison_of_others_in_the_same_directory_takes_nothing_from_the_first(photos, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     run = Run(tmp_path / "run")
-    train_best(config_of(photos), run)
+    train_best(config_of(photos), run, conclude)
     left = next((run.path / "candidates").iterdir()).name
 
     def trained_anew(*words: str) -> bool:
         caplog.clear()
-        train_best(config_of(photos, *words), run)
+        train_best(config_of(photos, *words), run, conclude)
         return f"\n{left}:" in caplog.text
 
     assert not trained_anew("budget=4")
@@ -127,7 +128,7 @@ def test_comparison_of_others_in_the_same_directory_takes_nothing_from_the_first
 def test_budget_too_short_takes_the_first_and_says_so(photos, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     run = Run(tmp_path / "run")
-    train_best(config_of(photos, "budget=1e-6"), run)
+    train_best(config_of(photos, "budget=1e-6"), run, conclude)
     assert run.config["model_name"] == "cnn"
     assert run.info["compared"][1] == {
         "name": "compact",
@@ -161,7 +162,7 @@ def test_network_whose_epochs_take_longer_than_planned_is_stopped(photos, tmp_pa
 )
 def test_what_cannot_be_compared_is_an_error_that_says_what_can(photos, tmp_path, words, message):
     with pytest.raises(UserError, match=message):
-        train_best(config_of(photos, *words), Run(tmp_path / "run"))
+        train_best(config_of(photos, *words), Run(tmp_path / "run"), conclude)
 
 
 def test_a_candidate_is_the_network_of_its_file_and_keeps_what_was_said():

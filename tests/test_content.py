@@ -6,11 +6,12 @@ import shutil
 import pytest
 
 from imgbench.errors import UserError
+from imgbench.experiment.build import build_data_of, resolve_report
 from imgbench.experiment.compose import compose
 from imgbench.inference.onnx_file import write_onnx
 from imgbench.number import Number
 from imgbench.report.conclude import conclude
-from imgbench.report.content import compared_networks, resolve_report
+from imgbench.report.content import compared_networks
 from imgbench.report.page import ComparedNetwork
 from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier
@@ -73,7 +74,7 @@ def test_the_language_is_that_of_the_locale_and_stays_with_the_run(tmp_path, mak
     assert "认对了" in page_of(run)
     assert run.config["report"]["language"] == "zh"
     monkeypatch.setenv("LANGUAGE", "en")
-    conclude(run)
+    conclude(run, build_data_of(run))
     assert 'lang="zh-CN"' in page_of(run)
     english = train_run(root, tmp_path / "english", "report.language=en")
     assert 'lang="en"' in page_of(english)
@@ -87,7 +88,7 @@ def test_a_run_of_before_there_was_a_language_is_concluded_in_that_of_the_locale
     config = tiny_run.stored_config
     del config["report"], config["data"]["thumbnails"]
     run.write_config(config)
-    conclude(run, announce=False)
+    conclude(run, build_data_of(run), announce=False)
     assert 'lang="en"' in page_of(run)
 
 
@@ -114,7 +115,7 @@ def test_of_an_onnx_file_it_is_shown_what_it_looked_at_but_no_neighbours(poor_ru
     shutil.copytree(poor_run.path, run.path)
     write_onnx(load_classifier(run.best), run.path / "model.onnx")
     shutil.rmtree(run.path / "checkpoints")
-    conclude(run, announce=False)
+    conclude(run, build_data_of(run), announce=False)
     page = page_of(run)
     assert "glows where the photograph speaks most" in page
     assert "has no features to compare photographs by" in page
@@ -124,7 +125,8 @@ def test_networks_that_another_version_compared_are_read(tmp_path):
     one = ComparedNetwork("cnn", Number(0.9, 0.8, 0.95, 40, 40, 36), 10**6, 3.5, True)
     other = ComparedNetwork("compact", None, 0, 0.0, False)
     run = Run(tmp_path)
-    run.note(compared=[{**one.to_dict(), "parameters": 12}, other.to_dict()])
+    assert one.accuracy is not None
+    run.note(compared=[{**vars(one), "accuracy": one.accuracy.to_dict(), "parameters": 12}, vars(other)])
     assert compared_networks(run) == [one, other]
     run.note(compared=[{"name": "cnn"}])
     with pytest.raises(UserError, match=r"run\.json is damaged"):

@@ -10,6 +10,7 @@ import torch
 from omegaconf import OmegaConf
 
 from imgbench.errors import UserError
+from imgbench.experiment.build import build_data_of
 from imgbench.experiment.compose import override
 from imgbench.report.conclude import conclude
 from imgbench.run import RESULTS, Run
@@ -63,7 +64,7 @@ def test_resumed_run_forgets_the_results_of_fewer_epochs(tiny_run, tmp_path):
 
 
 def test_conclusion_needs_the_run_directory_only(killed, tiny_run, capsys):
-    conclude(Run.open(killed.path))
+    conclude(Run.open(killed.path), build_data_of(killed))
     assert killed.concluded
     assert "Test accuracy" in capsys.readouterr().out
     assert (killed.path / "predictions.csv").read_text() == (tiny_run.path / "predictions.csv").read_text()
@@ -104,6 +105,7 @@ SMALL_FILES_ONLY = """
 import resource, sys
 from pathlib import Path
 from imgbench.errors import UserError
+from imgbench.experiment.build import build_data_of
 from imgbench.experiment.compose import override
 from imgbench.run import Run
 from imgbench.train import train

@@ -10,8 +10,9 @@ from imgbench.data.split import NO_SPLIT
 from imgbench.errors import UserError
 from imgbench.evaluation.predictions import Predictions
 from imgbench.experiment.build import build_data
+from imgbench.experiment.learning_curve import part_of
 from imgbench.number import Number
-from imgbench.report.learning_curve import part_of, read_learning_curve
+from imgbench.report.learning_curve import read_learning_curve
 from imgbench.run import LEARNING_CURVE, Run
 
 

@@ -13,8 +13,9 @@ import pytest
 from imgbench.evaluation.metrics import classification_metrics
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.selective import select
+from imgbench.language import LANGUAGES
 from imgbench.number import Number
-from imgbench.report.catalogue import LANGUAGES, Texts
+from imgbench.report.catalogue import Texts
 from imgbench.report.page import (
     MISTAKES,
     Advice,

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
-from omegaconf import OmegaConf
 
 from imgbench.compression.apply import make_run
 from imgbench.compression.lifecycle import source_checkpoint
@@ -133,7 +132,7 @@ def measure_runs(runs: dict[str, Run], threads: int, teacher_file: Path | None =
     teacher: dict[str, np.ndarray] = {}  # which images of each split it has right
     for name in sorted(runs, key=lambda name: name != TEACHER):
         run = runs[name]
-        data = build_data_of(run, OmegaConf.create(run.config))
+        data = build_data_of(run)
         classifier = load_classifier(source_checkpoint(run))
         with tempfile.TemporaryDirectory() as folder:
             file = run.path / "model.onnx"

@@ -15,6 +15,7 @@ from rich.table import Table
 from imgbench.compression.lifecycle import source_checkpoint
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.evaluation.metrics import describe
+from imgbench.experiment.build import build_data_of
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Model
@@ -127,7 +128,7 @@ def print_costs(runs: Sequence[Run]) -> None:
         if run is not runs[0]:
             run.note(cost=asdict(cost), parent_cost=asdict(costs[0]))
         if not run.concluded:  # a candidate that was not chosen, or a run that was killed before its evaluation
-            conclude(run, announce=False)
+            conclude(run, build_data_of(run), announce=False)
         accuracy = read_metrics(run.path / "metrics.json")["test/acc"]
         millions = f"{cost.multiply_adds / 1e6:,.1f} million"
         runtime = "PyTorch" if run.best.is_file() else "onnxruntime"

@@ -20,7 +20,7 @@ from imgbench.compression.measure import (
     weights_mb,
 )
 from imgbench.compression.options import MOST_CHANNELS, Prune
-from imgbench.compression.retrain import fewer_epochs, retrain, same_images
+from imgbench.compression.retrain import conclude_quietly, fewer_epochs, retrain, same_images
 from imgbench.compression.target import Target
 from imgbench.errors import UserError
 from imgbench.experiment.build import plain
@@ -109,7 +109,7 @@ def prune_channels(method: Prune, parent: Run, run: Run, words: Sequence[str]) -
         step.path.mkdir(parents=True)
         with step.recorded(seed=config.seed, amount=amount):
             config.init_from = write_start(smaller, step)
-            run_experiment(config, step, data, announce=False)
+            run_experiment(config, step, conclude_quietly, data)
         current = load_classifier(step.best)
         accuracy = validation_accuracy(TorchModel(current, device), data)
         cost = measure(current, step.best)

@@ -17,7 +17,7 @@ import torch
 
 from imgbench.compression.measure import validation_accuracy
 from imgbench.compression.options import FEWEST_CALIBRATION, Quantize
-from imgbench.compression.retrain import same_images
+from imgbench.compression.retrain import conclude_quietly, same_images
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.split import draw_stratified
 from imgbench.errors import UserError
@@ -28,7 +28,6 @@ from imgbench.files import write_atomically
 from imgbench.inference.onnx_file import metadata_of, save_model, silenced, write_onnx
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.models.summary import model_table
-from imgbench.report.conclude import conclude
 from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier
 from imgbench.training.classifier import ImageClassifier
@@ -59,7 +58,7 @@ def quantize_run(method: Quantize, parent: Run, run: Run, words: Sequence[str]) 
     run.note(selected_on_test=data.plan.selects_on_test, provenance=classifier.hparams["provenance"])
     write_atomically(run.path / "summary.txt", model_table(classifier.model, data.preprocessing.image_size))
     facts = quantize(classifier, data, run.path / "model.onnx", method.max_drop, method.calibration)
-    conclude(run, data, announce=False)
+    conclude_quietly(run, data)
     return facts
 
 

@@ -1,12 +1,17 @@
 """Training another model as a run was trained: on the same images, with a configuration that follows from the run's."""
 
+from functools import partial
+
 from omegaconf import DictConfig
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
 from imgbench.experiment.build import build_data_of
 from imgbench.experiment.train import run_experiment
+from imgbench.report.conclude import conclude
 from imgbench.run import Run
+
+conclude_quietly = partial(conclude, announce=False)
 
 
 def same_images(config: DictConfig, parent: Run) -> ImageFolderDataModule:
@@ -41,7 +46,7 @@ def retrain(config: DictConfig, parent: Run, run: Run) -> None:
         return
     if run.last.is_file():
         config.ckpt_path = str(run.last.resolve())
-    run_experiment(config, run, same_images(config, parent), announce=False)
+    run_experiment(config, run, conclude_quietly, same_images(config, parent))
 
 
 def fewer_epochs(parent: Run) -> int:

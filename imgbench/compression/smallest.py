@@ -15,6 +15,7 @@ from imgbench.compression.plan import ANEW, LadderEntry
 from imgbench.compression.target import Target
 from imgbench.errors import UserError
 from imgbench.evaluation.metrics import describe
+from imgbench.experiment.build import build_data_of
 from imgbench.experiment.choose import FEWEST, told_once
 from imgbench.experiment.compose import override
 from imgbench.experiment.train import Experiment, epoch_seconds, first_batch, resolve
@@ -79,7 +80,7 @@ def add_smallest(run: Run, target: Target, seconds: float) -> Smallest:
     with told_once():
         small = make_smallest(run, run.path / SMALL, target, seconds)
         write_study(run, small=small.to_dict())
-        conclude(run, announce=False)
+        conclude(run, build_data_of(run), announce=False)
     return small
 
 

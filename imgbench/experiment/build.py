@@ -22,10 +22,11 @@ from imgbench.experiment.check import check_numbers
 from imgbench.experiment.compose import choices, explain, is_open, with_model
 from imgbench.experiment.defaults import IMAGE_SIZE, default_epochs, default_learning_rate
 from imgbench.inspection.audit import relatives
+from imgbench.language import LANGUAGES, language_of_locale
 from imgbench.models.layers import normalises_batches
 from imgbench.models.summary import model_table
 from imgbench.preprocessing import Preprocessing
-from imgbench.run import NODES, Run
+from imgbench.run import NODES, Run, switched_on
 from imgbench.training.callbacks import EpochSeeds, run_of_checkpoint
 from imgbench.training.checkpoint import AtomicCheckpointIO
 from imgbench.training.classifier import ImageClassifier
@@ -154,15 +155,20 @@ def build_data(config: DictConfig) -> ImageFolderDataModule:
     return data
 
 
-def build_data_of(run: Run, config: DictConfig) -> ImageFolderDataModule:
+def build_data_of(run: Run, config: DictConfig | None = None) -> ImageFolderDataModule:
     """As `build_data`; where the images and the plan of their split are those of a run, its `split.csv` divides them.
 
     Another version of imgbench may draw otherwise, and what was trained on must not become a test image.
 
+    Args:
+        config: None: the run's own.
+
     Raises:
         UserError: as `build_data`, or `split.csv` is damaged.
     """
-    data, then = build_data(config), run.config
+    then = run.config
+    config = DictConfig(then) if config is None else config
+    data = build_data(config)
     if (then["data"].get("split"), then.get("seed")) == (plain(config.data).get("split"), config.seed):
         table = data.table.divided_as(run.split_rows())
         if table is not None:
@@ -223,6 +229,26 @@ def apply_defaults(config: DictConfig, images: int) -> None:
     if config.optimizer.lr is None:
         pretrained = bool(config.model.get("pretrained"))
         config.optimizer.lr = default_learning_rate(_will_normalise(config), pretrained, is_tuned(config))
+
+
+def resolve_report(config: DictConfig) -> None:
+    """Fills in the language of the report, where the configuration leaves it to the locale.
+
+    Raises:
+        UserError: an option of the report is none that it can have.
+    """
+    options = config.get("report") or {}
+    language, curve = options.get("language"), options.get("learning_curve", False)
+    if language not in (None, *LANGUAGES):
+        raise UserError(
+            f"report.language={language}, but it is {' or '.join(LANGUAGES)}, or null for that of the locale."
+        )
+    if not isinstance(curve, bool):
+        raise UserError(f"report.learning_curve={curve}, but it is true or false.")
+    if curve and config.trainer.get("devices") not in (1, "auto"):
+        raise UserError("report.learning_curve=true trains several times in one process: set trainer.devices=1.")
+    switched_on(config, "data.thumbnails")
+    config.report = {"language": language or language_of_locale(), "learning_curve": curve}
 
 
 def is_tuned(config: DictConfig) -> bool:

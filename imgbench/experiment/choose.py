@@ -7,24 +7,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 from lightning.pytorch.callbacks import Callback, Timer
 from omegaconf import DictConfig, open_dict
 
-from imgbench.evaluation.metrics import describe_accuracy
+from imgbench.evaluation.metrics import classification_metrics, describe_accuracy
 from imgbench.evaluation.predictions import Predictions
 from imgbench.experiment.check import check_comparison
 from imgbench.experiment.compose import is_open, storable, with_model
-from imgbench.experiment.train import Fitted, epoch_seconds, finish, resolve, run_experiment, train_model
+from imgbench.experiment.train import Conclude, Fitted, epoch_seconds, finish, resolve, run_experiment, train_model
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Predictor
 from imgbench.inference.torch_model import TorchModel
 from imgbench.models.summary import multiply_adds
 from imgbench.models.weights import quiet
 from imgbench.number import Number, group_codes, share, standard_error
-from imgbench.report.page import ComparedNetwork
-from imgbench.report.results import measure
 from imgbench.run import Run
 from imgbench.training.median_stopping import MedianStopping
 
@@ -60,7 +59,9 @@ class Trial:
         return share(self.correct, np.ones_like(self.correct), group_codes(self.validation.groups))
 
 
-def train_best(config: DictConfig, run: Run, callbacks: Sequence[Callback] = ()) -> float | None:
+def train_best(
+    config: DictConfig, run: Run, conclude: Conclude, callbacks: Sequence[Callback] = ()
+) -> float | None:
     """`run_experiment` with the configured network, or with the best of the candidates.
 
     Raises:
@@ -73,7 +74,7 @@ def train_best(config: DictConfig, run: Run, callbacks: Sequence[Callback] = ())
     if rule is not None:
         callbacks = [*callbacks, MedianStopping(config.monitor, config.mode, **rule)]
     if not is_open(config):
-        return run_experiment(config, run, callbacks=callbacks)
+        return run_experiment(config, run, conclude, callbacks=callbacks)
     names, seconds = check_comparison(config)
     start = time.perf_counter()
     run.path.mkdir(parents=True, exist_ok=True)
@@ -90,14 +91,15 @@ def train_best(config: DictConfig, run: Run, callbacks: Sequence[Callback] = ())
             continue
         trials.append(trial)
         if len(trials) == 1 and len(names) > 1:
-            test = measure({"test": predict_split(_model(trial.fitted.run), trial.fitted.experiment.data, "test")})
-            log.info("First answer (%s): test accuracy %s", name, describe_accuracy(test, "test"))
+            test = predict_split(_model(trial.fitted.run), trial.fitted.experiment.data, "test")
+            accuracy = describe_accuracy(classification_metrics(test, "test"), "test")
+            log.info("First answer (%s): test accuracy %s", name, accuracy)
     chosen = best_of(trials)
     lines = explain_choice(trials, chosen, left_out, seconds, time.perf_counter() - start)
     log.info("%s", "\n".join(lines))
     _adopt(chosen.fitted.run, run)
-    run.note(compared=[one.to_dict() for one in compared(trials, chosen, left_out)])
-    if finish(chosen.fitted, run, config.trainer.max_epochs):
+    run.note(compared=[*compared(trials, chosen, left_out)])
+    if finish(chosen.fitted, run, config.trainer.max_epochs, conclude):
         raise KeyboardInterrupt
     return chosen.fitted.score
 
@@ -164,13 +166,18 @@ def error_of_difference(one: Trial, other: Trial) -> float:
     return standard_error(one.correct.astype(float) - other.correct, group_codes(one.validation.groups))
 
 
-def compared(trials: Sequence[Trial], chosen: Trial, left_out: Sequence[str]) -> Iterator[ComparedNetwork]:
-    """What the report says of them."""
+def compared(trials: Sequence[Trial], chosen: Trial, left_out: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """What `run.json` keeps of them, for the report: `accuracy` on the validation images, `seconds` of training."""
     for trial in trials:
-        seconds = round(trial.seconds, 1)
-        yield ComparedNetwork(trial.name, trial.interval, trial.multiply_adds, seconds, trial is chosen)
+        yield {
+            "name": trial.name,
+            "accuracy": trial.interval.to_dict(),
+            "multiply_adds": trial.multiply_adds,
+            "seconds": round(trial.seconds, 1),
+            "taken": trial is chosen,
+        }
     for name in left_out:
-        yield ComparedNetwork(name, None, 0, 0.0, False)
+        yield {"name": name, "accuracy": None, "multiply_adds": 0, "seconds": 0.0, "taken": False}
 
 
 def explain_choice(

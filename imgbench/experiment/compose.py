@@ -34,7 +34,6 @@ LEFT_OUT = ("head", "experiment", *ENGINES)  # groups of which nothing need be c
 RUN_CHOICE = "of_the_run"
 STORED_RUN = f"{RUN_CHOICE}.yaml"  # as Hydra calls it in its store
 PATHS = ("data.root", "data.unlabelled", "data_dir", "init_from", "ckpt_path", "output", "hydra.run.dir")
-SWITCH = {"on": True, True: True, "off": False, False: False}  # YAML reads a bare on and off as the latter
 
 
 def slug(text: str) -> str:
@@ -174,18 +173,6 @@ def _stores_of_runs(node: dict[str, Any]) -> list[dict[str, Any]]:
     """Where Hydra keeps the run that a command was composed of: the names of another would clash with it."""
     below = [found for child in node.values() if isinstance(child, dict) for found in _stores_of_runs(child)]
     return [*below, node] if STORED_RUN in node else below
-
-
-def switched_on(config: DictConfig, name: str) -> bool:
-    """Whether an entry of `data` that is on or off, such as `data.audit`, is on; an earlier run has not all of them.
-
-    Raises:
-        UserError: it is neither.
-    """
-    value = config.data.get(name.partition(".")[2], "off" if name == "data.audit" else "on")
-    if value not in SWITCH:
-        raise UserError(f"{name}={value!r}, but it is on or off.")
-    return SWITCH[value]
 
 
 def is_open(config: DictConfig) -> bool:

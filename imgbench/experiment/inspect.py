@@ -7,10 +7,9 @@ from omegaconf import DictConfig
 
 from imgbench.data.table import ImageTable
 from imgbench.experiment.build import build_data
-from imgbench.experiment.compose import switched_on
 from imgbench.inspection.audit import Audit, brief
 from imgbench.inspection.record import FILE, inspect, write_audit, write_findings
-from imgbench.run import Run
+from imgbench.run import Run, switched_on
 
 log = logging.getLogger(__name__)
 

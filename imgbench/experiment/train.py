@@ -5,7 +5,7 @@ import shutil
 import signal
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,18 +30,18 @@ from imgbench.experiment.build import (
     class_weights,
     is_tuned,
     plain,
+    resolve_report,
     with_facts,
 )
-from imgbench.experiment.compose import explain, storable, switched_on
+from imgbench.experiment.compose import explain, storable
 from imgbench.experiment.inspect import audit_before_training
 from imgbench.experiment.last_layer import fit_head, solve_last_layer
+from imgbench.experiment.learning_curve import measure_learning_curve
+from imgbench.experiment.samples import write_grid
 from imgbench.files import write_atomically
 from imgbench.models.summary import model_table
 from imgbench.models.weights import facts_of_weights
-from imgbench.report.conclude import conclude, write_grid
-from imgbench.report.content import resolve_report
-from imgbench.report.learning_curve import measure_learning_curve
-from imgbench.run import Run, fingerprint_of, first_process
+from imgbench.run import Run, fingerprint_of, first_process, switched_on
 from imgbench.training import fast
 from imgbench.training.callbacks import progress_bar, run_of_checkpoint
 from imgbench.training.checkpoint import load_classifier
@@ -52,6 +52,7 @@ log = logging.getLogger(__name__)
 
 OVERHEAD = 1.2  # of an epoch over its steps: augmentation, the optimizer, checkpoints
 SOLVED = "imgbench.models.backbone.pooled_features"
+Conclude = Callable[[Run, ImageFolderDataModule], object]  # evaluates a trained run on its images
 
 
 @dataclass(frozen=True)
@@ -87,25 +88,25 @@ class Fitted:
 def run_experiment(
     config: DictConfig,
     run: Run,
+    conclude: Conclude,
     data: ImageFolderDataModule | None = None,
     callbacks: Sequence[Callback] = (),
-    announce: bool = True,
 ) -> float | None:
     """Trains as configured and leaves everything in the run's directory; returns the monitored value of the epoch kept.
 
     Not the highest of all epochs: a sweep would choose by luck.
 
     Args:
+        conclude: what is done with the trained run.
         data: what `build_data` made of the configuration, where it is known already.
         callbacks: further ones than those of the configuration.
-        announce: print how good the run is.
 
     Raises:
         UserError: the data or the configuration cannot be used.
         KeyboardInterrupt: training was interrupted; the run is complete up to there.
     """
     fitted = train_model(resolve(config, data), run, callbacks)
-    if finish(fitted, run, config.trainer.max_epochs, announce):
+    if finish(fitted, run, config.trainer.max_epochs, conclude):
         raise KeyboardInterrupt
     return fitted.score
 
@@ -132,7 +133,7 @@ def train_model(experiment: Experiment, run: Run, callbacks: Sequence[Callback] 
         return Fitted(run, experiment, score, interrupted, trainer.is_global_zero)
 
 
-def finish(fitted: Fitted, run: Run, max_epochs: int | None, announce: bool = True) -> bool:
+def finish(fitted: Fitted, run: Run, max_epochs: int | None, conclude: Conclude) -> bool:
     """Concludes the run, in whose directory lies what was fitted; returns whether it was interrupted.
 
     Args:
@@ -144,15 +145,16 @@ def finish(fitted: Fitted, run: Run, max_epochs: int | None, announce: bool = Tr
             part = experiment.config.copy()
             part.trainer.max_epochs = max_epochs
             interrupted = not measure_learning_curve(part, run, experiment.data, _train_quietly)
-        if interrupted and announce:
+        if interrupted:
             log.info("\nTraining was stopped before its end. What follows is of the epochs until then.")
-        conclude(run, experiment.data, announce)
+        conclude(run, experiment.data)
     return interrupted
 
 
 def _train_quietly(config: DictConfig, run: Run, data: ImageFolderDataModule) -> None:
     with run.recorded():
-        run_experiment(config, run, data, announce=False)
+        if train_model(resolve(config, data), run).interrupted:
+            raise KeyboardInterrupt
 
 
 def resolve(config: DictConfig, data: ImageFolderDataModule | None = None) -> Experiment:

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from omegaconf import DictConfig
 from torch import Tensor
 
 from imgbench.data.batches import as_images
 from imgbench.errors import UserError
-from imgbench.experiment.compose import switched_on
 from imgbench.inference.acceptance import MOST_TRAINING_IMAGES, Acceptance
 from imgbench.inference.inputs import decode_pixels
 from imgbench.inference.labelled import images_of_run
@@ -20,7 +18,7 @@ from imgbench.inference.predictor import Model, Predictor
 from imgbench.report.catalogue import Texts
 from imgbench.report.content import ERRORS, NEIGHBOURS, heat_maps, images_of_rows
 from imgbench.report.page import Neighbour, promised
-from imgbench.run import Run
+from imgbench.run import Run, switched_on
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +120,7 @@ class Classifier:
             return None, "no_neighbours_onnx"
         try:
             run = Run.open(path)
-            if not switched_on(DictConfig(run.config), "data.thumbnails"):
+            if not switched_on(run.config, "data.thumbnails"):
                 return None, "no_neighbours_private"
             log.info("Looking at the training photographs ...")
             return TrainingImages(run, self.model), ""

@@ -16,9 +16,10 @@ from imgbench.errors import UserError
 from imgbench.files import replacing, write_atomically
 from imgbench.inference import parity
 from imgbench.inference.onnx_model import OnnxModel
+from imgbench.language import LANGUAGES
 from imgbench.publish.answers import acceptance_of, title_of
 from imgbench.publish.runtime import LOADER, SCRIPT, WASM, onnxruntime_web
-from imgbench.report.catalogue import LANGUAGES, Texts, entries
+from imgbench.report.catalogue import Texts, entries
 from imgbench.report.page import percent
 from imgbench.run import Run
 

@@ -1,14 +1,11 @@
 """The texts of a page in every language that it is written in."""
 
-import locale
-import os
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-LANGUAGES = ("en", "zh")
 FILE = Path(__file__).parent / "templates" / "report.yaml"
 
 
@@ -32,15 +29,3 @@ class Texts:
 
     def has(self, key: str) -> bool:
         return key in entries()
-
-
-def language_of_locale() -> str:
-    """The language of whoever sits here, as far as pages are written in it; else English."""
-    for name in ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"):  # in the order in which gettext asks them
-        if value := os.environ.get(name):
-            return _known(value)
-    return _known(locale.getlocale()[0] or "")  # such as `Chinese (Simplified)_China` of Windows
-
-
-def _known(name: str) -> str:
-    return "zh" if name.lower().startswith(("zh", "chinese")) else "en"

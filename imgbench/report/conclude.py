@@ -1,4 +1,4 @@
-"""What a run shows before it is trained, the images it sees, and after it: how good its model is."""
+"""What a trained run is worth: its evaluation, printed and on its page, and that of its model on other images."""
 
 import shlex
 from collections.abc import Set
@@ -7,15 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
 from imgbench.evaluation.calibration import OperatingPoint, operating_point
 from imgbench.evaluation.metrics import describe, describe_accuracy, unmeasured_classes
-from imgbench.evaluation.plots import draw_curves, draw_grid
+from imgbench.evaluation.plots import draw_curves
 from imgbench.evaluation.predictions import Predictions
-from imgbench.experiment.build import build_data_of
 from imgbench.inference.acceptance import is_kept, keep_for_acceptance, training_rows
 from imgbench.inference.labelled import images_of_folder, images_of_run, notes_on_seen
 from imgbench.inference.neighbours import features_of, has_features
@@ -32,32 +30,10 @@ from imgbench.report.results import SELECTED_ON_TEST, measure, write_results
 from imgbench.run import Run
 
 
-def write_grid(data: ImageFolderDataModule, run: Run, number: int = 20, augmented: bool = True) -> None:
-    """`samples.png`: training images as the network sees them, augmented if it does, but before normalisation."""
-    train = data.dataset("train")
-    order = np.random.default_rng(data.seed).permutation(len(train))[:number]
-    with torch.random.fork_rng():  # drawing a picture must not change what is trained
-        images, targets = train.__getitems__(order.tolist())
-        if augmented:
-            images, targets = data.augment_batch(images, targets)
-        else:
-            images = data.preprocessing.center_crop(images).float() / 255
-    if targets.dim() == 2:  # mixed images have several classes
-        names = [" + ".join(data.class_names[i] for i in row.nonzero().flatten()) for row in targets]
-    else:
-        names = [data.class_names[i] for i in targets]
-    size = data.preprocessing.image_size
-    title = f"{len(names)} training images as the network sees them ({size} x {size})"
-    draw_grid(images.permute(0, 2, 3, 1).numpy(), names, run.path / "samples.png", title)
+def conclude(run: Run, data: ImageFolderDataModule, announce: bool = True) -> None:
+    """Evaluates the run's model on its images, draws, reports and prints; nothing where no epoch has ended.
 
-
-def conclude(run: Run, data: ImageFolderDataModule | None = None, announce: bool = True) -> None:
-    """Evaluates the run's model, draws, reports and prints; nothing where no epoch has ended.
-
-    It needs the run directory only, and can be done again: for a run that was killed after its last epoch.
-
-    Args:
-        data: what `build_data` made of the run's configuration, where it is known already.
+    It can be done again: for a run that was killed after its last epoch.
     """
     config = run.config
     title = f"{config['model_name']} on {config['data_name']}"
@@ -69,7 +45,6 @@ def conclude(run: Run, data: ImageFolderDataModule | None = None, announce: bool
         draw_curves(run.path / "metrics.csv", run.path / "curves.png", title, best_epoch)
     if run.model is None:
         return
-    data = data or build_data_of(run, OmegaConf.create(config))
     model = Predictor.load(run.model).model
     selected_on_test = data.plan.selects_on_test
     splits = ("test",) if selected_on_test else ("test", "val")

@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
 from PIL import Image
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.selective import Selection, select
-from imgbench.experiment.compose import switched_on
 from imgbench.files import write_atomically
 from imgbench.inference.acceptance import training_rows
 from imgbench.inference.neighbours import features_of, has_features, nearest, network_inputs
@@ -23,11 +21,12 @@ from imgbench.inference.occlusion import occlusion
 from imgbench.inference.predictor import Model
 from imgbench.inspection.audit import Audit
 from imgbench.inspection.labels import LabelReview, Suspect
+from imgbench.language import language_of_locale
 from imgbench.models.activation import class_activation
 from imgbench.models.weights import restriction
 from imgbench.number import Number
 from imgbench.report.advice import advice, again, command, cue
-from imgbench.report.catalogue import LANGUAGES, Texts, language_of_locale
+from imgbench.report.catalogue import Texts
 from imgbench.report.learning_curve import read_learning_curve
 from imgbench.report.page import (
     SUSPECTS,
@@ -42,31 +41,11 @@ from imgbench.report.page import (
 )
 from imgbench.report.photographs import picture_data
 from imgbench.report.study_file import read_study
-from imgbench.run import Run
+from imgbench.run import Run, switched_on
 
 ERRORS = (0.01, 0.02, 0.05, 0.1)  # of which is told how much has to be left unsure
 NEIGHBOURS = 4  # of each mistake
 HIDDEN = 12
-
-
-def resolve_report(config: DictConfig) -> None:
-    """Fills in the language of the report, where the configuration leaves it to the locale.
-
-    Raises:
-        UserError: an option of the report is none that it can have.
-    """
-    options = config.get("report") or {}
-    language, curve = options.get("language"), options.get("learning_curve", False)
-    if language not in (None, *LANGUAGES):
-        raise UserError(
-            f"report.language={language}, but it is {' or '.join(LANGUAGES)}, or null for that of the locale."
-        )
-    if not isinstance(curve, bool):
-        raise UserError(f"report.learning_curve={curve}, but it is true or false.")
-    if curve and config.trainer.get("devices") not in (1, "auto"):
-        raise UserError("report.learning_curve=true trains several times in one process: set trainer.devices=1.")
-    switched_on(config, "data.thumbnails")
-    config.report = {"language": language or language_of_locale(), "learning_curve": curve}
 
 
 @dataclass(frozen=True)
@@ -85,8 +64,7 @@ class EvaluatedRun:
 
 def write_report(run: Run, data: ImageFolderDataModule, model: Model, evaluated: EvaluatedRun) -> None:
     """Writes `report.html`."""
-    config = DictConfig(run.config)
-    language = (config.get("report") or {}).get("language") or language_of_locale()
+    language = (run.config.get("report") or {}).get("language") or language_of_locale()
     t, test = Texts(language), evaluated.results["test"]
     suspects = [suspect for review in evaluated.reviews for suspect in review]
     selections: list[Selection] = []
@@ -120,7 +98,7 @@ def write_report(run: Run, data: ImageFolderDataModule, model: Model, evaluated:
         },
         model=_text(run, "summary.txt"),
     )
-    if switched_on(config, "data.thumbnails"):
+    if switched_on(run.config, "data.thumbnails"):
         _add_photographs(report, data, model, evaluated.training, suspects)
         report.augmented = _samples(run)
     else:

@@ -84,13 +84,9 @@ class ComparedNetwork:
     seconds: float
     taken: bool
 
-    def to_dict(self) -> dict[str, Any]:
-        """As `compared` of `run.json` lists it."""
-        return {**vars(self), "accuracy": self.accuracy and self.accuracy.to_dict()}
-
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "ComparedNetwork":
-        """Reads `to_dict`, entries of which that this version does not know are passed over."""
+        """Reads an entry of `compared` in `run.json`; what this version does not know of it is passed over."""
         accuracy = content["accuracy"] and Number.from_dict(content["accuracy"])
         return cls(content["name"], accuracy, content["multiply_adds"], content["seconds"], content["taken"])
 
