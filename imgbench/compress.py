@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from imgbench.cli import guarded_main, output_directory, run_parser
-from imgbench.compression.lifecycle import INTERMEDIATE, was_begun, weights_file
+from imgbench.compression.lifecycle import INTERMEDIATE, fingerprint, weights_file
 from imgbench.compression.options import METHODS, Distill, Method, Quantize, Reuse, name_of
 from imgbench.errors import UserError
 from imgbench.run import Run
@@ -59,7 +59,7 @@ def compress(run: Run, methods: Sequence[Method], words: Sequence[str] = (), out
     def is_cut_off(output: Path) -> bool:
         steps = [place(output, number) for number in range(len(methods))]
         return (
-            was_begun(methods[0], run, steps[0], words_of[0])
+            steps[0].holds(fingerprint(methods[0], run, words_of[0]))
             and Run(output).status != "finished"
             and not any(step.is_busy for step in steps)
         )
@@ -70,7 +70,7 @@ def compress(run: Run, methods: Sequence[Method], words: Sequence[str] = (), out
     runs = [run]
     for i, method in enumerate(methods):
         parent, made = runs[-1], place(output, i)
-        if made.status == "finished" and was_begun(method, parent, made, words_of[i]):
+        if made.status == "finished" and made.holds(fingerprint(method, parent, words_of[i])):
             print(f"{made.shown} is there already")
         else:
             apply.make_run(method, parent, made, words_of[i])

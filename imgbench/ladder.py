@@ -23,7 +23,8 @@ examples:
   python -m imgbench.ladder RUN --only distilled,distilled_int8 trainer.max_epochs=20
   python -m imgbench.ladder RUN --reference RUN_AT_224_PIXELS --target "size<=2MB,drop<=1pt"
 
-key=value words override RUN's configuration in the entries that are trained. They count when an entry is made.
+key=value words override RUN's configuration in the entries that are trained; an entry that was
+made with others is not taken.
 """
 
 

@@ -162,8 +162,12 @@ class Run:
 
     @property
     def status(self) -> str | None:
-        """What `run.json` says of it; None where there is none."""
-        return self.info.get("status") if (self.path / "run.json").is_file() else None
+        """`running`, `finished`, `failed` or `interrupted`; None where nothing was begun.
+
+        A training that was killed after its report, before it noted that, is finished.
+        """
+        info = self.info if (self.path / "run.json").is_file() else {}
+        return "finished" if "method" not in info and self._has_all_epochs else info.get("status")
 
     @property
     def is_busy(self) -> bool:
@@ -188,26 +192,30 @@ class Run:
         return all((self.path / name).is_file() for name in RESULTS)
 
     @property
-    def is_finished(self) -> bool:
-        """Whether nothing is left to do: also of a run that was killed after its report, before it noted that."""
-        if not self.concluded or self.info.get("status") == "finished":
-            return self.concluded
-        metrics = self.path / "metrics.csv"  # an interrupted run has a report as well, but not all epochs
-        epochs = len(metrics.read_text("utf-8").splitlines()) - 1 if metrics.is_file() else 0
-        planned = int(self.config["trainer"]["max_epochs"] or 0)
-        return self.last.is_file() and 0 < planned <= epochs  # -1 trains until it is interrupted
+    def _has_all_epochs(self) -> bool:
+        """Whether all epochs were trained and evaluated: an interrupted run has a report as well."""
+        metrics = self.path / "metrics.csv"
+        if not (self.concluded and self.last.is_file() and metrics.is_file()):
+            return False
+        epochs = len(metrics.read_text("utf-8").splitlines()) - 1
+        return 0 < int(self.config["trainer"]["max_epochs"] or 0) <= epochs  # -1 trains until it is interrupted
 
     def holds(self, fingerprint: str) -> bool:
-        """Whether what lies here was made of the configuration and the images that a fingerprint is of.
+        """Whether what lies here was made of what a fingerprint is of; `status` says whether it was made to its end.
 
-        That is the one it was begun with, or that of `config.yaml`, in which a batch size or a number of epochs was
-        found out: so of an earlier run too, which noted none.
+        That is the configuration that it was begun with, or the networks of which it is the best, or `config.yaml`, in
+        which a batch size or a number of epochs was found out (so of an earlier run too, which noted no fingerprint);
+        or a method of compression and the weights that it was applied to.
         """
         info = self.info if (self.path / "run.json").is_file() else {}
+        if fingerprint in (info.get("fingerprint"), info.get("fingerprint_of_comparison")):
+            return True
+        if "method" in info and fingerprint == fingerprint_of_method(
+            info["method"], info.get("asked", {}), info.get("compressed_from", {}).get("sha256")
+        ):
+            return True
         images = info.get("provenance", {}).get("split_hash")
-        return info.get("fingerprint") == fingerprint or (
-            images is not None and fingerprint_of(self.stored_config, images) == fingerprint
-        )
+        return images is not None and fingerprint == fingerprint_of(self.stored_config, images)
 
     def forget_results(self, weights: bool = False) -> None:
         """Removes what an earlier training in this directory ended with: it does not belong to the next.
@@ -227,7 +235,7 @@ class Run:
                 write_atomically(study, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         if (self.path / "run.json").is_file():
             known = self.info
-            stale = (*OF_RESULTS, *(("compared",) if weights else ()))
+            stale = (*OF_RESULTS, *(("compared", "fingerprint_of_comparison") if weights else ()))
             self._write_info({name: value for name, value in known.items() if name not in stale})
 
     @property
@@ -369,8 +377,16 @@ def fingerprint_of(config: Mapping[str, Any], images: str) -> str:
     """Of what decides the outcome of a training: a stored configuration, and the hash of the table of images."""
     decisive = {name: config[name] for name in DECIDES if config.get(name) is not None}
     decisive["data"] = {name: value for name, value in config["data"].items() if name not in OF_NO_WEIGHT}
-    text = json.dumps([decisive, images], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return _digest(decisive, images)
+
+
+def fingerprint_of_method(name: str, asked: Mapping[str, Any], weights: str | None) -> str:
+    """Of a method of compression with its options, and the hash of the file of weights that it is applied to."""
+    return _digest(name, asked, weights)
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def switched_on(config: Mapping[str, Any] | DictConfig, name: str) -> bool:

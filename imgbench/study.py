@@ -22,7 +22,7 @@ from imgbench.report.study_file import SMALL, write_study
 from imgbench.run import Run
 from imgbench.split_file import SPLITS
 from imgbench.sweep.resume import resumed_study
-from imgbench.train import train
+from imgbench.train import is_trained, train
 
 TRAINING = 0.75  # share of the time after the audit; the rest is for smaller models and the report
 REPORT = 0.1  # share of the whole
@@ -56,8 +56,8 @@ def study(config: DictConfig, run: Run) -> None:
     check_at_once(config)
     start, minutes = time.monotonic(), config.budget
     run.path.mkdir(parents=True, exist_ok=True)
-    trained = (run.path / "run.json").is_file() and run.is_finished
-    if not trained:
+    trained = is_trained(config, run)
+    if run.model is None:
         run.write_config(storable(config))  # from which an interrupted study goes on
     write_study(run, target=str(target), budget=minutes)
 

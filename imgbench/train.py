@@ -11,7 +11,7 @@ from imgbench.errors import UserError
 from imgbench.experiment.check import check_at_once
 from imgbench.hydra_entry import hydra_command, interruption_explained
 from imgbench.run import Run, first_process
-from imgbench.sweep.resume import finished_score, own_checkpoint, resumed
+from imgbench.sweep.resume import AUTO, own_checkpoint, resumed, score_of
 
 
 def train(config: DictConfig, run: Run) -> float | None:
@@ -26,9 +26,11 @@ def train(config: DictConfig, run: Run) -> float | None:
             "This configuration is of a run that imgbench.compress quantised; training would give another, in float. "
             "The command that repeats it stands in the run.json beside it."
         )
-    if (score := finished_score(config, run)) is not None:
-        return score
-    config = own_checkpoint(config, run)
+    if config.ckpt_path == AUTO:
+        config = own_checkpoint(config, run)
+        if is_trained(config, run):
+            print(f"{run.shown} is finished: nothing is left to do.")
+            return score_of(run, config.monitor)
     run.path.mkdir(parents=True, exist_ok=True)
     with run.recorded(seed=config.seed):
         check_at_once(config)
@@ -36,6 +38,20 @@ def train(config: DictConfig, run: Run) -> float | None:
         from imgbench.report.conclude import conclude
 
         return train_best(config, run, conclude)
+
+
+def is_trained(config: DictConfig, run: Run) -> bool:
+    """Whether a training as configured, of these images, came to its end in the run directory.
+
+    Raises:
+        UserError: the data or the configuration cannot be used.
+    """
+    if run.status != "finished":
+        return False
+    check_at_once(config)
+    from imgbench.experiment.choose import fingerprint  # takes seconds, and errors and --help need no torch
+
+    return run.holds(fingerprint(config))
 
 
 def refuse_launching_from_a_sweep(config: DictConfig) -> None:

@@ -253,7 +253,7 @@ def test_training_whose_output_nobody_reads_comes_to_its_end(tmp_path, make_fold
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 0
-    assert Run(tmp_path / "run").is_finished and Run(tmp_path / "run").status == "finished"
+    assert Run(tmp_path / "run").status == "finished"
 
 
 def test_command_whose_output_nobody_reads_ends_without_a_word(tiny_run, tmp_path):

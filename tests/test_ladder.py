@@ -17,6 +17,7 @@ from filelock import FileLock
 from imgbench import ladder
 from imgbench.compression.apply import make_run
 from imgbench.compression.ladder import LadderRow, best_entry, make_ladder, table_lines
+from imgbench.compression.lifecycle import asked
 from imgbench.compression.options import Distill, Quantize, Reuse, Train
 from imgbench.compression.plan import PLAN, LadderEntry, select_entries
 from imgbench.compression.target import Target
@@ -180,6 +181,12 @@ def test_entries_of_another_run_are_not_taken_for_its_own(teacher, tmp_path):
         make_ladder(INT8, teacher, tmp_path, [])
 
 
+def facts_of_int8(teacher):
+    """What `run.json` says of the entry of INT8."""
+    source = {"path": "", "sha256": sha256(teacher.best)}
+    return {"method": "quantize", "asked": asked(Quantize(), []), "compressed_from": source}
+
+
 class Printed(queue.Queue[str]):
     """A stdout that another thread can wait for: capsys would lose what is printed while it is read."""
 
@@ -204,10 +211,21 @@ def test_entry_that_another_process_makes_is_waited_for_and_taken(teacher, tmp_p
         printed.until("[1/1] int8: another process makes it; waiting")
         run = Run(tmp_path / "int8")
         run.path.mkdir()
-        with run.recorded(seed=0, compressed_from={"path": "", "sha256": sha256(teacher.best)}):
+        with run.recorded(**facts_of_int8(teacher)):
             pass
     assert runs.result() == {"int8": run}
     printed.until("int8: is there already")
+
+
+def test_finished_entry_is_taken_only_if_it_was_made_with_the_same_options(teacher, tmp_path):
+    run = Run(tmp_path / "int8")
+    run.path.mkdir()
+    with run.recorded(**facts_of_int8(teacher)):
+        pass
+    assert make_ladder(INT8, teacher, tmp_path, []) == {"int8": run}
+    for other in (LadderEntry("int8", Quantize(calibration=100)), LadderEntry("int8", Quantize(), ("seed=1",))):
+        with pytest.raises(UserError, match=r"int8 was not made of .* with these options: quantize"):
+            make_ladder([other], teacher, tmp_path, [])
 
 
 def test_entries_bring_their_parents_along():

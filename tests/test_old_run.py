@@ -45,7 +45,7 @@ def test_it_is_evaluated_and_finds_what_it_found(run, name):
 
 
 def test_it_is_finished_and_nothing_is_left_to_do(run, capsys):
-    assert run.is_finished
+    assert run.status == "finished"
     assert resumed(["--resume", "run"]) is None
     assert "nothing is left to do" in capsys.readouterr().out
 

@@ -70,6 +70,15 @@ def test_run_killed_after_its_report_is_finished(tiny_run, tmp_path, capsys):
     assert run.info["status"] == "finished"
 
 
+def test_sweep_takes_a_finished_run_only_if_it_is_of_its_options(tiny_run, tmp_path, capsys):
+    run = copy_of(tiny_run, tmp_path / "run")
+    assert train(override(run, ["ckpt_path=auto"]), run) == float(epochs(run)[0]["val/acc"])
+    assert "is finished: nothing is left to do" in capsys.readouterr().out
+    with pytest.raises(UserError, match="or train with other options in another directory"):
+        train(override(run, ["ckpt_path=auto", "seed=5"]), run)
+    assert run.info == tiny_run.info
+
+
 def test_run_without_a_checkpoint_begins_anew(tiny_run, tmp_path):
     run = copy_of(tiny_run, tmp_path / "run")
     run.note(status="running")

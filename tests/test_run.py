@@ -418,7 +418,7 @@ def test_endless_training_that_was_interrupted_is_not_finished(tiny_run, tmp_pat
     run = Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
     run.write_config({**run.stored_config, "trainer": {**run.stored_config["trainer"], "max_epochs": -1}})
     run.note(status="interrupted")
-    assert not run.is_finished
+    assert run.status == "interrupted"
 
 
 def test_a_directory_that_is_trained_again_keeps_nothing_of_the_run_before(tiny_run, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 import imgbench
 from imgbench.compression import smallest
+from imgbench.compression.target import Target
 from imgbench.errors import UserError
 from imgbench.experiment import choose
 from imgbench.experiment.compose import compose
@@ -16,6 +17,7 @@ from imgbench.report.study_file import read_study
 from imgbench.run import Run
 from imgbench.study import division, study
 from imgbench.sweep.resume import resumed_study
+from imgbench.train import is_trained
 
 TINY = ["data.image_size=20", "data.batch_size=8", "trainer.max_epochs=2", "augment=none", "trainer.accelerator=cpu"]
 
@@ -83,6 +85,18 @@ def test_what_is_finished_is_not_done_again(finished, photos, tmp_path, capsys):
     assert run.best.stat().st_mtime_ns == trained
     assert (place / "small/int8/model.onnx").stat().st_mtime_ns == quantized
     assert (place / "small.onnx").is_file()
+    for word, same in (("budget=1", True), ("seed=2", False), ("optimizer.lr=1e-5", False)):
+        config = compose(["data=folder", f"data.root={photos}", *TINY, "model=compact", word], "study")
+        assert is_trained(config, run) is same
+
+
+def test_student_that_was_begun_learns_as_long_as_it_was_to(tiny_run, tmp_path):
+    run = Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
+    (run.path / "small" / "distilled").mkdir(parents=True)
+    words = [*smallest.COMPACT, "trainer.max_epochs=7", "objective.views=2"]
+    Run(run.path / "small" / "distilled").note(status="running", asked={"options": {}, "words": words})
+    attempt, _, entries = next(smallest._attempts(run, Target(), end=0))
+    assert (attempt, list(entries[0].words)) == ("distilled_int8", words)
 
 
 def test_resuming_gives_the_words_that_go_on_and_none_when_all_is_done(finished, tmp_path, capsys):

@@ -15,7 +15,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from imgbench.compression.apply import make_run
-from imgbench.compression.lifecycle import source_checkpoint
+from imgbench.compression.lifecycle import fingerprint, source_checkpoint
 from imgbench.compression.measure import onnx_latency_ms, size_mb
 from imgbench.compression.options import Quantize, name_of
 from imgbench.compression.plan import LadderEntry
@@ -24,7 +24,7 @@ from imgbench.errors import UserError
 from imgbench.evaluation.metrics import describe
 from imgbench.evaluation.plots import draw_pareto
 from imgbench.experiment.build import build_data_of
-from imgbench.files import sha256, write_atomically
+from imgbench.files import write_atomically
 from imgbench.inference.onnx_file import write_onnx
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predict_split import predict_split
@@ -76,7 +76,12 @@ def make_ladder(entries: Sequence[LadderEntry], teacher: Run, folder: Path, word
         progress = f"[{number}/{len(entries)}] {entry.name}:"
         with _alone_at(run, progress):
             if run.status == "finished":
-                _check_origin(run, parent)
+                if not run.holds(fingerprint(entry.method, parent, own)):
+                    how = " ".join([name_of(entry.method), *own])
+                    raise UserError(
+                        f"{run.shown} was not made of {parent.shown} as it is now with these options: {how}. Name "
+                        f"another directory for its ladder, --output DIR, or remove {run.shown} to have it made again."
+                    )
                 print(progress, "is there already")
             else:
                 print(progress, name_of(entry.method), *own, flush=True)
@@ -99,15 +104,6 @@ def _alone_at(run: Run, progress: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _check_origin(run: Run, parent: Run) -> None:
-    """Whether a finished run was made of the parent as it is now, wherever both have been moved to."""
-    if run.info.get("compressed_from", {}).get("sha256") != sha256(parent.best):
-        raise UserError(
-            f"{run.shown} was not made of {parent.shown} as it is now. Name another directory for its ladder, "
-            f"--output DIR, or remove {run.shown} to have it made again."
-        )
 
 
 def _refuse_others(run: Run) -> None:

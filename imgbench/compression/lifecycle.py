@@ -10,7 +10,7 @@ from typing import Any
 from imgbench.compression.options import Method, name_of
 from imgbench.errors import UserError
 from imgbench.files import sha256
-from imgbench.run import Run
+from imgbench.run import Run, fingerprint_of_method
 
 INTERMEDIATE = "intermediate"  # where the runs of the methods before the last lie, in the directory of the last
 
@@ -55,11 +55,9 @@ def source_checkpoint(run: Run) -> Path:
     )
 
 
-def was_begun(method: Method, parent: Run, run: Run, words: Sequence[str]) -> bool:
-    """Whether `run` was begun, or is finished, by the same method with the same options on the parent as it is now."""
-    info = run.info if (run.path / "run.json").is_file() else {}
-    same = (info.get("method"), info.get("asked")) == (name_of(method), asked(method, words))
-    return same and info["compressed_from"].get("sha256") == sha256(weights_file(parent))
+def fingerprint(method: Method, parent: Run, words: Sequence[str]) -> str:
+    """Of a method with its options and words, applied to the parent as it is now."""
+    return fingerprint_of_method(name_of(method), asked(method, words), sha256(weights_file(parent)))
 
 
 def asked(method: Method, words: Sequence[str]) -> dict[str, Any]:

@@ -42,9 +42,8 @@ def retrain(config: DictConfig, parent: Run, run: Run) -> None:
     Raises:
         UserError: the images or the configuration cannot be used.
     """
-    if run.is_finished:
-        return
     if run.last.is_file():
+        run.forget_results()  # it may have been cut off after them: they are made again
         config.ckpt_path = str(run.last.resolve())
     run_experiment(config, run, conclude_quietly, same_images(config, parent))
 

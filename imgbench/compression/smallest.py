@@ -146,16 +146,12 @@ def _attempts(run: Run, target: Target, end: float) -> Iterator[tuple[str, Run, 
         ]
         yield "truncated_int8", run, entries
     elif run.config["model_name"] != "compact":
-        words = student_words(run, end - time.perf_counter())
-        entries = (
-            []
-            if words is None
-            else [
-                LadderEntry("distilled", Distill(), (*COMPACT, *words)),
-                LadderEntry("distilled_int8", Quantize(), parent="distilled"),
-            ]
-        )
-        yield "distilled_int8", run, entries
+        words = _words_of_begun(run) or student_words(run, end - time.perf_counter())
+        entries = [
+            LadderEntry("distilled", Distill(), tuple(words or ())),
+            LadderEntry("distilled_int8", Quantize(), parent="distilled"),
+        ]
+        yield "distilled_int8", run, entries if words else []
     yield "int8", run, [LadderEntry("int8", Quantize())]
 
 
@@ -176,8 +172,14 @@ def _validation_accuracy(run: Run) -> float:
     return metrics.get("val/acc", metrics["test/acc"]).value
 
 
+def _words_of_begun(run: Run) -> list[str] | None:
+    """The words of the student that was begun: how long it learns is not decided again."""
+    student = Run(run.path / "small" / "distilled")
+    return student.info.get("asked", {}).get("words") if student.status else None
+
+
 def student_words(teacher: Run, seconds: float) -> list[str] | None:
-    """How long a compact student learns from the teacher so that it takes these seconds; None if they are too few."""
+    """The words of a compact student that learns from the teacher for these seconds; None if they are too few."""
     experiment = resolve(override(teacher, ["objective=classify", *COMPACT]))
     answers = len(experiment.data.rows("train")) * _answer_seconds(teacher, experiment)
     views = int(min(8, TEACHING * seconds / answers))
@@ -185,7 +187,7 @@ def student_words(teacher: Run, seconds: float) -> list[str] | None:
     epochs = int(min(PATIENCE * usual, (seconds - views * answers) / epoch_seconds(experiment)))
     if views < 1 or epochs < usual / FEWEST:
         return None
-    return [f"trainer.max_epochs={epochs}", f"objective.views={views}"]
+    return [*COMPACT, f"trainer.max_epochs={epochs}", f"objective.views={views}"]
 
 
 def _answer_seconds(run: Run, experiment: Experiment) -> float:

@@ -403,7 +403,7 @@ def check_resume(ckpt_path: str | None, classifier: ImageClassifier, max_epochs:
     if max_epochs < done or run.concluded or not run.best.is_file():
         raise UserError(
             f"ckpt_path={path} has trained {done} epochs, and trainer.max_epochs={max_epochs}: nothing is left to do. "
-            "Raise it to train on."
+            "Raise it to train on, or train with other options in another directory."
         )
 
 

@@ -17,14 +17,23 @@ from imgbench.evaluation.metrics import classification_metrics, describe_accurac
 from imgbench.evaluation.predictions import Predictions
 from imgbench.experiment.check import check_comparison
 from imgbench.experiment.compose import is_open, storable, with_model
-from imgbench.experiment.train import Conclude, Fitted, epoch_seconds, finish, resolve, run_experiment, train_model
+from imgbench.experiment.train import (
+    Conclude,
+    Experiment,
+    Fitted,
+    epoch_seconds,
+    finish,
+    resolve,
+    run_experiment,
+    train_model,
+)
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Predictor
 from imgbench.inference.torch_model import TorchModel
 from imgbench.models.summary import multiply_adds
 from imgbench.models.weights import quiet
 from imgbench.number import Number, group_codes, share, standard_error
-from imgbench.run import Run
+from imgbench.run import Run, fingerprint_of
 from imgbench.training.median_stopping import MedianStopping
 
 log = logging.getLogger(__name__)
@@ -98,10 +107,29 @@ def train_best(
     lines = explain_choice(trials, chosen, left_out, seconds, time.perf_counter() - start)
     log.info("%s", "\n".join(lines))
     _adopt(chosen.fitted.run, run)
-    run.note(compared=[*compared(trials, chosen, left_out)])
+    run.note(
+        compared=[*compared(trials, chosen, left_out)],
+        fingerprint_of_comparison=_of_comparison(config, chosen.fitted.experiment),
+    )
     if finish(chosen.fitted, run, config.trainer.max_epochs, conclude):
         raise KeyboardInterrupt
     return chosen.fitted.score
+
+
+def fingerprint(config: DictConfig) -> str:
+    """Of what a configuration trains on its images: a network, or several that are compared.
+
+    Raises:
+        UserError: the data or the configuration cannot be used.
+    """
+    with told_once():
+        if not is_open(config):
+            return resolve(config).fingerprint
+        return _of_comparison(config, resolve(with_model(config, config.model.candidates[0])))
+
+
+def _of_comparison(config: DictConfig, candidate: Experiment) -> str:
+    return fingerprint_of(storable(config), candidate.data.table.hash)
 
 
 @contextmanager

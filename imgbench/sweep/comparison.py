@@ -193,9 +193,9 @@ def _listed(runs: Sequence[Run]) -> str:
 
 def _read(run: Run) -> Tested:
     info = run.info
-    if info.get("status") != "finished" or not run.concluded:
+    if run.status != "finished" or not run.concluded:
         raise UserError(
-            f"{run.shown} is not finished: its status is {info.get('status')!r}. Leave it out, or finish it: "
+            f"{run.shown} is not finished: its status is {run.status!r}. Leave it out, or finish it: "
             f"python -m imgbench.train --resume {shlex.quote(str(run.shown))}"
         )
     try:

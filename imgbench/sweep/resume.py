@@ -9,6 +9,7 @@ import yaml
 from omegaconf import DictConfig
 
 from imgbench.errors import UserError
+from imgbench.experiment.compose import is_open
 from imgbench.report.study_file import read_study
 from imgbench.run import Run
 
@@ -33,7 +34,7 @@ def resumed(words: list[str]) -> list[str] | None:
         return [*_words_of_sweep(path), *others]
     run = Run.open(path)
     _ = run.stored_config  # damaged, it is an error, even if nothing is left to do
-    if run.is_finished and not others:
+    if run.status == "finished" and run.concluded and not others:
         if run.info.get("status") != "finished":
             run.note(status="finished")
         print(f"{run.shown} is finished: nothing is left to do. To train on, add trainer.max_epochs=N.")
@@ -125,29 +126,22 @@ def _reaches_beyond(word: str) -> bool:
     return "_target_" in word or "${" in word or word.lstrip("+~").startswith("hydra")
 
 
-def finished_score(config: DictConfig, run: Run) -> float | None:
-    """The monitored value of the epoch kept, where a run with `ckpt_path=auto` has nothing left to do.
+def score_of(run: Run, monitor: str) -> float:
+    """The monitored value of the epoch that a finished run has kept.
 
     Raises:
         UserError: a file of the run is damaged.
     """
-    if config.ckpt_path != AUTO or not run.is_finished:
-        return None
-    if config.trainer.max_epochs not in (None, run.config["trainer"]["max_epochs"]):
-        return None
     path = run.path / "metrics.csv"
     try:
         with path.open(newline="") as file:
-            score = float(list(csv.DictReader(file))[run.info["best_epoch"] - 1][config.monitor])
+            return float(list(csv.DictReader(file))[run.info["best_epoch"] - 1][monitor])
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise UserError(f"{path} is damaged: {error}. Restore it from a copy, or remove the run.") from error
-    print(f"{run.shown} is finished: nothing is left to do.")
-    return score
 
 
 def own_checkpoint(config: DictConfig, run: Run) -> DictConfig:
-    """The configuration, in which `ckpt_path=auto` has become the run's last checkpoint, or none."""
-    if config.ckpt_path == AUTO:
-        config = config.copy()
-        config.ckpt_path = str(run.last.resolve()) if run.last.is_file() else None
+    """The configuration with the run's last checkpoint, if there is one of the network that is configured."""
+    config = config.copy()
+    config.ckpt_path = str(run.last.resolve()) if run.last.is_file() and not is_open(config) else None
     return config
