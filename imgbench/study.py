@@ -70,17 +70,18 @@ def study(config: DictConfig, run: Run) -> None:
 
     begin(1, "Audit")
     print(audit(config, run.path).summary())
-    begin(2, "Training")
-    if trained:
-        print(f"{run.shown} is trained already.")
-    else:
-        config.budget = max(round(TRAINING * left() / 60, 2), 0.01)
-        train(config, run)
-    print(division(run))
-    begin(3, f"Smaller models, target {target}, and the report")
-    from imgbench.compression.smallest import add_smallest  # takes seconds, and errors and --help need no torch
+    from imgbench.compression.smallest import add_smallest, one_page  # takes seconds, and --help needs no torch
 
-    small = add_smallest(run, target, left() - REPORT * 60 * minutes)
+    with one_page(run) as conclude:
+        begin(2, "Training")
+        if trained:
+            print(f"{run.shown} is trained already.")
+        else:
+            config.budget = max(round(TRAINING * left() / 60, 2), 0.01)
+            train(config, run, conclude)
+        print(division(run))
+        begin(3, f"Smaller models, target {target}, and the report")
+        small = add_smallest(run, target, left() - REPORT * 60 * minutes)
     print(f"\nStudy          {run.shown}, in {(time.monotonic() - start) / 60:.1f} minutes")
     print("\n".join(small.lines(run.shown / SMALL)))
     print(f"Report         {run.shown / 'report.html'}")

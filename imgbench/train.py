@@ -2,6 +2,7 @@
 
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -13,9 +14,15 @@ from imgbench.hydra_entry import hydra_command, interruption_explained
 from imgbench.run import Run, first_process
 from imgbench.sweep.resume import AUTO, own_checkpoint, resumed, score_of
 
+if TYPE_CHECKING:
+    from imgbench.experiment.train import Conclude
 
-def train(config: DictConfig, run: Run) -> float | None:
+
+def train(config: DictConfig, run: Run, conclude: "Conclude | None" = None) -> float | None:
     """Trains as configured in a run directory; returns the monitored value of the epoch kept.
+
+    Args:
+        conclude: what is done with the trained run, if not what the report has for it.
 
     Raises:
         UserError: the data or the configuration cannot be used.
@@ -35,9 +42,9 @@ def train(config: DictConfig, run: Run) -> float | None:
     with run.recorded(seed=config.seed):
         check_at_once(config)
         from imgbench.experiment.choose import train_best  # take seconds, and errors and --help need no torch
-        from imgbench.report.conclude import conclude
+        from imgbench.report.conclude import conclude as evaluate_and_report
 
-        return train_best(config, run, conclude)
+        return train_best(config, run, conclude or evaluate_and_report)
 
 
 def is_trained(config: DictConfig, run: Run) -> bool:

@@ -13,6 +13,8 @@ from imgbench.compression.target import Target
 from imgbench.errors import UserError
 from imgbench.experiment import choose
 from imgbench.experiment.compose import compose
+from imgbench.inference.torch_model import TorchModel
+from imgbench.report import conclude, content
 from imgbench.report.study_file import read_study
 from imgbench.run import Run
 from imgbench.study import division, study
@@ -146,12 +148,18 @@ def test_a_student_of_the_chosen_network_is_the_smallest_where_it_is_as_good(pho
     assert (run.path / "small/distilled/checkpoints/best.ckpt").is_file()
 
 
-def test_without_time_for_a_student_the_network_itself_is_quantised(photos, tmp_path):
+def test_without_time_for_a_student_the_network_itself_is_quantised(photos, tmp_path, monkeypatch):
+    answers, pages = [], []
+    predict, draw = conclude.predict_split, content.report_page
+    monkeypatch.setattr(conclude, "predict_split", lambda *args: answers.append(args) or predict(*args))
+    monkeypatch.setattr(content, "report_page", lambda *args: pages.append(args[0].commands) or draw(*args))
     run = begin(photos, tmp_path / "run", "model=cnn", "target=drop<=100pt", "budget=0.001")
     found = read_study(run)
     assert found is not None
     assert found["small"]["unmet"]["distilled_int8"] == ["there was no time for it"]
     assert found["small"]["name"] == "int8"
+    assert [split for model, _, split in answers if isinstance(model, TorchModel)] == ["test", "val"]
+    assert sum(f"--config-dir {run.shown} " in commands["again"] for commands in pages) == 1
 
 
 def test_where_nothing_meets_the_target_there_is_no_small_file_and_the_report_says_why(

@@ -4,6 +4,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,12 @@ from imgbench.evaluation.metrics import describe
 from imgbench.experiment.build import build_data_of
 from imgbench.experiment.choose import FEWEST, told_once
 from imgbench.experiment.compose import override
-from imgbench.experiment.train import Experiment, epoch_seconds, first_batch, resolve
+from imgbench.experiment.train import Conclude, Experiment, epoch_seconds, first_batch, resolve
 from imgbench.inference import parity
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.number import read_metrics
-from imgbench.report.conclude import conclude
-from imgbench.report.content import compared_networks
+from imgbench.report.conclude import evaluate_run
+from imgbench.report.content import EvaluatedRun, compared_networks, write_report
 from imgbench.report.study_file import SMALL, write_study
 from imgbench.run import Run
 from imgbench.training import fast
@@ -69,19 +70,35 @@ class Smallest:
 
 
 def add_smallest(run: Run, target: Target, seconds: float) -> Smallest:
-    """Adds the smallest model to a run that is a study: the file, what was tried, and a report that shows it.
+    """Adds the smallest model to a run that is a study: the file, and what was tried, for the report to show it.
 
     Args:
-        seconds: that it may take, about, but for the report.
+        seconds: that it may take, about.
 
     Raises:
         UserError: as of `make_smallest`.
     """
     with told_once():
         small = make_smallest(run, run.path / SMALL, target, seconds)
-        write_study(run, small=small.to_dict())
-        conclude(run, build_data_of(run), announce=False)
+    write_study(run, small=small.to_dict())
     return small
+
+
+@contextmanager
+def one_page(run: Run) -> Iterator[Conclude]:
+    """Yields what evaluates the run after its training, and draws its page once, at the end or at an interruption.
+
+    A run that was trained before is evaluated at the end.
+    """
+    found: list[EvaluatedRun | None] = []
+    try:
+        yield lambda run, data: found.append(evaluate_run(run, data))
+        if not found:
+            with told_once():
+                found.append(evaluate_run(run, build_data_of(run), announce=False))
+    finally:
+        if found and found[0]:
+            write_report(found[0])
 
 
 def make_smallest(run: Run, file: Path, target: Target, seconds: float) -> Smallest:

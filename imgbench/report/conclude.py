@@ -31,10 +31,16 @@ from imgbench.run import Run
 
 
 def conclude(run: Run, data: ImageFolderDataModule, announce: bool = True) -> None:
-    """Evaluates the run's model on its images, draws, reports and prints; nothing where no epoch has ended.
+    """Evaluates the run's model on its images, draws, prints and reports; nothing where no epoch has ended.
 
     It can be done again: for a run that was killed after its last epoch.
     """
+    if evaluated := evaluate_run(run, data, announce):
+        write_report(evaluated)
+
+
+def evaluate_run(run: Run, data: ImageFolderDataModule, announce: bool = True) -> EvaluatedRun | None:
+    """As `conclude`, but for the page, which `write_report` makes of the result; None where no epoch has ended."""
     config = run.config
     title = f"{config['model_name']} on {config['data_name']}"
     best_epoch = None
@@ -44,7 +50,7 @@ def conclude(run: Run, data: ImageFolderDataModule, announce: bool = True) -> No
     if (run.path / "metrics.csv").exists():
         draw_curves(run.path / "metrics.csv", run.path / "curves.png", title, best_epoch)
     if run.model is None:
-        return
+        return None
     model = Predictor.load(run.model).model
     selected_on_test = data.plan.selects_on_test
     splits = ("test",) if selected_on_test else ("test", "val")
@@ -59,12 +65,18 @@ def conclude(run: Run, data: ImageFolderDataModule, announce: bool = True) -> No
     if not selected_on_test:
         validation = _unrelated(results["val"], related)
         distances = keep_for_acceptance(run.path, model, validation, data, training)
-    evaluated = EvaluatedRun(results, metrics, selected_on_test, found, reviews, validation, distances, training)
-    write_report(run, data, model, evaluated)
-    if not announce:
-        return
+    evaluated = EvaluatedRun(
+        run, data, model, results, metrics, selected_on_test, found, reviews, validation, distances, training
+    )
+    if announce:
+        _announce(evaluated)
+    return evaluated
+
+
+def _announce(evaluated: EvaluatedRun) -> None:
+    run, results, metrics, found = evaluated.run, evaluated.results, evaluated.metrics, evaluated.audit
     print(f"\nRun directory  {run.shown}\nTest accuracy  {describe_accuracy(metrics, 'test')}")
-    if selected_on_test:
+    if evaluated.selected_on_test:
         print(f"Note           {SELECTED_ON_TEST}")
     if silent := ", ".join(results["test"].never_predicted):
         print(f"Note           the network takes none of the {len(results['test'].paths)} test images for {silent}")
@@ -74,9 +86,9 @@ def conclude(run: Run, data: ImageFolderDataModule, announce: bool = True) -> No
         print("Note           every test image has a relative among the training images: the accuracy is too good")
     if found and (shortcuts := describe_shortcuts(found, metrics)):
         print(f"Beside it      {shortcuts}")
-    if suspects := [suspect for review in reviews for suspect in review]:
+    if suspects := [suspect for review in evaluated.reviews for suspect in review]:
         print(f"Labels         {len(suspects)} may be wrong, shown in report.html; the first: {suspects[0].sentence}")
-    weights, warnings = described_weights(model.provenance)
+    weights, warnings = described_weights(evaluated.model.provenance)
     if weights:
         print(f"Weights        {weights}")
     for warning in warnings:

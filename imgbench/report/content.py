@@ -52,6 +52,9 @@ HIDDEN = 12
 class EvaluatedRun:
     """What the evaluation of a run has found, and the report tells."""
 
+    run: Run
+    data: ImageFolderDataModule
+    model: Model
     results: dict[str, Predictions]
     metrics: dict[str, Number]
     selected_on_test: bool
@@ -62,8 +65,9 @@ class EvaluatedRun:
     training: np.ndarray | None  # (N, D) features of the `training_rows`; None where the model has none
 
 
-def write_report(run: Run, data: ImageFolderDataModule, model: Model, evaluated: EvaluatedRun) -> None:
+def write_report(evaluated: EvaluatedRun) -> None:
     """Writes `report.html`."""
+    run, data, model = evaluated.run, evaluated.data, evaluated.model
     language = (run.config.get("report") or {}).get("language") or language_of_locale()
     t, test = Texts(language), evaluated.results["test"]
     suspects = [suspect for review in evaluated.reviews for suspect in review]
