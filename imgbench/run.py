@@ -14,8 +14,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -55,9 +56,18 @@ OF_NO_WEIGHT = ("root", "cache", "audit", "thumbnails")
 SWITCH = {"on": True, True: True, "off": False, False: False}  # YAML reads a bare on and off as the latter
 RESULTS = ("metrics.json", "predictions.csv", "report.html")  # of a run that was trained to its end
 LEARNING_CURVE = "learning_curve.json"  # what parts of the training images reach
-EPOCHS = ("metrics.csv", "curves.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt")
-OF_RESULTS = ("cost", "parent_cost", "best_epoch", "score")  # what run.json says of weights that are trained on
 ACCEPTANCE_FILES = ("validation.csv", "features.npz")  # what `predict --max-error` needs; earlier runs lack them
+INIT = "checkpoints/init.ckpt"  # pruned weights that training starts from
+# What is made of weights, and what run.json says of them; and what comes before.
+OF_RESULTS = (*RESULTS, *ACCEPTANCE_FILES, LEARNING_CURVE, "confusion.png", "reliability.png", "model.onnx",
+              "export.json", "small.onnx", "small")  # fmt: skip
+FACTS_OF_RESULTS = ("cost", "parent_cost", "best_epoch", "score")
+OF_TRAINING = ("split.csv", "left_out.csv", "audit.json", "audit.html", "pairs.png", "summary.txt", "samples.png",
+               "metrics.csv", "curves.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt", INIT, "steps",
+               "candidates")  # fmt: skip
+
+# Where this thread is at work, and the names of what it has recorded there.
+_recorded: ContextVar[dict[Path, set[str]]] = ContextVar("recorded")
 
 
 @dataclass(frozen=True)
@@ -217,26 +227,32 @@ class Run:
         images = info.get("provenance", {}).get("split_hash")
         return images is not None and fingerprint == fingerprint_of(self.stored_config, images)
 
-    def forget_results(self, weights: bool = False) -> None:
-        """Removes what an earlier training in this directory ended with: it does not belong to the next.
+    def forget_results(self) -> None:
+        """Removes what was made of the weights, which are trained on."""
+        self._remove(OF_RESULTS)
+        self._keep_facts(lambda name: name not in FACTS_OF_RESULTS)
 
-        Args:
-            weights: also what it was trained to, and what was made of that; else a training goes on from it.
-        """
-        later = (*RESULTS, *ACCEPTANCE_FILES, LEARNING_CURVE, "model.onnx", "export.json", "small.onnx")
-        for name in (*later, *(EPOCHS if weights else ())):
-            (self.path / name).unlink(missing_ok=True)
-        if (self.path / "small").is_dir():
-            shutil.rmtree(self.path / "small")
+    def forget_all(self, *kept: str) -> None:
+        """Removes all that an earlier work has left, but for files of these names, and what this one has recorded."""
+        recorded = _recorded.get({}).get(self.path.resolve(), ())
+        self._remove(name for name in (*OF_RESULTS, *OF_TRAINING) if name not in kept)
+        self._keep_facts(lambda name: name in recorded)
+
+    def _remove(self, names: Iterable[str]) -> None:
+        for path in (self.path / name for name in names):
+            if not path.is_dir():
+                path.unlink(missing_ok=True)
+            elif any(path.glob("*/run.json")):  # a folder without runs is another's
+                shutil.rmtree(path)
         study = self.path / "study.json"  # what a study was asked for stays
         with suppress(OSError, ValueError, AttributeError):  # not there, or damaged, which is said by who reads it
             content = json.loads(study.read_text("utf-8"))
             if content.pop("small", None) is not None:
                 write_atomically(study, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+    def _keep_facts(self, wanted: Callable[[str], bool]) -> None:
         if (self.path / "run.json").is_file():
-            known = self.info
-            stale = (*OF_RESULTS, *(("compared", "fingerprint_of_comparison") if weights else ()))
-            self._write_info({name: value for name, value in known.items() if name not in stale})
+            self._write_info({name: value for name, value in self.info.items() if wanted(name)})
 
     @property
     def shown(self) -> Path:
@@ -263,15 +279,28 @@ class Run:
     def recorded(self, **facts: Any) -> Iterator[None]:
         """Keeps `status` and `seconds` of the work inside in `run.json`; the first process of several does.
 
+        Work within work that is recorded here adds its facts to it.
+
         Raises:
             UserError: another process works there; or, in place of an OSError, what is kept, if the run directory
                 cannot be written.
         """
+        place, others = self.path.resolve(), _recorded.get({})
         if not first_process():
             yield
-            return
-        with self._alone(), self._timed(**facts):
+        elif place in others:
+            others[place].update(facts)
+            self.note(**facts)
             yield
+        else:
+            started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+            facts = {"status": "running", "command": _command(), "started": started, **provenance(), **facts}
+            before = _recorded.set({**others, place: set(facts)})
+            try:
+                with self._alone(), self._timed(facts):
+                    yield
+            finally:
+                _recorded.reset(before)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -296,15 +325,13 @@ class Run:
             lock.release()
 
     @contextmanager
-    def _timed(self, **facts: Any) -> Iterator[None]:
+    def _timed(self, facts: dict[str, Any]) -> Iterator[None]:
         start = time.monotonic()  # which does not jump, as a clock may
-        started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         earlier = self.info if self.concluded and (self.path / "run.json").is_file() else None
         try:
             known = self.info if (self.path / "run.json").exists() else {}
             known = {name: value for name, value in known.items() if name not in ("error", "pruned")}
-            begun = {"status": "running", "command": _command(), "started": started}
-            self._write_info({**known, **begun, **provenance(), **facts})
+            self._write_info({**known, **facts})
             yield
             self.note(status="finished", seconds=round(time.monotonic() - start, 1))
         except BaseException as error:

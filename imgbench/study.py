@@ -69,8 +69,10 @@ def study(config: DictConfig, run: Run) -> None:
         print(f"\n[{step}/3] {name} ({max(left(), 0) / 60:.1f} of {minutes:g} minutes left)", flush=True)
 
     begin(1, "Audit")
-    print(audit(config, run.path).summary())
-    from imgbench.compression.smallest import add_smallest, one_page  # takes seconds, and --help needs no torch
+    found = audit(config)
+    print(found.summary())
+    from imgbench.compression.smallest import add_smallest, one_page  # take seconds, and --help needs no torch
+    from imgbench.inspection.record import write_audit
 
     with one_page(run) as conclude:
         begin(2, "Training")
@@ -79,6 +81,7 @@ def study(config: DictConfig, run: Run) -> None:
         else:
             config.budget = max(round(TRAINING * left() / 60, 2), 0.01)
             train(config, run, conclude)
+        write_audit(found, run.path)
         print(division(run))
         begin(3, f"Smaller models, target {target}, and the report")
         small = add_smallest(run, target, left() - REPORT * 60 * minutes)

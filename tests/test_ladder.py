@@ -126,7 +126,8 @@ def test_training_goes_on_only_if_it_was_begun_by_the_same_words(teacher, tmp_pa
     caplog.clear()
     make_run(Distill(), teacher, run, ["model=compact", "trainer.max_epochs=2"])
     assert "epoch 1/" not in caplog.text
-    (run.path / "steps").mkdir()
+    (run.path / "steps" / "1").mkdir(parents=True)
+    Run(run.path / "steps" / "1").note(status="failed")
     caplog.clear()
     make_run(Distill(), teacher, run, ["model=compact", "trainer.max_epochs=3"])
     assert "epoch 1/3" in caplog.text

@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -387,13 +388,26 @@ def test_notes_add_up(tmp_path):
 
 
 def test_two_processes_never_work_in_one_directory(run):
-    with run.recorded():
-        with pytest.raises(UserError, match=r"Another process is at work in .*hydra\.run\.dir=DIR"), run.recorded():
+    def work() -> None:
+        with run.recorded():
             pass
+
+    with run.recorded(), ThreadPoolExecutor() as another:
+        with pytest.raises(UserError, match=r"Another process is at work in .*hydra\.run\.dir=DIR"):
+            another.submit(work).result()
         assert run.info["status"] == "running"
     assert run.info["status"] == "finished"
     with run.recorded():
         pass
+
+
+def test_work_within_work_adds_to_what_is_recorded(tmp_path):
+    run = Run(tmp_path)
+    with run.recorded(seed=1):
+        with run.recorded(amount=0.5):
+            pass
+        assert run.info["status"] == "running"
+    assert (run.info["status"], run.info["seed"], run.info["amount"]) == ("finished", 1, 0.5)
 
 
 def test_seconds_do_not_depend_on_the_clock(tmp_path, monkeypatch):
@@ -423,17 +437,22 @@ def test_endless_training_that_was_interrupted_is_not_finished(tiny_run, tmp_pat
 
 def test_a_directory_that_is_trained_again_keeps_nothing_of_the_run_before(tiny_run, tmp_path):
     run = Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
-    run.note(cost={"parameters": 1}, parent_cost={"parameters": 2}, compared=[], best_epoch=99)
-    for name in ("model.onnx", "small.onnx", "export.json", "small/int8/model.onnx"):
+    of_other_work = {"method": "prune", "compressed_from": {"path": "x"}, "facts": {}, "asked": {}, "compared": []}
+    run.note(cost={"parameters": 1}, parent_cost={"parameters": 2}, best_epoch=99, **of_other_work)
+    stale = ["model.onnx", "small.onnx", "export.json", "small/int8/run.json", "audit.html", "pairs.png",
+             "left_out.csv", "candidates/cnn/run.json", "checkpoints/init.ckpt", "learning_curve.json"]  # fmt: skip
+    users = ["notes.txt", "steps/1.jpg"]
+    for name in (*stale, *users):
         (run.path / name).parent.mkdir(parents=True, exist_ok=True)
         (run.path / name).touch()
     (run.path / "study.json").write_text(json.dumps({"target": "drop<=1pt", "budget": 1, "small": {}}))
     words = ["trainer.max_epochs=1", "seed=2"]
     train(override(run, words), run)
-    assert {"cost", "parent_cost", "compared"}.isdisjoint(run.info)
+    assert {"cost", "parent_cost", *of_other_work}.isdisjoint(run.info)
+    assert (run.info["seed"], run.info["status"]) == (2, "finished")
     assert run.info["best_epoch"] == 1
-    names = {path.name for path in run.path.iterdir()}
-    assert names.isdisjoint({"model.onnx", "small.onnx", "export.json", "small"})
+    assert not any((run.path / name).exists() for name in stale)
+    assert all((run.path / name).is_file() for name in users)
     assert json.loads((run.path / "study.json").read_text()) == {"target": "drop<=1pt", "budget": 1}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from imgbench.compression.distill import distill, reuse, train_another
-from imgbench.compression.lifecycle import asked, clear, fingerprint, weights_file
+from imgbench.compression.lifecycle import asked, fingerprint, weights_file
 from imgbench.compression.options import Distill, Method, Prune, Quantize, Reuse, Train, name_of
 from imgbench.compression.prune import prune_channels, prune_weights
 from imgbench.compression.quantize import quantize_run
@@ -30,7 +30,7 @@ def make_run(method: Method, parent: Run, run: Run, words: Sequence[str] = ()) -
     facts = {"method": name_of(method), "asked": asked(method, words), "compressed_from": source}
     with run.recorded(seed=parent.config["seed"], **facts):
         if not goes_on:
-            clear(run)
+            run.forget_all()
         run.note(facts=_applied(method, parent, run, words))
 
 

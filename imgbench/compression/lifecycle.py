@@ -1,7 +1,6 @@
 """Where a method starts and what it leaves: whether a directory holds its work; torch is not needed."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -63,12 +62,3 @@ def fingerprint(method: Method, parent: Run, words: Sequence[str]) -> str:
 def asked(method: Method, words: Sequence[str]) -> dict[str, Any]:
     """The options and words of a method as `run.json` keeps them."""
     return json.loads(json.dumps({"options": asdict(method), "words": list(words)}))
-
-
-def clear(run: Run) -> None:
-    """Removes what was left by a method that was cut off, but for what it was made of."""
-    for entry in run.path.iterdir():
-        if entry.is_dir() and entry.name != INTERMEDIATE:
-            shutil.rmtree(entry)
-        elif entry.is_file() and entry.name != "run.json":
-            entry.unlink()

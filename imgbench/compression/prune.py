@@ -25,10 +25,10 @@ from imgbench.compression.target import Target
 from imgbench.errors import UserError
 from imgbench.experiment.build import plain
 from imgbench.experiment.compose import override
-from imgbench.experiment.train import run_experiment
+from imgbench.experiment.train import resolve, train
 from imgbench.inference.torch_model import TorchModel
 from imgbench.models.narrow import layer_widths
-from imgbench.run import Run
+from imgbench.run import INIT, Run
 from imgbench.training.checkpoint import load_classifier, save_weights
 from imgbench.training.classifier import ImageClassifier
 from imgbench.training.fast import device_name
@@ -107,9 +107,8 @@ def prune_channels(method: Prune, parent: Run, run: Run, words: Sequence[str]) -
             continue
         step = Run(run.path / "steps" / str(len(taken) + 1))
         step.path.mkdir(parents=True)
-        with step.recorded(seed=config.seed, amount=amount):
-            config.init_from = write_start(smaller, step)
-            run_experiment(config, step, conclude_quietly, data)
+        config.init_from = write_start(smaller, step)
+        train(resolve(config, data), step, conclude_quietly, amount=amount)
         current = load_classifier(step.best)
         accuracy = validation_accuracy(TorchModel(current, device), data)
         cost = measure(current, step.best)
@@ -134,8 +133,8 @@ def prune_channels(method: Prune, parent: Run, run: Run, words: Sequence[str]) -
 
 
 def write_start(classifier: ImageClassifier, run: Run) -> str:
-    """Writes the weights that training starts from as `checkpoints/init.ckpt`, for the run to be repeated; its path."""
-    path = run.path / "checkpoints" / "init.ckpt"
+    """Writes the weights that training starts from, for the run to be repeated; their path."""
+    path = run.path / INIT
     save_weights(classifier, path)
     return str(path.resolve())
 
@@ -196,4 +195,4 @@ def _adopt(step: Run, run: Run) -> None:
             shutil.move(entry, run.path / entry.name)
     run.note(**{name: value for name, value in facts.items() if name not in run.info})
     shutil.rmtree(run.path / "steps")
-    run.write_config({**run.stored_config, "init_from": str((run.path / "checkpoints" / "init.ckpt").resolve())})
+    run.write_config({**run.stored_config, "init_from": str((run.path / INIT).resolve())})

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
 from imgbench.experiment.build import build_data_of
-from imgbench.experiment.train import run_experiment
+from imgbench.experiment.train import resolve, train
 from imgbench.report.conclude import conclude
 from imgbench.run import Run
 
@@ -45,7 +45,7 @@ def retrain(config: DictConfig, parent: Run, run: Run) -> None:
     if run.last.is_file():
         run.forget_results()  # it may have been cut off after them: they are made again
         config.ckpt_path = str(run.last.resolve())
-    run_experiment(config, run, conclude_quietly, same_images(config, parent))
+    train(resolve(config, same_images(config, parent)), run, conclude_quietly)
 
 
 def fewer_epochs(parent: Run) -> int:

@@ -17,16 +17,7 @@ from imgbench.evaluation.metrics import classification_metrics, describe_accurac
 from imgbench.evaluation.predictions import Predictions
 from imgbench.experiment.check import check_comparison
 from imgbench.experiment.compose import is_open, storable, with_model
-from imgbench.experiment.train import (
-    Conclude,
-    Experiment,
-    Fitted,
-    epoch_seconds,
-    finish,
-    resolve,
-    run_experiment,
-    train_model,
-)
+from imgbench.experiment.train import Conclude, Experiment, Fitted, epoch_seconds, finish, resolve, train
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Predictor
 from imgbench.inference.torch_model import TorchModel
@@ -71,10 +62,10 @@ class Trial:
 def train_best(
     config: DictConfig, run: Run, conclude: Conclude, callbacks: Sequence[Callback] = ()
 ) -> float | None:
-    """`run_experiment` with the configured network, or with the best of the candidates.
+    """Trains the configured network, or the best of the candidates; returns the monitored value of the epoch kept.
 
     Raises:
-        UserError: as of `run_experiment`; or a candidate or the budget is none.
+        UserError: the data or the configuration cannot be used; or a candidate or the budget is none.
         KeyboardInterrupt: training was interrupted.
     """
     config = config.copy()
@@ -83,11 +74,11 @@ def train_best(
     if rule is not None:
         callbacks = [*callbacks, MedianStopping(config.monitor, config.mode, **rule)]
     if not is_open(config):
-        return run_experiment(config, run, conclude, callbacks=callbacks)
+        return train(resolve(config), run, conclude, callbacks).score
     names, seconds = check_comparison(config)
     start = time.perf_counter()
     run.path.mkdir(parents=True, exist_ok=True)
-    run.forget_results(weights=True)
+    run.forget_all("candidates")
     run.write_config(storable(config))  # from which an interrupted comparison goes on
     trials: list[Trial] = []
     left_out: list[str] = []
@@ -111,8 +102,7 @@ def train_best(
         compared=[*compared(trials, chosen, left_out)],
         fingerprint_of_comparison=_of_comparison(config, chosen.fitted.experiment),
     )
-    if finish(chosen.fitted, run, config.trainer.max_epochs, conclude):
-        raise KeyboardInterrupt
+    finish(chosen.fitted, run, conclude)
     return chosen.fitted.score
 
 
@@ -166,10 +156,8 @@ def _try(
             limits.append(Timer(timedelta(seconds=SLACK * seconds), interval="epoch"))
         log.info("\n%s:", name)
         run.path.mkdir(parents=True, exist_ok=True)
-        with run.recorded(seed=config.seed):
-            fitted = train_model(experiment, run, [*callbacks, *limits])
-            if fitted.interrupted:  # which the comparison is as well; it goes on with the trials that are finished
-                raise KeyboardInterrupt
+        # Interrupted, the comparison is as well; it goes on with the candidates that are finished.
+        fitted = train(experiment, run, callbacks=[*callbacks, *limits])
         if any((timer.time_remaining() or 0) <= 0 for timer in limits):
             log.info("%s was stopped: its epochs take longer than they did at first. Is other work running?", name)
     model = _model(run)

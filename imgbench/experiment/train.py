@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from hydra.errors import InstantiationException
@@ -41,7 +42,7 @@ from imgbench.experiment.samples import write_grid
 from imgbench.files import write_atomically
 from imgbench.models.summary import model_table
 from imgbench.models.weights import facts_of_weights
-from imgbench.run import Run, fingerprint_of, first_process, switched_on
+from imgbench.run import INIT, Run, fingerprint_of, first_process, switched_on
 from imgbench.training import fast
 from imgbench.training.callbacks import progress_bar, run_of_checkpoint
 from imgbench.training.checkpoint import load_classifier
@@ -64,7 +65,7 @@ class Experiment:
     settings: fast.FastSettings
     device: str
     start: ImageClassifier | None  # whose weights training starts from
-
+    max_epochs: int | None  # as configured: where it is open, fewer images have more epochs
     fingerprint: str  # of the configuration, before a batch size or fewer epochs were found out, and the images
 
     @property
@@ -80,85 +81,80 @@ class Fitted:
 
     run: Run
     experiment: Experiment
-    score: float | None  # the monitored value of the epoch kept
+    score: float | None  # the monitored value of the epoch kept; the highest of all would be chosen by luck
     interrupted: bool
     first: bool = True  # process of several
 
 
-def run_experiment(
-    config: DictConfig,
+def train(
+    experiment: Experiment,
     run: Run,
-    conclude: Conclude,
-    data: ImageFolderDataModule | None = None,
+    conclude: Conclude | None = None,
     callbacks: Sequence[Callback] = (),
-) -> float | None:
-    """Trains as configured and leaves everything in the run's directory; returns the monitored value of the epoch kept.
-
-    Not the highest of all epochs: a sweep would choose by luck.
+    **facts: Any,
+) -> Fitted:
+    """The one road to trained weights: begins the run, fits its model and concludes, recorded in `run.json`.
 
     Args:
-        conclude: what is done with the trained run.
-        data: what `build_data` made of the configuration, where it is known already.
+        conclude: what is done with the trained run; None: nothing.
         callbacks: further ones than those of the configuration.
-
-    Raises:
-        UserError: the data or the configuration cannot be used.
-        KeyboardInterrupt: training was interrupted; the run is complete up to there.
-    """
-    fitted = train_model(resolve(config, data), run, callbacks)
-    if finish(fitted, run, config.trainer.max_epochs, conclude):
-        raise KeyboardInterrupt
-    return fitted.score
-
-
-def train_model(experiment: Experiment, run: Run, callbacks: Sequence[Callback] = ()) -> Fitted:
-    """Begins the run and fits its model; what is left is to conclude it.
+        facts: for `run.json`.
 
     Raises:
         UserError: the configuration cannot be used.
+        KeyboardInterrupt: training was interrupted; the run is complete up to there.
     """
-    with _quiet_libraries():
-        classifier = begin(run, experiment)
-        if experiment.frozen:
-            score = fit_head(run, classifier.to(experiment.device), experiment.data)
-            if first_process():
-                run.note(score=score)
-            return Fitted(run, experiment, score, False, first_process())
+    with run.recorded(seed=experiment.config.seed, **facts):
+        with _quiet_libraries():
+            fitted = _fitted(experiment, run, callbacks)
+        finish(fitted, run, conclude)
+    return fitted
+
+
+def _fitted(experiment: Experiment, run: Run, callbacks: Sequence[Callback]) -> Fitted:
+    classifier = begin(run, experiment)
+    if experiment.frozen:
+        score = fit_head(run, classifier.to(experiment.device), experiment.data)
+        fitted = Fitted(run, experiment, score, False, first_process())
+    else:
         with lack_of_memory_named(experiment.data.batch_size):
             trainer, interrupted = fit(run, experiment, classifier, callbacks)
         score = getattr(trainer.checkpoint_callback, "best_model_score", None)
         score = None if score is None else float(score)
-        if trainer.is_global_zero:
-            run.note(score=score)
-        return Fitted(run, experiment, score, interrupted, trainer.is_global_zero)
+        fitted = Fitted(run, experiment, score, interrupted, trainer.is_global_zero)
+    if fitted.first:
+        run.note(score=fitted.score)
+    return fitted
 
 
-def finish(fitted: Fitted, run: Run, max_epochs: int | None, conclude: Conclude) -> bool:
-    """Concludes the run, in whose directory lies what was fitted; returns whether it was interrupted.
+def finish(fitted: Fitted, run: Run, conclude: Conclude | None) -> None:
+    """Trains for the learning curve, where it is wanted, and concludes the run in whose directory lies what was fitted.
 
-    Args:
-        max_epochs: as configured, for the learning curve: where it was left open, fewer images have more epochs.
+    Raises:
+        KeyboardInterrupt: one of the trainings was interrupted.
     """
     experiment, interrupted = fitted.experiment, fitted.interrupted
-    if fitted.first:
+    if fitted.first and conclude is not None:
         if experiment.config.report.learning_curve and not interrupted:
             part = experiment.config.copy()
-            part.trainer.max_epochs = max_epochs
-            interrupted = not measure_learning_curve(part, run, experiment.data, _train_quietly)
+            part.trainer.max_epochs = experiment.max_epochs
+            interrupted = not measure_learning_curve(part, run, experiment.data, _train_part)
         if interrupted:
             log.info("\nTraining was stopped before its end. What follows is of the epochs until then.")
         conclude(run, experiment.data)
-    return interrupted
+    if interrupted:
+        raise KeyboardInterrupt
 
 
-def _train_quietly(config: DictConfig, run: Run, data: ImageFolderDataModule) -> None:
-    with run.recorded():
-        if train_model(resolve(config, data), run).interrupted:
-            raise KeyboardInterrupt
+def _train_part(config: DictConfig, run: Run, data: ImageFolderDataModule) -> None:
+    train(resolve(config, data), run)
 
 
 def resolve(config: DictConfig, data: ImageFolderDataModule | None = None) -> Experiment:
     """Finds out what the configuration leaves open, in a new configuration: facts of the data, epochs, learning rate.
+
+    Args:
+        data: what `build_data` made of the configuration, where it is known already.
 
     Raises:
         UserError: no data, data of another shape than the configuration states, or no weights to start from.
@@ -173,7 +169,7 @@ def resolve(config: DictConfig, data: ImageFolderDataModule | None = None) -> Ex
     if data is None and resumed is not None and (resumed.path / "split.csv").is_file():
         data = build_data_of(resumed, config)
     data = data or build_data(config)
-    config = with_facts(config, data)
+    config, max_epochs = with_facts(config, data), config.trainer.max_epochs
     apply_defaults(config, len(data.rows("train")))
     start = None
     if config.init_from is not None:
@@ -182,7 +178,7 @@ def resolve(config: DictConfig, data: ImageFolderDataModule | None = None) -> Ex
         start = load_classifier(path)
         config.init_from = str(path.resolve())
     fingerprint = fingerprint_of(storable(config), data.table.hash)
-    return Experiment(config, data, settings, device, start, fingerprint)
+    return Experiment(config, data, settings, device, start, max_epochs, fingerprint)
 
 
 def begin(run: Run, experiment: Experiment) -> ImageClassifier:
@@ -215,7 +211,10 @@ def begin(run: Run, experiment: Experiment) -> ImageClassifier:
     check_resume(config.ckpt_path, classifier, config.trainer.max_epochs)
     if first_process():
         goes_on = config.ckpt_path is not None and run_of_checkpoint(config.ckpt_path) == run.path.resolve()
-        run.forget_results(weights=not goes_on)
+        if goes_on:
+            run.forget_results()
+        else:  # but for the weights that it starts from
+            run.forget_all(*([INIT] if config.init_from == str((run.path / INIT).resolve()) else []))
         stored = storable(config)
         if goes_on:
             stored["ckpt_path"] = None  # its own: training from this configuration gives the same run
