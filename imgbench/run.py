@@ -3,51 +3,37 @@
 The files are listed in the README. Everything here reads or writes plain YAML, JSON and CSV.
 """
 
-import csv
 import hashlib
 import json
 import os
-import platform
-import re
 import shlex
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from imgbench.errors import UserError
 from imgbench.files import NO_PLACE, write_atomically
+from imgbench.provenance import command_line, provenance
 from imgbench.split_file import SPLIT_COLUMNS, read_rows
 from imgbench.trust import (
-    TARGETS,
-    check_callbacks_and_logger,
-    check_plain,
-    is_own_configuration,
+    CONFIG_TYPES,
+    NODES,
+    check_types,
+    damage_named,
+    read_configuration,
     trust_configuration,
 )
 
 # In a wheel conf lies inside the package, in a checkout beside it.
 CONF = next(path for path in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf") if path.is_dir())
-LARGEST_CONFIG = 100_000  # bytes; those that imgbench writes have a few thousand
-NODES = ("data", "model", "augment", "objective", "optimizer", "scheduler", "trainer", "callbacks", "fast")
-CONFIG_TYPES = {
-    **dict.fromkeys(NODES, dict),
-    **dict.fromkeys(("data.root", "data_name", "model_name", "monitor", "mode"), str),
-    "logger": dict | None,
-    "seed": int,
-    **dict.fromkeys(("init_from", "ckpt_path"), str | None),
-}
 INFO_TYPES = {"status": str, **dict.fromkeys(("provenance", "compressed_from", "facts", "pruned", "asked"), dict)}
 # Entries of a configuration that decide which weights a training ends with, but for those of the data that say where
 # the images lie and what is done before and after; the images themselves are known by a hash.
@@ -112,35 +98,10 @@ class Run:
     def stored_config(self) -> dict[str, Any]:
         """The content of `config.yaml`, references such as `${data.num_classes}` as they stand there.
 
-        A run may come from anybody. So what is in there is plain: no resolver such as `oc.env` is followed, no class
-        outside the allowlist is named, and nothing of Hydra's own (`defaults`, `hydra`) is taken from it. Callbacks and
-        loggers are those of `conf`, unless this process wrote the file.
-
         Raises:
-            UserError: it is missing, damaged, or not as plain as that.
+            UserError: it is missing or damaged, or names what a file of unknown origin must not.
         """
-        path = self.path / "config.yaml"
-        with _damage_named(path):
-            if path.stat().st_size > LARGEST_CONFIG:
-                raise ValueError(f"it has {path.stat().st_size:,} bytes, a configuration a few thousand")
-            text = path.read_text("utf-8")
-            events = list(yaml.parse(text))
-            if any(isinstance(event, yaml.AliasEvent) for event in events):  # a few lines become gigabytes
-                raise ValueError("it holds an alias of YAML, which imgbench never writes")
-            mapping = len(events) > 2 and isinstance(events[2], yaml.MappingStartEvent)
-            content: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False) if mapping else {}
-            if "data" not in content:
-                raise ValueError("it holds no configuration of a run")
-            content = {str(key): value for key, value in content.items() if key not in ("defaults", "hydra")}
-            _check_types(content, CONFIG_TYPES)
-            for name in ("data_name", "model_name"):  # which become folders
-                if not re.fullmatch(r"\w[\w.,+-]*", content.get(name, "unknown")):
-                    raise ValueError(f"{name} is {content[name]!r}, expected a name")
-            for name, value in content.items():
-                check_plain([name, value], content, path, TARGETS.get(name, ()))
-            if not is_own_configuration(text):
-                check_callbacks_and_logger(content, path, CONF)
-        return content
+        return read_configuration(self.path / "config.yaml", CONF)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -150,9 +111,9 @@ class Run:
             UserError: as of `stored_config`.
         """
         stored = self.stored_config
-        with _damage_named(self.path / "config.yaml"):
+        with damage_named(self.path / "config.yaml"):
             resolved: Any = OmegaConf.to_container(OmegaConf.create(stored), resolve=True)
-            _check_types(resolved, CONFIG_TYPES)
+            check_types(resolved, CONFIG_TYPES)
         return resolved
 
     @property
@@ -163,11 +124,11 @@ class Run:
             UserError: it is missing or damaged.
         """
         path = self.path / "run.json"
-        with _damage_named(path):
+        with damage_named(path):
             content = json.loads(path.read_text("utf-8"))
             if not isinstance(content, dict):
                 raise ValueError("it holds no object")
-            _check_types(content, INFO_TYPES)
+            check_types(content, INFO_TYPES)
         return content
 
     @property
@@ -294,7 +255,7 @@ class Run:
             yield
         else:
             started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-            facts = {"status": "running", "command": _command(), "started": started, **provenance(), **facts}
+            facts = {"status": "running", "command": command_line(), "started": started, **provenance(), **facts}
             before = _recorded.set({**others, place: set(facts)})
             try:
                 with self._alone(), self._timed(facts):
@@ -363,7 +324,7 @@ class Run:
             UserError: it is damaged, or names a file outside the data's folder.
         """
         path = self.path / "split.csv"
-        with _damage_named(path):
+        with damage_named(path):
             rows = (dict(zip(SPLIT_COLUMNS, row, strict=True)) for row in read_rows(path, SPLIT_COLUMNS))
             return [row for row in rows if split in (None, row["split"])]
 
@@ -373,31 +334,6 @@ class _PlainDumper(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
-
-
-@contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist, but every run directory has it.") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-    except RecursionError as error:
-        raise UserError(f"{path} is damaged: it is nested without end.") from error
-    except (ValueError, KeyError, TypeError, csv.Error, yaml.YAMLError, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} is damaged: {reason}.\nRestore it from a copy, or train again.") from error
-
-
-def _check_types(content: dict[str, Any], types: dict[str, Any]) -> None:
-    for name, expected in types.items():
-        found = content
-        for key in name.split("."):
-            found = found.get(key, ...) if isinstance(found, dict) else ...
-        if found is not ... and not isinstance(found, expected):
-            shown = getattr(expected, "__name__", str(expected))
-            raise ValueError(f"{name} is {str(found)[:100]!r}, expected {shown}")
 
 
 def fingerprint_of(config: Mapping[str, Any], images: str) -> str:
@@ -442,31 +378,3 @@ def _latest_runs(near: Path) -> str:
     return "".join(f"\n  {path}" for path in reversed(runs)) and "; the latest are:" + "".join(
         f"\n  {path}" for path in reversed(runs)
     )
-
-
-def _command() -> str:
-    main = sys.modules["__main__"]
-    module = getattr(getattr(main, "__spec__", None), "name", None)  # set by `python -m`
-    return shlex.join(["python", *(["-m", module] if module else sys.argv[:1]), *sys.argv[1:]])
-
-
-def provenance() -> dict[str, Any]:
-    """Versions, machine and, in a checkout, the git commit."""
-    packages = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy", "pillow")
-    return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "platform": platform.platform(),
-        "git_commit": _git_commit(),
-    }
-
-
-def _git_commit() -> str | None:
-    here = Path(__file__).parent
-    if not (here.parent / ".git").exists():
-        return None
-    try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
-        changed = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit.stdout.strip() + ("+changes" if changed.stdout.strip() else "")

@@ -1,15 +1,19 @@
 """What a file of unknown origin may name: classes to import, entries to look up, files to open."""
 
+import csv
 import functools
 import importlib.util
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from imgbench.errors import UserError
 
@@ -18,6 +22,15 @@ NAME = re.compile(r"\w[\w.,+-]*(/\w[\w.,+-]*)?")  # of data, a model, a project 
 
 TRUSTED = ("imgbench.", "torch.nn.", "torch.optim.", "torchvision.", "timm.")
 
+LARGEST_CONFIG = 100_000  # bytes; those that imgbench writes have a few thousand
+NODES = ("data", "model", "augment", "objective", "optimizer", "scheduler", "trainer", "callbacks", "fast")
+CONFIG_TYPES = {
+    **dict.fromkeys(NODES, dict),
+    **dict.fromkeys(("data.root", "data_name", "model_name", "monitor", "mode"), str),
+    "logger": dict | None,
+    "seed": int,
+    **dict.fromkeys(("init_from", "ckpt_path"), str | None),
+}
 
 # What each entry of a run's configuration may be made by.
 TARGETS: dict[str, tuple[str, ...]] = {
@@ -40,6 +53,68 @@ def stays_below(path: str) -> bool:
     """
     place = PurePath(path)
     return not place.anchor and bool(place.parts) and ".." not in place.parts and "\0" not in path
+
+
+def read_configuration(path: Path, conf: Path) -> dict[str, Any]:
+    """The content of a run's `config.yaml`, references such as `${data.num_classes}` as they stand there.
+
+    A run may come from anybody. So what is in there is plain: no resolver such as `oc.env` is followed, no class
+    outside the allowlist is named, and nothing of Hydra's own (`defaults`, `hydra`) is taken from it. Callbacks and
+    loggers are those of `conf`, unless this process wrote the file.
+
+    Raises:
+        UserError: it is missing, damaged, or not as plain as that.
+    """
+    with damage_named(path):
+        if path.stat().st_size > LARGEST_CONFIG:
+            raise ValueError(f"it has {path.stat().st_size:,} bytes, a configuration a few thousand")
+        text = path.read_text("utf-8")
+        events = list(yaml.parse(text))
+        if any(isinstance(event, yaml.AliasEvent) for event in events):  # a few lines become gigabytes
+            raise ValueError("it holds an alias of YAML, which imgbench never writes")
+        mapping = len(events) > 2 and isinstance(events[2], yaml.MappingStartEvent)
+        content: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False) if mapping else {}
+        if "data" not in content:
+            raise ValueError("it holds no configuration of a run")
+        content = {str(key): value for key, value in content.items() if key not in ("defaults", "hydra")}
+        check_types(content, CONFIG_TYPES)
+        for name in ("data_name", "model_name"):  # which become folders
+            if not re.fullmatch(r"\w[\w.,+-]*", content.get(name, "unknown")):
+                raise ValueError(f"{name} is {content[name]!r}, expected a name")
+        for name, value in content.items():
+            check_plain([name, value], content, path, TARGETS.get(name, ()))
+        if not is_own_configuration(text):
+            check_callbacks_and_logger(content, path, conf)
+    return content
+
+
+@contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """Raises a UserError that names the file, where it is missing or what is read of it makes no sense."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist, but every run directory has it.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    except RecursionError as error:
+        raise UserError(f"{path} is damaged: it is nested without end.") from error
+    except (ValueError, KeyError, TypeError, csv.Error, yaml.YAMLError, OmegaConfBaseException) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} is damaged: {reason}.\nRestore it from a copy, or train again.") from error
+
+
+def check_types(content: dict[str, Any], types: dict[str, Any]) -> None:
+    """Raises:
+    ValueError: an entry, such as `data.root`, is there and of another type.
+    """
+    for name, expected in types.items():
+        found = content
+        for key in name.split("."):
+            found = found.get(key, ...) if isinstance(found, dict) else ...
+        if found is not ... and not isinstance(found, expected):
+            shown = getattr(expected, "__name__", str(expected))
+            raise ValueError(f"{name} is {str(found)[:100]!r}, expected {shown}")
 
 
 def check_plain(

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "imgbench"
-GROUND = {"errors", "files", "trust", "split_file", "run", "number", "decode", "preprocessing", "language"}
+GROUND = {"errors", "files", "trust", "split_file", "run", "number", "decode", "preprocessing", "language",
+          "provenance"}  # fmt: skip
 COMMANDS = {"audit", "train", "summary", "evaluate", "predict", "compare", "compress", "ladder", "export", "demo",
             "study", "shard", "cache", "benchmark"}  # fmt: skip
 # Room -> the rooms it may import besides the ground; those of `inference` and `experiment` stand in their docstrings.
@@ -19,7 +20,8 @@ ALLOWED = {
     "trust": {"errors"},
     "split_file": {"trust"},
     "language": set(),
-    "run": {"errors", "files", "trust", "split_file"},
+    "provenance": set(),
+    "run": {"errors", "files", "trust", "split_file", "provenance"},
     "number": {"errors"},
     "decode": {"errors", "files"},
     "preprocessing": {"errors", "decode"},

@@ -26,7 +26,7 @@ from imgbench.language import LANGUAGES, language_of_locale
 from imgbench.models.layers import normalises_batches
 from imgbench.models.summary import model_table
 from imgbench.preprocessing import Preprocessing
-from imgbench.run import NODES, Run, switched_on
+from imgbench.run import Run, switched_on
 from imgbench.training.callbacks import EpochSeeds, run_of_checkpoint
 from imgbench.training.checkpoint import AtomicCheckpointIO
 from imgbench.training.classifier import ImageClassifier
@@ -34,7 +34,7 @@ from imgbench.training.divergence import FiniteLoss
 from imgbench.training.fast import FastSettings, supports_fused
 from imgbench.training.network import build_model, without_fetching
 from imgbench.training.reading import upgrade
-from imgbench.trust import trust_target
+from imgbench.trust import NODES, trust_target
 
 log = logging.getLogger(__name__)
 
