@@ -8,14 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from imgbench import evaluate, predict
 from imgbench.errors import UserError
 from imgbench.evaluation.predictions import Predictions
-from imgbench.inference.onnx_file import write_onnx
+from imgbench.inference.acceptance import Acceptance
+from imgbench.inference.onnx_file import weights_hash, write_onnx
+from imgbench.inference.predictor import Predictor
 from imgbench.run import Run
-from imgbench.training.checkpoint import load_classifier
+from imgbench.training.checkpoint import load_classifier, save_weights
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +69,25 @@ def test_run_keeps_what_it_predicted_for_each_validation_image(finished):
     with np.load(finished.path / "features.npz", allow_pickle=False) as content:
         assert content["distances"].shape == (100,)
         assert len(content["mean"]) == load_classifier(finished.best).model.num_features
+
+
+def test_nothing_is_promised_by_what_was_measured_of_other_weights(finished, run):
+    own = f"weights {weights_hash(load_classifier(run.best))}"
+    validation = (run.path / "validation.csv").read_text()
+    assert validation.startswith(f"# {own}\n")
+    Acceptance.open(run.path, Predictor.load(run.path).model, 0.05)
+    classifier = load_classifier(run.best)
+    with torch.no_grad():
+        next(classifier.parameters()).add_(0.1)  # as of another training
+    save_weights(classifier, run.best, epoch=0)
+    with pytest.raises(UserError, match=r"best\.ckpt was made of other weights than .*validation\.csv"):
+        Acceptance.open(run.best, Predictor.load(run.path).model, 0.05)
+    found = evaluate.evaluate(run.path, "val")
+    assert "kept in" in found.notes[-1]
+    Acceptance.open(run.path, Predictor.load(run.path).model, 0.5)
+    shutil.copy(finished.path / "features.npz", run.path)
+    with pytest.raises(UserError, match=r"features\.npz is damaged: it was made of other weights"):
+        Acceptance.open(run.path, Predictor.load(run.path).model, 0.5)
 
 
 @pytest.mark.parametrize("own", [0, 4])

@@ -25,7 +25,7 @@ from imgbench.experiment.build import with_facts
 from imgbench.experiment.compose import override, storable
 from imgbench.experiment.train import write_table
 from imgbench.files import write_atomically
-from imgbench.inference.onnx_file import metadata_of, save_model, silenced, write_onnx
+from imgbench.inference.onnx_file import graph_hash, metadata_of, save_model, silenced, weights_hash, write_onnx
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.models.summary import model_table
 from imgbench.run import Run
@@ -98,8 +98,9 @@ def quantize(
                 log.info("%s in float (alone it leaves an error of %.2g): %.2f %%", layer, error, 100 * accuracy)
                 if _drop(float_accuracy, accuracy) <= max_drop:
                     break
-        metadata = metadata_of(classifier, quantized=True, float_layers=in_float)
-        save_model(network.quantized(in_float), Path(path), metadata)
+        model = network.quantized(in_float)
+        weights = {"weights": graph_hash(model), "quantized_from": weights_hash(classifier)}
+        save_model(model, Path(path), metadata_of(classifier, quantized=True, float_layers=in_float, **weights))
     return {
         "calibration_images": len(pixels),
         "reduce_range": reduced,

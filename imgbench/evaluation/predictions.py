@@ -40,9 +40,14 @@ class Predictions:
             self.class_names,
         )
 
-    def to_csv(self) -> str:
-        """path, group, target, predicted and a column of probabilities per class: what `predictions.csv` holds."""
+    def to_csv(self, remark: str = "") -> str:
+        """path, group, target, predicted and a column of probabilities per class: what `predictions.csv` holds.
+
+        Args:
+            remark: a line before the header, which begins with `#`.
+        """
         file = io.StringIO()
+        file.write(f"# {remark}\n" if remark else "")
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "group", "target", "predicted", *self.class_names])
         for i, path in enumerate(self.paths):
@@ -56,6 +61,8 @@ class Predictions:
         """Reads `predictions.csv`; that of an earlier imgbench has no groups."""
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             header, *rows = csv.reader(file)
+        if header[0].startswith("#"):
+            header, *rows = rows
         if header[1] != "group":
             header, rows = [header[0], "group", *header[1:]], [[row[0], "", *row[1:]] for row in rows]
         names = header[4:]

@@ -19,16 +19,36 @@ from imgbench.inference.neighbours import features_of, has_features
 from imgbench.inference.onnx_file import weights_hash
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predictor import Model
+from imgbench.inference.torch_model import TorchModel
 from imgbench.run import ACCEPTANCE_FILES, Run
 from imgbench.training.checkpoint import load_classifier
 
 VALIDATION, FEATURES = ACCEPTANCE_FILES
+REMARK = "# weights "  # the first line of the former: the hash of what it was made of
 MOST_TRAINING_IMAGES = 2000  # more of them hardly change a distribution of a few hundred features
 
 
 def is_kept(run: Run, model: Model) -> bool:
-    """Whether the run has all that `Acceptance.open` reads."""
+    """Whether the run has all that `Acceptance.open` reads, made of these weights as far as it says."""
+    return _is_there(run, model) and _weights_measured(run) in (None, _weights_of(model))
+
+
+def _is_there(run: Run, model: Model) -> bool:
     return all((run.path / name).is_file() for name in (VALIDATION, *([FEATURES] if has_features(model) else [])))
+
+
+def _weights_of(model: Model) -> str | None:
+    """The hash of a model's weights; an ONNX file of an earlier imgbench does not say it."""
+    if isinstance(model, OnnxModel):
+        return model.metadata.get("weights")
+    return weights_hash(model.classifier) if isinstance(model, TorchModel) else None
+
+
+def _weights_measured(run: Run) -> str | None:
+    """The hash of the weights that `validation.csv` was made of; that of an earlier imgbench does not say it."""
+    with (run.path / VALIDATION).open(encoding="utf-8", errors="surrogateescape") as file:
+        remark = file.readline()
+    return remark.removeprefix(REMARK).strip() if remark.startswith(REMARK) else None
 
 
 def keep_for_acceptance(
@@ -43,14 +63,15 @@ def keep_for_acceptance(
     Returns:
         (number of validation images,) their distances from the training images, 0 without features.
     """
-    write_atomically(folder / VALIDATION, validation.to_csv(), errors="surrogateescape")
+    weights = _weights_of(model) or ""
+    write_atomically(folder / VALIDATION, validation.to_csv(weights and f"weights {weights}"), errors="surrogateescape")
     if training is None or not has_features(model):
         return np.zeros(len(validation.paths))
     distribution = FeatureDistribution.of(training)
     independent = np.isin([val.table.paths[row] for row in val.rows("val")], validation.paths)
     distances = distribution.distances(features_of(model, val, val.rows("val"))[independent]).astype(np.float32)
     with replacing(folder / FEATURES, "wb") as unfinished:
-        np.savez(unfinished, **vars(distribution), distances=distances)
+        np.savez(unfinished, **vars(distribution), distances=distances, weights=np.array(weights))
     return distances
 
 
@@ -93,16 +114,19 @@ class Acceptance:
         file = Path(path)
         if file.is_file() and file.resolve() not in (run.best.resolve(), (run.path / "model.onnx").resolve()):
             raise UserError(f"{option} is known of the epoch kept only, not of {file}. Name the run: {run.shown}")
-        written = model.metadata.get("weights") if isinstance(model, OnnxModel) else None  # earlier files do not say
-        if written is not None and run.best.is_file() and written != weights_hash(load_classifier(run.best)):
-            raise UserError(
-                f"{option} is known of the epoch kept only, but {file} was made of other weights than {run.best}. "
-                f"Name the run, {run.shown}, or export it anew: python -m imgbench.export {shlex.quote(str(run.shown))}"
-            )
-        if not is_kept(run, model):
+        if not _is_there(run, model):
             raise UserError(
                 f"{option} takes what the run knows of its validation images, but {run.shown} has not kept it.\n"
                 f"{_renew(run)}"
+            )
+        own, measured = _weights_of(model), _weights_measured(run)
+        if measured is None and run.best.is_file() and own is not None:  # an earlier imgbench measured the best alone
+            measured = weights_hash(load_classifier(run.best))
+        if measured not in (None, own):
+            raise UserError(
+                f"{option} is known of what was measured only, but {file} was made of other weights than "
+                f"{run.path / VALIDATION}.\nAn ONNX file is exported anew by: python -m imgbench.export "
+                f"{shlex.quote(str(run.shown))}\n{_renew(run)}"
             )
         validation = _read_validation(run, model)
         if not validation.paths:
@@ -112,7 +136,7 @@ class Acceptance:
             )
         distribution, distances = None, np.zeros(len(validation.paths))
         if has_features(model):
-            distribution, distances = _read_features(run, len(validation.paths))
+            distribution, distances = _read_features(run, len(validation.paths), _weights_measured(run))
         selection = select(validation, distances, max_error)
         if selection.threshold is None:
             raise UserError(f"{option} cannot be promised for {run.shown}: {_hindrance(selection)}")
@@ -182,12 +206,15 @@ def _read_validation(run: Run, model: Model) -> Predictions:
     return found
 
 
-def _read_features(run: Run, images: int) -> tuple[FeatureDistribution, np.ndarray]:
+def _read_features(run: Run, images: int, weights: str | None) -> tuple[FeatureDistribution, np.ndarray]:
     path = run.path / FEATURES
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             arrays = dict(content)
         distances = arrays.pop("distances")
+        known = str(arrays.pop("weights", ""))
+        if weights is not None and known not in ("", weights):  # those of an earlier imgbench say nothing
+            raise ValueError(f"it was made of other weights than {VALIDATION}")
         if "precision" in arrays:  # as it was kept until November 2026
             distribution = FeatureDistribution.of_precision(**arrays)
         else:

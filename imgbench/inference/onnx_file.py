@@ -67,6 +67,11 @@ def weights_hash(network: nn.Module) -> str:
     return digest.hexdigest()[:32]
 
 
+def graph_hash(model: Any) -> str:
+    """Of an onnx.ModelProto whose weights are no network's any more, since they were quantised."""
+    return hashlib.sha256(model.graph.SerializeToString(deterministic=True)).hexdigest()[:32]
+
+
 @contextmanager
 def in_evaluation(classifier: "Network") -> Iterator[None]:
     """Without dropout and with the statistics that batch normalisation has learnt; afterwards as before."""
