@@ -20,7 +20,8 @@ from omegaconf import DictConfig
 from imgbench.cli import MENDABLE, errors_in_plain_words, go_on_unread, plain_words
 from imgbench.errors import UserError
 from imgbench.experiment.compose import ENGINES, RUN_CHOICE, choices, files_of, quoted, register_resolvers, with_folder
-from imgbench.run import CONF, Run, first_process
+from imgbench.provenance import first_process
+from imgbench.run import CONF, Run
 
 NO_TRIAL = ("Record does not exist.", "No trials are completed yet.")  # what Optuna says where it has no best one
 

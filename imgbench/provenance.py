@@ -1,5 +1,6 @@
 """How a run came about: the command, versions, the machine and the commit."""
 
+import os
 import platform
 import shlex
 import subprocess
@@ -7,6 +8,12 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+
+def first_process() -> bool:
+    """Whether this process writes the files of its run: of several that train one model, the first does."""
+    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"))
+    return int(next((rank for rank in ranks if rank), 0)) == 0
 
 
 def command_line() -> str:

@@ -5,13 +5,9 @@ The files are listed in the README. Everything here reads or writes plain YAML, 
 
 import hashlib
 import json
-import os
-import shlex
 import shutil
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +16,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from imgbench.errors import UserError
-from imgbench.files import NO_PLACE, write_atomically
-from imgbench.provenance import command_line, provenance
+from imgbench.files import write_atomically
+from imgbench.recording import is_busy, names_recorded, recorded
 from imgbench.split_file import SPLIT_COLUMNS, read_rows
 from imgbench.trust import (
     CONFIG_TYPES,
@@ -51,9 +47,6 @@ FACTS_OF_RESULTS = ("cost", "parent_cost", "best_epoch", "score")
 OF_TRAINING = ("split.csv", "left_out.csv", "audit.json", "audit.html", "pairs.png", "summary.txt", "samples.png",
                "metrics.csv", "curves.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt", INIT, "steps",
                "candidates")  # fmt: skip
-
-# Where this thread is at work, and the names of what it has recorded there.
-_recorded: ContextVar[dict[Path, set[str]]] = ContextVar("recorded")
 
 
 @dataclass(frozen=True)
@@ -138,24 +131,9 @@ class Run:
         A training that was killed after its report, before it noted that, is finished.
         """
         info = self.info if (self.path / "run.json").is_file() else {}
-        return "finished" if "method" not in info and self._has_all_epochs else info.get("status")
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether another process is at work there."""
-        from filelock import FileLock, Timeout
-
-        if not self._lock_file.is_file():
-            return False
-        try:
-            with FileLock(self._lock_file, blocking=False):
-                return False
-        except Timeout:
-            return True
-
-    @property
-    def _lock_file(self) -> Path:
-        return self.path.with_name(f".{self.path.name}.running")
+        status = info.get("status")
+        over = status in ("running", "interrupted", "failed") and "method" not in info and self._has_all_epochs
+        return "finished" if over else status
 
     @property
     def concluded(self) -> bool:
@@ -195,9 +173,9 @@ class Run:
 
     def forget_all(self, *kept: str) -> None:
         """Removes all that an earlier work has left, but for files of these names, and what this one has recorded."""
-        recorded = _recorded.get({}).get(self.path.resolve(), ())
+        known = names_recorded(self.path)
         self._remove(name for name in (*OF_RESULTS, *OF_TRAINING) if name not in kept)
-        self._keep_facts(lambda name: name in recorded)
+        self._keep_facts(lambda name: name in known)
 
     def _remove(self, names: Iterable[str]) -> None:
         for path in (self.path / name for name in names):
@@ -213,7 +191,7 @@ class Run:
 
     def _keep_facts(self, wanted: Callable[[str], bool]) -> None:
         if (self.path / "run.json").is_file():
-            self._write_info({name: value for name, value in self.info.items() if wanted(name)})
+            self.write_info({name: value for name, value in self.info.items() if wanted(name)})
 
     @property
     def shown(self) -> Path:
@@ -231,14 +209,14 @@ class Run:
     def note(self, **facts: Any) -> None:
         """Adds to `run.json`."""
         known = self.info if (self.path / "run.json").exists() else {}
-        self._write_info({**known, **facts})
+        self.write_info({**known, **facts})
 
-    def _write_info(self, content: dict[str, Any]) -> None:
+    def write_info(self, content: dict[str, Any]) -> None:
+        """`run.json`, anew."""
         write_atomically(self.path / "run.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
-    @contextmanager
-    def recorded(self, **facts: Any) -> Iterator[None]:
-        """Keeps `status` and `seconds` of the work inside in `run.json`; the first process of several does.
+    def recorded(self, **facts: Any) -> AbstractContextManager[None]:
+        """Keeps `status` and `seconds` of the work inside, and these facts, in `run.json`.
 
         Work within work that is recorded here adds its facts to it.
 
@@ -246,76 +224,12 @@ class Run:
             UserError: another process works there; or, in place of an OSError, what is kept, if the run directory
                 cannot be written.
         """
-        place, others = self.path.resolve(), _recorded.get({})
-        if not first_process():
-            yield
-        elif place in others:
-            others[place].update(facts)
-            self.note(**facts)
-            yield
-        else:
-            started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-            facts = {"status": "running", "command": command_line(), "started": started, **provenance(), **facts}
-            before = _recorded.set({**others, place: set(facts)})
-            try:
-                with self._alone(), self._timed(facts):
-                    yield
-            finally:
-                _recorded.reset(before)
+        return recorded(self, facts)
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Two runs never share a directory; the system lets go of the lock of a process that is killed."""
-        from filelock import FileLock, Timeout  # a tenth of a second, which few commands need
-
-        lock = FileLock(self._lock_file)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout as error:
-            raise UserError(
-                f"Another process is at work in {self.shown}. Wait for its end, or name another directory: "
-                "hydra.run.dir=DIR, or --output DIR."
-            ) from error
-        except OSError:  # beside a directory that can be written to, one that cannot
-            yield
-            return
-        try:
-            yield
-        finally:
-            Path(lock.lock_file).unlink(missing_ok=True)
-            lock.release()
-
-    @contextmanager
-    def _timed(self, facts: dict[str, Any]) -> Iterator[None]:
-        start = time.monotonic()  # which does not jump, as a clock may
-        earlier = self.info if self.concluded and (self.path / "run.json").is_file() else None
-        try:
-            known = self.info if (self.path / "run.json").exists() else {}
-            known = {name: value for name, value in known.items() if name not in ("error", "pruned")}
-            self._write_info({**known, **facts})
-            yield
-            self.note(status="finished", seconds=round(time.monotonic() - start, 1))
-        except BaseException as error:
-            interrupted = isinstance(error, KeyboardInterrupt)
-            reason = {} if interrupted else {"error": f"{type(error).__name__}: {error}"}
-            status = "interrupted" if interrupted else "failed"
-            with suppress(OSError):  # of a full disk, which is why it failed
-                if earlier and self.concluded:  # nothing was begun: the run that lies here is as good as before
-                    self._write_info(earlier)
-                else:
-                    self.note(status=status, seconds=round(time.monotonic() - start, 1), **reason)
-            if isinstance(error, OSError) and error.errno in NO_PLACE:
-                raise UserError(f"{error.filename or self.shown}: {error.strerror}.\n{self._kept()}") from error
-            raise
-
-    def _kept(self) -> str:
-        if not self.last.is_file():
-            kept = f"Kept: {self.best}" if self.best.is_file() else "Nothing of the training was finished"
-            return f"{kept}. hydra.run.dir=DIR, or --output DIR, puts the run elsewhere."
-        return (
-            f"Kept: {self.last.parent}. Make room, or let the run go on elsewhere: "
-            f"python -m imgbench.train --resume {shlex.quote(str(self.shown))} hydra.run.dir=DIR"
-        )
+    @property
+    def is_busy(self) -> bool:
+        """Whether another process is at work there."""
+        return is_busy(self.path)
 
     def split_rows(self, split: str | None = None) -> list[dict[str, str]]:
         """The rows of `split.csv` (path, class, group, split, hash) of one split, or of all.
@@ -362,12 +276,6 @@ def switched_on(config: Mapping[str, Any] | DictConfig, name: str) -> bool:
     if value not in SWITCH:
         raise UserError(f"{name}={value!r}, but it is on or off.")
     return SWITCH[value]
-
-
-def first_process() -> bool:
-    """Whether this process writes the files of its run: of several that train one model, the first does."""
-    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"))
-    return int(next((rank for rank in ranks if rank), 0)) == 0
 
 
 def _latest_runs(near: Path) -> str:

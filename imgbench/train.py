@@ -11,7 +11,8 @@ from omegaconf import DictConfig
 from imgbench.errors import UserError
 from imgbench.experiment.check import check_at_once
 from imgbench.hydra_entry import hydra_command, interruption_explained
-from imgbench.run import Run, first_process
+from imgbench.provenance import first_process
+from imgbench.run import Run
 from imgbench.sweep.resume import AUTO, own_checkpoint, resumed, score_of
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "imgbench"
 GROUND = {"errors", "files", "trust", "split_file", "run", "number", "decode", "preprocessing", "language",
-          "provenance"}  # fmt: skip
+          "provenance", "recording"}  # fmt: skip
 COMMANDS = {"audit", "train", "summary", "evaluate", "predict", "compare", "compress", "ladder", "export", "demo",
             "study", "shard", "cache", "benchmark"}  # fmt: skip
 # Room -> the rooms it may import besides the ground; those of `inference` and `experiment` stand in their docstrings.
@@ -21,7 +21,8 @@ ALLOWED = {
     "split_file": {"trust"},
     "language": set(),
     "provenance": set(),
-    "run": {"errors", "files", "trust", "split_file", "provenance"},
+    "recording": {"errors", "files", "provenance"},
+    "run": {"errors", "files", "trust", "split_file", "recording"},
     "number": {"errors"},
     "decode": {"errors", "files"},
     "preprocessing": {"errors", "decode"},

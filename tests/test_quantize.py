@@ -10,7 +10,7 @@ import torch
 from imgbench.compression import quantize as module
 from imgbench.compression.quantize import quantize
 from imgbench.errors import UserError
-from imgbench.inference.onnx_file import write_onnx
+from imgbench.inference.onnx_file import weights_hash, write_onnx
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predictor import Predictor
 from imgbench.training.classifier import ImageClassifier
@@ -111,7 +111,9 @@ def test_layer_that_costs_accuracy_is_named_and_left_in_float(spoilt, data, tmp_
     assert facts["val_acc"] == facts["val_acc_float"]
     assert re.search(r"validation accuracy 100.00 % in float, [3-6]\d\.\d\d % in int8", caplog.text)
     assert "classifier.3 in float" in caplog.text
-    assert OnnxModel(tmp_path / "mended.onnx").metadata["float_layers"] == ["classifier.3"]
+    metadata = OnnxModel(tmp_path / "mended.onnx").metadata
+    assert metadata["float_layers"] == ["classifier.3"]
+    assert metadata["quantized_from"] == weights_hash(spoilt) != metadata["weights"]
     found, _ = probabilities_of(tmp_path / "mended.onnx", data)
     with torch.inference_mode():
         images, _ = data.dataset("val").__getitems__(list(range(len(data.rows("val")))))

@@ -42,7 +42,8 @@ from imgbench.experiment.samples import write_grid
 from imgbench.files import write_atomically
 from imgbench.models.summary import model_table
 from imgbench.models.weights import facts_of_weights
-from imgbench.run import INIT, Run, fingerprint_of, first_process, switched_on
+from imgbench.provenance import first_process
+from imgbench.run import INIT, Run, fingerprint_of, switched_on
 from imgbench.training import fast
 from imgbench.training.callbacks import progress_bar, run_of_checkpoint
 from imgbench.training.checkpoint import load_classifier
