@@ -81,6 +81,7 @@ def test_comparison_leaves_a_complete_run_of_the_network_chosen_and_the_others_b
     assert section.count("taken") == 1
     assert "First answer (cnn): test accuracy" in caplog.text
     assert caplog.text.count("48 images in 2 classes") == 1
+    assert caplog.text.count("Audit: ") == 1
     assert imgbench.load(run.path).class_names == ["cat", "dog"]
     assert run.holds(choose.fingerprint(config_of(photos, "budget=4")))
     assert not run.holds(choose.fingerprint(config_of(photos, "seed=1")))

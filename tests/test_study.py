@@ -92,11 +92,12 @@ def test_what_is_finished_is_not_done_again(finished, photos, tmp_path, capsys):
         assert is_trained(config, run) is same
 
 
-def test_student_that_was_begun_learns_as_long_as_it_was_to(tiny_run, tmp_path):
+def test_student_that_is_finished_is_taken_however_long_it_learned(tiny_run, tmp_path):
     run = Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
     (run.path / "small" / "distilled").mkdir(parents=True)
     words = [*smallest.COMPACT, "trainer.max_epochs=7", "objective.views=2"]
-    Run(run.path / "small" / "distilled").note(status="running", asked={"options": {}, "words": words})
+    student = Run(run.path / "small" / "distilled")
+    student.note(status="finished", method="distill", asked={"options": {}, "words": words})
     attempt, _, entries = next(smallest._attempts(run, Target(), end=0))
     assert (attempt, list(entries[0].words)) == ("distilled_int8", words)
 

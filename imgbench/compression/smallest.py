@@ -17,7 +17,7 @@ from imgbench.compression.target import Target
 from imgbench.errors import UserError
 from imgbench.evaluation.metrics import describe
 from imgbench.experiment.build import build_data_of
-from imgbench.experiment.choose import FEWEST, told_once
+from imgbench.experiment.choose import FEWEST, logged_once
 from imgbench.experiment.compose import override
 from imgbench.experiment.train import Conclude, Experiment, epoch_seconds, first_batch, resolve
 from imgbench.inference import parity
@@ -78,7 +78,7 @@ def add_smallest(run: Run, target: Target, seconds: float) -> Smallest:
     Raises:
         UserError: as of `make_smallest`.
     """
-    with told_once():
+    with logged_once():
         small = make_smallest(run, run.path / SMALL, target, seconds)
     write_study(run, small=small.to_dict())
     return small
@@ -94,7 +94,7 @@ def one_page(run: Run) -> Iterator[Conclude]:
     try:
         yield lambda run, data: found.append(evaluate_run(run, data))
         if not found:
-            with told_once():
+            with logged_once():
                 found.append(evaluate_run(run, build_data_of(run), announce=False))
     finally:
         if found and found[0]:
@@ -163,7 +163,7 @@ def _attempts(run: Run, target: Target, end: float) -> Iterator[tuple[str, Run, 
         ]
         yield "truncated_int8", run, entries
     elif run.config["model_name"] != "compact":
-        words = _words_of_begun(run) or student_words(run, end - time.perf_counter())
+        words = _words_of_finished(run) or student_words(run, end - time.perf_counter())
         entries = [
             LadderEntry("distilled", Distill(), tuple(words or ())),
             LadderEntry("distilled_int8", Quantize(), parent="distilled"),
@@ -189,10 +189,10 @@ def _validation_accuracy(run: Run) -> float:
     return metrics.get("val/acc", metrics["test/acc"]).value
 
 
-def _words_of_begun(run: Run) -> list[str] | None:
-    """The words of the student that was begun: how long it learns is not decided again."""
+def _words_of_finished(run: Run) -> list[str] | None:
+    """The words of the student that is finished: how long it learns is not decided again."""
     student = Run(run.path / "small" / "distilled")
-    return student.info.get("asked", {}).get("words") if student.status else None
+    return student.info.get("asked", {}).get("words") if student.status == "finished" else None
 
 
 def student_words(teacher: Run, seconds: float) -> list[str] | None:

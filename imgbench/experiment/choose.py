@@ -84,7 +84,7 @@ def train_best(
     left_out: list[str] = []
     for position, name in enumerate(names):
         left = (1 - RESERVED) * seconds - (time.perf_counter() - start)
-        with told_once() if trials else nullcontext():
+        with logged_once() if trials else nullcontext():
             trial = _try(config, name, run, left / (len(names) - position) if trials else None, callbacks)
         if trial is None:
             left_out.append(name)
@@ -112,7 +112,7 @@ def fingerprint(config: DictConfig) -> str:
     Raises:
         UserError: the data or the configuration cannot be used.
     """
-    with told_once():
+    with logged_once():
         if not is_open(config):
             return resolve(config).fingerprint
         return _of_comparison(config, resolve(with_model(config, config.model.candidates[0])))
@@ -123,10 +123,10 @@ def _of_comparison(config: DictConfig, candidate: Experiment) -> str:
 
 
 @contextmanager
-def told_once() -> Iterator[None]:
+def logged_once() -> Iterator[None]:
     """What is logged of the images and the device is the same for each network."""
     with ExitStack() as stack:
-        for place in ("data.table", "experiment.audit", "training.fast"):
+        for place in ("data.table", "experiment.inspect", "training.fast"):
             stack.enter_context(quiet(f"imgbench.{place}", logging.WARNING))
         yield
 
