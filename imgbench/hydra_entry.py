@@ -23,9 +23,6 @@ from imgbench.experiment.compose import ENGINES, RUN_CHOICE, choices, files_of, 
 from imgbench.provenance import first_process
 from imgbench.run import CONF, Run
 
-NO_TRIAL = ("Record does not exist.", "No trials are completed yet.")  # what Optuna says where it has no best one
-
-
 CONFIG_OPTIONS = {"-cd": "--config-dir", "-cp": "--config-path", "-cn": "--config-name"}
 
 
@@ -74,12 +71,7 @@ def hydra_command(
                 _require_engines(words)
                 sys.argv[1:] = map(quoted, _with_run(words, config_name))
                 # Made here and not above, since that sets the version of Hydra's behaviour for the whole process.
-                try:
-                    hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
-                except ValueError as error:
-                    if str(error) not in NO_TRIAL:
-                        raise
-                    raise UserError("No trial of the search came to its end; what was wrong stands above.") from error
+                hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
                 if failed:
                     raise failed[0]
 
@@ -119,8 +111,8 @@ def _require_engines(words: list[str]) -> None:
         if key not in ENGINES or name not in choices(key):
             continue
         extra = "slurm" if name == "submitit_local" else name
-        plugin = f"hydra_plugins.hydra_{'submitit' if extra == 'slurm' else name}_{key}"
-        if not _is_installed(plugin):
+        plugin = f"hydra_plugins.hydra_{'submitit' if extra == 'slurm' else name}_launcher"
+        if not _is_installed("optuna" if key == "sweeper" else plugin):
             raise UserError(f'{word}: the package is not installed. Mend it with: pip install "imgbench[{extra}]"')
         if not _is_sweep(words):
             raise UserError(f"{word} runs a sweep: add -m, and a value with several choices, such as model=cnn,vgg13.")

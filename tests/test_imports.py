@@ -115,8 +115,7 @@ after = state()
 changed = {key for key in before if before[key] != after[key]}
 assert changed <= {"resolvers"}, changed
 assert after["resolvers"] - before["resolvers"] == {
-    "imgbench.slug", "imgbench.new_directory", "imgbench.direction", "imgbench.model_of", "imgbench.sum",
-    "imgbench.name_of_data",
+    "imgbench.slug", "imgbench.new_directory", "imgbench.model_of", "imgbench.name_of_data",
 }
 with hydra.initialize_config_dir(mine, version_base="1.3"):
     outer = GlobalHydra.instance().hydra

@@ -3,20 +3,26 @@
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import hydra
 import pytest
 import yaml
 from commands import command
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import InstantiationException
+from hydra.plugins.launcher import Launcher
 from omegaconf import OmegaConf
 
 from imgbench.errors import UserError
-from imgbench.experiment.compose import compose, register_resolvers
+from imgbench.experiment.compose import compose, explain, register_resolvers
 from imgbench.run import CONF, Run
-from imgbench.sweep.search import continue_search
+from imgbench.sweep.search import OptunaSweeper, search_space
 from imgbench.sweep.table import SweepTable, SweptRun, experiment
 
 SMALL = ["model=cnn", "data=folder", "data.image_size=20", "data.batch_size=4", "trainer.max_epochs=1",
@@ -56,7 +62,8 @@ def test_missing_package_and_missing_sweep_are_named(word, extra, tmp_path):
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert f'pip install "imgbench[{extra}]"' in done.stderr
-    pytest.importorskip(f"hydra_plugins.hydra_{'submitit' if extra == 'slurm' else extra}_{word.split('=')[0]}")
+    plugin = f"hydra_plugins.hydra_{'submitit' if extra == 'slurm' else extra}_launcher"
+    pytest.importorskip("optuna" if extra == "optuna" else plugin)
     done = command("train", word, cwd=tmp_path)
     assert done.returncode == 2
     assert f"{word} runs a sweep: add -m" in done.stderr
@@ -79,18 +86,16 @@ def test_launcher_runs_all_and_a_failing_run_ends_none_of_the_others(launcher, p
 
 @pytest.mark.slow
 def test_search_goes_on_from_its_storage_and_refuses_that_of_another(photos, tmp_path):
-    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-    words = ["-m", "sweeper=optuna", *SMALL, f"data.root={photos}", "hydra.sweeper.n_trials=2", "hydra.sweep.dir=found"]
+    pytest.importorskip("optuna", minversion="5")
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    words = ["-m", "sweeper=optuna", *SMALL, f"data.root={photos}", "hydra.sweeper.n_trials=2", "hydra.sweep.dir=found",
+             "launcher=joblib", "hydra.sweeper.n_jobs=2"]  # fmt: skip
     done = command("train", *words, "optimizer.lr=tag(log,interval(1e-4,1e-2))", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert 1e-4 <= yaml.safe_load((tmp_path / "found" / "best.yaml").read_text())["optimizer"]["lr"] <= 1e-2
     done = command("train", "--resume", "found", "hydra.sweeper.n_trials=3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "2 of 3 trials are done, 1 is missing" in done.stdout
-    assert "3 runs, best val/acc first" in done.stdout
-    done = command("train", "--resume", "found", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "3 of 3 trials are done, 0 are missing" in done.stdout
     assert "3 runs, best val/acc first" in done.stdout
     done = command("train", *words, "optimizer.lr=choice(1,2)", cwd=tmp_path)
     assert done.returncode == 2
@@ -100,7 +105,7 @@ def test_search_goes_on_from_its_storage_and_refuses_that_of_another(photos, tmp
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals differ on Windows")
 def test_search_that_was_killed_goes_on_with_the_trial_that_was_cut_off(photos, tmp_path):
-    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    pytest.importorskip("optuna", minversion="5")
     words = ["-m", "sweeper=optuna", *SMALL, f"data.root={photos}", "trainer.max_epochs=6",
              "+callbacks.last.share=1e6", "optimizer.lr=tag(log,interval(1e-4,1e-2))",
              "hydra.sweeper.n_trials=3", "hydra.sweep.dir=found"]  # fmt: skip
@@ -125,84 +130,155 @@ def test_search_that_was_killed_goes_on_with_the_trial_that_was_cut_off(photos, 
     assert all((run.path / "metrics.csv").read_text().count("\n") == 7 for run in runs)
 
 
-def search(folder, *words):
-    """The configuration of a search below `folder`, with Hydra's own entries, as its callbacks get it."""
-    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+class Answers(Launcher):
+    """Runs nothing: returns the given values, an exception as that of a run, and notes what was to be run."""
+
+    def __init__(self, *values: Any) -> None:
+        self.values = list(values)
+        self.launched: list[tuple[int, list[str]]] = []
+
+    def setup(self, **_: Any) -> None:
+        pass
+
+    def launch(self, job_overrides, initial_job_idx):
+        self.launched += [(initial_job_idx + i, list(words)) for i, words in enumerate(job_overrides)]
+        returns = []
+        for _ in job_overrides:
+            value = self.values.pop(0)
+            if isinstance(value, KeyboardInterrupt):
+                raise value
+            status = JobStatus.FAILED if isinstance(value, Exception) else JobStatus.COMPLETED
+            returns.append(JobReturn(status=status, _return_value=value))
+        return returns
+
+
+SPACE = ["optimizer.lr=tag(log,interval(1e-4,1e-2))", "seed=range(1,5)"]
+
+
+def search(folder, words, *values, options=()):
+    """What a search below `folder` runs, whose runs reach `values`: job numbers and words."""
+    pytest.importorskip("optuna", minversion="4")
     register_resolvers()
     folder.mkdir(exist_ok=True)
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose(
+        config = hydra.compose(
             "train",
-            ["sweeper=optuna", f"hydra.sweep.dir={folder}", "hydra.job.name=x", *words],
+            ["sweeper=optuna", f"hydra.sweep.dir={folder}", "hydra.job.name=x", *options],
             return_hydra_config=True,
         )
+    sweeper = hydra.utils.instantiate(config.hydra.sweeper, _target_=OptunaSweeper)
+    context: Any = None
+    sweeper.setup(hydra_context=context, task_function=context, config=config)
+    sweeper.launcher = Answers(*values)
+    sweeper.sweep(words)
+    assert not sweeper.launcher.values
+    return sweeper.launcher.launched
 
 
-def test_trials_cut_off_are_next_and_only_the_missing_are_run(tmp_path):
+def states(folder):
     optuna = pytest.importorskip("optuna")
-    config = search(tmp_path, "hydra.sweeper.n_trials=5")
-    continue_search(config, ["seed=1"])
-    assert config.hydra.sweeper.n_trials == 5
-    assert not [word for word in config.hydra.overrides.hydra if "subdir" in word]
-    study = optuna.load_study(study_name="x", storage=config.hydra.sweeper.storage)
-    values = optuna.distributions.UniformDistribution(0, 1)
-    first, failed, second = (study.ask({"lr": values}) for _ in range(3))
-    study.tell(first, 0.5)
-    study.tell(failed, state=optuna.trial.TrialState.FAIL)
-
-    config = search(tmp_path, "hydra.sweeper.n_trials=5")
-    continue_search(config, ["seed=1"])
-    assert config.hydra.sweeper.n_trials == 3
-    words: Any = OmegaConf.to_container(config.hydra.overrides.hydra)
-    assert "imgbench.sum:2," in words[-1]
-    study = optuna.load_study(study_name="x", storage=config.hydra.sweeper.storage)  # as the next process does
-    again = study.ask({"lr": values})
-    assert (again.number, again.params) == (second.number, second.params)
-    assert study.ask({"lr": values}).number == 3
+    return [
+        trial.state.name for trial in optuna.load_study(study_name="x", storage=f"sqlite:///{folder}/optuna.db").trials
+    ]
 
 
-def test_search_of_more_trials_than_are_left_runs_none(tmp_path):
+def test_trials_cut_off_are_next_and_only_the_missing_are_run(tmp_path, capsys):
+    options = ["hydra.sweeper.n_trials=6", "hydra.sweeper.n_jobs=2"]
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path, SPACE, 0.5, None, float("nan"), ValueError("a fault"), KeyboardInterrupt(), options=options)
+    assert states(tmp_path) == ["COMPLETE", "FAIL", "FAIL", "FAIL", "RUNNING", "RUNNING"]
     optuna = pytest.importorskip("optuna")
-    config = search(tmp_path, "hydra.sweeper.n_trials=1")
-    continue_search(config, [])
-    study = optuna.load_study(study_name="x", storage=config.hydra.sweeper.storage)
-    for value in (0.1, 0.2):
-        study.tell(study.ask(), value)
-    continue_search(config, [])
-    assert config.hydra.sweeper.n_trials == 0
+    study = optuna.load_study(study_name="x", storage=f"sqlite:///{tmp_path}/optuna.db")
+    cut_off = [[f"{name}={value}" for name, value in trial.params.items()] for trial in study.trials[4:]]
+    options[0] = "hydra.sweeper.n_trials=7"
+    launched = search(tmp_path, [*SPACE, "ckpt_path=auto"], 0.1, 0.2, 0.3, options=options)
+    assert "4 of 7 trials are done, 3 are missing" in capsys.readouterr().out
+    assert launched[:2] == [(4, [*cut_off[0], "ckpt_path=auto"]), (5, [*cut_off[1], "ckpt_path=auto"])]
+    assert launched[2][0] == 6
+    assert states(tmp_path) == ["COMPLETE", "FAIL", "FAIL", "FAIL", *["COMPLETE"] * 3]
+    assert search(tmp_path, SPACE, options=["hydra.sweeper.n_trials=3"]) == []
+    assert "7 of 3 trials are done, 0 are missing" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:.*Distribution has been deprecated:FutureWarning")  # Optuna's, of what it upgrades
+def test_search_of_an_earlier_optuna_goes_on_where_no_other_uses_its_storage(tmp_path):
+    old, other = tmp_path / "old", tmp_path / "other"
+    for folder, name in ((old, "optuna.db"), (other, "mine.db")):
+        folder.mkdir()
+        with closing(sqlite3.connect(folder / name)) as connection:
+            connection.executescript((Path(__file__).parent / "old_run" / "optuna.sql").read_text())
+    launched = search(old, SPACE, 0.1, 0.2, options=["hydra.sweeper.n_trials=3"])
+    assert launched[0] == (1, ["optimizer.lr=0.0002268292474574342", "seed=5"])
+    assert launched[1][0] == 2
+    assert states(old) == ["COMPLETE"] * 3
+    with pytest.raises(UserError, match=r"mine\.db cannot be used: .*set up by optuna 2\.10\.1.*storage upgrade"):
+        search(other, SPACE, options=[f"hydra.sweeper.storage=sqlite:///{other}/mine.db"])
+
+
+def test_seed_makes_a_search_repeatable_and_no_resumed_one_repeats_itself(tmp_path):
+    options = ["hydra.sweeper.sampler.seed=3", "hydra.sweeper.n_trials=2"]
+    first = search(tmp_path / "one", SPACE, 0.1, 0.2, options=options)
+    assert search(tmp_path / "two", SPACE, 0.1, 0.2, options=[*options, "hydra.sweeper.storage=null"]) == first
+    options[1] = "hydra.sweeper.n_trials=3"
+    [(number, words)] = search(tmp_path / "one", SPACE, 0.3, options=options)
+    assert number == 2
+    assert words not in [earlier for _, earlier in first]
+
+
+def test_search_space_is_what_hydra_s_words_say():
+    distributions = pytest.importorskip("optuna.distributions")
+    space, fixed = search_space(
+        ["a=1,2", "b=x,null", "c=range(1,5,2)", "d=range(0.0,1,0.25)", "e=interval(0.5,1)", "f=int(interval(1,9))",
+         "g=tag(log,int(interval(1,9)))", "h=tag(log,interval(1e-4,1e-2))", "i=shuffle(range(1,3))", "j=1,2", "j=3",
+         "+new='a b'", "~gone"]
+    )  # fmt: skip
+    assert space == {
+        "a": distributions.CategoricalDistribution((1, 2)),
+        "b": distributions.CategoricalDistribution(("x", "null")),
+        "c": distributions.IntDistribution(1, 5, step=2),
+        "d": distributions.FloatDistribution(0, 1, step=0.25),
+        "e": distributions.FloatDistribution(0.5, 1),
+        "f": distributions.IntDistribution(1, 9),
+        "g": distributions.IntDistribution(1, 9, log=True),
+        "h": distributions.FloatDistribution(1e-4, 1e-2, log=True),
+        "i": space["i"],
+    }
+    assert set(vars(space["i"])["choices"]) == {1, 2}
+    assert fixed == ["j=3", "+new='a b'", "~gone"]
+
+
+def test_number_that_is_none_and_an_earlier_optuna_are_named(tmp_path, monkeypatch):
+    with pytest.raises(InstantiationException) as caught:
+        search(tmp_path, SPACE, options=["hydra.sweeper.n_trials=many"])
+    assert explain(caught.value) == "hydra.sweeper.n_trials=many, but it is a whole number of 1 or more."
+    monkeypatch.setattr("optuna.__version__", "4.9.0")
+    with pytest.raises(UserError, match=r"needs Optuna 5 or later, and 4\.9\.0 is installed"):
+        search(tmp_path, SPACE)
 
 
 def test_storage_of_another_study_or_none_is_refused(tmp_path):
-    optuna = pytest.importorskip("optuna")
-    config = search(tmp_path / "one")
-    continue_search(config, ["optimizer.lr=choice(1,2)"])
-    storage = config.hydra.sweeper.storage
-    study = optuna.load_study(study_name="x", storage=storage)
-    study.tell(study.ask({"lr": optuna.distributions.UniformDistribution(0, 1)}), 0.5)
-    other = search(tmp_path / "two", f"hydra.sweeper.storage={storage}")
+    one = ["hydra.sweeper.n_trials=1"]
+    search(tmp_path / "one", ["optimizer.lr=choice(1,2)"], 0.5, options=one)
+    storage = [f"hydra.sweeper.storage=sqlite:///{tmp_path}/one/optuna.db"]
     with pytest.raises(
         UserError, match=r"holds another study called x, over optimizer\.lr=choice.*\n.*study_name=NAME"
     ):
-        continue_search(other, ["seed=choice(1,2)"])
-    other.hydra.sweeper.direction = "minimize"
-    with pytest.raises(UserError, match=r"hydra\.sweeper\.storage=.*cannot be used: Cannot overwrite study direction"):
-        continue_search(other, ["optimizer.lr=choice(1,2)"])
+        search(tmp_path / "two", ["seed=choice(1,2)"], options=storage)
+    with pytest.raises(UserError, match=r"hydra\.sweeper\.storage=.* holds a study called x of another mode"):
+        search(tmp_path / "two", ["optimizer.lr=choice(1,2)"], options=[*storage, "mode=min"])
     (tmp_path / "photo.db").write_bytes(b"no database" * 100)
     with pytest.raises(UserError, match=r"photo\.db cannot be used: .*file is not a database"):
-        continue_search(search(tmp_path / "three", f"hydra.sweeper.storage=sqlite:///{tmp_path}/photo.db"), [])
+        search(tmp_path / "three", SPACE, options=[f"hydra.sweeper.storage=sqlite:///{tmp_path}/photo.db"])
 
 
 def test_search_that_is_still_going_on_is_left_alone(tmp_path):
-    optuna = pytest.importorskip("optuna")
-    config = search(tmp_path)
-    continue_search(config, [])
-    study = optuna.load_study(study_name="x", storage=config.hydra.sweeper.storage)
-    study.ask()
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path, SPACE, KeyboardInterrupt())
     run = Run(tmp_path / "0_lr-1")
     run.path.mkdir()
     with run.recorded(seed=0), pytest.raises(UserError, match=r"0_lr-1 is being trained: the search is still going on"):
-        continue_search(config, [])
-    assert study.trials[0].state == optuna.trial.TrialState.RUNNING
+        search(tmp_path, SPACE)
+    assert states(tmp_path) == ["RUNNING"]
 
 
 def test_table_tells_the_runs_that_were_ended_from_those_that_failed(tmp_path, capsys, tiny_run):

@@ -50,9 +50,6 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("imgbench.slug", slug, replace=True)
     OmegaConf.register_new_resolver("imgbench.name_of_data", name_of_data, replace=True)
     OmegaConf.register_new_resolver("imgbench.model_of", default_model, replace=True)
-    directions = {"max": "maximize", "min": "minimize"}
-    OmegaConf.register_new_resolver("imgbench.direction", directions.get, replace=True)
-    OmegaConf.register_new_resolver("imgbench.sum", lambda *numbers: sum(numbers), replace=True)
     # Cached, since once it is made, the directory is there.
     OmegaConf.register_new_resolver("imgbench.new_directory", new_directory, replace=True, use_cache=True)
 

@@ -15,7 +15,7 @@ from imgbench.run import Run
 
 OPTION = "--resume"
 AUTO = "auto"  # ckpt_path: the run directory's own last checkpoint, if it has one
-NUMBER_OF = re.compile(r"hydra\.sweeper\.n_trials=\d+|hydra\.(sweeper|launcher)\.n_jobs=-?\d+")
+NUMBER_OF = re.compile(r"hydra\.sweeper\.(n_trials|sampler\.seed)=\d+|hydra\.(sweeper|launcher)\.n_jobs=-?\d+")
 EXAMPLE = "outputs/digits/compact/2026-01-31_12-00-00"
 
 

@@ -1,87 +1,200 @@
-"""A search by Optuna that goes on: with the trials that were cut off, and only as many more as are missing."""
+"""`sweeper=optuna`: a search that goes on with the trials that were cut off, and runs only as many as are missing."""
 
 import logging
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf, read_write
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Transformer
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from hydra.utils import instantiate
+from omegaconf import DictConfig
 
 from imgbench.errors import UserError
-from imgbench.experiment.compose import quoted
 from imgbench.run import Run
 
-WORDS = "words"  # an attribute of a study: what is searched, by which another study in the same storage is told
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
+    from optuna.storages import BaseStorage
+
+log = logging.getLogger(__name__)
+
+FIRST_VERSION = 5  # of Optuna whose programming interface this is
+WORDS = "words"  # an attribute of a study: what is searched, which tells it from others in the same storage
+DIRECTIONS: dict[str, Any] = {"max": "maximize", "min": "minimize"}
 
 
-def is_search(config: DictConfig) -> bool:
-    """Whether a sweep is a search that keeps what it has found."""
-    sweeper = config.hydra.sweeper
-    return "optuna" in str(sweeper.get("_target_")) and isinstance(sweeper.get("storage"), str)
+def own_words(words: Iterable[str]) -> list[str]:
+    """The words of a sweep that make it what it is, however often it goes on, and wherever it runs."""
+    return sorted(word for word in words if not word.startswith(("ckpt_path=", "launcher=")))
 
 
-def continue_search(config: DictConfig, words: list[str]) -> None:
-    """Makes a search begin where its storage says that it stopped.
-
-    `hydra.sweeper.n_trials` becomes what is missing of it. A trial that was cut off is the next to be tried, with the
-    same values; and job numbers, by which directories are named, go on with those of the trials, so that it finds its
-    checkpoint.
+class OptunaSweeper(Sweeper):
+    """Trains as Optuna proposes; each trial is a run whose job number, and so its directory's, is the trial's.
 
     Args:
-        config: of the sweep, Hydra's entries included; changed in place.
-        words: what makes the search what it is.
-
-    Raises:
-        UserError: the storage holds another study or is none, or a run of the search is being trained.
+        sampler: what Hydra makes a sampler of Optuna from.
+        study_name: of the study in the storage.
+        storage: an address of SQLAlchemy; None keeps nothing.
+        n_trials: how many there are to be in all, however often the search goes on.
+        n_jobs: how many are proposed, and handed to the launcher, at once.
+        params: key -> its values, in the place of `key=values` on the command line.
     """
-    from optuna.trial import TrialState  # an extra
 
-    folder, sweeper = Path(config.hydra.sweep.dir), config.hydra.sweeper
-    storage, study = _opened(sweeper)
-    place = f"hydra.sweeper.storage={sweeper.storage}"
-    if study.trials and study.user_attrs.get(WORDS) != words:
-        searched = " ".join(study.user_attrs.get(WORDS, [])) or f"{', '.join(study.trials[0].params)}, not by imgbench"
-        raise UserError(
-            f"{place} holds another study called {sweeper.study_name}, over {searched}, and this is over "
-            f"{' '.join(words)}.\nName another storage, or call this one otherwise: hydra.sweeper.study_name=NAME"
+    def __init__(
+        self,
+        sampler: DictConfig,
+        study_name: str | None,
+        storage: str | None,
+        n_trials: int,
+        n_jobs: int,
+        params: DictConfig | None,
+    ) -> None:
+        for name, number in (("n_trials", n_trials), ("n_jobs", n_jobs)):
+            if not isinstance(number, int) or number < 1:
+                raise UserError(f"hydra.sweeper.{name}={number}, but it is a whole number of 1 or more.")
+        self.sampler, self.study_name, self.storage = sampler, study_name, storage
+        self.n_trials, self.n_jobs, self.params = n_trials, n_jobs, params
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.folder = Path(config.hydra.sweep.dir)
+        self.is_own_storage = self.storage == f"sqlite:///{config.hydra.sweep.dir}/optuna.db"
+        self.direction = DIRECTIONS[config.mode]
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
         )
-    study.set_user_attr(WORDS, words)
-    cut_off = [trial.number for trial in study.trials if trial.state == TrialState.RUNNING]
-    if cut_off and (busy := next((run for path in folder.iterdir() if (run := Run(path)).is_busy), None)):
-        raise UserError(f"{busy.path} is being trained: the search is still going on. Wait for its end.")
-    study_id = storage.get_study_id_from_name(sweeper.study_name)
-    for number in cut_off:
-        trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
-        storage.set_trial_state(trial_id, TrialState.WAITING)
-    done = sum(trial.state.is_finished() for trial in study.trials)
-    if not done:
-        return
-    missing = max(0, sweeper.n_trials - done)
-    verb = "is" if missing == 1 else "are"
-    print(f"The search goes on: {done} of {sweeper.n_trials} trials are done, {missing} {verb} missing.")
-    subdir = OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"]  # pyright: ignore
-    numbered = subdir.replace("${hydra.job.num}", f"${{imgbench.sum:{done},${{hydra.job.num}}}}")
-    with read_write(config):
-        sweeper.n_trials = missing
-        # The configuration of a job is composed anew, of the words that the sweep was started with.
-        config.hydra.overrides.hydra.append(quoted(f"hydra.sweep.subdir={numbered}"))
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Runs the trials that are missing.
+
+        Raises:
+            UserError: the storage cannot be used or holds another study, or a run of the search is being trained.
+        """
+        from optuna.trial import TrialState  # an extra
+
+        study = self.study(own_words(arguments))
+        space, fixed = search_space([*(f"{key}={value}" for key, value in (self.params or {}).items()), *arguments])
+        done = sum(trial.state.is_finished() for trial in study.trials)
+        missing = max(0, self.n_trials - done)
+        if done:
+            verb = "is" if missing == 1 else "are"
+            print(f"The search goes on: {done} of {self.n_trials} trials are done, {missing} {verb} missing.")
+        seed = self.sampler.get("seed")
+        # With the seed itself, a search that goes on would repeat the values that it began with.
+        study.sampler = instantiate(self.sampler, **({} if seed is None else {"seed": seed + done}))
+        while missing:
+            trials = [study.ask(space) for _ in range(min(self.n_jobs, missing))]
+            batch = [[*(f"{name}={trial.params[name]}" for name in space), *fixed] for trial in trials]
+            assert self.launcher is not None
+            # Trials are asked for in the order of their numbers, those that were cut off first.
+            returns = self.launcher.launch(batch, initial_job_idx=trials[0].number)
+            for trial, job in zip(trials, returns, strict=True):
+                value = _value(job)
+                study.tell(trial, value, TrialState.FAIL if value is None else None)
+            missing -= len(trials)
+
+    def study(self, words: list[str]) -> "Study":
+        """The study in the storage, made where it is not there, in which trials that were cut off wait to be asked for.
+
+        Args:
+            words: what makes the search what it is.
+        """
+        from optuna.trial import TrialState
+
+        storage, study = self._opened()
+        place = f"hydra.sweeper.storage={self.storage}"
+        if study.trials and study.user_attrs.get(WORDS) != words:
+            searched = (
+                " ".join(study.user_attrs.get(WORDS, [])) or f"{', '.join(study.trials[0].params)}, not by imgbench"
+            )
+            raise UserError(
+                f"{place} holds another study called {self.study_name}, over {searched}, and this is over "
+                f"{' '.join(words)}.\nName another storage, or call this one otherwise: hydra.sweeper.study_name=NAME"
+            )
+        if study.direction.name.lower() != self.direction:
+            raise UserError(f"{place} holds a study called {self.study_name} of another mode than this one's.")
+        study.set_user_attr(WORDS, words)
+        cut_off = [trial.number for trial in study.trials if trial.state == TrialState.RUNNING]
+        runs = (Run(path) for path in self.folder.iterdir())
+        if cut_off and (busy := next((run for run in runs if run.is_busy), None)):
+            raise UserError(f"{busy.path} is being trained: the search is still going on. Wait for its end.")
+        for number in cut_off:
+            study_id = storage.get_study_id_from_name(study.study_name)
+            trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
+            storage.set_trial_state_values(trial_id, TrialState.WAITING)
+        return study
+
+    def _opened(self) -> "tuple[BaseStorage, Study]":
+        import optuna
+
+        if int(optuna.__version__.partition(".")[0]) < FIRST_VERSION:
+            raise UserError(
+                f"sweeper=optuna needs Optuna {FIRST_VERSION} or later, and {optuna.__version__} is installed. Mend it "
+                'with: pip install "imgbench[optuna]"'
+            )
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # it tells of every study that it opens
+        try:
+            storage = optuna.storages.InMemoryStorage() if self.storage is None else self._database(self.storage)
+            return storage, optuna.create_study(
+                storage=storage,
+                study_name=self.study_name,
+                direction=self.direction,
+                load_if_exists=True,
+            )
+        except Exception as error:  # of Optuna, SQLAlchemy, or the database's own driver
+            raise UserError(
+                f"hydra.sweeper.storage={self.storage} cannot be used: {str(error).splitlines()[0]}\nName another, or "
+                "leave it out: the search then has its own, beside its runs."
+            ) from error
+
+    def _database(self, address: str) -> "BaseStorage":
+        from optuna.storages import RDBStorage
+
+        try:
+            return RDBStorage(address)
+        except RuntimeError:  # an earlier Optuna made it
+            if not self.is_own_storage:
+                raise  # others may go on using it with that Optuna
+            RDBStorage(address, skip_compatibility_check=True, skip_table_creation=True).upgrade()
+            return RDBStorage(address)
 
 
-def _opened(sweeper: Any) -> tuple[Any, Any]:
-    """The storage and the study in it, which is made where it is not there."""
-    import optuna
-
-    optuna.logging.set_verbosity(logging.WARNING)  # it tells of every study that it opens
-    one = sweeper.direction
-    directions = [str(getattr(each, "name", each)) for each in (one if OmegaConf.is_list(one) else [one])]
+def _value(job: JobReturn) -> float | None:
+    """What the run of a trial has reached; None where it has failed, which was said if the user can mend it."""
     try:
-        storage = optuna.storages.RDBStorage(sweeper.storage)
-        study = optuna.create_study(
-            storage=storage, study_name=sweeper.study_name, directions=directions, load_if_exists=True
-        )
-    except Exception as error:  # of Optuna, SQLAlchemy, or the database's own driver
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"hydra.sweeper.storage={sweeper.storage} cannot be used: {reason}\nName another, or leave it out: the "
-            "search then has its own, beside its runs."
-        ) from error
-    return storage, study
+        value = job.return_value
+    except Exception:
+        log.exception("The search goes on without this run.")
+        return None
+    return float(value) if isinstance(value, int | float) and not math.isnan(value) else None
+
+
+def search_space(words: Sequence[str]) -> "tuple[dict[str, BaseDistribution], list[str]]":
+    """What `key=value` words let a search choose, and the others; of two for one key, the last counts."""
+    overrides = {word.get_key_element(): word for word in OverridesParser.create().parse_overrides(list(words))}
+    space = {key: _distribution(word) for key, word in overrides.items() if word.is_sweep_override()}
+    fixed = {key: word for key, word in overrides.items() if key not in space}
+    return space, [
+        key if word.is_delete() else f"{key}={word.get_value_element_as_str()}" for key, word in fixed.items()
+    ]
+
+
+def _distribution(override: Override) -> "BaseDistribution":
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    sweep: Any = override.value()
+    is_range = override.is_range_sweep()
+    if override.is_choice_sweep() or (is_range and sweep.shuffle):
+        choices: Any = list(override.sweep_iterator(Transformer.encode))
+        return CategoricalDistribution(choices)
+    low, high, step = (sweep.start, sweep.stop, sweep.step) if is_range else (sweep.start, sweep.end, None)
+    logarithmic = "log" in sweep.tags and not is_range
+    if all(isinstance(number, int) for number in (low, high, step or 1)):
+        return IntDistribution(low, high, logarithmic, step or 1)
+    return FloatDistribution(low, high, logarithmic, step)

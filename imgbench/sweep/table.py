@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -21,7 +22,7 @@ from imgbench.experiment.compose import ENGINES, GROUPS, LEFT_OUT, register_reso
 from imgbench.files import write_atomically
 from imgbench.number import read_metrics
 from imgbench.run import Run
-from imgbench.sweep.search import continue_search, is_search
+from imgbench.sweep.search import OptunaSweeper, own_words
 
 
 class SweptRun(NamedTuple):
@@ -40,22 +41,18 @@ class SweepTable(Callback):
         register_resolvers()  # it arrives with the runs in another process, where these are not known
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        # Hydra takes a sweeper only from a namespace of its own; conf/hydra/sweeper/search.yaml calls it so.
+        Plugins.instance().class_name_to_class["hydra_plugins.imgbench.OptunaSweeper"] = OptunaSweeper
         folder = Path(config.hydra.sweep.dir)
         file = folder / "multirun.yaml"
-        words = _own_words(config)
-        if file.is_file() and (earlier := _own_words(OmegaConf.load(file))) != words:
+        words = _words(config)
+        if file.is_file() and (earlier := _words(OmegaConf.load(file))) != words:
             _fail(
                 f"hydra.sweep.dir={folder} holds another sweep, over {' '.join(earlier)}, and this is over "
                 f"{' '.join(words)}.\nName another directory, or go on with that one: --resume {folder}"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        stored = OmegaConf.to_yaml(config)
-        if is_search(config):
-            try:
-                continue_search(config, words)
-            except UserError as error:
-                _fail(str(error))
-        write_atomically(file, stored)  # for --resume; not every sweeper does
+        write_atomically(file, OmegaConf.to_yaml(config))  # for --resume; not every sweeper does
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         if job_return.hydra_cfg is None:
@@ -100,10 +97,8 @@ def _fail(message: str) -> None:
     sys.exit(2)
 
 
-def _own_words(config: Any) -> list[str]:
-    """The words of a sweep that make it what it is, however often it goes on, and wherever it runs."""
-    words = OmegaConf.select(config, "hydra.overrides.task") or []
-    return sorted(word for word in words if not word.startswith(("ckpt_path=", "launcher=")))
+def _words(config: Any) -> list[str]:
+    return own_words(OmegaConf.select(config, "hydra.overrides.task") or [])
 
 
 def _runs_of(folder: Path) -> list[SweptRun]:
