@@ -14,8 +14,8 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from imgbench.errors import UserError
 from imgbench.experiment.compose import explain
 from imgbench.files import NO_PLACE
+from imgbench.run import Run
 
 # What the user can mend, by whatever library it was noticed.
 MENDABLE = (UserError, HydraException, OmegaConfBaseException, OSError)
@@ -131,10 +132,24 @@ def run_parser(name: str, description: str | None, examples: str, **run: Any) ->
     return parser
 
 
-def add_options(parser: argparse.ArgumentParser, function: Callable[..., Any], leave_out: Sequence[str] = ()) -> None:
+# How the value of an option is read, and what stands for it in the help. Of several kinds, the first here counts.
+READERS: dict[Any, tuple[Callable[[str], Any], str]] = {
+    Path: (Path, "PATH"),
+    float: (float, "X"),
+    int: (int, "N"),
+    str: (str, "NAME"),
+    Sequence[str]: (lambda text: text.split(","), "NAME,..."),
+    Run: (Run.open, "RUN"),
+}
+
+
+def add_options(
+    parser: argparse._ActionsContainer, function: Callable[..., Any], leave_out: Sequence[str] = ()
+) -> None:
     """Makes an option of each parameter of a function that has a default; its help is the docstring's of `Args`.
 
-    Numbers, texts, paths and `Literal` are read as what they are annotated with; a `bool` is a switch.
+    The function may be a dataclass. What is annotated with a kind of READERS, `Literal`, or a class with `parse` is
+    read as such; a `bool` is a switch. An `argument_default` of the parser is the default of them all.
 
     Args:
         leave_out: parameters that the command has another option for.
@@ -143,21 +158,21 @@ def add_options(parser: argparse.ArgumentParser, function: Callable[..., Any], l
     for name, parameter in inspect.signature(function).parameters.items():
         if name in leave_out or parameter.default is parameter.empty:
             continue
-        kinds = [kind for kind in get_args(parameter.annotation) or (parameter.annotation,) if kind is not NoneType]
-        flag, default = f"--{name.replace('_', '-')}", parameter.default
+        annotation, default = parameter.annotation, parameter.default
+        kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
         text = texts[name].rstrip(".").replace("%", "%%")
+        settings: dict[str, Any] = {} if parser.argument_default else {"default": default}
         if bool in kinds:
-            parser.add_argument(flag, action="store_true", help=text)
-            continue
-        if default is not None:
+            settings["action"] = "store_true"
+        elif words := next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), None):
+            settings["choices"] = words
+        else:
+            kind = next((kind for kind in READERS if kind in kinds), kinds[0])
+            reader = READERS[kind] if kind in READERS else (kind.parse, kind.__name__.upper())
+            settings["type"], settings["metavar"] = reader
+        if default is not None and bool not in kinds:
             text += f" (default: {default})"
-        words = next((get_args(kind) for kind in (parameter.annotation, *kinds) if get_origin(kind) is Literal), None)
-        if words:
-            parser.add_argument(flag, choices=words, default=default, help=text)
-            continue
-        kind = next(kind for kind in (Path, float, int, str) if kind in kinds)
-        metavar = {Path: "PATH", float: "X", int: "N", str: "NAME"}[kind]
-        parser.add_argument(flag, type=kind, default=default, metavar=metavar, help=text)
+        parser.add_argument(f"--{name.replace('_', '-')}", help=text, **settings)
 
 
 def argument_texts(function: Callable[..., Any]) -> dict[str, str]:

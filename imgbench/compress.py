@@ -1,7 +1,7 @@
 """Makes a smaller run of a run: reuse, distill, prune, quantize, or several of them in the order given.
 
 Each result is a run directory like any other, trained and tested on exactly its parent's images. The last method's
-lies in DIR, those of the methods before it in DIR/intermediate/1_distill and so on. Repeated, a command that was cut
+lies in PATH, those of the methods before it in PATH/intermediate/1_distill and so on. Repeated, a command that was cut
 off goes on there.
 """
 
@@ -10,9 +10,9 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from imgbench.cli import guarded_main, output_directory, run_parser
+from imgbench.cli import add_options, guarded_main, output_directory, run_parser
 from imgbench.compression.lifecycle import INTERMEDIATE, fingerprint, weights_file
 from imgbench.compression.options import METHODS, Distill, Method, Quantize, Reuse, name_of
 from imgbench.errors import UserError
@@ -39,8 +39,8 @@ def compress(run: Run, methods: Sequence[Method], words: Sequence[str] = (), out
     Args:
         words: `key=value` words that override the run's configuration, for the first method that trains a model of
             another kind (Reuse or Distill), else for the first.
-        output: the directory of the last run: new, empty, or where the same was begun and cut off; None: one beside
-            `run`.
+        output: the directory of the last run: new, empty, or where the same was begun and cut off; otherwise
+            RUN_METHOD... beside RUN.
 
     Raises:
         UserError: the methods cannot be applied in this order or to this run, or `output` cannot be used.
@@ -104,16 +104,11 @@ def command_line() -> argparse.ArgumentParser:
     """RUN, the methods and `key=value` words, and each method's options; options that are not given are left out."""
     parser = run_parser("compress", __doc__, EXAMPLES)
     parser.add_argument("words", metavar="METHOD or key=value", nargs="+", help=f"{', '.join(METHODS)}; overrides")
-    parser.add_argument("--output", metavar="DIR", type=Path, help="the new run directory (default: RUN_METHOD... )")
+    add_options(parser, compress, leave_out=["words"])
     for name, method in METHODS.items():
-        group = parser.add_argument_group(name, inspect.getdoc(method))
-        for field in fields(method):
-            kind = next(iter(get_args(field.type)), field.type)  # of `float | None` float
-            reader: dict[str, Any] = {"type": getattr(kind, "parse", kind)}
-            if kind is bool:
-                reader = {"action": "store_true"}
-            flag, text = f"--{field.name.replace('_', '-')}", field.metadata["help"]
-            group.add_argument(flag, default=argparse.SUPPRESS, help=text, **reader)
+        text = inspect.getdoc(method) or ""
+        group = parser.add_argument_group(name, text.partition("\n\nArgs:")[0], argument_default=argparse.SUPPRESS)
+        add_options(group, method)
     return parser
 
 

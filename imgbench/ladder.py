@@ -1,13 +1,13 @@
 """Makes ever lighter classifiers of a run, and measures all of them on the same images in the same runtime.
 
 They are other networks, pruned, quantised and distilled ones, and combinations of these: imgbench/compression/plan.py.
-Each lies in a run directory below DIR; a finished one is not made again, so that an interrupted ladder goes on.
+Each lies in a run directory below PATH; a finished one is not made again, so that an interrupted ladder goes on.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from imgbench.cli import guarded_main, output_directory, run_parser
+from imgbench.cli import add_options, guarded_main, output_directory, run_parser
 from imgbench.compression.lifecycle import weights_file
 from imgbench.compression.plan import PLAN, select_entries
 from imgbench.compression.target import Target
@@ -37,11 +37,14 @@ def ladder(
     threads: int = 1,
     words: Sequence[str] = (),
 ) -> dict[str, Run]:
-    """The runs of the ladder's entries; the table lies in `output` (default: RUN_ladder) and is printed.
+    """The runs of the ladder's entries; their table is written and printed.
 
     Args:
-        only: names of entries; they are made with all that they are made of. None: all.
+        output: where the runs and the table lie; otherwise RUN_ladder beside RUN.
+        only: make only these entries, and what they are made of; otherwise all.
         reference: a run on the same images that stands first: sizes and times are against it.
+        target: "size<=2MB", "latency<=10ms", "drop<=1pt" (of validation accuracy), or several joined by commas; the
+            best entry that keeps to it is named.
         threads: of the runtime in which latency is measured.
         words: `key=value` words that override the run's configuration in the entries that are trained.
 
@@ -71,25 +74,7 @@ def ladder(
 def main() -> None:
     parser = run_parser("ladder", __doc__, EXAMPLES)
     parser.add_argument("words", metavar="key=value", nargs="*", help="override RUN's configuration")
-    parser.add_argument("--output", metavar="DIR", type=Path, help="where the runs lie (default: RUN_ladder)")
-    parser.add_argument(
-        "--only", metavar="NAME,...", type=lambda names: names.split(","),
-        help="only these entries and what they are made of (default: all)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--reference",
-        metavar="RUN",
-        type=Run.open,
-        help="a run on the same images that stands first: sizes and times are against it",
-    )
-    parser.add_argument(
-        "--target",
-        type=Target.parse,
-        help='"size<=2MB", "latency<=10ms", "drop<=1pt" (of validation accuracy), or several',
-    )
-    parser.add_argument(
-        "--threads", type=int, default=1, help="of the runtime in which latency is measured (default: 1)"
-    )
+    add_options(parser, ladder, leave_out=["words"])
     args = vars(parser.parse_intermixed_args())
     ladder(Run.open(args.pop("run")), **args)
 

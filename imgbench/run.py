@@ -35,7 +35,7 @@ INFO_TYPES = {"status": str, **dict.fromkeys(("provenance", "compressed_from", "
 # the images lie and what is done before and after; the images themselves are known by a hash.
 DECIDES = (*NODES, "seed", "monitor", "mode", "init_from", "quantized")
 OF_NO_WEIGHT = ("root", "cache", "audit", "thumbnails")
-SWITCH = {"on": True, True: True, "off": False, False: False}  # YAML reads a bare on and off as the latter
+SWITCH = {True: True, "on": True, False: False, "off": False}  # earlier runs say on and off
 RESULTS = ("metrics.json", "predictions.csv", "report.html")  # of a run that was trained to its end
 LEARNING_CURVE = "learning_curve.json"  # what parts of the training images reach
 ACCEPTANCE_FILES = ("validation.csv", "features.npz")  # what `predict --max-error` needs; earlier runs lack them
@@ -267,14 +267,14 @@ def _digest(*parts: Any) -> str:
 
 
 def switched_on(config: Mapping[str, Any] | DictConfig, name: str) -> bool:
-    """Whether an entry of `data` that is on or off, such as `data.audit`, is on; an earlier run has not all of them.
+    """Whether an entry of `data` such as `data.audit` is true; an earlier run has not all of them, or other words.
 
     Raises:
         UserError: it is neither.
     """
-    value = config["data"].get(name.partition(".")[2], "off" if name == "data.audit" else "on")
+    value = config["data"].get(name.partition(".")[2], name != "data.audit")
     if value not in SWITCH:
-        raise UserError(f"{name}={value!r}, but it is on or off.")
+        raise UserError(f"{name}={value!r}, but it is true or false.")
     return SWITCH[value]
 
 

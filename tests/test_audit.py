@@ -188,13 +188,13 @@ def test_run_that_drops_leaks_is_clean_of_them(leaking_run, caplog):
 
 def test_audit_before_training_can_be_left_out(leaking_run, caplog):
     caplog.set_level(logging.INFO)
-    run = leaking_run("data.audit=off")
+    run = leaking_run("data.audit=false")
     assert "Audit" not in caplog.text
     assert not (run.path / "audit.json").exists()
     # What is in split.csv still tells the relatives.
     assert json.loads((run.path / "metrics.json").read_text())["test_unrelated/acc"]["n"] == 50
 
 
-def test_audit_is_on_or_off(leaking_run):
-    with pytest.raises(UserError, match=r"data\.audit=.brief., but it is on or off"):
+def test_audit_is_true_or_false(leaking_run):
+    with pytest.raises(UserError, match=r"data\.audit=.brief., but it is true or false"):
         leaking_run("data.audit=brief")

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ import pytest
 
 from imgbench import cli
 from imgbench.cli import plain_words
+from imgbench.compression.target import Target
 from imgbench.errors import UserError
 from imgbench.hydra_entry import interruption_explained
 from imgbench.inference.onnx_file import write_onnx
@@ -296,13 +298,16 @@ def test_ctrl_c_says_how_to_go_on(tiny_run, tmp_path, monkeypatch, capsys):
         assert said in capsys.readouterr().out
 
 
-def test_options_come_from_the_signature_and_its_docstring(capsys):
+def test_options_come_from_the_signature_and_its_docstring(tiny_run):
     def command(
         run: str,
         where: str | Path | None = None,
         share: float = 0.5,
         kind: Literal["a", "b"] = "a",
         on: bool = False,
+        names: Sequence[str] | None = None,
+        target: Target | None = None,
+        other: Run | None = None,
     ):
         """Does something.
 
@@ -313,6 +318,9 @@ def test_options_come_from_the_signature_and_its_docstring(capsys):
             share: of all.
             kind: one of two.
             on: whether.
+            names: of them.
+            target: to reach.
+            other: a run.
 
         Raises:
             UserError: never.
@@ -320,10 +328,13 @@ def test_options_come_from_the_signature_and_its_docstring(capsys):
 
     parser = cli.run_parser("x", None, "")
     cli.add_options(parser, command)
-    words = ["RUN", "--where", "a b", "--share", "0.25", "--kind", "b", "--on"]
-    parsed = {"run": "RUN", "where": Path("a b"), "share": 0.25, "kind": "b", "on": True}
+    words = ["RUN", "--where", "a b", "--share", "0.25", "--kind", "b", "--on", "--names", "a,b",
+             "--target", "size<=2MB", "--other", str(tiny_run.path)]  # fmt: skip
+    parsed = {"run": "RUN", "where": Path("a b"), "share": 0.25, "kind": "b", "on": True, "names": ["a", "b"],
+              "target": Target(size=2), "other": Run(tiny_run.path)}  # fmt: skip
     assert vars(parser.parse_args(words)) == parsed
-    assert vars(parser.parse_args(["RUN"])) == {"run": "RUN", "where": None, "share": 0.5, "kind": "a", "on": False}
+    defaults = {"where": None, "share": 0.5, "kind": "a", "on": False, "names": None, "target": None, "other": None}
+    assert vars(parser.parse_args(["RUN"])) == {"run": "RUN", **defaults}
     assert "a place, 100 % of it" in " ".join(parser.format_help().split())
     assert "of all (default: 0.5)" in parser.format_help()
     with pytest.raises(SystemExit):

@@ -383,4 +383,4 @@ def test_help_needs_no_torch():
            "except SystemExit:\n    sys.exit('torch' in sys.modules)"  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "DIR/intermediate/1_distill" in done.stdout
+    assert "PATH/intermediate/1_distill" in done.stdout

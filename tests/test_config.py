@@ -2,6 +2,7 @@
 
 import sys
 
+import hydra
 import pytest
 from commands import command
 from hydra.utils import get_object
@@ -9,7 +10,7 @@ from omegaconf import OmegaConf
 
 from imgbench import summary
 from imgbench.__main__ import COMMANDS
-from imgbench.experiment.compose import ENGINES, choices, compose, quoted, slug
+from imgbench.experiment.compose import ENGINES, choices, compose, quoted, register_resolvers, slug
 from imgbench.run import CONF
 
 LEARNING = ["augment", "objective", "optimizer", "scheduler", "callbacks", "trainer", "logger"]
@@ -147,6 +148,20 @@ def test_summary_needs_no_data(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["audit", "shard"])
-def test_help_names_every_choice_of_data(name):
-    assert f"data={', '.join(choices('data'))}\n" in (CONF / f"{name}.yaml").read_text()
+@pytest.mark.parametrize(
+    ("name", "groups"),
+    [
+        ("audit", ["data"]),
+        ("shard", ["data"]),
+        ("summary", ["data", "experiment", "head", "model"]),
+        ("study", ["augment", "data", "model"]),
+        ("benchmark", ["data", "model"]),
+    ],
+)
+def test_help_lists_all_choices_of_the_groups_that_a_command_heeds(name, groups):
+    register_resolvers()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        text = hydra.compose(name, return_hydra_config=True).hydra.help.template
+    _, _, listed = text.partition("Choices, as group=choice:\n\n")
+    assert listed.splitlines()[:-2] == [f"{group}: {', '.join(choices(group))}" for group in groups]
+    assert f"python -m imgbench.{name} --cfg job" in text

@@ -60,11 +60,11 @@ def test_every_command_of_the_report_names_the_run(poor_run):
 
 def test_photographs_are_kept_out_where_they_are_not_wanted(tmp_path, make_folder, train_run):
     root = make_folder(tmp_path / "photos", {"a": 16, "b": 16})
-    run = train_run(root, tmp_path / "run", "data.thumbnails=off", *HARD)
+    run = train_run(root, tmp_path / "run", "data.thumbnails=false", *HARD)
     assert "<img" not in page_of(run)
     assert "data:image" not in page_of(run)
     assert not (run.path / "samples.png").exists()
-    assert run.config["data"]["thumbnails"] == "off"
+    assert run.config["data"]["thumbnails"] is False
 
 
 def test_the_language_is_that_of_the_locale_and_stays_with_the_run(tmp_path, make_folder, train_run, monkeypatch):
@@ -97,7 +97,7 @@ def test_a_run_of_before_there_was_a_language_is_concluded_in_that_of_the_locale
     [
         ("report.language=de", "report.language=de, but it is en or zh"),
         ("report.learning_curve=3", "report.learning_curve=3"),
-        ("data.thumbnails=of", "data.thumbnails='of', but it is on or off"),
+        ("data.thumbnails=of", "data.thumbnails='of', but it is true or false"),
     ],
 )
 def test_an_option_that_is_none_is_named(word, named):

@@ -231,7 +231,7 @@ def test_photographs_that_are_private_or_gone_or_others_are_not_shown(copy, pict
     for other in ("/nowhere", str(make_folder(tmp_path / "others", dict.fromkeys(NAMES, 60)))):
         config.write_text(text.replace(root, other))
         assert Classifier(copy.path).without_training == "no_neighbours_gone"
-    assert "data.thumbnails=off" in served.answers_html(private.answers(pictures[:1]), private, Texts("en"))
+    assert "data.thumbnails=false" in served.answers_html(private.answers(pictures[:1]), private, Texts("en"))
 
 
 def test_run_of_an_earlier_version_that_kept_nothing_for_it_is_never_unsure(copy, pictures):

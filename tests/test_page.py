@@ -186,7 +186,7 @@ def test_the_chinese_page_is_chinese_throughout():
 def test_without_photographs_there_is_no_picture_but_all_else():
     page = Page(report_page(report_of(photographs=False), "en"))
     assert "img" not in page.tags
-    assert "data.thumbnails=off" in page.text
+    assert "data.thumbnails=false" in page.text
     assert page.ids == SECTIONS
     assert page.tags.count("polyline") > 5, "charts are no photographs"
 

@@ -15,7 +15,7 @@ from imgbench.run import Run
 # Sizes that 1, 2 and 3 processes divide evenly: 54 images to train on, in 3 batches of 18.
 WORDS = ["data=folder", "model=cnn", "model.drop_rate=0", "data.image_size=20", "augment=none", "optimizer=sgd",
          "optimizer.lr=0.01", "scheduler=constant", "trainer.accelerator=cpu", "fast.precision=32-true",
-         "data.audit=off", "data.split.group=null", "data.split.val=18", "data.split.test=18"]  # fmt: skip
+         "data.audit=false", "data.split.group=null", "data.split.val=18", "data.split.test=18"]  # fmt: skip
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from imgbench.sweep.resume import resumed
 from imgbench.train import train
 
 SMALL = ["data=folder", "model=cnn", "data.image_size=20", "data.batch_size=4", "augment=strong",
-         "+callbacks.last.share=1e6", "data.audit=off"]  # fmt: skip
+         "+callbacks.last.share=1e6", "data.audit=false"]  # fmt: skip
 
 
 def copy_of(run: Run, place: Path) -> Run:

@@ -26,7 +26,7 @@ from imgbench.sweep.search import OptunaSweeper, search_space
 from imgbench.sweep.table import SweepTable, SweptRun, experiment
 
 SMALL = ["model=cnn", "data=folder", "data.image_size=20", "data.batch_size=4", "trainer.max_epochs=1",
-         "data.audit=off"]  # fmt: skip
+         "data.audit=false"]  # fmt: skip
 
 
 @pytest.fixture

@@ -61,4 +61,4 @@ def fingerprint(method: Method, parent: Run, words: Sequence[str]) -> str:
 
 def asked(method: Method, words: Sequence[str]) -> dict[str, Any]:
     """The options and words of a method as `run.json` keeps them."""
-    return json.loads(json.dumps({"options": asdict(method), "words": list(words)}))
+    return json.loads(json.dumps({"options": asdict(method), "words": list(words)}, default=str))

@@ -3,19 +3,14 @@
 What they do stands in `apply`; here, torch is not needed.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
 from imgbench.compression.target import Target
 from imgbench.errors import UserError
 
 MOST_CHANNELS = 0.95  # may be removed: more leaves no network
 FEWEST_CALIBRATION = 32  # images; with fewer, the range of an activation is an accident
-
-
-def option(text: str, default: Any = None) -> Any:
-    """A field that is an option of the command line as well: its help text stands in the field's metadata."""
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
@@ -33,11 +28,17 @@ class Reuse:
 @dataclass(frozen=True)
 class Distill:
     """Trains another model, the student, to answer as RUN does: choose it with model=compact. Its
-    epochs and its learning rate are RUN's, unless RUN began with pretrained weights."""
+    epochs and its learning rate are RUN's, unless RUN began with pretrained weights.
 
-    temperature: float | None = option("softens teacher and student (default: 4)")
-    alpha: float | None = option("weight of the teacher, the labels have the rest (default: 0.9)")
-    unlabelled: str | None = option("a folder of further images: what RUN says of them is learnt as well")
+    Args:
+        temperature: softens teacher and student (default: 4).
+        alpha: weight of the teacher, the labels have the rest (default: 0.9).
+        unlabelled: a folder of further images: what RUN says of them is learnt as well.
+    """
+
+    temperature: float | None = None
+    alpha: float | None = None
+    unlabelled: str | Path | None = None
 
     def __post_init__(self) -> None:
         if self.temperature is not None and not self.temperature > 0:
@@ -50,17 +51,21 @@ class Distill:
 class Prune:
     """Removes channels in steps and fine-tunes after each: a fifth of RUN's epochs, a tenth of its
     learning rate, falling to zero. --unstructured sets single weights to zero instead, which makes
-    nothing faster."""
+    nothing faster.
 
-    amount: float | None = option(
-        "share of each layer's channels to remove (default: 0.5), or with --unstructured of its weights (default: 0.3)"
-    )
-    target: Target | None = option(  # noqa: RUF009 a field, as the others
-        '"size<=2MB", "latency<=10ms" (one image on this machine), "drop<=1pt" (points of '
-        "validation accuracy), or several joined by commas"
-    )
-    steps: int | None = option("removals, each with fine-tuning (default: 2, with a target 3 or more)")
-    unstructured: bool = option("single weights instead of channels", default=False)
+    Args:
+        amount: share of each layer's channels to remove (default: 0.5), or with --unstructured of its weights
+            (default: 0.3).
+        target: "size<=2MB", "latency<=10ms" (one image on this machine), "drop<=1pt" (points of validation accuracy),
+            or several joined by commas.
+        steps: removals, each with fine-tuning (default: 2, with a target 3 or more).
+        unstructured: single weights instead of channels.
+    """
+
+    amount: float | None = None
+    target: Target | None = None
+    steps: int | None = None
+    unstructured: bool = False
 
     def __post_init__(self) -> None:
         if self.unstructured and (self.target is not None or self.steps is not None):
@@ -81,12 +86,16 @@ class Prune:
 
 @dataclass(frozen=True)
 class Quantize:
-    """Writes int8 for onnxruntime: model.onnx, calibrated on RUN's training images. It comes last."""
+    """Writes int8 for onnxruntime: model.onnx, calibrated on RUN's training images. It comes last.
 
-    max_drop: float | None = option(
-        "points of validation accuracy that may be lost; layers that lose more stay in float (default: no bound)"
-    )
-    calibration: int = option("training images to calibrate on (default: 200)", default=200)
+    Args:
+        max_drop: points of validation accuracy that may be lost; layers that lose more stay in float (default: no
+            bound).
+        calibration: training images to calibrate on.
+    """
+
+    max_drop: float | None = None
+    calibration: int = 200
 
     def __post_init__(self) -> None:
         if self.max_drop is not None and not self.max_drop >= 0:

@@ -50,6 +50,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("imgbench.slug", slug, replace=True)
     OmegaConf.register_new_resolver("imgbench.name_of_data", name_of_data, replace=True)
     OmegaConf.register_new_resolver("imgbench.model_of", default_model, replace=True)
+    OmegaConf.register_new_resolver("imgbench.choices", help_on_choices, replace=True)
     # Cached, since once it is made, the directory is there.
     OmegaConf.register_new_resolver("imgbench.new_directory", new_directory, replace=True, use_cache=True)
 
@@ -194,6 +195,11 @@ def with_one_model(config: DictConfig) -> DictConfig:
 def choices(group: str) -> list[str]:
     """The names of the configurations of a group."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def help_on_choices(*groups: str) -> str:
+    """The choices of each group on a line, as a command's help lists them."""
+    return "\n".join(f"{group}: {', '.join(choices(group))}" for group in groups)
 
 
 def explain(error: Exception, words: Sequence[str] = ()) -> str:

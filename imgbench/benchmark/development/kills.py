@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT")
 # A run of seconds in which everything is random that can be.
-RECIPE = ("data=digits", "model=cnn", "data.image_size=28", "augment=strong", "callbacks=ema", "data.audit=off",
+RECIPE = ("data=digits", "model=cnn", "data.image_size=28", "augment=strong", "callbacks=ema", "data.audit=false",
           "+callbacks.last.share=1e6")  # fmt: skip
 LONGEST = 600  # seconds that a run may take
 
