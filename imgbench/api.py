@@ -420,9 +420,7 @@ def _as_a_command(words: Sequence[str] = ()) -> Iterator[None]:
     """Shows what imgbench logs where `print` writes, and no warning of a library: as a command does.
 
     A caller who has set up the logging of imgbench gets it there. Afterwards all is as it was.
-
-    Raises:
-        UserError: in place of Hydra's errors.
+    Hydra's errors become UserError.
     """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException

@@ -103,9 +103,7 @@ def _is_sweep(words: list[str]) -> bool:
 
 
 def _require_engines(words: list[str]) -> None:
-    """Raises:
-    UserError: a launcher or a sweeper is chosen whose package is not installed, or no sweep for it to run.
-    """
+    """Refuses a launcher or a sweeper whose package is not installed, or that has no sweep to run."""
     for word in words:
         key, _, name = word.partition("=")
         if key not in ENGINES or name not in choices(key):
@@ -129,9 +127,6 @@ def _with_run(words: list[str], config_name: str) -> list[str]:
     """A command line in which `--config-dir RUN --config-name config` is a configuration made of the run's.
 
     Hydra would take whatever lies there, and a run may come from anybody.
-
-    Raises:
-        UserError: the run's configuration is damaged, or names what it must not.
     """
     options: dict[str, str] = {}
     others: list[str] = []

@@ -107,9 +107,7 @@ def _alone_at(run: Run, progress: str) -> Iterator[None]:
 
 
 def _refuse_others(run: Run) -> None:
-    """Raises:
-    UserError: in the place of a run lies something else.
-    """
+    """Refuses a directory in which something else than a run lies."""
     if run.path.exists() and not (run.path / "run.json").is_file() and (run.path.is_file() or any(run.path.iterdir())):
         raise UserError(f"{run.path} is no run, and is not overwritten. Name another directory: --output DIR")
 

@@ -166,11 +166,7 @@ def _amounts(classifier: ImageClassifier, method: Prune, overhead: float) -> Ite
 
 
 def _enough(classifier: ImageClassifier, target: Target, overhead: float) -> float:
-    """The least share of channels whose removal meets the bounds of size and latency: neither depends on training.
-
-    Raises:
-        UserError: not even the most that can be removed does.
-    """
+    """The least share of channels whose removal meets the bounds of size and latency: neither depends on training."""
 
     def unmet(amount: float) -> list[str]:
         smaller = remove_channels(classifier, amount)

@@ -64,11 +64,7 @@ def timm_classifier(
 
 
 def _config(name: str) -> Any:
-    """timm's `PretrainedCfg` of a name, without anything being looked up on the hub.
-
-    Raises:
-        UserError: timm has no such network, or it is not for colour images.
-    """
+    """timm's `PretrainedCfg` of a name, without anything being looked up on the hub."""
     import timm
 
     plain, _, tag = name.partition(".")
@@ -90,11 +86,7 @@ def _config(name: str) -> Any:
 
 
 def _refuse_size(name: str, cfg: Any, image_size: int | None) -> None:
-    """Builds the network without numbers, and shows it an image of this size.
-
-    Raises:
-        UserError: it cannot take it.
-    """
+    """Builds the network without numbers, and shows it an image of this size."""
     import timm
 
     if image_size is None or not cfg.fixed_input_size:
@@ -278,9 +270,7 @@ def pooled_features(
 
 
 def _keep_levels(backbone: Any, name: str, levels: int) -> None:
-    """Raises:
-    UserError: the network has not so many, or timm cannot shorten it.
-    """
+    """Leaves the first levels of a network, and the layers before them."""
     known = len(getattr(backbone, "feature_info", ()))
     if not known or not hasattr(backbone, "prune_intermediate_layers"):
         raise UserError(f"model.levels={levels}, but timm cannot shorten {name}: leave it out.")

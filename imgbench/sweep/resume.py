@@ -99,8 +99,7 @@ def _is_sweep(path: Path) -> bool:
 def _words_of_sweep(path: Path) -> list[str]:
     """The words by which a sweep was started, to go on in its directory: each job resumes its own run.
 
-    Raises:
-        UserError: `multirun.yaml`, which may come from anybody, is damaged or holds more than plain words.
+    Of `multirun.yaml`, which may come from anybody, no more than plain words is taken.
     """
     file = path / "multirun.yaml"
     try:
