@@ -39,7 +39,7 @@ def measure_learning_curve(config: DictConfig, run: Run, data: ImageFolderDataMo
     """
     config = config.copy()
     config.ckpt_path, config.logger = None, None
-    config.report.learning_curve, config.data.audit, config.data.thumbnails = False, "off", "off"
+    config.report.learning_curve, config.data.audit, config.data.thumbnails = False, False, False
     all_images = len(data.rows("train"))
     points: list[dict[str, Any]] = []
     try:
