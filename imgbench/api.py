@@ -248,13 +248,15 @@ class Run(directory.Run):
         Raises:
             UserError: the run has no epochs yet.
         """
-        from imgbench.evaluation.plots import draw_curves
+        from imgbench.evaluation.plots import draw_charts
+        from imgbench.report.catalogue import Texts
+        from imgbench.report.charts import curve_charts, read_epochs
 
-        path = self._result("metrics.csv")
-        if len(path.read_text("utf-8").splitlines()) < 3:  # the header, and a line per epoch
+        self._result("metrics.csv")
+        epochs = read_epochs(self)
+        if len(epochs) < 2:
             return None
-        figure = draw_curves(path, None, self._title, self.info.get("best_epoch"))
-        return figure and Picture(figure)
+        return Picture(draw_charts(curve_charts(epochs, self.info.get("best_epoch"), Texts("en")), None, self._title))
 
     def confusion(self) -> "Picture":
         """How many test images of each class (rows) are taken for each class (columns).

@@ -1,47 +1,55 @@
-"""Line charts of the report."""
+"""What the charts of a run show."""
 
 import numpy as np
 import pytest
 
-from imgbench.evaluation.charts import HEIGHT, WIDTH, Chart, Line
+from imgbench.evaluation.predictions import Predictions
+from imgbench.report.catalogue import LANGUAGES, Texts
+from imgbench.report.charts import curve_charts, read_epochs, reliability_chart, unsure_chart
+from imgbench.run import Run
+
+COLUMNS = ("epoch", "train/loss", "train/acc", "val/loss", "val/acc", "lr")
 
 
-def chart(*lines, **options):
-    return Chart("title", "x", "y", lines, **options)
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_curves_are_the_columns_of_metrics_csv_and_mark_the_epoch_kept(language, tmp_path):
+    rows = [COLUMNS, (1, 2.0, 0.25, 1.5, 0.5, 1e-3), (2, 1.0, 0.75, "", 0.5, 5e-4)]
+    (tmp_path / "metrics.csv").write_text("".join(",".join(map(str, row)) + "\n" for row in rows))
+    texts = Texts(language)
+    accuracy, loss, rate = curve_charts(read_epochs(Run(tmp_path)), 2, texts)
+    assert [line.name for line in accuracy.lines] == [texts("train"), texts("val")]
+    assert [list(line.y) for line in accuracy.lines] == [[25, 75], [50, 50]]
+    assert np.array_equal(loss.lines[1].y, [1.5, float("nan")], equal_nan=True)
+    assert list(rate.lines[0].y) == [1e-3, 5e-4]
+    assert [chart.mark for chart in (accuracy, loss, rate)] == [(2, texts("kept", n=2))] * 3
 
 
-def test_the_ends_of_the_axes_are_the_corners_of_the_box():
-    one = chart(Line("a", (0, 1), (0, 1)), x_range=(0, 1), y_range=(0, 1))
-    left, top, right, bottom = one.box
-    assert one.points(one.lines[0]) == [(left, bottom), (right, top)]
-    assert 0 < left < right < WIDTH
-    assert 0 < top < bottom < HEIGHT
+def test_no_epoch_makes_no_rows(tmp_path):
+    assert read_epochs(Run(tmp_path)) == []
+    (tmp_path / "metrics.csv").write_text(",".join(COLUMNS) + "\n")
+    assert read_epochs(Run(tmp_path)) == []
 
 
-def test_ticks_are_round_numbers_inside_the_axes_in_per_cent_where_asked_for():
-    one = chart(Line("a", (1, 40), (0.113, 0.887)))
-    assert [text for _, text in one.x_ticks] == ["10", "20", "30", "40"]
-    assert [text for _, text in one.y_ticks] == ["20", "40", "60", "80"]
-    pixels = [pixel for pixel, _ in one.y_ticks]
-    assert pixels == sorted(pixels, reverse=True), "upwards"
-    assert [text for _, text in chart(Line("a", (0, 1), (0, 2)), percent=False).y_ticks][-1] == "2"
+@pytest.mark.parametrize("rate", [1e-3, 0.0])
+def test_learning_rate_axis_starts_at_zero(rate):
+    chart = curve_charts([{"epoch": "1", "train/loss": "1", "lr": str(rate)}], None, Texts("en"))[-1]
+    assert chart.mark is None
+    assert chart.y_range is not None
+    assert chart.y_range[0] == 0
+    assert chart.y_range[1] > rate
 
 
-def test_points_without_a_value_are_left_out():
-    one = chart(Line("a", (1, 2, 3), (0.1, float("nan"), 0.3)))
-    assert len(one.points(one.lines[0])) == 2
-    assert "nan" not in one.path(one.lines[0])
-
-
-@pytest.mark.parametrize("line", [Line("a", (), ()), Line("a", (3,), (0.5,)), Line("a", (1, 2), (float("nan"),) * 2)])
-def test_a_single_point_or_none_has_axes_too(line):
-    one = chart(line)
-    assert np.isfinite([pixel for pixel, _ in one.x_ticks + one.y_ticks]).all()
-
-
-def test_intervals_stand_at_their_points():
-    one = chart(Line("a", (1, 2), (0.5, 0.6), (0.4, 0.5), (0.6, 0.7), dots=True), mark=2)
-    (x, low, high), _ = one.bars(one.lines[0])
-    assert x == one.points(one.lines[0])[0][0]
-    assert low > one.points(one.lines[0])[0][1] > high
-    assert one.mark_at == one.points(one.lines[0])[1][0]
+def test_reliability_counts_every_image_and_the_error_falls_to_zero_with_the_sure_ones():
+    targets = np.repeat([0, 1], 50)
+    probabilities = np.full((100, 2), 0.05, np.float32)
+    probabilities[np.arange(100), targets] = 0.95
+    probabilities[:10] = [0.4, 0.6]
+    predictions = Predictions([""] * 100, [""] * 100, targets, probabilities, ["a", "b"])
+    chart = reliability_chart(predictions, Texts("en"))
+    assert list(chart.lines[0].y) == [0, 100]
+    assert chart.counts is not None
+    assert list(chart.counts[1]) == [10, 90]
+    line = unsure_chart(predictions, Texts("en")).lines[0]
+    by_share = dict(zip(np.round(line.x).astype(int).tolist(), line.y, strict=True))
+    assert by_share[0] == pytest.approx(10)
+    assert by_share[10] == 0

@@ -1,32 +1,35 @@
-import csv
+import re
+import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager, rcParams
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from PIL import Image
 
 from imgbench.evaluation import plots
-from imgbench.evaluation.calibration import ReliabilityBin
 from imgbench.evaluation.plots import (
     BLUE,
     CJK_FONTS,
     ORANGE,
+    WIDTH,
+    Chart,
+    Line,
+    as_svg,
+    draw_charts,
     draw_confusion,
-    draw_curves,
     draw_grid,
     draw_pareto,
     draw_prediction,
     draw_probabilities,
-    draw_reliability,
 )
 from imgbench.number import Number
 
-COLUMNS = ["epoch", "train/loss", "train/acc", "val/loss", "val/acc", "lr"]
 CHINESE = ["猫", "狗", "斑马"]
 
 
@@ -43,72 +46,72 @@ def texts_of(figure):
     return [text.get_text() for text in figure.findobj(Text)]
 
 
-@pytest.fixture
-def write_metrics(tmp_path):
-    def write(*rows):
-        with (tmp_path / "metrics.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([COLUMNS, *rows])
-        return tmp_path / "metrics.csv"
-
-    return write
+def chart(*lines, **options):
+    return Chart("title", "x label", "y label", lines, **options)
 
 
-@pytest.fixture
-def four_epochs(write_metrics):
-    return write_metrics(
-        (1, 2.0, 0.3, 1.5, 0.5, 1e-3),
-        (2, 1.0, 0.5, 0.4, 0.7, 1e-3),
-        (3, 0.5, 0.8, 0.6, 0.9, 5e-4),
-        (4, 0.2, 0.9, 0.7, 0.8, 1e-4),
-    )
+def lines_of(axes):
+    return {line.get_label(): np.asarray(line.get_xydata()).tolist() for line in axes.lines}
 
 
-def kept_epochs(figure):
-    """What each panel marks as the epoch kept."""
-    lines = [[line for line in axes.lines if str(line.get_label()).startswith("kept")] for axes in figure.axes]
-    return [(line.get_xdata()[0], line.get_label()) for panel in lines for line in panel]
+def test_charts_stand_side_by_side_each_with_its_lines_and_labels(tmp_path):
+    first = chart(Line("train", (1, 2), (2, 1)), Line("val", (1, 2), (1, 0.5)), mark=(2, "kept: epoch 2"))
+    figure = draw_charts([first, chart(Line("lr", (1, 2), (0.1, 0.2)))], tmp_path / "charts.png", "cnn on digits")
+    left, right = figure.axes
+    assert lines_of(left)["train"] == [[1, 2], [2, 1]]
+    assert lines_of(left)["val"] == [[1, 1], [2, 0.5]]
+    assert [x for x, _ in lines_of(left)["kept: epoch 2"]] == [2, 2]
+    assert lines_of(right) == {"lr": [[1, 0.1], [2, 0.2]]}
+    assert {"cnn on digits", "x label", "y label", "train", "val", "kept: epoch 2"} <= set(texts_of(figure))
+    assert "lr" not in texts_of(figure), "a line alone needs no legend"
+    assert pixels_of(tmp_path / "charts.png").shape[1] == 2 * WIDTH * 120 // 72
 
 
-def test_curves_are_the_columns_of_metrics_csv(four_epochs, tmp_path):
-    figure = draw_curves(four_epochs, tmp_path / "curves.png", "cnn on digits", 3)
-    assert figure is not None
-    drawn = {line.get_label(): np.transpose(line.get_xydata()).tolist() for axes in figure.axes for line in axes.lines}
-    assert drawn["train/loss"] == [[1, 2, 3, 4], [2, 1, 0.5, 0.2]]
-    assert drawn["val/acc"] == [[1, 2, 3, 4], [0.5, 0.7, 0.9, 0.8]]
-    assert drawn["lr"] == [[1, 2, 3, 4], [1e-3, 1e-3, 5e-4, 1e-4]]
-    assert "cnn on digits" in texts_of(figure)
-    assert pixels_of(tmp_path / "curves.png").shape == (480, 1560, 3)
+def test_points_without_a_value_are_left_out_and_a_single_one_is_seen():
+    figure = draw_charts([chart(Line("a", (1, 2, 3), (0.1, float("nan"), 0.3))), chart(Line("b", (3,), (0.5,)))], None)
+    many, single = (axes.lines[0] for axes in figure.axes)
+    assert np.asarray(many.get_xydata()).tolist() == [[1, 0.1], [3, 0.3]]
+    assert (many.get_marker(), single.get_marker()) == ("", "o")
 
 
-def test_curves_mark_the_epoch_kept_in_every_panel(four_epochs):
-    assert kept_epochs(draw_curves(four_epochs, None, "", 3)) == [(3, "kept: epoch 3")] * 3
+@pytest.mark.parametrize("line", [Line("a", (), ()), Line("a", (3,), (0.5,)), Line("a", (1, 2), (float("nan"),) * 2)])
+def test_a_single_point_or_none_has_axes_too(line, tmp_path):
+    draw_charts([chart(line, mark=(1, "kept"))], tmp_path / "chart.png")
+    pixels_of(tmp_path / "chart.png")
 
 
-def test_curves_without_a_best_epoch_mark_nothing_and_skip_missing_values(write_metrics):
-    path = write_metrics((1, 1, 0.5, "nan", "nan", 1), (2, 1, 0.5, 1, 0.9, 1), (3, 1, 0.5, "", "", 1))
-    assert kept_epochs(draw_curves(path, None, "", None)) == []
+def test_ticks_are_round_numbers_and_epochs_are_whole():
+    (axes,) = draw_charts([chart(Line("a", (1, 4), (11.3, 88.7)))], None).axes
+    assert [f"{tick:g}" for tick in axes.get_xticks() if 1 <= tick <= 4] == ["1", "2", "3", "4"]
+    assert [f"{tick:g}" for tick in axes.get_yticks() if 11.3 <= tick <= 88.7] == ["20", "40", "60", "80"]
 
 
-@pytest.mark.parametrize("rate", [1e-3, 0.0])
-def test_learning_rate_axis_starts_at_zero(write_metrics, rate):
-    figure = draw_curves(write_metrics((1, 1, 0.5, 1, 0.5, rate), (2, 1, 0.5, 1, 0.5, rate)), None, "", None)
-    assert figure is not None
-    low, high = figure.axes[-1].get_ylim()
-    assert low == 0
-    assert high > rate
+def test_intervals_stand_at_their_points_and_counts_below_them():
+    line = Line("test", (55, 95), (50, 90), (20, 85), (80, 95), dots=True)
+    guide = Line("perfect", (0, 100), (0, 100))
+    options = {"x_range": (0, 100), "guides": [guide], "counts": ((55, 95), (10, 90), "images")}
+    upper, lower = draw_charts([chart(line, **options)], None).axes
+    (intervals,) = (found for found in upper.collections if isinstance(found, LineCollection))
+    assert [segment.tolist() for segment in intervals.get_segments()] == [[[55, 20], [55, 80]], [[95, 85], [95, 95]]]
+    assert lines_of(upper) == {"test": [[55, 50], [95, 90]], "perfect": [[0, 0], [100, 100]]}
+    assert [bar.get_height() for bar in lower.patches if isinstance(bar, Rectangle)] == [10, 90]
+    assert upper.get_xlim() == lower.get_xlim() == (0, 100)
 
 
-def test_curves_of_one_epoch_show_a_point(write_metrics, tmp_path):
-    figure = draw_curves(write_metrics((1, 1.0, 0.5, 1.1, 0.6, 1e-3)), tmp_path / "curves.png", "short", 1)
-    assert figure is not None
-    assert figure.axes[0].lines[0].get_marker() == "o"
-    assert kept_epochs(figure)[0][0] == 1
-    pixels_of(tmp_path / "curves.png")
-
-
-def test_no_epoch_draws_no_curves(write_metrics, tmp_path):
-    assert draw_curves(write_metrics(), tmp_path / "curves.png", "", None) is None
-    assert not (tmp_path / "curves.png").exists()
+def test_in_a_page_a_figure_takes_the_colours_of_the_page_and_its_texts_stay_texts():
+    names = ["<b>&", "猫", "a\x00\udce9", BLUE]
+    figure = draw_confusion(np.eye(4, dtype=int), names, None)
+    svg = as_svg(figure, 'a "title"')
+    assert svg == as_svg(draw_confusion(np.eye(4, dtype=int), names, None), 'a "title"')
+    root = ElementTree.fromstring(svg)
+    assert root.attrib["aria-label"] == 'a "title"'
+    assert root.attrib["viewBox"].split() == ["0", "0", *(f"{72 * inches:g}" for inches in figure.get_size_inches())]
+    texts = [element.text for element in root.iter("text")]
+    assert {"<b>&", "猫", "a\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}", BLUE} <= set(texts)
+    assert "fill: var(--a)" in svg
+    styles = " ".join(element.attrib.get("style", "") for element in root.iter())
+    assert not re.search("#[0-9a-f]{6}|font-family", styles)
+    assert "style" not in {element.tag for element in root.iter()}, "it would be one of the whole page"
 
 
 def test_confusion_writes_the_counts_and_colours_by_the_share_of_the_true_class(tmp_path):
@@ -116,12 +119,15 @@ def test_confusion_writes_the_counts_and_colours_by_the_share_of_the_true_class(
     figure = draw_confusion(confusion, ["a", "b", "c"], tmp_path / "confusion.png", "title")
     axes = figure.axes[0]
     assert [text.get_text() for text in axes.texts] == [str(count) for count in confusion.ravel()]
-    assert np.allclose(np.asarray(axes.images[0].get_array()), [[0.75, 0.25, 0], [0, 0.8, 0.2], [0, 0, 0]])
+    cells = {(cell.get_y() + 0.5, cell.get_x() + 0.5): cell for cell in axes.patches if isinstance(cell, Rectangle)}
+    assert set(cells) == {(0, 0), (0, 1), (1, 1), (1, 2)}
+    assert to_hex(cells[0, 0].get_facecolor()) == BLUE
+    assert to_hex(cells[0, 1].get_facecolor()) == ORANGE
+    alphas = {place: cell.get_alpha() or 0 for place, cell in cells.items()}
+    assert alphas[0, 1] < alphas[0, 0] < alphas[1, 1]
     assert axes.get_ylabel() == "true"
     assert axes.get_xlabel() == "predicted"
-    height, width, _ = pixels_of(tmp_path / "confusion.png").shape
-    assert height >= 400
-    assert width >= 600
+    pixels_of(tmp_path / "confusion.png")
 
 
 def test_confusion_of_a_hundred_classes_names_all_and_writes_no_counts(tmp_path):
@@ -155,16 +161,6 @@ def test_special_characters_are_drawn_as_they_are(name, tmp_path):
     figure = draw_confusion(np.eye(2, dtype=int), [name, "other"], tmp_path / "confusion.png", name)
     assert all(not text.get_parse_math() for text in figure.findobj(Text) if text.get_text() == name)
     pixels_of(tmp_path / "confusion.png")
-
-
-def test_reliability_shows_accuracy_with_its_interval_against_confidence_and_how_many_images(tmp_path):
-    bins = [ReliabilityBin(0.55, Number(0.5, 0.2, 0.8, 10, 10)), ReliabilityBin(0.95, Number(0.9, 0.85, 0.95, 90, 90))]
-    figure = draw_reliability(bins, tmp_path / "reliability.png", "title $5")
-    upper, lower = figure.axes
-    (points,) = [line for line in upper.lines if line.get_marker() == "o"]
-    assert np.asarray(points.get_xydata()).tolist() == [[0.55, 0.5], [0.95, 0.9]]
-    assert [bar.get_height() for bar in lower.patches if isinstance(bar, Rectangle)] == [10, 90]
-    pixels_of(tmp_path / "reliability.png")
 
 
 @pytest.mark.parametrize("number", [1, 7])

@@ -1,29 +1,38 @@
 """The pictures of a run, drawn without a display.
 
-Each function returns the figure, and writes it as a PNG where `output` names a file.
+Each function returns the figure, and writes it as a PNG where `output` names a file; `as_svg` puts it into a page.
 """
 
-import csv
+import io
 import logging
 import re
 import textwrap
 import warnings
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from matplotlib import font_manager, get_cachedir, rc_context
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from imgbench.evaluation.calibration import ReliabilityBin
 from imgbench.number import Number
 
 log = logging.getLogger(__name__)
 
-BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#777777"
+BLUE, ORANGE, TEXT, GREY, LIGHT = "#2166ac", "#c8553d", "#1c2128", "#5b6470", "#dfe3e8"
+# In a page each is a colour of its style sheet, which has another for dark screens.
+VARIABLES = {BLUE: "--a", ORANGE: "--b", TEXT: "--text", GREY: "--faint", LIGHT: "--line"}
+WIDTH, HEIGHT, COUNTS = 400, 215, 76  # of a chart and of the bars below it, in points; about as wide as a phone
+CELLS = 20  # up to so many classes, every count is written
+NAMED = 100  # up to so many, every class is named
 # Fonts with Chinese, Japanese and Korean characters, in the order of preference.
 CJK_FONTS = (
     "Noto Sans CJK SC",
@@ -73,7 +82,55 @@ def _save(figure: Figure, output: Path | None) -> Figure:
     return figure
 
 
+def as_svg(figure: Figure, title: str) -> str:
+    """The figure as an element of a page: as wide as there is room, with the page's fonts and colours.
+
+    Text stays text. The same figure makes the same element; it has no identifier that another could have with
+    another meaning.
+    """
+    file = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "imgbench"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", MISSING_GLYPH, UserWarning)  # the reader's fonts may have them
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    root = ElementTree.fromstring(file.getvalue())
+    # The metadata name the web, a style would be one of the whole page, and nothing is outside its axes.
+    unwanted = {"metadata", "style", "clipPath"}
+    for parent in list(root.iter()):
+        for child in [child for child in parent if child.tag.rpartition("}")[2] in unwanted]:
+            parent.remove(child)
+    used = set(re.findall(r'href="#(\w+)"', file.getvalue()))
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        element.tail = None
+        if element.tag != "text":
+            element.text = None
+        attributes = {name.rpartition("}")[2]: value for name, value in element.attrib.items()}
+        attributes.pop("clip-path", None)
+        if attributes.get("id") not in used:
+            attributes.pop("id", None)
+        if element.tag == "text" and attributes.get("transform", "").startswith("rotate(-0 "):
+            del attributes["transform"]
+        for name in attributes.keys() & {"d", "x", "y", "style"}:
+            value = re.sub(r"-?\d+\.\d+", lambda found: f"{float(found[0]):.1f}".removesuffix(".0"), attributes[name])
+            attributes[name] = " ".join(value.split())
+        if style := attributes.get("style"):
+            style = re.sub(r" ?font-family: [^;]*;", "", style)
+            attributes["style"] = re.sub("|".join(VARIABLES), lambda found: f"var({VARIABLES[found[0]]})", style)
+        element.attrib.clear()
+        element.attrib.update(attributes)
+    width = figure.get_figwidth() * 72
+    root.attrib.clear()
+    root.attrib.update({
+        "viewBox": f"0 0 {width:g} {figure.get_figheight() * 72:g}",
+        "style": f"max-width:{1.08 * width:.0f}px",
+        "role": "img",
+        "aria-label": title,
+    })  # fmt: skip
+    return ElementTree.tostring(root, encoding="unicode")
+
+
 def _shortened(name: str) -> str:
+    name = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
     return name if len(name) <= 24 else name[:23] + "…"
 
 
@@ -83,78 +140,160 @@ def _wrapped(text: str, inches: float, fontsize: float) -> str:
     return "\n".join(textwrap.fill(line, letters) for line in text.splitlines())
 
 
-@_names_as_they_are()
-def draw_curves(metrics_csv: Path, output: Path | None, title: str, best_epoch: int | None) -> Figure | None:
-    """Loss, accuracy and learning rate by epoch, the best, whose weights were kept, marked.
+@dataclass(frozen=True)
+class Line:
+    """Points (x, y), those left out that are not finite, and the intervals `low` to `high` around them if there are."""
 
-    None before the first epoch's end.
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    dots: bool = False  # mark the points
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines on one pair of axes.
+
+    Args:
+        x_range, y_range: the ends of the axes; None takes those of the points.
+        guides: dotted lines to compare with, such as the diagonal.
+        mark: an x that a dotted vertical line marks, and its name.
+        counts: for each x a number of things, drawn as bars below; with the label of their axis.
     """
-    with metrics_csv.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows:
-        return None
-    epochs = [int(row["epoch"]) for row in rows]
 
-    def column(name: str) -> list[float]:
-        return [float(row.get(name) or "nan") for row in rows]
-
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    figure.suptitle(title, fontsize=11)
-    panels = (("loss", ("train/loss", "val/loss")), ("accuracy", ("train/acc", "val/acc")), ("learning rate", ("lr",)))
-    for axes, (label, names) in zip(figure.subplots(1, 3), panels, strict=True):
-        for name, color in zip(names, (BLUE, ORANGE), strict=False):
-            axes.plot(epochs, column(name), color=color, marker="o", markersize=3, label=name)
-        if best_epoch is not None:
-            axes.axvline(best_epoch, color=GREY, linestyle=":", label=f"kept: epoch {best_epoch}")
-        axes.set(xlabel="epoch", ylabel=label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-    figure.axes[-1].set_ylim(bottom=0)  # else the axis of a constant rate shows a sliver around it
-    return _save(figure, output)
+    title: str
+    x_label: str
+    y_label: str
+    lines: Sequence[Line]
+    x_range: tuple[float, float] | None = None
+    y_range: tuple[float, float] | None = None
+    guides: Sequence[Line] = ()
+    mark: tuple[float, str] | None = None
+    counts: tuple[Sequence[float], Sequence[int], str] | None = None
 
 
 @_names_as_they_are()
-def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], output: Path | None, title: str) -> Figure:
-    """Row-normalised colours; counts are written in up to 20 classes."""
+def draw_charts(charts: Sequence[Chart], output: Path | None, title: str = "") -> Figure:
+    """Charts side by side."""
+    title = _wrapped(title, WIDTH * len(charts) / 72, 12)
+    foot = 62 if any(len(chart.lines) + len(chart.guides) + bool(chart.mark) > 1 for chart in charts) else 42
+    floor = foot + (COUNTS if any(chart.counts for chart in charts) else 0)
+    canvas = _Canvas(WIDTH * len(charts), floor + HEIGHT, title)
+    for i, chart in enumerate(charts):
+        left, right = WIDTH * i + 48, WIDTH * (i + 1) - 14
+        axes = canvas.axes(left, floor, right, floor + HEIGHT - 30)
+        for line, color in zip(chart.lines, (BLUE, ORANGE), strict=False):
+            x, y = np.asarray(line.x, float), np.asarray(line.y, float)
+            finite = np.isfinite(x) & np.isfinite(y)
+            if len(line.low):
+                axes.vlines(x, line.low, line.high, color=color, linewidth=1.5)
+            marker = "o" if line.dots or finite.sum() == 1 else ""
+            axes.plot(x[finite], y[finite], color=color, marker=marker, markersize=6, linewidth=2, label=line.name,
+                      clip_on=False)  # fmt: skip
+        for line in chart.guides:
+            axes.plot(line.x, line.y, color=GREY, linestyle=":", label=line.name)
+        if chart.mark:
+            axes.axvline(chart.mark[0], color=GREY, linestyle=":", label=chart.mark[1])
+        axes.margins(0)
+        axes.set(xlim=chart.x_range, ylim=chart.y_range)
+        _plain(axes, chart.y_label, 5)
+        lowest = axes
+        if chart.counts:
+            x, heights, label = chart.counts
+            axes.tick_params(labelbottom=False)
+            lowest = canvas.axes(left, foot, right, foot + COUNTS - 34)
+            lowest.bar(x, heights, width=0.03 * np.diff(axes.get_xlim())[0], color=BLUE)
+            lowest.set_xlim(axes.get_xlim())
+            _plain(lowest, label, 2)
+        lowest.set_xlabel(chart.x_label, fontsize=12, color=GREY)
+        handles, names = axes.get_legend_handles_labels()
+        if len(names) > 1:
+            options = {"fontsize": 12, "frameon": False, "labelcolor": GREY, "handlelength": 1.5, "columnspacing": 1.2}
+            place = {"loc": "lower left", "bbox_to_anchor": (WIDTH * i / canvas.width, 0), "borderaxespad": 0.1}
+            canvas.figure.legend(handles, names, ncols=len(names), **place, **options)
+    return _save(canvas.figure, output)
+
+
+class _Canvas:
+    """A figure in which everything has its place in points from the lower left corner, under a title."""
+
+    def __init__(self, width: float, height: float, title: str) -> None:
+        self.width, self.height = width, height + 18 * len(title.splitlines())
+        self.figure = Figure(figsize=(width / 72, self.height / 72))
+        if title:
+            self.figure.text(0.5, 1 - 5 / self.height, title, fontsize=11, color=TEXT, ha="center", va="top")
+
+    def axes(self, left: float, bottom: float, right: float, top: float) -> Axes:
+        width, height = self.width, self.height
+        return self.figure.add_axes((left / width, bottom / height, (right - left) / width, (top - bottom) / height))
+
+
+def _plain(axes: Axes, label: str, ticks: int) -> None:
+    """No box, but horizontal lines under the data, and the label of the vertical axis above it."""
+    axes.annotate(label, (0, 1), (-44, 10), "axes fraction", "offset points", fontsize=12, color=GREY)
+    axes.spines[["left", "top", "right"]].set_visible(False)
+    axes.spines["bottom"].set_color(GREY)
+    axes.tick_params(bottom=False, left=False, labelsize=12, labelcolor=GREY)
+    axes.grid(axis="y", color=LIGHT, linewidth=1)
+    axes.set_axisbelow(True)
+    low, high = axes.get_xlim()
+    steps = [1, 2, 2.5, 5, 10]
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=steps, integer=high - low >= 1))
+    axes.yaxis.set_major_locator(MaxNLocator(ticks, steps=steps))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+
+
+@_names_as_they_are()
+def draw_confusion(
+    confusion: np.ndarray,
+    class_names: Sequence[str],
+    output: Path | None,
+    title: str = "",
+    labels: tuple[str, str] = ("true", "predicted"),
+) -> Figure:
+    """A row for each true class; the larger its share, the deeper a cell's colour; up to 20 classes have numbers."""
     k = len(class_names)
-    side = min(max(4.0, 2.2 + 0.55 * k), 16.0)
-    figure = Figure(figsize=(max(side + 1, 6), side), layout="constrained")
-    figure.suptitle(_wrapped(title, figure.get_figwidth(), 10), fontsize=10)
-    axes = figure.subplots()
-    shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
-    size = min(9, max(2, 650 / k))
-    names = [_shortened(name) for name in class_names]
-    axes.set_xticks(range(k), names, rotation=45 if k <= 20 else 90, ha="right", rotation_mode="anchor", fontsize=size)
-    axes.set_yticks(range(k), names, fontsize=size)
-    axes.set(xlabel="predicted", ylabel="true")
-    if k <= 20:
+    depth = np.sqrt(confusion / np.maximum(confusion.sum(1, keepdims=True), 1))  # the root shows rare mistakes
+    names = [_shortened(name) for name in class_names] if k <= NAMED else []
+    cell = 30.0 if k <= 8 else 22.0 if k <= CELLS else max(900 / k, 7.5)
+    size = min(11.0, 0.8 * cell)
+    longest = size * max(map(_letters, names), default=0)
+    beside, below = 30 + longest, 45 if longest < cell else 40 + 0.75 * longest
+    side = cell * k if k <= NAMED else 600.0
+    width = max(beside + side + 10, 300.0)
+    title = _wrapped(title, width / 72, 12)
+    canvas = _Canvas(width, below + side + 10, title)
+    axes = canvas.axes(beside, below, beside + side, below + side)
+    axes.set(xlim=(-0.5, k - 0.5), ylim=(k - 0.5, -0.5))
+    for spine in axes.spines.values():
+        spine.set_color(LIGHT)
+    axes.tick_params(bottom=False, left=False, labelcolor=GREY)
+    axes.set_xlabel(labels[1], fontsize=12, color=GREY)
+    axes.set_ylabel(labels[0], fontsize=12, color=GREY)
+    if names:
+        turned = {"rotation": 45 if k <= CELLS else 90, "ha": "right", "rotation_mode": "anchor"}
+        axes.set_xticks(range(k), names, fontsize=size, **({} if longest < cell else turned))
+        axes.set_yticks(range(k), names, fontsize=size)
+    if k <= CELLS:
+        for i, j in np.argwhere(confusion):
+            corner, color = (j - 0.5, i - 0.5), BLUE if i == j else ORANGE
+            axes.add_patch(Rectangle(corner, 1, 1, color=color, alpha=0.7 * depth[i, j], linewidth=0))
         for i, j in np.ndindex(k, k):
-            color = "white" if shares[i, j] > 0.5 else "black"
+            color = TEXT if confusion[i, j] else GREY
             axes.text(j, i, f"{confusion[i, j]}", ha="center", va="center", fontsize=size, color=color)
-    return _save(figure, output)
+    else:
+        colors = np.where(np.eye(k, dtype=bool)[..., None], to_rgba(BLUE), to_rgba(ORANGE))
+        colors[..., 3] = depth
+        axes.imshow(colors, interpolation="none", aspect="auto")
+    return _save(canvas.figure, output)
 
 
-@_names_as_they_are()
-def draw_reliability(bins: Sequence[ReliabilityBin], output: Path | None, title: str) -> Figure:
-    """Accuracy against confidence, above the number of images; on the diagonal a probability can be believed."""
-    figure = Figure(figsize=(6, 6.5), layout="constrained")
-    figure.suptitle(_wrapped(title, figure.get_figwidth(), 10), fontsize=10)
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    confidence, numbers = [bin.confidence for bin in bins], [bin.accuracy for bin in bins]
-    accuracy = [number.value for number in numbers]
-    errors = [[number.value - number.low for number in numbers], [number.high - number.value for number in numbers]]
-    upper.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="perfectly calibrated")
-    upper.errorbar(confidence, accuracy, errors, color=BLUE, fmt="o-", capsize=2, label="accuracy, 95 % interval")
-    upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(-0.02, 1.02))
-    upper.legend(fontsize=8, loc="upper left")
-    lower.bar(confidence, [number.n for number in numbers], width=0.03, color=BLUE)
-    lower.set(xlabel="confidence: the highest probability", ylabel="images")
-    for axes in (upper, lower):
-        axes.grid(alpha=0.3)
-    return _save(figure, output)
+def _letters(text: str) -> float:
+    """The width of a text, in sizes of its font."""
+    return sum(1.0 if ord(letter) > 0x2E80 else 0.62 for letter in text)
 
 
 @_names_as_they_are()

@@ -12,7 +12,7 @@ from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
 from imgbench.evaluation.calibration import OperatingPoint, operating_point
 from imgbench.evaluation.metrics import describe, describe_accuracy, unmeasured_classes
-from imgbench.evaluation.plots import draw_curves
+from imgbench.evaluation.plots import draw_charts
 from imgbench.evaluation.predictions import Predictions
 from imgbench.inference.acceptance import is_kept, keep_for_acceptance, training_rows
 from imgbench.inference.labelled import images_of_folder, images_of_run, notes_on_seen
@@ -25,6 +25,8 @@ from imgbench.inspection.labels import suspects_of_predictions
 from imgbench.inspection.record import audit_of, related_to_training
 from imgbench.models.weights import described_weights
 from imgbench.number import Number, read_metrics
+from imgbench.report.catalogue import Texts
+from imgbench.report.charts import curve_charts, read_epochs
 from imgbench.report.content import EvaluatedRun, write_report
 from imgbench.report.results import SELECTED_ON_TEST, measure, write_results
 from imgbench.run import Run
@@ -47,8 +49,8 @@ def evaluate_run(run: Run, data: ImageFolderDataModule, announce: bool = True) -
     if run.best.exists():
         best_epoch = torch.load(run.best, mmap=True, weights_only=True)["epoch"] + 1
         run.note(best_epoch=best_epoch)
-    if (run.path / "metrics.csv").exists():
-        draw_curves(run.path / "metrics.csv", run.path / "curves.png", title, best_epoch)
+    if epochs := read_epochs(run):
+        draw_charts(curve_charts(epochs, best_epoch, Texts("en")), run.path / "curves.png", title)
     if run.model is None:
         return None
     model = Predictor.load(run.model).model

@@ -1,7 +1,5 @@
 """What `report.html` says of a run, asked of its model, its images, its audit and its files."""
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +25,7 @@ from imgbench.models.weights import restriction
 from imgbench.number import Number
 from imgbench.report.advice import advice, again, command, cue
 from imgbench.report.catalogue import Texts
+from imgbench.report.charts import read_epochs
 from imgbench.report.learning_curve import read_learning_curve
 from imgbench.report.page import (
     SUSPECTS,
@@ -87,7 +86,7 @@ def write_report(evaluated: EvaluatedRun) -> None:
         notes=list(_notes(evaluated, model, t)),
         advice=advice(run, data, test, evaluated.metrics, evaluated.audit, suspects, selections, t),
         selections=selections,
-        epochs=_epochs(run),
+        epochs=read_epochs(run),
         best_epoch=run.info.get("best_epoch"),
         small_models=_small_models(study.get("small")),
         target=study.get("target", ""),
@@ -144,7 +143,7 @@ def _notes(evaluated: EvaluatedRun, model: Model, t: Texts) -> Iterator[str]:
 
 def _facts(run: Run, data: ImageFolderDataModule, model: Model, t: Texts) -> dict[str, str]:
     info, config = run.info, run.config
-    epochs = _epochs(run)
+    epochs = read_epochs(run)
     seconds = sum(float(row.get("epoch_seconds") or 0) for row in epochs)
     counts = {split: len(data.rows(split)) for split in ("train", "val", "test")}
     weights = model.provenance.get("weights")
@@ -175,11 +174,6 @@ def _duration(seconds: float, t: Texts) -> str:
     if seconds < 120:
         return t("seconds", n=seconds)
     return t("minutes", n=seconds / 60) if seconds < 7200 else t("hours", n=seconds / 3600)
-
-
-def _epochs(run: Run) -> list[dict[str, str]]:
-    text = _text(run, "metrics.csv")
-    return list(csv.DictReader(io.StringIO(text))) if text else []
 
 
 def compared_networks(run: Run) -> list[ComparedNetwork]:

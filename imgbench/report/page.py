@@ -3,32 +3,27 @@
 It knows numbers and pictures only; what has to be asked of a model or of files, `imgbench.report.content` does.
 """
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
+from markupsafe import Markup
 
-from imgbench.evaluation.calibration import reliability
-from imgbench.evaluation.charts import Chart, Line
 from imgbench.evaluation.metrics import confusion_matrix, describe
+from imgbench.evaluation.plots import CELLS, Chart, as_svg, draw_charts, draw_confusion
 from imgbench.evaluation.predictions import Predictions
-from imgbench.evaluation.selective import Selection, fewest_images, risk_coverage
+from imgbench.evaluation.selective import Selection, fewest_images
 from imgbench.number import Number, group_codes, share
 from imgbench.report.catalogue import Texts
+from imgbench.report.charts import curve_charts, learning_curve_chart, reliability_chart, unsure_chart
 from imgbench.report.mistakes import ConfusedPair, confident_mistakes, confused_pairs, least_sure
 from imgbench.report.photographs import as_data, with_heat
 
 MISTAKES, PAIRS, OF_PAIR, LEAST_SURE, SUSPECTS = 12, 5, 4, 6, 8  # how many are shown
 CLASSES = 30  # of more, only the weakest are shown at once
-LETTERS = 3  # of a class name that fits above a column of it
-CELLS = 15  # up to so many classes the confusion matrix is a table, above it is a picture
 ADVICE = 7
-POINTS = 200  # of a curve
 
 
 @dataclass(frozen=True)
@@ -168,13 +163,16 @@ def report_page(report: Report, language: str) -> str:
     rows = ShownRows.of(predictions)
     ordered = _classes(report)
     weakest = len(ordered) if len(ordered) <= CLASSES else CLASSES
+    curve = report.learning_curve
+    curves = curve_charts(report.epochs, report.best_epoch, texts) if len(report.epochs) > 1 else []
     return templates.get_template("report.html.jinja").render(
         report=report,
         t=texts,
         answer=_answer(report, texts),
         classes=ordered[:weakest],
         further_classes=ordered[weakest:],
-        confusion=_confusion(predictions),
+        confusion=_confusion(predictions, texts),
+        few_classes=len(predictions.class_names) <= CELLS,
         mistakes=[_photograph(report, row) for row in rows.mistakes],
         least_sure=[_photograph(report, row) for row in rows.least_sure],
         wrong=int((predictions.predicted != predictions.targets).sum()),
@@ -189,11 +187,12 @@ def report_page(report: Report, language: str) -> str:
             for pair in rows.pairs
         ],
         calibration=_calibration(report, texts),
-        calibration_chart=_reliability_chart(predictions, texts),
-        unsure_chart=_unsure_chart(predictions, texts),
+        calibration_chart=_chart(reliability_chart(predictions, texts)),
+        unsure_chart=_chart(unsure_chart(predictions, texts)),
         promises=[_promise(selection, texts) for selection in report.selections],
-        curves=_curves(report, texts),
-        learning_curve=_learning_curve(report, texts),
+        curves=[_chart(one) for one in curves],
+        learning_curve=_chart(learning_curve_chart(curve, texts)) if len(curve) > 1 else None,
+        learning_curve_note=_learning_curve_note(report, texts),
         overall={name: number for name, number in report.metrics.items() if name.count("/") == 1},
         advice=report.advice[:ADVICE],
         further_advice=report.advice[ADVICE:],
@@ -262,22 +261,14 @@ def _classes(report: Report) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (not row["recall"].n, row["recall"].value))
 
 
-def _confusion(predictions: Predictions) -> dict[str, Any]:
-    """Counts and shares of few classes; of many a picture, a pixel for each pair."""
-    counts = confusion_matrix(predictions)
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    if len(counts) <= CELLS:
-        rows = [
-            [(int(count), round(float(share), 3), i == j) for j, (count, share) in enumerate(zip(*row, strict=True))]
-            for i, row in enumerate(zip(counts, shares, strict=True))
-        ]
-        heads = predictions.class_names
-        if max(map(len, heads)) > LETTERS:  # then a column is headed by the number of its class
-            heads = [str(i + 1) for i in range(len(heads))]
-        return {"rows": list(zip(predictions.class_names, heads, rows, strict=True))}
-    file = io.BytesIO()
-    Image.fromarray((255 * (1 - np.sqrt(shares))).astype(np.uint8)).save(file, "PNG", optimize=True)
-    return {"picture": f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"}
+def _chart(chart: Chart) -> Markup:
+    return Markup(as_svg(draw_charts([chart], None), chart.title))
+
+
+def _confusion(predictions: Predictions, texts: Texts) -> Markup:
+    labels = texts("true_class"), texts("predicted_class")
+    figure = draw_confusion(confusion_matrix(predictions), predictions.class_names, None, labels=labels)
+    return Markup(as_svg(figure, texts("confusion")))
 
 
 def _photograph(report: Report, row: int) -> dict[str, Any]:
@@ -325,25 +316,6 @@ def _calibration(report: Report, texts: Texts) -> list[str]:
     return said
 
 
-def _reliability_chart(predictions: Predictions, texts: Texts) -> Chart:
-    bins = reliability(predictions)
-    line = _with_intervals(texts("test"), [one.confidence for one in bins], [one.accuracy for one in bins])
-    guide = Line(texts("perfect"), (0, 1), (0, 1), guide=True)
-    axes = {"x_range": (0.0, 1.0), "y_range": (0.0, 1.0), "x_percent": True}
-    caption = texts("calibration_caption")
-    return Chart(texts("calibration"), texts("sure"), texts("right"), [guide, line], note=caption, **axes)
-
-
-def _unsure_chart(predictions: Predictions, texts: Texts) -> Chart:
-    left, wrong = risk_coverage(predictions)
-    enough = np.flatnonzero((1 - left) * len(predictions.targets) >= min(20, len(predictions.targets)))
-    chosen = np.unique(enough[np.linspace(0, len(enough) - 1, min(POINTS, len(enough))).astype(int)])
-    line = Line(texts("test"), left[chosen].tolist(), wrong[chosen].tolist())
-    top = max(float(wrong[chosen].max()) * 1.1, 0.01)
-    axes = {"x_range": (0.0, 1.0), "y_range": (0.0, top), "x_percent": True}
-    return Chart(texts("unsure"), texts("left_unsure"), texts("error"), [line], note=texts("unsure_caption"), **axes)
-
-
 def _promise(selection: Selection, texts: Texts) -> tuple[str, str]:
     """The error, and what has to be left unsure for it, or why it cannot be promised."""
     error = percent(selection.max_error, 0)
@@ -358,53 +330,13 @@ def _promise(selection: Selection, texts: Texts) -> tuple[str, str]:
     return error, texts("many_errors", surest=selection.surest, errors=selection.errors)
 
 
-def _curves(report: Report, texts: Texts) -> list[Chart]:
-    if len(report.epochs) < 2:
-        return []
-
-    def column(name: str) -> list[float]:
-        return [float(row.get(name) or "nan") for row in report.epochs]
-
-    epochs = column("epoch")
-    lowest = [value for name in ("train/acc", "val/acc") for value in column(name) if np.isfinite(value)]
-
-    def chart(label: str, names: Sequence[str], **options: Any) -> Chart:
-        lines = [Line(texts(name.split("/")[0] if "/" in name else "learning_rate"), epochs, column(name))
-                 for name in names]  # fmt: skip
-        return Chart(texts(label), texts("epoch"), texts(label), lines, mark=report.best_epoch, **options)
-
-    return [
-        chart("accuracy", ["train/acc", "val/acc"], y_range=(min(0.9, *lowest), 1.0)),
-        chart("loss", ["train/loss", "val/loss"], percent=False),
-        chart("learning_rate", ["lr"], percent=False, y_range=(0.0, max(column("lr")) * 1.05 or 1.0)),
-    ]
-
-
-def _learning_curve(report: Report, texts: Texts) -> Chart | None:
-    if len(report.learning_curve) < 2:
-        return None
-    images = [float(number) for number, _ in report.learning_curve]
-    line = _with_intervals(texts("test"), images, [number for _, number in report.learning_curve])
-    note = ""
-    if report.gain is not None:
-        value, low, high = (f"{100 * end:+.1f}" for end in (report.gain.value, report.gain.low, report.gain.high))
-        key = "curve_helps" if report.gain.low > 0 else "curve_unclear"
-        half, everything = (number for number, _ in report.learning_curve[-2:])
-        note = texts(key, half=half, all=everything, gain=value, low=low, high=high)
-    return Chart(
-        texts("learning_curve"),
-        texts("training_images"),
-        texts("test_accuracy"),
-        [line],
-        x_range=(0.0, 1.05 * images[-1]),
-        y_range=(max(0.0, min(line.low) - 0.01), 1.0),
-        note=note,
-    )
-
-
-def _with_intervals(name: str, x: Sequence[float], numbers: Sequence[Number]) -> Line:
-    value, low, high = zip(*((number.value, number.low, number.high) for number in numbers), strict=True)
-    return Line(name, x, value, low, high, dots=True)
+def _learning_curve_note(report: Report, texts: Texts) -> str:
+    if report.gain is None:
+        return ""
+    value, low, high = (f"{100 * end:+.1f}" for end in (report.gain.value, report.gain.low, report.gain.high))
+    half, everything = (number for number, _ in report.learning_curve[-2:])
+    key = "curve_helps" if report.gain.low > 0 else "curve_unclear"
+    return texts(key, half=half, all=everything, gain=value, low=low, high=high)
 
 
 def promised(selections: Sequence[Selection]) -> Selection | None:

@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
-from imgbench.evaluation.calibration import TemperatureScaling, fit_temperature, reliability
+from imgbench.evaluation.calibration import TemperatureScaling, fit_temperature
 from imgbench.evaluation.metrics import classification_metrics, confusion_matrix, describe, describe_accuracy
-from imgbench.evaluation.plots import draw_confusion, draw_reliability
+from imgbench.evaluation.plots import draw_charts, draw_confusion
 from imgbench.evaluation.predictions import Predictions
 from imgbench.files import write_atomically
 from imgbench.number import Number
+from imgbench.report.catalogue import Texts
+from imgbench.report.charts import reliability_chart
 
 SELECTED_ON_TEST = "the model was selected on its own test images: the accuracy is too good"
 
@@ -47,7 +49,7 @@ def write_results(
     heading = f"{title}\n{split} accuracy {describe_accuracy(metrics, split)}{warning}"
     draw_confusion(confusion_matrix(predictions), predictions.class_names, folder / "confusion.png", heading)
     heading = f"{title}\n{split}: calibration error {describe(metrics[f'{split}/ece'])}"
-    draw_reliability(reliability(predictions), folder / "reliability.png", heading)
+    draw_charts([reliability_chart(predictions, Texts("en"))], folder / "reliability.png", heading)
     # Last, so that a run that has its numbers has all the rest.
     content = {name: number.to_dict() for name, number in metrics.items()}
     write_atomically(folder / "metrics.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
