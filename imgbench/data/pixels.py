@@ -24,12 +24,12 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from imgbench.data.look import Looks, cache_dir, digest, keep_looks, kept_looks
-from imgbench.data.progress import progress_bar
 from imgbench.data.table import ImageTable
 from imgbench.decode import HEIC_NEEDS, DecodeError, Extremes, Intensity, deep_extremes, intensity_range
 from imgbench.errors import UserError
 from imgbench.files import cores, memory_left
 from imgbench.preprocessing import Preprocessing
+from imgbench.progress import Step
 
 log = logging.getLogger(__name__)
 
@@ -278,10 +278,9 @@ def _decode_all(
 
     threads = cores()
     with (
-        progress_bar("Decoding") as progress,
+        Step("Decoding images", number) as progress,
         ThreadPoolExecutor(threads) as pool,  # Pillow lets go of the interpreter lock while it decodes
     ):
-        task = progress.add_task("", total=number)
 
         def each(work: Callable[[int], None], rows: Sequence[int]) -> None:
             size = max(1, min(CHUNK, len(rows) // (4 * threads)))  # so that a few large photographs keep all busy
@@ -292,7 +291,7 @@ def _decode_all(
                 return len(rows[start : start + size])
 
             for done in pool.map(chunk, range(0, len(rows), size)):
-                progress.advance(task, done)
+                progress.advance(done)
 
         each(look, range(number) if looks is None or pixels is not None else sorted(unknown))
         if looks is not None:
@@ -303,7 +302,7 @@ def _decode_all(
                 result.intensity = intensity_range(list(deep.values()))
             preprocessing = replace(preprocessing, intensity=result.intensity)
             if pixels is not None:
-                progress.update(task, total=number + len(deep))
+                progress.advance(0, more=len(deep))
                 each(lambda row: decode(row, _read_file(table, row)), sorted(deep))
     return result
 

@@ -8,7 +8,6 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from imgbench.data.pixels import digest
-from imgbench.data.progress import shown
 from imgbench.data.shard_index import intensity_text, members, write_index
 from imgbench.data.shards import NEEDS, index_path
 from imgbench.data.split import NO_SPLIT
@@ -16,6 +15,7 @@ from imgbench.data.table import ImageTable
 from imgbench.data.walk import has_image_ending
 from imgbench.decode import FORMATS, image_format
 from imgbench.errors import UserError
+from imgbench.progress import shown
 from imgbench.split_file import SPLITS
 
 NAME = "photos-%06d.tar"

@@ -45,7 +45,7 @@ from imgbench.models.weights import facts_of_weights
 from imgbench.provenance import first_process
 from imgbench.run import INIT, Run, fingerprint_of, switched_on
 from imgbench.training import fast
-from imgbench.training.callbacks import progress_bar, run_of_checkpoint
+from imgbench.training.callbacks import EpochProgress, run_of_checkpoint
 from imgbench.training.checkpoint import load_classifier
 from imgbench.training.classifier import ImageClassifier
 from imgbench.training.memory import lack_of_memory_named, largest_batch
@@ -280,7 +280,7 @@ def fit(
     config = experiment.config
     if is_tuned(config) and experiment.start is None and config.ckpt_path is None:
         solve_last_layer(classifier, experiment.data)
-    trainer = build_trainer(config, experiment.settings, run.path, [*callbacks, *progress_bar()])
+    trainer = build_trainer(config, experiment.settings, run.path, [*callbacks, EpochProgress()])
     try:
         trainer.fit(classifier, datamodule=experiment.data, ckpt_path=config.ckpt_path, weights_only=True)
     except SystemExit:  # how Lightning ends when it was interrupted; it leaves further Ctrl-C ignored

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.pixels import cache_dir
-from imgbench.data.progress import progress_bar
 from imgbench.errors import UserError
 from imgbench.files import cores, replacing
 from imgbench.inference.onnx_file import Deployed, exported, in_evaluation
+from imgbench.progress import Step
 from imgbench.training.fast import full_precision
 from imgbench.training.network import Network
 
@@ -152,9 +152,8 @@ def _compute(embed: Embed, data: ImageFolderDataModule, rows: np.ndarray, thread
         return embed(data.preprocessing.center_crop(pixels))
 
     found = []
-    with progress_bar("Features") as progress, ThreadPoolExecutor(threads) as pool:
-        task = progress.add_task("", total=len(rows))
+    with Step("Computing features", len(rows)) as progress, ThreadPoolExecutor(threads) as pool:
         for features in pool.map(chunk, range(0, len(rows), batch)):
             found.append(features)
-            progress.advance(task, len(features))
+            progress.advance(len(features))
     return np.concatenate(found)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from imgbench.data.collection import Collection
-from imgbench.data.progress import progress_bar
 from imgbench.data.shards import Photograph
 from imgbench.decode import open_image
 from imgbench.errors import UserError
@@ -19,6 +18,7 @@ from imgbench.inference.journal import Journal
 from imgbench.inference.prediction_file import FACTS, check_ending, class_columns, prediction_file, readable
 from imgbench.inference.predictor import Predictor
 from imgbench.inference.sorting import How, Sorter
+from imgbench.progress import Step
 from imgbench.run import Run
 
 BATCH = 32  # images; written, and gone on from, as a whole
@@ -228,8 +228,7 @@ def _write_all(
             print(f"Going on with {output}, which has {index:,} file(s) already{renewed}.")
         paths = (path for path in collection if not _is_known(readable(str(path)), known))
         try:
-            with progress_bar("Classifying") as bar:
-                task = bar.add_task("", total=images, completed=min(index, images))
+            with Step("Classifying images", images, min(index, images)) as progress:
                 for answers in classifier(paths):
                     places = [_place(answer, sorter) for answer in answers]
                     journal.append(
@@ -242,7 +241,7 @@ def _write_all(
                         if sorter and place:
                             _put(sorter, answer.path, place, report)
                         index += 1
-                    bar.advance(task, len(answers))
+                    progress.advance(len(answers))
         except KeyboardInterrupt:
             print(f"\nInterrupted. {journal.path} has {journal.rows:,} file(s); the same command goes on from there.")
             raise

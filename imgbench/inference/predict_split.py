@@ -1,17 +1,13 @@
 """The one way from the images of a split to predictions."""
 
-from collections.abc import Iterable
-
 import numpy as np
-from rich.console import Console
-from rich.progress import track
-from torch import Tensor
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.evaluation.predictions import Predictions
 from imgbench.inference.cached_features import image_features
 from imgbench.inference.predictor import Model
 from imgbench.inference.torch_model import TorchModel
+from imgbench.progress import shown
 
 
 def predict_split(model: Model, data: ImageFolderDataModule, split: str) -> Predictions:
@@ -23,10 +19,11 @@ def predict_split(model: Model, data: ImageFolderDataModule, split: str) -> Pred
     if isinstance(model, TorchModel) and model.is_frozen:
         probabilities = [model.classify(image_features(model.classifier, data, rows))]
     else:
-        batches: Iterable[tuple[Tensor, Tensor]] = data.loader(split)
-        if Console().is_terminal:
-            batches = track(batches, f"Evaluating {split}", transient=True)
-        probabilities = [model(data.preprocessing.center_crop(images)) for images, _ in batches]
+        batches = data.loader(split)
+        probabilities = [
+            model(data.preprocessing.center_crop(images))
+            for images, _ in shown(batches, len(batches), f"Predicting the {split} images")
+        ]
     return Predictions(
         [table.paths[row] for row in rows],
         [table.groups[row] for row in rows],

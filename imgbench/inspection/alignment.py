@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from imgbench.data.progress import shown
 from imgbench.files import cores
 from imgbench.inspection.candidates import ORIENTATIONS, VIEWS, Candidates, area_weights, in_blocks, turned
+from imgbench.progress import shown
 
 SIDE = 48  # pixels of the pictures that are compared
 MARGIN = 4  # of them, where frames and the ends of crops lie, do not count

@@ -13,7 +13,6 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 
 from imgbench.data.pixels import cache_dir
-from imgbench.data.progress import shown
 from imgbench.data.shard_index import photographs
 from imgbench.data.split import NO_SPLIT
 from imgbench.data.table import ImageTable
@@ -26,6 +25,7 @@ from imgbench.inspection.findings import PROBE, Finding, counted, first_few
 from imgbench.inspection.thumbnails import Thumbnails, make_thumbnails
 from imgbench.number import Number
 from imgbench.preprocessing import Preprocessing
+from imgbench.progress import shown
 from imgbench.split_file import SPLITS
 
 T = TypeVar("T")

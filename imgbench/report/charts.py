@@ -37,11 +37,12 @@ def curve_charts(epochs: Sequence[Mapping[str, str]], best_epoch: int | None, te
         mark = None if best_epoch is None else (float(best_epoch), texts("kept", n=best_epoch))
         return Chart(texts(label), texts("epoch"), texts(label), lines, y_range=y_range, mark=mark)
 
+    rates = [rate for rate in column("lr") if np.isfinite(rate)]  # none where the last layer was solved for
     accuracies = [value for name in ("train/acc", "val/acc") for value in column(name) if np.isfinite(value)]
     return [
         chart("accuracy", {"train/acc": "train", "val/acc": "val"}, (100 * min([0.9, *accuracies]), 100.0), 100),
         chart("loss", {"train/loss": "train", "val/loss": "val"}),
-        chart("learning_rate", {"lr": "learning_rate"}, (0.0, max(column("lr")) * 1.05 or 1.0)),
+        chart("learning_rate", {"lr": "learning_rate"}, (0.0, 1.05 * max(rates, default=0.0) or 1.0)),
     ]
 
 

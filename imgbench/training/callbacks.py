@@ -14,13 +14,13 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
-from rich.console import Console
 from torch import Tensor, nn
 
 from imgbench.errors import UserError
 from imgbench.files import write_atomically
+from imgbench.progress import Step
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +76,6 @@ class EpochTable(Callback):
     ) -> None:
         self._images += len(batch[0]) * trainer.world_size
         self._trained = time.perf_counter() - self._start
-        if trainer.progress_bar_callback is not None:
-            pl_module.log("images/s", self._images / self._trained, prog_bar=True, logger=False)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         pl_module.log("lr", self._lr)  # for trackers such as TensorBoard
@@ -91,16 +89,42 @@ class EpochTable(Callback):
         row = epoch_row(trainer.current_epoch + 1, values)
         self._rows.append(row)
         write_epochs(self.path, self._rows)
-        if trainer.progress_bar_callback is None:
-            shown = "  ".join(f"{name} {row[name]}" for name in COLUMNS[1:5] if name in row)
-            log.info(
-                "epoch %d/%s  %s  %.1f s, %.0f images/s",
-                trainer.current_epoch + 1,
-                trainer.max_epochs,
-                shown,
-                values["epoch_seconds"],
-                values["images_per_second"],
-            )
+        shown = "  ".join(f"{name} {row[name]}" for name in COLUMNS[1:5] if name in row)
+        seconds, speed = values["epoch_seconds"], values["images_per_second"]
+        log.info("%s  %s  %.1f s, %.0f images/s", _name_of_epoch(trainer), shown, seconds, speed)
+
+
+class EpochProgress(Callback):
+    """How far the epoch has come, its validation included."""
+
+    def __init__(self) -> None:
+        self._step: Step | None = None
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            batches = trainer.num_training_batches + sum(trainer.num_val_batches)
+            self._step = Step(_name_of_epoch(trainer), int(batches) if math.isfinite(batches) else None)
+            self._step.__enter__()
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        if self._step:
+            self._step.advance()
+
+    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        if self._step:
+            self._step.advance()
+
+    def on_train_epoch_end(self, *args: Any, **kwargs: Any) -> None:
+        if self._step:  # gone before the line of `EpochTable`, which is a later callback
+            self._step.__exit__(None, None, None)
+        self._step = None
+
+    on_exception = teardown = on_train_epoch_end
+
+
+def _name_of_epoch(trainer: L.Trainer) -> str:
+    of = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
+    return f"epoch {trainer.current_epoch + 1}{of}"
 
 
 def run_of_checkpoint(ckpt_path: str | Path) -> Path:
@@ -270,11 +294,6 @@ class AveragedWeights(WeightAveraging):
     def _average(self, average: Tensor, current: Tensor, steps: Tensor) -> Tensor:
         kept = ((1 + steps) / (10 + steps)).clamp(max=self.decay)  # on the device, which need not be waited for
         return kept * average + (1 - kept) * current
-
-
-def progress_bar() -> list[Callback]:
-    """A bar where a person watches; elsewhere `EpochTable` logs a line per epoch."""
-    return [RichProgressBar(leave=True)] if Console().is_terminal else []
 
 
 class KeepZeros(Callback):

@@ -74,10 +74,6 @@ class ImageClassifier(Network, L.LightningModule):  # pyright: ignore
         loss = self.training_loss(images, logits, targets)
         labels = targets.argmax(1) if targets.dim() == 2 else targets
         self.train_acc.update(logits.detach(), labels)
-        # Computing the accuracy of each batch takes a tenth of a small step, so only if a progress bar shows it.
-        if self.trainer.progress_bar_callback is not None:
-            accuracy = (logits.argmax(1) == labels).float().sum() / (labels != self.loss.ignore_index).sum()
-            self.log_dict({"loss": loss, "acc": accuracy}, prog_bar=True, logger=False)
         self.train_loss.update(loss.detach(), len(images))
         self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, batch_size=len(images))
         self.log("train/acc", self.train_acc, on_step=False, on_epoch=True, batch_size=len(images))
@@ -93,7 +89,7 @@ class ImageClassifier(Network, L.LightningModule):  # pyright: ignore
         loss = F.cross_entropy(logits, targets)  # unsmoothed and unweighted: comparable between runs
         self.val_loss.update(loss, len(images))
         self.log("val/loss", self.val_loss, batch_size=len(images))
-        self.log("val/acc", self.val_acc, prog_bar=True, batch_size=len(images))
+        self.log("val/acc", self.val_acc, batch_size=len(images))
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)

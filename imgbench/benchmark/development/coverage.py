@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from imgbench.data.progress import shown
 from imgbench.evaluation.metrics import classification_metrics
 from imgbench.evaluation.predictions import Predictions
+from imgbench.progress import shown
 
 MEASURED = ("acc", "balanced_acc", "macro_f1", "auroc", "ap", "brier", "recall/class 0", "f1/class 0")
 # Images of each class, images in each group, and how alike those of a group are: 1 if they are copies.

@@ -1,0 +1,51 @@
+"""How far a longer step has come: a bar in a terminal, and lines elsewhere."""
+
+import logging
+import re
+from threading import Event
+
+from imgbench import progress
+from imgbench.progress import Step, shown
+
+
+def test_without_a_terminal_a_long_step_says_how_far_it_has_come(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "SILENCE", 0.001)
+    said, lines = Event(), []
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            lines.append(record.getMessage())
+            said.set()
+
+    monkeypatch.setattr(progress.log, "handlers", [Handler()])
+    monkeypatch.setattr(progress.log, "level", logging.INFO)
+    with Step("Decoding images", 2000) as step:
+        step.advance(1000, more=500)
+        said.clear()
+        assert said.wait(60)
+    assert lines[-1] == "Decoding images: 1,000 of 2,500"
+    said.clear()
+    with Step("Writing the report"):
+        assert said.wait(60)
+    assert lines[-1] == "Writing the report: ..."
+    assert "━" not in "".join(capsys.readouterr())
+
+
+def test_a_short_step_says_nothing_without_a_terminal(caplog, capsys):
+    caplog.set_level(logging.INFO)
+    assert list(shown(range(3), 3, "Counting")) == [0, 1, 2]
+    assert (caplog.text, *capsys.readouterr()) == ("", "", "")
+
+
+def test_a_bar_says_what_it_is_about_and_fits_a_terminal(monkeypatch, capsys):
+    for name, value in {"FORCE_COLOR": "1", "COLUMNS": "80", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    text = "Comparing {pairs} of [images] in 35"
+    assert len(text) == 35
+    with Step(text, 1_000_000, 999_998) as step:
+        step.advance()
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+    lines = [line.rstrip() for line in re.split(r"[\r\n]+", shown)]
+    assert any(text in line and "999999/1000000" in line for line in lines)
+    assert max(map(len, lines)) <= 80
+    assert all(text in line for line in lines if line), "a bar is one line"
