@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from threading import Event, Thread
 from types import TracebackType
 from typing import Self, TypeVar
@@ -69,3 +70,17 @@ def shown(steps: Iterable[T], number: int, text: str) -> Iterator[T]:
         for step in steps:
             yield step
             progress.advance()
+
+
+@contextmanager
+def quiet(*modules: str, least: int = logging.WARNING) -> Iterator[None]:
+    """Lets libraries, or modules of ours, log inside only what is at least so severe: the rest has been said."""
+    loggers = [logging.getLogger(module) for module in modules]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(least)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -18,6 +18,7 @@ from imgbench.errors import UserError
 from imgbench.experiment.check import check_at_once
 from imgbench.experiment.compose import storable
 from imgbench.hydra_entry import hydra_command, interruption_explained
+from imgbench.progress import quiet
 from imgbench.report.study_file import SMALL, write_study
 from imgbench.run import Run
 from imgbench.split_file import SPLITS
@@ -80,7 +81,8 @@ def study(config: DictConfig, run: Run) -> None:
             print(f"{run.shown} is trained already.")
         else:
             config.budget = max(round(TRAINING * left() / 60, 2), 0.01)
-            train(config, run, conclude)
+            with quiet("imgbench.data.read", "imgbench.experiment.inspect"):  # as of the audit above
+                train(config, run, conclude)
         write_audit(found, run.path)
         print(division(run))
         begin(3, f"Smaller models, target {target}, and the report")

@@ -74,7 +74,7 @@ def test_a_shortcut_is_named_where_it_explains_as_much_as_the_network(advised):
         number = {"value": value, "low": value, "high": value, "n": 9, "groups": 9, "skill": 0.3}
         return Finding(f"{PROBE}colours", "note", "", 9, accuracy=number)
 
-    assert "colours alone tell the class in 99.0 %" in text_of(advised(wrong=9, findings=[probe(0.99)]))
+    assert "A probe that sees only colours is right in 99.0 %" in text_of(advised(wrong=9, findings=[probe(0.99)]))
     assert "colours alone" not in text_of(advised(wrong=9, findings=[probe(0.6)]))
 
 

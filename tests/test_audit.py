@@ -17,7 +17,7 @@ from imgbench.evaluate import evaluate
 from imgbench.evaluation.predictions import Predictions
 from imgbench.experiment.build import build_data
 from imgbench.experiment.compose import compose
-from imgbench.inspection.audit import Audit, brief
+from imgbench.inspection.audit import RELATED, Audit, brief
 
 
 def paint(root: Path, counts: dict[str, int], size: int = 64, seed: int = 0) -> Path:
@@ -135,9 +135,7 @@ def test_relatives_in_test_are_leaks_and_in_val_alone_are_suspect(tmp_path):
     shutil.copy(root / "train/cat/cat1.png", root / "test/cat/again.png")
     result = inspect(root)
     assert (result.verdict, result.leaking) == ("leaks", {"val": 1, "test": 1})
-    assert brief(result) == (
-        "Audit: leaks. 1 of 51 test images and 1 of 51 val images have a relative among the training images."
-    )
+    assert brief(result) == (f"Audit: leaks. 1 of 51 test images and 1 of 51 val images have {RELATED}.")
 
 
 def test_which_images_are_relatives_does_not_depend_on_the_size_the_network_sees(photos):
@@ -171,9 +169,9 @@ def test_run_on_leaking_images_says_so_before_and_carries_both_figures_after(lea
     others = np.array(["turned" not in path for path in predictions.paths])
     right = (predictions.predicted == predictions.targets)[others]
     assert metrics["test_unrelated/acc"]["value"] == pytest.approx(right.mean())
-    assert "without 4 images that have a relative among the training images" in capsys.readouterr().out
+    assert f"without 4 images with {RELATED}" in capsys.readouterr().out
     assert "The audit found leaks: 4 of 54" in (run.path / "report.html").read_text()
-    assert "without 4 images that have a relative" in evaluate(run.path).table()
+    assert "without 4 images with a near-duplicate" in evaluate(run.path).table()
 
 
 def test_run_that_drops_leaks_is_clean_of_them(leaking_run, caplog):

@@ -1,5 +1,6 @@
 """Which of several networks is taken, and that comparing them leaves one complete run."""
 
+import importlib
 import logging
 from pathlib import Path
 from typing import Any, cast
@@ -186,3 +187,7 @@ def test_a_candidate_whose_file_builds_on_another_is_composed_whole(name):
 
 def test_digits_stay_with_the_compact_network():
     assert compose([]).model["_target_"].endswith("CompactCNN")
+
+
+def test_what_is_quiet_for_further_networks_is_a_module_that_logs():
+    assert all(hasattr(importlib.import_module(name), "log") for name in choose.FACTS)

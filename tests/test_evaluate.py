@@ -60,7 +60,7 @@ def test_unknown_class_is_named(tiny_run, make_folder, tmp_path, run_evaluate):
 
 def test_a_folder_of_some_classes_says_which_were_not_measured(tiny_run, make_folder, tmp_path, capsys, run_evaluate):
     assert run_evaluate(tiny_run.path, make_folder(tmp_path / "photos", {"dog": 2})) == 0
-    assert "Not measured, for want of images: cat" in capsys.readouterr().out
+    assert "Not measured, because there are no images: cat" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("inner", ["photos", "test"])

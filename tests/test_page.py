@@ -163,7 +163,7 @@ def test_the_answer_is_one_sentence_with_its_interval():
     report = report_of()
     report.metrics["test/acc"] = Number(219 / 225, 0.944, 0.988, 225, 225, 219)
     expected = (
-        "Of 225 photographs it had not seen it named 219 rightly, 97.3 %; with 95 % confidence between 94 and 99 %."
+        "Of 225 photographs that it had not seen it named 219 rightly: 97.3 % (95 % interval 94 to 99 %)."
     )
     assert expected in Page(report_page(report, "en")).text
     assert "认对了 219 张" in Page(report_page(report, "zh")).text
@@ -172,7 +172,7 @@ def test_the_answer_is_one_sentence_with_its_interval():
 def test_photographs_by_which_it_was_chosen_are_not_called_unseen():
     page = Page(report_page(report_of(selected_on_test=True, selections=[]), "en"))
     assert "had not seen" not in page.text
-    assert "by which it was chosen as well" in page.text
+    assert "selected on the same photographs" in page.text
     assert "Nothing can be promised" in page.text
 
 

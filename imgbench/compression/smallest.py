@@ -17,12 +17,13 @@ from imgbench.compression.target import Target
 from imgbench.errors import UserError
 from imgbench.evaluation.metrics import describe
 from imgbench.experiment.build import build_data_of
-from imgbench.experiment.choose import FEWEST, logged_once
+from imgbench.experiment.choose import FACTS, FEWEST
 from imgbench.experiment.compose import override
 from imgbench.experiment.train import Conclude, Experiment, epoch_seconds, first_batch, resolve
 from imgbench.inference import parity
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.number import read_metrics
+from imgbench.progress import quiet
 from imgbench.report.conclude import evaluate_run
 from imgbench.report.content import EvaluatedRun, compared_networks, write_report
 from imgbench.report.study_file import SMALL, write_study
@@ -78,7 +79,7 @@ def add_smallest(run: Run, target: Target, seconds: float) -> Smallest:
     Raises:
         UserError: as of `make_smallest`.
     """
-    with logged_once():
+    with quiet(*FACTS):
         small = make_smallest(run, run.path / SMALL, target, seconds)
     write_study(run, small=small.to_dict())
     return small

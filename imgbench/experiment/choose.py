@@ -4,7 +4,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -22,13 +22,15 @@ from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Predictor
 from imgbench.inference.torch_model import TorchModel
 from imgbench.models.summary import multiply_adds
-from imgbench.models.weights import quiet
 from imgbench.number import Number, group_codes, share, standard_error
+from imgbench.progress import quiet
 from imgbench.run import Run, fingerprint_of
 from imgbench.training.median_stopping import MedianStopping
 
 log = logging.getLogger(__name__)
 
+# What they log of the images, their audit and the device is the same for each network.
+FACTS = ("imgbench.data.read", "imgbench.experiment.inspect", "imgbench.training.fast")
 FEWEST = 4  # a network that has time for less than a quarter of its epochs is left out
 SLACK = 1.25  # times what its epochs were planned to take, a network is stopped: the machine has got other work
 RESERVED = 0.1  # share of the budget for what comes after training: the evaluation and the report
@@ -84,7 +86,7 @@ def train_best(
     left_out: list[str] = []
     for position, name in enumerate(names):
         left = (1 - RESERVED) * seconds - (time.perf_counter() - start)
-        with logged_once() if trials else nullcontext():
+        with quiet(*FACTS) if trials else nullcontext():
             trial = _try(config, name, run, left / (len(names) - position) if trials else None, callbacks)
         if trial is None:
             left_out.append(name)
@@ -112,7 +114,7 @@ def fingerprint(config: DictConfig) -> str:
     Raises:
         UserError: the data or the configuration cannot be used.
     """
-    with logged_once():
+    with quiet(*FACTS):
         if not is_open(config):
             return resolve(config).fingerprint
         return _of_comparison(config, resolve(with_model(config, config.model.candidates[0])))
@@ -120,15 +122,6 @@ def fingerprint(config: DictConfig) -> str:
 
 def _of_comparison(config: DictConfig, candidate: Experiment) -> str:
     return fingerprint_of(storable(config), candidate.data.table.hash)
-
-
-@contextmanager
-def logged_once() -> Iterator[None]:
-    """What is logged of the images and the device is the same for each network."""
-    with ExitStack() as stack:
-        for place in ("data.table", "experiment.inspect", "training.fast"):
-            stack.enter_context(quiet(f"imgbench.{place}", logging.WARNING))
-        yield
 
 
 def _model(run: Run) -> TorchModel:
@@ -215,11 +208,11 @@ def explain_choice(
             f"({100 * error:.1f})."
         )
     others = [trial.name for trial in trials if trial is not chosen] + list(left_out)
-    otherwise = f"model={others[0]} takes another, budget={2 * budget / 60:.3g} more time." if others else ""
+    otherwise = others and f"model={others[0]} trains another network; budget={2 * budget / 60:.3g} gives more time."
     return [
         f"Compared on {n} validation images, in {seconds:.0f} of {budget:.0f} seconds, with 95 % intervals: {each}.",
         f"Chosen: {chosen.name}, {why}",
-        *([f"Otherwise: {otherwise}"] if otherwise else []),
+        *([f"To change that: {otherwise}"] if otherwise else []),
     ]
 
 

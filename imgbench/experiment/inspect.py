@@ -9,6 +9,7 @@ from imgbench.data.table import ImageTable
 from imgbench.experiment.build import build_data
 from imgbench.inspection.audit import Audit, brief
 from imgbench.inspection.record import FILE, inspect, write_audit, write_findings
+from imgbench.progress import quiet
 from imgbench.run import Run, switched_on
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,9 @@ def inspect_configured(config: DictConfig, folder: Path | None = None) -> Audit:
     Raises:
         UserError: they cannot be used as they are.
     """
-    result = inspect(build_data(config).table)
+    with quiet("imgbench.data.read"):  # the result says the same
+        table = build_data(config).table
+    result = inspect(table)
     if folder:
         write_audit(result, folder)
     return result

@@ -131,8 +131,9 @@ class Acceptance:
         validation = _read_validation(run, model)
         if not validation.paths:
             raise UserError(
-                f"{option} cannot be promised for {run.shown}: every validation image has a relative among the "
-                "training images.\nDivide the images otherwise: data.split.group=auto keeps relatives together."
+                f"{option} cannot be promised for {run.shown}: every validation image has a near-duplicate or an "
+                "image of the same group among the training images.\n"
+                "Divide the images again: data.split.group=auto keeps near-duplicates and groups on one side."
             )
         distribution, distances = None, np.zeros(len(validation.paths))
         if has_features(model):
@@ -165,7 +166,7 @@ class Acceptance:
         kind = "like those it was trained on"
         if coverage.groups < coverage.n:
             kind += ", but of new groups"
-        blind = "" if self.distribution else "; pictures unlike them are not recognised, for want of a checkpoint"
+        blind = "" if self.distribution else "; pictures unlike them are not recognised, which takes a checkpoint"
         return (
             f"expected of photographs {kind}: {describe(coverage)} accepted, as of the validation images{blind}\n"
             f"accepted {accepted} of {images}; at most {100 * self.selection.max_error:g} % of the accepted are wrong, "

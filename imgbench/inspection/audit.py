@@ -31,12 +31,13 @@ from imgbench.split_file import SPLITS
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-FORMAT = 4  # raise it when the inspection changes, so that old results are not read back
+FORMAT = 5  # raise it when the inspection changes, so that old results are not read back
 SHOWN = 3  # examples of each finding, in the terminal
 ORDER = {"error": 0, "warning": 1, "note": 2}
 UNSEEN = ("file names", "file times")  # what probes may use and no network
-LEFT = "Move each family to one side; or leave the folders undivided, with data.split.group=auto."
-KEPT = "data.split.group=auto keeps relatives on one side."
+LEFT = "Move each group to one side. Or leave the folders undivided, with data.split.group=auto."
+RELATED = "a near-duplicate or an image of the same group among the training images"
+KEPT = "data.split.group=auto keeps near-duplicates and groups on one side."
 
 
 class Finder(Protocol):
@@ -78,6 +79,11 @@ class Audit:
             name: Number.from_dict(number) for name, number in probes if number["skill"] > 0 and name not in UNSEEN
         }
         return dict(sorted(known.items(), key=lambda probe: -probe[1].value))
+
+    @property
+    def shown(self) -> list[Finding]:
+        """The findings but those of names and times of files, which no network sees."""
+        return [finding for finding in self.findings if finding.kind.removeprefix(PROBE) not in UNSEEN]
 
     def summary(self) -> str:
         """What the command prints."""
@@ -309,8 +315,8 @@ def leak_findings(table: ImageTable, leaking: dict[str, np.ndarray]) -> Iterator
         yield Finding(
             f"leak_{split}",
             "error" if split == "test" or table.plan.selects_on_test else "warning",
-            f"{len(rows):,} of {counted(total, f'{split} image')} ({len(rows) / total:.1%}) have a relative among the "
-            f"training images: the {split} accuracy is too good.",
+            f"{len(rows):,} of {counted(total, f'{split} image')} ({len(rows) / total:.1%}) have "
+            f"{RELATED}. The {split} accuracy is too good.",
             len(rows),
             first_few([table.paths[row] for row in rows]),
             LEFT if split in table.folder_splits else KEPT,
@@ -345,26 +351,30 @@ def brief(result: Audit) -> str:
     if result.verdict == "leaks":
         splits = [split for split in ("test", "val") if split in result.leaking]
         counts = [f"{result.leaking[split]:,} of {counted(result.splits[split], f'{split} image')}" for split in splits]
-        return f"Audit: leaks. {' and '.join(counts)} have a relative among the training images."
+        return f"Audit: leaks. {' and '.join(counts)} have {RELATED}."
     doubtful = [finding for finding in result.findings if finding.severity != "note"]
     if doubtful:
         more = f" And {counted(len(doubtful) - 1, 'more finding')}." if len(doubtful) > 1 else ""
         return f"Audit: suspect. {doubtful[0].message}{more}"
-    return "Audit: clean. Nothing is damaged, and no image has a relative in another split."
+    return "Audit: clean. No file is damaged. No image has a near-duplicate in another split."
 
 
 def summary(result: Audit) -> str:
     """What the command prints: the findings, and the verdict as the last line."""
     marks = {"error": "ERROR  ", "warning": "WARNING", "note": "note   "}
-    lines = [f"{result.root}: {counted(result.images)} in {counted(len(result.classes), 'class', 'classes')}"]
-    for finding in result.findings:
+    splits = ", ".join(f"{number:,} {split}" for split, number in result.splits.items() if number)
+    classes = counted(len(result.classes), "class", "classes")
+    lines = [f"{result.root}: {counted(result.images)} in {classes} ({splits})"]
+    for finding in result.shown:
         lines.append(f"\n{marks[finding.severity]} {finding.message}")
         lines += [f"          {example}" for example in finding.examples[:SHOWN]]
         if len(finding.examples) > SHOWN:
             lines.append("          ...")
         if finding.remedy:
             lines.append(f"        > {finding.remedy}")
-    return "\n".join([*lines, f"\n{brief(result)}"])
+    doubtful = sum(finding.severity != "note" for finding in result.findings)
+    verdict = brief(result) if not doubtful else f"Audit: {result.verdict}. {counted(doubtful, 'finding')} to look at."
+    return "\n".join([*lines, f"\n{verdict}"])
 
 
 def read_audit(path: Path) -> Audit:

@@ -1,4 +1,4 @@
-"""The further questions of an audit, as findings: what can be told without the subject, and which labels to look at."""
+"""The further questions of an audit, as findings: probes for shortcuts, and which labels to look at."""
 
 from collections.abc import Iterator, Sequence
 

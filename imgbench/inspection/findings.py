@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 EXAMPLES = 10
-PROBE = "probe: "  # how the kind of a finding begins that says what can be told without the subject
+PROBE = "probe: "  # how the kind of a finding of a probe for shortcuts begins
 
 Severity = Literal["note", "warning", "error"]
 

@@ -1,4 +1,4 @@
-"""How much of the labels can be told without looking at the subject: by colours, borders, or facts of the files.
+"""Probes for shortcuts: how well colours, borders or facts of the files alone predict the labels.
 
 A network takes the easiest way. Where eight pixels of the border tell the classes apart, its accuracy may say more
 about how the photographs were taken than about what they show (Noyan 2022, https://arxiv.org/abs/2206.04374).
@@ -30,23 +30,23 @@ SUSPICIOUS = 0.4
 
 LARGEST = "largest class"
 MEANING = {
-    LARGEST: "Always answering {largest!r}, without looking at the image, is right in {accuracy}.",
-    "colours": "The colours alone, without any shape, tell the class in {accuracy}.",
-    "border pixels": "Eight pixels on the border of the image alone tell the class in {accuracy}.",
-    "file sizes": "The sizes of the files in bytes alone tell the class in {accuracy}.",
-    "dimensions": "Width and height of the images alone tell the class in {accuracy}.",
-    "file names": "The names of the files alone tell the class in {accuracy}.",
-    "file times": "The times at which the files were written alone tell the class in {accuracy}.",
+    LARGEST: "The largest class, {largest!r}, is right in {accuracy}.",
+    "colours": "A probe that sees only colours is right in {accuracy}.",
+    "border pixels": "A probe that sees only eight pixels of the border is right in {accuracy}.",
+    "file sizes": "A probe that sees only file sizes is right in {accuracy}.",
+    "dimensions": "A probe that sees only width and height is right in {accuracy}.",
+    "file names": "A probe that sees only file names is right in {accuracy}.",
+    "file times": "A probe that sees only the times of the files is right in {accuracy}.",
 }
 CAUTION = {
-    "colours": "A network may learn colours or lighting instead of the subject: look at photographs of all classes "
-    "taken in the same light.",
-    "border pixels": "Where they show the background, it gives the class away, and a network that learns it fails on "
-    "photographs taken elsewhere: test it on some.",
-    "file sizes": "The classes differ in sharpness, compression or detail, and a network may learn that instead of "
-    "the subject: save all images in the same way, and compare.",
-    "dimensions": "The classes differ in shape or resolution, which shows in the resized images, and a network may "
-    "learn it instead of the subject: crop all images to the same shape.",
+    "colours": "A network may learn colours or lighting instead of the object. Test it on photographs of all "
+    "classes taken in the same light.",
+    "border pixels": "The background may give the class away. A network that learns it fails on photographs taken "
+    "elsewhere. Test it on some.",
+    "file sizes": "The classes differ in sharpness, compression or detail. A network may learn that instead of the "
+    "object. Save all images in the same way, and compare.",
+    "dimensions": "The classes differ in shape or resolution. A network may learn that instead of the object. Crop all "
+    "images to the same shape.",
 }
 
 

@@ -1,6 +1,7 @@
 """Any network of timm by name, with pretrained weights; and one that only learns a last layer on all of its blocks."""
 
 import difflib
+import logging
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 
 from imgbench.errors import UserError
 from imgbench.models.layers import freeze_norms
-from imgbench.models.weights import PACKAGES, describe_difference, find_weights, fit_names, quiet, read_weights
+from imgbench.models.weights import PACKAGES, describe_difference, find_weights, fit_names, read_weights
+from imgbench.progress import quiet
 
 
 def timm_classifier(
@@ -120,7 +122,7 @@ def _with_weights(name: str, source: str, cfg: Any, options: dict[str, Any]) -> 
     if last is not None and last.dim() > 0:  # trained for other classes than the hub's were
         overlay["num_classes"] = len(last)
     try:
-        with quiet("timm"):
+        with quiet("timm", least=logging.ERROR):
             return timm.create_model(name, True, **{**options, "pretrained_cfg_overlay": overlay})
     except Exception as error:  # of timm's filters, which know the names of weights of other libraries
         raise UserError(

@@ -4,8 +4,6 @@ import importlib.util
 import logging
 import pickle
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor
 
 from imgbench.errors import UserError
+from imgbench.progress import quiet
 
 log = logging.getLogger(__name__)
 
@@ -25,18 +24,6 @@ PACKAGES: dict[str, tuple[str, str, dict[str, Any]]] = {
         {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3, "license": "apache-2.0"},
     ),
 }
-
-
-@contextmanager
-def quiet(library: str, least: int = logging.ERROR) -> Iterator[None]:
-    """Lets a library, or a module of ours, log inside only what is at least so severe: the rest is said elsewhere."""
-    logger = logging.getLogger(library)
-    level = logger.level
-    logger.setLevel(least)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def find_weights(name: str, weights: str, cfg: Any) -> Path:
@@ -82,7 +69,7 @@ def _of_hub(name: str, cfg: Any) -> Path:
     if not cfg.hf_hub_id:
         raise UserError(f"There are no weights of {name} on the hub; {otherwise}.")
     try:
-        with quiet("huggingface_hub"):  # which says of each of its many tries that it failed
+        with quiet("huggingface_hub", least=logging.ERROR):  # which says of each of its many tries that it failed
             for file in filter(None, (cfg.hf_hub_filename, "model.safetensors", "pytorch_model.bin")):
                 try:
                     return Path(hf_hub_download(cfg.hf_hub_id, file, local_files_only=True))

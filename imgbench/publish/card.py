@@ -157,7 +157,8 @@ def _metrics(run: Run) -> dict[str, Number]:
 def _limits(run: Run, provenance: dict[str, Any], metrics: dict[str, Number]) -> list[str]:
     lines = [f"{SELECTED_ON_TEST[0].upper()}{SELECTED_ON_TEST[1:]}."] if provenance.get("selected_on_test") else []
     if unrelated := metrics.get("test_unrelated/acc"):
-        lines.append(f"Accuracy on the test images without a relative in training: {describe(unrelated)}.")
+        number = describe(unrelated)
+        lines.append(f"Accuracy without the near-duplicates and groups of training images: {number}.")
     found = audit_of(run)
     if found is None:
         return [*lines, "The photographs were not inspected for copies, leaks or shortcuts."]

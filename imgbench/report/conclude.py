@@ -19,7 +19,7 @@ from imgbench.inference.labelled import images_of_folder, images_of_run, notes_o
 from imgbench.inference.neighbours import features_of, has_features
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Model, Predictor
-from imgbench.inspection.audit import Audit
+from imgbench.inspection.audit import RELATED, Audit
 from imgbench.inspection.findings import counted
 from imgbench.inspection.labels import suspects_of_predictions
 from imgbench.inspection.record import audit_of, related_to_training
@@ -83,11 +83,11 @@ def _announce(evaluated: EvaluatedRun) -> None:
     if silent := ", ".join(results["test"].never_predicted):
         print(f"Note           the network takes none of the {len(results['test'].paths)} test images for {silent}")
     if UNRELATED in results:
-        print(f"Unrelated      {describe_unrelated(metrics)}")
+        print(f"Independent    {describe_unrelated(metrics)}")
     elif found and found.leaking.get("test"):
-        print("Note           every test image has a relative among the training images: the accuracy is too good")
+        print(f"Note           every test image has {RELATED}: the accuracy is too good")
     if found and (shortcuts := describe_shortcuts(found, metrics)):
-        print(f"Beside it      {shortcuts}")
+        print(f"Probes         {shortcuts}")
     if suspects := [suspect for review in evaluated.reviews for suspect in review]:
         print(f"Labels         {len(suspects)} may be wrong, shown in report.html; the first: {suspects[0].sentence}")
     weights, warnings = described_weights(evaluated.model.provenance)
@@ -100,11 +100,11 @@ def _announce(evaluated: EvaluatedRun) -> None:
     print(f"               python -m imgbench.predict {place} IMAGE...")
 
 
-UNRELATED = "test_unrelated"  # the test images that have no relative among the training images
+UNRELATED = "test_unrelated"  # the test images that are independent of the training images
 
 
 def with_unrelated(results: dict[str, Predictions], related: Set[str]) -> dict[str, Predictions]:
-    """The results, and beside those on test images that have relatives in training, those on the others alone."""
+    """The results; where test images are related to training images, also those on the others alone."""
     if "test" not in results:
         return results
     others = _unrelated(results["test"], related)
@@ -116,19 +116,18 @@ def _unrelated(predictions: Predictions, related: Set[str]) -> Predictions:
 
 
 def describe_unrelated(metrics: dict[str, Number]) -> str:
-    """The accuracy on the test images that have no relative among the training images."""
+    """The accuracy on the test images that are independent of the training images."""
     number = metrics[f"{UNRELATED}/acc"]
     related = metrics["test/acc"].n - number.n
-    return f"{describe(number)}, without {counted(related)} that have a relative among the training images"
+    return f"{describe(number)}, without {counted(related)} with {RELATED}"
 
 
 def describe_shortcuts(found: Audit, metrics: dict[str, Number]) -> str | None:
-    """What can be told without the subject; None where nothing can."""
-    told = [f"{name} alone {100 * number.value:.1f} %" for name, number in found.shortcuts.items()]
-    if not told:
+    """The accuracies of the audit's probes; None where none is better than the largest class."""
+    probes = [f"{name} {100 * number.value:.1f} %" for name, number in found.shortcuts.items()]
+    if not probes:
         return None
-    value = f"{100 * metrics['test/acc'].value:.1f} %"
-    return f"the network has {value}; {', '.join(told)} (cross-validated, without looking at the subject)"
+    return f"{', '.join(probes)} (cross-validated); the network {100 * metrics['test/acc'].value:.1f} %"
 
 
 # Of what is measured, what a terminal shows; metrics.json and the report have all.
@@ -188,9 +187,8 @@ class Evaluation:
                 for name in self.class_names
             ]
         if missing := unmeasured_classes(self.metrics, self.split):
-            lines.append(
-                f"\nNot measured, for want of images: {', '.join(missing)}. Macro F1 is that of the other classes."
-            )
+            names = ", ".join(missing)
+            lines.append(f"\nNot measured, because there are no images: {names}. Macro F1 is of the other classes.")
         return "\n".join(lines)
 
 

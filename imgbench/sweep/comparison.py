@@ -293,8 +293,8 @@ def _check_images(configurations: Sequence[Configuration]) -> None:
             ours, theirs = set(one.correct), set(first.correct)
             example = next(iter(sorted(ours ^ theirs)), ("", ""))[0]
             raise UserError(
-                f"{first.name} and {one.name} were tested on different images: {len(theirs)} and {len(ours)}, of which "
-                f"they share {len(ours & theirs)}; not so {example or 'how they are divided into folds'}.\n"
+                f"{first.name} and {one.name} were tested on different images: {len(theirs)} and {len(ours)}. "
+                f"They share {len(ours & theirs)}, but not {example or 'how they are divided into folds'}.\n"
                 "Their accuracies cannot be held against each other. Train both with the same data and data.split; "
                 "--any-images compares them nevertheless, without tests of whether they differ."
             )
