@@ -133,7 +133,7 @@ def test_an_image_that_changed_is_another_image(make_run):
     runs = [make_run("a"), make_run("b", model="vgg")]
     split = runs[1].path / "split.csv"
     split.write_text(split.read_text().replace(f"{7:032x}", "f" * 32))
-    with pytest.raises(UserError, match=r"they share 39; not so 7\.png"):
+    with pytest.raises(UserError, match=r"They share 39, but not 7\.png"):
         compare_runs(runs)
 
 

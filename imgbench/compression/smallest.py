@@ -95,7 +95,7 @@ def one_page(run: Run) -> Iterator[Conclude]:
     try:
         yield lambda run, data: found.append(evaluate_run(run, data))
         if not found:
-            with logged_once():
+            with quiet(*FACTS):
                 found.append(evaluate_run(run, build_data_of(run), announce=False))
     finally:
         if found and found[0]:
