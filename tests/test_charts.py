@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from imgbench.evaluation.predictions import Predictions
-from imgbench.report.catalogue import LANGUAGES, Texts
+from imgbench.language import LANGUAGES
+from imgbench.report.catalogue import Texts
 from imgbench.report.charts import curve_charts, read_epochs, reliability_chart, unsure_chart
 from imgbench.run import Run
 
