@@ -1,6 +1,7 @@
 """The benchmark measures what it says, by turns; how fast is not asserted."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -8,11 +9,14 @@ import sys
 import time
 import tomllib
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
+from commands import command
 from PIL import Image
 
+from imgbench.benchmark import data
 from imgbench.benchmark.development.growth import CLASSES, FILES, make_images, measure_growth
 from imgbench.benchmark.development.planted_copies import FAULTS, measure_audit, score
 from imgbench.benchmark.development.shards import measure_shards
@@ -21,35 +25,53 @@ from imgbench.data.scan import scan
 from imgbench.experiment.build import plain
 from imgbench.experiment.compose import compose
 
+STEP = ["imgbench", "bare loop", "plain fp32"]
+DATA = ["imgbench, warm", "imgbench, cold", "ImageFolder + DataLoader"]
+EPOCH = ["imgbench", "plain PyTorch script"]
+
+
+def benchmark(root, tmp_path, what, *words):
+    """The numbers and the output of the command."""
+    line = ["data=folder", f"data.root={root}", "model=cnn", "data.image_size=20", "data.batch_size=4"]
+    line += [f"what=[{what}]", "rounds=1", "steps=2", "hydra.run.dir=bench"]
+    done = command("benchmark", *line, *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    return json.loads((tmp_path / "bench" / "benchmark.json").read_text()), done.stdout
+
 
 def test_command_prints_a_table_and_leaves_numbers_and_charts(make_folder, tmp_path):
-    root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
-    words = ["data=folder", f"data.root={root}", "data.image_size=20", "data.batch_size=4", "what=[step,data]"]
-    words += ["photographs=6"]
-    line = [sys.executable, "-m", "imgbench.benchmark", *words, "rounds=1", "steps=2", "hydra.run.dir=bench"]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    results = json.loads((tmp_path / "bench" / "benchmark.json").read_text())
-    assert list(results["step"]) == ["imgbench", "bare loop", "plain fp32"]
-    assert list(results["data"]) == ["imgbench, warm", "imgbench, cold", "ImageFolder + DataLoader"]
-    assert list(results["photographs"]) == ["imgbench, cold", "ImageFolder + DataLoader"]
-    for rows in results.values():
-        for name, row in rows.items():
-            assert row["value"] > 0
-            assert len(row["rounds"]) == 1
-            assert name in done.stdout
+    results, printed = benchmark(make_folder(tmp_path / "photos", {"a": 8, "b": 8}), tmp_path, "step")
+    assert list(results["step"]) == STEP
+    for name, row in results["step"].items():
+        assert row["value"] > 0
+        assert len(row["rounds"]) == 1
+        assert name in printed
     assert (tmp_path / "bench" / "step.png").stat().st_size > 1000
 
 
-def test_whole_epochs_of_imgbench_and_of_a_plain_script_are_timed(make_folder, tmp_path):
+@pytest.mark.slow
+def test_command_measures_data_photographs_and_whole_epochs(make_folder, tmp_path):
     root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
-    words = ["data=folder", f"data.root={root}", "data.image_size=20", "data.batch_size=4", "what=[epoch]"]
-    line = [sys.executable, "-m", "imgbench.benchmark", *words, "rounds=2", "hydra.run.dir=bench"]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "bench" / "benchmark.json").read_text())["epoch"]
-    assert list(rows) == ["imgbench", "plain PyTorch script"]
-    assert all(len(row["rounds"]) == 2 and min(row["rounds"]) > 0 for row in rows.values())
+    results, printed = benchmark(root, tmp_path, "data,epoch", "photographs=6")
+    assert list(results["data"]) == DATA
+    assert list(results["photographs"]) == DATA[1:]
+    assert list(results["epoch"]) == EPOCH
+    assert all(row["value"] > 0 and name in printed for rows in results.values() for name, row in rows.items())
+
+
+@pytest.mark.parametrize("variant", [data._warm, data._cold, data._image_folder])
+def test_each_variant_times_its_work(variant, make_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("IMGBENCH_CACHE", str(tmp_path / "cache"))  # which is restored after a variant has moved it
+    words = [f"data.root={make_folder(tmp_path / 'photos', {'a': 8, 'b': 8})}", "model=cnn", "data.image_size=20"]
+    config = {**plain(compose(["data=folder", *words, "data.batch_size=4"])), "steps": 2}
+    ours, theirs = multiprocessing.Pipe()
+    workers = {"workers": 0} if variant is data._image_folder else {}
+    thread = Thread(target=variant, args=(theirs, config), kwargs=workers)
+    thread.start()
+    for word in ("go", "go", None):
+        ours.send(word)
+        assert word is None or ours.recv() > 0
+    thread.join()
 
 
 def test_what_measures_imgbench_itself_needs_a_clone(tmp_path):

@@ -49,7 +49,7 @@ def test_the_largest_class_is_named_with_its_share(tmp_path, make_folder):
     found = probes_of(make_folder(tmp_path, {"cat": 60, "dog": 6}))
     largest = found["largest class"]
     assert largest.accuracy.value == pytest.approx(60 / 66, abs=0.03)
-    assert largest.sentence.startswith("The largest class, 'cat', is right in 9")
+    assert largest.sentence.startswith("Always answering 'cat' is right in 9")
     assert found["dimensions"].sentence.endswith("no better than always answering 'cat'.")
 
 

@@ -30,7 +30,7 @@ SUSPICIOUS = 0.4
 
 LARGEST = "largest class"
 MEANING = {
-    LARGEST: "The largest class, {largest!r}, is right in {accuracy}.",
+    LARGEST: "Always answering {largest!r} is right in {accuracy}.",
     "colours": "A probe that sees only colours is right in {accuracy}.",
     "border pixels": "A probe that sees only eight pixels of the border is right in {accuracy}.",
     "file sizes": "A probe that sees only file sizes is right in {accuracy}.",
