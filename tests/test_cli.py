@@ -365,3 +365,18 @@ def test_line_is_printed_once_whenever_ctrl_c_comes(tmp_path):
             lines.append(text.strip())
             process.send_signal(signal.SIGUSR1)
     assert lines == [str(number) for number in range(200)]
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, "passive"), ("active", "active")])
+def test_threads_wait_without_spinning_unless_the_user_says_otherwise(own, expected):
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    program = (
+        "import os, sys\n"
+        "from imgbench.cli import errors_in_plain_words\n"
+        "with errors_in_plain_words('DIR'):\n"
+        "    assert 'torch' not in sys.modules\n"
+        "    print(os.environ['OMP_WAIT_POLICY'])\n"
+    )
+    environment |= {"OMP_WAIT_POLICY": own} if own else {}
+    line = [sys.executable, "-c", program]
+    assert subprocess.run(line, env=environment, capture_output=True, text=True).stdout == f"{expected}\n"
