@@ -1,7 +1,8 @@
 """Compares runs: configurations with their seeds or folds, whether they differ, and what they cost.
 
-Runs that differ in the seed or the fold alone are one configuration. Configurations are tested against each other on
-the same test images, corrected for the number of pairs: a difference that chance explains is said not to be one.
+Runs that differ only in the seed or the fold are one configuration. Each pair of configurations is tested on the same
+test images, with p values corrected for the number of pairs. Differences that chance may explain are called "not
+distinguishable".
 """
 
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ def compare(runs: Sequence[str | Path], output: str | Path | None = None, any_im
     Args:
         runs: run directories, directories of them such as a sweep's, and globs.
         output: write the tables and the picture into this directory.
-        any_images: go on where the runs were tested on other images; such pairs are not tested against each other.
+        any_images: show runs that were tested on different images side by side, without a test of their difference.
 
     Raises:
         UserError: fewer than two runs, one that is not finished, different test images, or `output` cannot be written.

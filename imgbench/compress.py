@@ -1,13 +1,14 @@
-"""Makes a smaller run of a run: reuse, distill, prune, quantize, or several of them in the order given.
+"""Makes a smaller run from a run: reuse, distill, prune, quantize, or several of them in the order given.
 
-Each result is a run directory like any other, trained and tested on exactly its parent's images. The last method's
-lies in PATH, those of the methods before it in PATH/intermediate/1_distill and so on. Repeated, a command that was cut
-off goes on there.
+Each result is a run directory like any other, trained and tested on the same images as its parent. The result of the
+last method lies in PATH, those of earlier methods in PATH/intermediate/1_distill and so on. Repeated, an interrupted
+command continues there.
 """
 
 import argparse
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from imgbench.cli import add_options, guarded_main, output_directory, run_parser
 from imgbench.compression.lifecycle import INTERMEDIATE, fingerprint, weights_file
 from imgbench.compression.options import METHODS, Distill, Method, Quantize, Reuse, name_of
 from imgbench.errors import UserError
+from imgbench.progress import quiet
 from imgbench.run import Run
 
 EXAMPLES = """key=value words override the configuration that RUN was trained with; a choice such as augment=light
@@ -34,7 +36,7 @@ examples:
 def compress(run: Run, methods: Sequence[Method], words: Sequence[str] = (), output: Path | None = None) -> Run:
     """Applies the methods one after the other, each to the result of the one before; the last run.
 
-    A table of what the runs cost and how accurate they are is printed.
+    Prints a table of what the runs cost and how accurate they are.
 
     Args:
         words: `key=value` words that override the run's configuration, for the first method that trains a model of
@@ -47,7 +49,7 @@ def compress(run: Run, methods: Sequence[Method], words: Sequence[str] = (), out
     """
     names = [name_of(method) for method in methods]
     if any(isinstance(method, Quantize) for method in methods[:-1]):
-        raise UserError(f"{' '.join(names)}: what is quantised cannot be compressed further. quantize comes last.")
+        raise UserError(f"{' '.join(names)}: a quantised model cannot be compressed further. Name quantize last.")
     weights_file(run)
     receiver = next((i for i, method in enumerate(methods) if isinstance(method, Reuse | Distill)), 0)
     words_of = [words if i == receiver else [] for i in range(len(methods))]
@@ -66,14 +68,16 @@ def compress(run: Run, methods: Sequence[Method], words: Sequence[str] = (), out
 
     output = directory(run, names, output, is_cut_off)
     from imgbench.compression import apply, measure  # take seconds, and errors and --help need no torch
+    from imgbench.experiment.choose import FACTS
 
     runs = [run]
     for i, method in enumerate(methods):
         parent, made = runs[-1], place(output, i)
         if made.status == "finished" and made.holds(fingerprint(method, parent, words_of[i])):
-            print(f"{made.shown} is there already")
+            print(f"{made.shown}: finished earlier")
         else:
-            apply.make_run(method, parent, made, words_of[i])
+            with quiet(*FACTS) if i else nullcontext():
+                apply.make_run(method, parent, made, words_of[i])
         runs.append(made)
     measure.print_costs(runs)
     return runs[-1]
@@ -120,11 +124,13 @@ def build_methods(names: Sequence[str], options: dict[str, Any]) -> list[Method]
     """
     unknown = [name for name in names if name not in METHODS]
     if unknown or not names:
-        raise UserError(f"METHOD {' '.join(unknown) or 'is missing'}: it is any of {', '.join(METHODS)}.")
+        raise UserError(f"METHOD {' '.join(unknown) or 'is missing'}: expected one or more of {', '.join(METHODS)}.")
     owner = {field.name: name for name, method in METHODS.items() for field in fields(method)}
     for option in options:
         if owner[option] not in names:
-            raise UserError(f"--{option.replace('_', '-')} is an option of {owner[option]}, which is not asked for.")
+            raise UserError(
+                f"--{option.replace('_', '-')} is an option of {owner[option]}. Name that method too, or leave it out."
+            )
     return [
         METHODS[name](**{option: value for option, value in options.items() if owner[option] == name}) for name in names
     ]

@@ -12,8 +12,8 @@ EXAMPLES = """examples:
   python -m imgbench.export RUN --push-to-hub my-classifier
 
 --card writes README.md beside the file: numbers with intervals, data, leaks and limits, the licence of the weights.
-What the model is meant for is left to its author, and a card that is there stays as it is. --push-to-hub uploads these
-two files, to a new private repository or to one that is yours already, and never a photograph.
+You add what the model is meant for. An existing card is not changed. --push-to-hub uploads these two files, to a new
+private repository or to one that you own, and never a photograph.
 """
 
 
@@ -29,8 +29,8 @@ def export(
 
     Args:
         output: the file to write; otherwise model.onnx in the run directory.
-        images: compare the file with the run on at most this many test images; 0 compares nothing.
-        tolerance: the largest difference of a probability that is taken for rounding.
+        images: compare file and run on at most this many test images; 0 compares nothing.
+        tolerance: the largest difference of a probability that counts as rounding.
         card: write a model card, README.md, beside the file.
         push_to_hub: upload file and card, never photographs, to this repository of the Hugging Face Hub.
 

@@ -1,7 +1,7 @@
-"""Makes ever lighter classifiers of a run, and measures all of them on the same images in the same runtime.
+"""Makes ever smaller classifiers from a run, and measures all of them on the same images in the same runtime.
 
-They are other networks, pruned, quantised and distilled ones, and combinations of these: imgbench/compression/plan.py.
-Each lies in a run directory below PATH; a finished one is not made again, so that an interrupted ladder goes on.
+They are other architectures, pruned, quantised and distilled networks, and combinations of these. Each is a run
+directory below PATH. Repeated, an interrupted command continues with the entries that are not finished.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ examples:
   python -m imgbench.ladder RUN --reference RUN_AT_224_PIXELS --target "size<=2MB,drop<=1pt"
 
 key=value words override RUN's configuration in the entries that are trained; an entry that was
-made with others is not taken.
+made with other words is refused.
 """
 
 
@@ -44,7 +44,7 @@ def ladder(
         only: make only these entries, and what they are made of; otherwise all.
         reference: a run on the same images that stands first: sizes and times are against it.
         target: "size<=2MB", "latency<=10ms", "drop<=1pt" (of validation accuracy), or several joined by commas; the
-            best entry that keeps to it is named.
+            best entry that meets it is named.
         threads: of the runtime in which latency is measured.
         words: `key=value` words that override the run's configuration in the entries that are trained.
 
@@ -53,18 +53,19 @@ def ladder(
     """
     entries = select_entries(only)
     if wrong := [word for word in words if "=" not in word]:
-        raise UserError(f"{' '.join(wrong)}: expected key=value. Entries are chosen by --only.")
+        raise UserError(f"{' '.join(wrong)}: expected key=value. --only chooses entries.")
     if threads < 1:
-        raise UserError(f"--threads {threads}, but it is 1 or more.")
+        raise UserError(f"--threads {threads}, but at least 1 is needed.")
     weights_file(run)
     folder = output_directory(output or Path(f"{run.path.resolve()}_ladder"))
-    from imgbench.compression.ladder import TEACHER, best_entry, make_ladder, measure_runs, write_ladder
+    from imgbench.compression.ladder import TEACHER, best_entry, make_ladder, measure_runs, print_ladder, write_ladder
 
     made = make_ladder(entries, run, folder, words)
     first = {"reference": reference} if reference else {}
     rows = measure_runs({**first, TEACHER: run, **made}, threads)
-    print("\n".join(write_ladder(rows, folder, threads)))
-    print(f"\nWritten to {Run(folder).shown}: ladder.md, ladder.json, ladder.png, and a run for each entry")
+    write_ladder(rows, folder, threads)
+    print_ladder(rows, threads)
+    print(f"Written to {Run(folder).shown}: ladder.md, ladder.json, ladder.png, and a run for each entry")
     if target is not None:
         best = best_entry([row for row in rows if row.name in made], target)
         print(f"Best entry with {target}: {best.name}  {made[best.name].shown}")

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import shutil
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 
 from imgbench.compare import FILES, compare, main
 from imgbench.errors import UserError
+from imgbench.number import read_metrics
 from imgbench.run import Run
 
 
@@ -40,6 +42,18 @@ def test_command_prints_a_table_and_writes_all_files(two_runs, tmp_path, monkeyp
     assert [float(row["accuracy"]) for row in rows] == [known["value"]] * 2
     assert (float(rows[0]["low"]), float(rows[0]["high"])) == (known["low"], known["high"])
     assert int(rows[0]["parameters"]) > 0
+
+
+def test_tables_are_readable_in_a_terminal_of_80_columns(two_runs, monkeypatch, capsys):
+    for name, value in {"FORCE_COLOR": "1", "NO_COLOR": "1", "COLUMNS": "80", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["compare", *(str(run.path) for run in two_runs)])
+    main()
+    tables = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out.partition("Intervals are")[0])
+    assert max(map(len, tables.splitlines())) <= 80
+    accuracy = read_metrics(two_runs[0].path / "metrics.json")["test/acc"]
+    assert f" {100 * accuracy.low:.1f} to {100 * accuracy.high:.1f} " in tables
+    assert f" {two_runs[0].info['cost']['parameters']:,} " in tables
 
 
 def test_cost_is_measured_once(two_runs, monkeypatch):

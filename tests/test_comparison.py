@@ -82,7 +82,7 @@ def test_two_runs_are_compared_by_mcnemars_test(make_run):
     assert difference.test == "McNemar, exact"
     assert difference.p == pytest.approx(stats.binomtest(2, 13).pvalue)
     assert difference.distinguishable
-    assert any("of a single run" in note for note in found.notes)
+    assert any("with a single run" in note for note in found.notes)
 
 
 def test_what_chance_explains_is_not_distinguishable(make_run):

@@ -71,7 +71,7 @@ def test_file_that_disagrees_is_deleted_and_the_old_one_kept(copied, monkeypatch
     monkeypatch.setattr(OnnxModel, "run", spoilt)
     (copied.path / "model.onnx").write_text("old")
     before = files(copied.path)
-    with pytest.raises(UserError, match=r"(?s)agreement 0.00 %.*disagrees with the run by more than --tolerance 0.001"):
+    with pytest.raises(UserError, match=r"(?s)agreement 0.00 %.*differs from the run by more than --tolerance 0.001"):
         run_export(monkeypatch, copied.path)
     assert (copied.path / "model.onnx").read_text() == "old"
     assert files(copied.path) == before
@@ -79,7 +79,7 @@ def test_file_that_disagrees_is_deleted_and_the_old_one_kept(copied, monkeypatch
 
 def test_nan_is_a_disagreement(copied, monkeypatch):
     monkeypatch.setattr(OnnxModel, "run", lambda self, pixels: np.full((len(pixels), 2), np.nan, np.float32))
-    with pytest.raises(UserError, match="disagrees with the run"):
+    with pytest.raises(UserError, match="differs from the run"):
         run_export(monkeypatch, copied.path, "--images", 2)
 
 

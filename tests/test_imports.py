@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "imgbench"
 GROUND = {"errors", "files", "trust", "split_file", "run", "number", "decode", "preprocessing", "language",
-          "provenance", "recording", "progress"}  # fmt: skip
+          "provenance", "recording", "progress", "terminal"}  # fmt: skip
 COMMANDS = {"audit", "train", "summary", "evaluate", "predict", "compare", "compress", "ladder", "export", "demo",
             "study", "shard", "cache", "benchmark"}  # fmt: skip
 # Room -> the rooms it may import besides the ground; those of `inference` and `experiment` stand in their docstrings.
@@ -25,6 +25,7 @@ ALLOWED = {
     "run": {"errors", "files", "trust", "split_file", "recording"},
     "number": {"errors"},
     "progress": set(),
+    "terminal": set(),
     "decode": {"errors", "files"},
     "preprocessing": {"errors", "decode"},
     "data": set(),

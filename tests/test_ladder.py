@@ -17,7 +17,7 @@ from filelock import FileLock
 from imgbench import ladder
 from imgbench.compression.apply import make_run
 from imgbench.compression.ladder import LadderRow, best_entry, make_ladder, table_lines
-from imgbench.compression.lifecycle import asked
+from imgbench.compression.lifecycle import asked, effective
 from imgbench.compression.options import Distill, Quantize, Reuse, Train
 from imgbench.compression.plan import PLAN, LadderEntry, select_entries
 from imgbench.compression.target import Target
@@ -70,7 +70,7 @@ def test_entries_are_made_measured_and_not_made_again(teacher):
     assert list(with_reference)[:2] == ["reference", "teacher"]
     assert with_reference["reference"]["difference"] == rows["distilled"]["difference"]
     assert with_reference["teacher"]["difference"]["value"] == 0
-    assert "Smaller and faster than `reference`" in (folder / "ladder.md").read_text()
+    assert "relative to `reference`" in (folder / "ladder.md").read_text()
 
 
 def same_end(run, other):
@@ -102,7 +102,7 @@ def test_ladder_that_was_killed_goes_on_and_ends_as_one_that_was_not(teacher, tm
     finished = {name: (tmp_path / "killed" / name / "run.json").read_text() for name in ("pruned_30", "pruned_60")}
     done = subprocess.run(killed, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("is there already") == 2
+    assert done.stdout.count("finished earlier") == 2
     assert "epoch 4/4" in done.stderr
     assert "epoch 1/4" not in done.stderr  # it goes on within the entry as well
     assert subprocess.run(intact, capture_output=True, check=False).returncode == 0
@@ -154,7 +154,7 @@ def test_without_the_body_a_model_is_trained_anew(teacher, tmp_path, caplog):
     caplog.set_level("INFO")
     run = Run(tmp_path / "vgg")
     make_run(Reuse(), teacher, run, ["model=vgg16", "head=gap", "+model.blocks=[[4],[8]]"])
-    assert "has another body: the model is trained anew" in caplog.text
+    assert "has other layers before its head: the model is trained from new weights" in caplog.text
     assert run.config["optimizer"]["lr"] == 3e-3  # suits batch normalisation
     assert run.config["trainer"]["max_epochs"] == teacher.config["trainer"]["max_epochs"]
 
@@ -178,7 +178,7 @@ def test_entries_of_another_run_are_not_taken_for_its_own(teacher, tmp_path):
     other.path.mkdir()
     with other.recorded(seed=0, compressed_from={"path": "elsewhere", "sha256": "0" * 64}):
         pass
-    with pytest.raises(UserError, match=r"int8 was not made of .*/run as it is now"):
+    with pytest.raises(UserError, match=r"int8 was not made from .*/run as it is now"):
         make_ladder(INT8, teacher, tmp_path, [])
 
 
@@ -209,13 +209,13 @@ def test_entry_that_another_process_makes_is_waited_for_and_taken(teacher, tmp_p
     monkeypatch.setattr(sys, "stdout", printed)
     with ThreadPoolExecutor() as pool, FileLock(tmp_path / ".int8.lock"):
         runs = pool.submit(make_ladder, INT8, teacher, tmp_path, [])
-        printed.until("[1/1] int8: another process makes it; waiting")
+        printed.until("[1/1] int8: waiting for another process that makes it")
         run = Run(tmp_path / "int8")
         run.path.mkdir()
         with run.recorded(**facts_of_int8(teacher)):
             pass
     assert runs.result() == {"int8": run}
-    printed.until("int8: is there already")
+    printed.until("int8: finished earlier")
 
 
 def test_finished_entry_is_taken_only_if_it_was_made_with_the_same_options(teacher, tmp_path):
@@ -225,7 +225,7 @@ def test_finished_entry_is_taken_only_if_it_was_made_with_the_same_options(teach
         pass
     assert make_ladder(INT8, teacher, tmp_path, []) == {"int8": run}
     for other in (LadderEntry("int8", Quantize(calibration=100)), LadderEntry("int8", Quantize(), ("seed=1",))):
-        with pytest.raises(UserError, match=r"int8 was not made of .* with these options: quantize"):
+        with pytest.raises(UserError, match=r"int8 was not made from .* with these options: quantize"):
             make_ladder([other], teacher, tmp_path, [])
 
 
@@ -255,7 +255,7 @@ def test_unknown_entry_is_an_error_that_lists_them():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"words": ["slim"]}, "slim: expected key=value. Entries are chosen by --only"),
+        ({"words": ["slim"]}, "slim: expected key=value. --only chooses entries"),
         ({"threads": 0}, "--threads 0"),
         ({"only": ["tiny"]}, "--only tiny"),
     ],
@@ -278,6 +278,11 @@ def test_best_entry_is_the_most_accurate_on_validation_images_then_the_smallest(
     assert best_entry(rows, Target(size=0.5)).name == "tiny"
     with pytest.raises(UserError, match="no entry of the ladder meets it"):
         best_entry(rows, Target(size=0.5, drop=1))
+
+
+def test_words_that_leave_a_value_open_or_are_overridden_are_not_shown():
+    words = ["model=compact", "optimizer.lr=null", "trainer.max_epochs=null", "trainer.max_epochs=1"]
+    assert effective(words) == ["model=compact", "trainer.max_epochs=1"]
 
 
 def test_table_writes_no_exponents():
@@ -308,6 +313,6 @@ def test_folder_that_is_no_run_is_not_overwritten(tmp_path):
     photo = tmp_path / "slim" / "photo.jpg"
     photo.parent.mkdir()
     photo.write_bytes(b"precious")
-    with pytest.raises(UserError, match=r"slim is no run, and is not overwritten"):
+    with pytest.raises(UserError, match=r"slim is not a run directory, and is not overwritten"):
         make_ladder([LadderEntry("slim", Train())], Run(tmp_path), tmp_path, [])
     assert photo.read_bytes() == b"precious"

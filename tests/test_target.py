@@ -44,6 +44,6 @@ def test_what_is_no_target_is_refused_with_examples(text):
 def test_what_exceeds_its_bound_is_named():
     target = Target(size=2, drop=1)
     assert target.unmet(size=2.0, latency=1000, drop=100 * (0.75 - 0.74)) == []
-    assert target.unmet(size=3.25, drop=1.5) == ["size 3.25 MB, not 2 MB", "drop 1.5 pt, not 1 pt"]
+    assert target.unmet(size=3.25, drop=1.5) == ["size 3.25 MB, above 2 MB", "drop 1.5 pt, above 1 pt"]
     assert Target().unmet(1, 1, 1) == []
     assert str(target) == "size<=2MB,drop<=1pt"

@@ -55,7 +55,7 @@ def reuse(parent: Run, run: Run, words: Sequence[str]) -> dict[str, Any]:
     if _has_body_of(known, config):
         config.init_from = str(file)
     else:
-        log.info("%s has another body: the model is trained anew", parent.shown)
+        log.info("%s has other layers before its head: the model is trained from new weights", parent.shown)
         normalised = ["model.batch_norm=true"] if "batch_norm" in config.model else []
         words = [*words, *normalised, "optimizer.lr=null"]
         config = override(parent, words)

@@ -6,7 +6,7 @@ The same test images, the same runtime, the same number of threads.
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from imgbench.compression.apply import make_run
-from imgbench.compression.lifecycle import fingerprint, source_checkpoint
+from imgbench.compression.lifecycle import effective, fingerprint, source_checkpoint
 from imgbench.compression.measure import onnx_latency_ms, size_mb
 from imgbench.compression.options import Quantize, name_of
 from imgbench.compression.plan import LadderEntry
@@ -24,6 +24,7 @@ from imgbench.errors import UserError
 from imgbench.evaluation.metrics import describe
 from imgbench.evaluation.plots import draw_pareto
 from imgbench.experiment.build import build_data_of
+from imgbench.experiment.choose import FACTS
 from imgbench.files import write_atomically
 from imgbench.inference.onnx_file import write_onnx
 from imgbench.inference.onnx_model import OnnxModel
@@ -31,7 +32,9 @@ from imgbench.inference.predict_split import predict_split
 from imgbench.models.layers import normalises_batches
 from imgbench.models.summary import multiply_adds
 from imgbench.number import Number, group_codes, grouped_difference, share
+from imgbench.progress import quiet
 from imgbench.run import Run
+from imgbench.terminal import print_table
 from imgbench.training.checkpoint import load_classifier
 
 TEACHER = "teacher"
@@ -69,24 +72,27 @@ def make_ladder(entries: Sequence[LadderEntry], teacher: Run, folder: Path, word
         UserError: an entry cannot be made, or something else lies in its place.
     """
     runs: dict[str, Run] = {}
+    said = False
     for number, entry in enumerate(entries, 1):
         run = Run(folder / entry.name)
         parent = teacher if entry.parent is None else runs[entry.parent]
         own = [*entry.words, *(() if isinstance(entry.method, Quantize) else words)]
         progress = f"[{number}/{len(entries)}] {entry.name}:"
+        how = " ".join([name_of(entry.method), *effective(own)])
         with _alone_at(run, progress):
             if run.status == "finished":
                 if not run.holds(fingerprint(entry.method, parent, own)):
-                    how = " ".join([name_of(entry.method), *own])
                     raise UserError(
-                        f"{run.shown} was not made of {parent.shown} as it is now with these options: {how}. Name "
-                        f"another directory for its ladder, --output DIR, or remove {run.shown} to have it made again."
+                        f"{run.shown} was not made from {parent.shown} as it is now with these options: {how}. Name "
+                        f"another directory, --output DIR, or remove {run.shown} to have it made again."
                     )
-                print(progress, "is there already")
+                print(progress, "finished earlier")
             else:
-                print(progress, name_of(entry.method), *own, flush=True)
+                print(progress, how, flush=True)
                 _refuse_others(run)
-                make_run(entry.method, parent, run, own)
+                with quiet(*FACTS) if said else nullcontext():
+                    make_run(entry.method, parent, run, own)
+                said = True
         runs[entry.name] = run
     return runs
 
@@ -98,7 +104,7 @@ def _alone_at(run: Run, progress: str) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        print(progress, "another process makes it; waiting", flush=True)
+        print(progress, "waiting for another process that makes it", flush=True)
         lock.acquire()
     try:
         yield
@@ -109,7 +115,9 @@ def _alone_at(run: Run, progress: str) -> Iterator[None]:
 def _refuse_others(run: Run) -> None:
     """Refuses a directory in which something else than a run lies."""
     if run.path.exists() and not (run.path / "run.json").is_file() and (run.path.is_file() or any(run.path.iterdir())):
-        raise UserError(f"{run.path} is no run, and is not overwritten. Name another directory: --output DIR")
+        raise UserError(
+            f"{run.path} is not a run directory, and is not overwritten. Name another directory: --output DIR"
+        )
 
 
 def measure_runs(runs: dict[str, Run], threads: int, teacher_file: Path | None = None) -> list[LadderRow]:
@@ -126,7 +134,8 @@ def measure_runs(runs: dict[str, Run], threads: int, teacher_file: Path | None =
     teacher: dict[str, np.ndarray] = {}  # which images of each split it has right
     for name in sorted(runs, key=lambda name: name != TEACHER):
         run = runs[name]
-        data = build_data_of(run)
+        with quiet(*FACTS):
+            data = build_data_of(run)
         classifier = load_classifier(source_checkpoint(run))
         with tempfile.TemporaryDirectory() as folder:
             file = run.path / "model.onnx"
@@ -174,23 +183,38 @@ def best_entry(rows: Sequence[LadderRow], target: Target) -> LadderRow:
     return min(meeting, key=lambda row: (row.val_drop, row.size_mb))
 
 
-def write_ladder(rows: Sequence[LadderRow], folder: Path, threads: int) -> list[str]:
-    """Writes `ladder.json`, `ladder.md` and `ladder.png`; returns the lines of the table."""
+def write_ladder(rows: Sequence[LadderRow], folder: Path, threads: int) -> None:
+    """Writes `ladder.json`, `ladder.md` and `ladder.png`."""
     write_atomically(folder / "ladder.json", json.dumps([row.to_dict() for row in rows], indent=2) + "\n")
-    lines = table_lines(rows, threads)
-    write_atomically(folder / "ladder.md", "\n".join(lines) + "\n")
+    write_atomically(folder / "ladder.md", "\n".join(table_lines(rows, threads)) + "\n")
     points = {row.name: (row.size_mb, row.latency_ms, row.accuracy) for row in rows}
     draw_pareto(points, ("MB", "ms for one image"), folder / "ladder.png")
-    return lines
+
+
+def print_ladder(rows: Sequence[LadderRow], threads: int) -> None:
+    """What of the table fits a terminal."""
+    columns = ("model", "MB", "times smaller", "ms", "times faster", "test accuracy", "difference, points")
+    first = rows[0]
+    cells = [
+        (
+            row.name,
+            _short(row.size_mb),
+            _short(first.size_mb / row.size_mb),
+            _short(row.latency_ms),
+            _short(first.latency_ms / row.latency_ms),
+            f"{100 * row.accuracy.value:.1f} %",
+            points(row.difference),
+        )
+        for row in rows
+    ]
+    print_table(columns, cells, notes=[_caption(rows, threads)])
 
 
 def table_lines(rows: Sequence[LadderRow], threads: int) -> list[str]:
     """The table in Markdown: accuracy against the teacher's, size and speed against the first row's."""
     first = rows[0]
     lines = [
-        f"ONNX files in onnxruntime, {threads} thread(s), float32 unless int8; medians. Test accuracy of "
-        f"{first.accuracy.n} images; difference to `{TEACHER}` on the same images. Smaller and faster than "
-        f"`{first.name}`. Intervals are 95 %.",
+        _caption(rows, threads),
         "",
         "| model | pixels | batch norm | parameters | multiply-adds | MB | times smaller | ms, one image "
         "| times faster | ms, 32 images | test accuracy | difference, points |",
@@ -213,6 +237,15 @@ def table_lines(rows: Sequence[LadderRow], threads: int) -> list[str]:
         ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return lines
+
+
+def _caption(rows: Sequence[LadderRow], threads: int) -> str:
+    first, some = rows[0], f"{threads} thread{'s' * (threads > 1)}"
+    return (
+        f"ONNX files in onnxruntime on {some}; float32 unless the name says int8. Milliseconds are medians, for one "
+        f"image. Times smaller and faster are relative to `{first.name}`. Accuracies are of {first.accuracy.n} test "
+        f"images, and differences are from `{TEACHER}` on the same images. Intervals are 95 %."
+    )
 
 
 def points(difference: Number) -> str:

@@ -24,8 +24,8 @@ def weights_file(run: Run) -> Path:
         return run.best
     if (run.path / "model.onnx").is_file():
         raise UserError(
-            f"{run.shown} is quantised: it has a model.onnx, and no checkpoint whose weights could be compressed "
-            f"further. Start from the run it was made of: {run.info.get('compressed_from', {}).get('path', '?')}"
+            f"{run.shown} is quantised: it has a model.onnx, but no checkpoint to compress further. "
+            f"Start from the run that it was made from: {run.info.get('compressed_from', {}).get('path', '?')}"
         )
     raise UserError(
         f"{run.shown} has no checkpoints/best.ckpt; its status is {run.info.get('status')!r}. "
@@ -49,7 +49,7 @@ def source_checkpoint(run: Run) -> Path:
         if parent.best.is_file() and sha256(parent.best) == source.get("sha256"):
             return parent.best
     raise UserError(
-        f"{run.shown} was quantised from {stored}, which is not there as it was. Put it back there, or beside "
+        f"{run.shown} was quantised from {stored}, which is missing or has changed. Put it back there, or beside "
         f"{run.shown}."
     )
 
@@ -62,3 +62,9 @@ def fingerprint(method: Method, parent: Run, words: Sequence[str]) -> str:
 def asked(method: Method, words: Sequence[str]) -> dict[str, Any]:
     """The options and words of a method as `run.json` keeps them."""
     return json.loads(json.dumps({"options": asdict(method), "words": list(words)}, default=str))
+
+
+def effective(words: Sequence[str]) -> list[str]:
+    """Those of the words that set something: the last of each key, and none that leaves its value open."""
+    last = {key: value for key, _, value in (word.partition("=") for word in words)}
+    return [f"{key}={value}" for key, value in last.items() if value != "null"]

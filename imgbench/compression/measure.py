@@ -9,12 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from imgbench.compression.lifecycle import source_checkpoint
 from imgbench.data.datamodule import ImageFolderDataModule
-from imgbench.evaluation.metrics import describe
 from imgbench.experiment.build import build_data_of
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predict_split import predict_split
@@ -23,6 +20,7 @@ from imgbench.models.summary import multiply_adds
 from imgbench.number import read_metrics
 from imgbench.report.conclude import conclude
 from imgbench.run import Run
+from imgbench.terminal import print_table
 from imgbench.training.checkpoint import load_classifier
 from imgbench.training.classifier import ImageClassifier
 
@@ -120,28 +118,27 @@ def cost_of(run: Run) -> Cost:
 def print_costs(runs: Sequence[Run]) -> None:
     """A table of what the runs cost and how accurate they are; the first is the parent, the others store it."""
     costs = [cost_of(run) for run in runs]
-    table = Table(title=f"One image at a time, on {costs[0].threads} thread(s) of the CPU")
-    table.add_column("run", overflow="fold")
-    for name in ("parameters", "multiply-adds", "MB", "runtime", "ms", "test accuracy"):
-        table.add_column(name, justify="right")
+    rows = []
     for run, cost in zip(runs, costs, strict=True):
         if run is not runs[0]:
             run.note(cost=asdict(cost), parent_cost=asdict(costs[0]))
         if not run.concluded:  # a candidate that was not chosen, or a run that was killed before its evaluation
             conclude(run, build_data_of(run), announce=False)
         accuracy = read_metrics(run.path / "metrics.json")["test/acc"]
-        millions = f"{cost.multiply_adds / 1e6:,.1f} million"
-        runtime = "PyTorch" if run.best.is_file() else "onnxruntime"
-        numbers = f"{cost.parameters:,}", millions, f"{cost.size_mb:.3g}", runtime, f"{cost.latency_ms:.3g}"
-        table.add_row(str(run.shown), *numbers, describe(accuracy))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)  # a log file has no width of its own
-    console.print(table)
+        millions = f"{cost.multiply_adds / 1e6:,.1f} M"
+        # Of a quantised run, which is an ONNX file, the time is onnxruntime's.
+        latency = f"{cost.latency_ms:.3g}{'' if run.best.is_file() else ' *'}"
+        interval = f"{100 * accuracy.low:.1f} to {100 * accuracy.high:.1f} %"
+        numbers = f"{cost.parameters:,}", millions, f"{cost.size_mb:.3g}", latency
+        rows.append([str(run.shown), *numbers, f"{100 * accuracy.value:.1f} %", interval])
+    threads = costs[0].threads
+    columns = ("run", "parameters", "multiply-adds", "MB", "ms", "test accuracy", "95 % interval")
+    title = f"One image at a time, on {threads} thread{'s' * (threads > 1)} of the CPU, in PyTorch (* in onnxruntime)"
+    print_table(columns, rows, title)
     facts = runs[-1].info.get("facts", {})
     if "gzip_mb" in facts:
         print(
-            f"{facts['zero_share']:.0%} of the weights are zero. They are stored and multiplied all the same: nothing "
-            f"is faster. Compressed by gzip, the checkpoint has {facts['gzip_mb']:.3g} MB; "
-            f"the parent's {facts['parent_gzip_mb']:.3g} MB."
+            f"{facts['zero_share']:.0%} of the weights are zero. They are still stored and multiplied: nothing is "
+            f"faster. Compressed with gzip, the checkpoint has {facts['gzip_mb']:.3g} MB, and the parent's "
+            f"{facts['parent_gzip_mb']:.3g} MB."
         )

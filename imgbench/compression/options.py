@@ -1,6 +1,6 @@
-"""The methods of compression: each a dataclass with its options, of which the command line is made.
+"""The methods of compression: each a dataclass, whose fields are the options of the command line.
 
-What they do stands in `apply`; here, torch is not needed.
+`apply` does the work; here, torch is not needed.
 """
 
 from dataclasses import dataclass
@@ -20,20 +20,20 @@ class Train:
 
 @dataclass(frozen=True)
 class Reuse:
-    """Puts another head, such as model=vgg16 head=gap, on the body that RUN trained, and trains
-    both on: a fifth of RUN's epochs, at its learning rate. Where RUN has another body, all is
-    trained anew."""
+    """Puts another head, such as model=vgg16 head=gap, on the layers that RUN trained, and trains
+    all of them for a fifth of RUN's epochs, at its learning rate. Where RUN has other layers, the
+    model is trained from new weights."""
 
 
 @dataclass(frozen=True)
 class Distill:
-    """Trains another model, the student, to answer as RUN does: choose it with model=compact. Its
-    epochs and its learning rate are RUN's, unless RUN began with pretrained weights.
+    """Trains another model, the student, to predict what RUN predicts: choose it with model=compact.
+    Its epochs and its learning rate are RUN's, unless RUN began with pretrained weights.
 
     Args:
-        temperature: softens teacher and student (default: 4).
-        alpha: weight of the teacher, the labels have the rest (default: 0.9).
-        unlabelled: a folder of further images: what RUN says of them is learnt as well.
+        temperature: softens the predictions of teacher and student (default: 4).
+        alpha: weight of the teacher; that of the labels is 1 - alpha (default: 0.9).
+        unlabelled: a folder of further images, for which the student learns RUN's predictions as well.
     """
 
     temperature: float | None = None
@@ -42,9 +42,9 @@ class Distill:
 
     def __post_init__(self) -> None:
         if self.temperature is not None and not self.temperature > 0:
-            raise UserError(f"--temperature {self.temperature}, but it is above 0.")
+            raise UserError(f"--temperature {self.temperature}, but it must be above 0.")
         if self.alpha is not None and not 0 <= self.alpha <= 1:
-            raise UserError(f"--alpha {self.alpha}, but it lies between 0 (labels only) and 1 (teacher only).")
+            raise UserError(f"--alpha {self.alpha}, but it must lie between 0 (labels only) and 1 (teacher only).")
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Prune:
     Args:
         amount: share of each layer's channels to remove (default: 0.5), or with --unstructured of its weights
             (default: 0.3).
-        target: "size<=2MB", "latency<=10ms" (one image on this machine), "drop<=1pt" (points of validation accuracy),
-            or several joined by commas.
+        target: "size<=2MB", "latency<=10ms" (one image on this machine), "drop<=1pt" (percentage points of validation
+            accuracy), or several joined by commas.
         steps: removals, each with fine-tuning (default: 2, with a target 3 or more).
         unstructured: single weights instead of channels.
     """
@@ -71,9 +71,9 @@ class Prune:
         if self.unstructured and (self.target is not None or self.steps is not None):
             raise UserError("--unstructured takes --amount; --target and --steps are for channels.")
         if self.target is not None and self.amount is not None:
-            raise UserError("--target finds the amount by itself: leave out --amount or --target.")
+            raise UserError("--target finds the amount: leave out --amount or --target.")
         if self.steps is not None and self.steps < 1:
-            raise UserError(f"--steps {self.steps}, but it is 1 or more.")
+            raise UserError(f"--steps {self.steps}, but at least 1 is needed.")
         if self.amount is None:
             return
         if self.unstructured and not 0 < self.amount < 1:
@@ -89,9 +89,9 @@ class Quantize:
     """Writes int8 for onnxruntime: model.onnx, calibrated on RUN's training images. It comes last.
 
     Args:
-        max_drop: points of validation accuracy that may be lost; layers that lose more stay in float (default: no
-            bound).
-        calibration: training images to calibrate on.
+        max_drop: percentage points of validation accuracy that may be lost; the layers that lose most stay in float
+            (default: no bound).
+        calibration: number of training images to calibrate on.
     """
 
     max_drop: float | None = None
@@ -103,7 +103,7 @@ class Quantize:
         if self.calibration < FEWEST_CALIBRATION:
             raise UserError(
                 f"--calibration {self.calibration}, but calibration needs at least {FEWEST_CALIBRATION} images: with "
-                "fewer, the activations' ranges are an accident."
+                "fewer, the ranges of the activations depend on chance."
             )
 
 

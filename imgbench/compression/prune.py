@@ -4,6 +4,7 @@ import logging
 import math
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -24,10 +25,12 @@ from imgbench.compression.retrain import conclude_quietly, fewer_epochs, retrain
 from imgbench.compression.target import Target
 from imgbench.errors import UserError
 from imgbench.experiment.build import plain
+from imgbench.experiment.choose import FACTS
 from imgbench.experiment.compose import override
 from imgbench.experiment.train import resolve, train
 from imgbench.inference.torch_model import TorchModel
 from imgbench.models.narrow import layer_widths
+from imgbench.progress import quiet
 from imgbench.run import INIT, Run
 from imgbench.training.checkpoint import load_classifier, save_weights
 from imgbench.training.classifier import ImageClassifier
@@ -44,7 +47,7 @@ def finetuning(parent: Run, words: Sequence[str]) -> DictConfig:
     A parent that was pruned itself has been fine-tuned last: its settings are kept.
 
     Raises:
-        UserError: the words ask for another model than the parent's, or other images for it to see.
+        UserError: the words name another model than the parent's, or other preprocessing.
     """
     fewer = []
     if parent.info.get("method") != "prune":
@@ -108,14 +111,15 @@ def prune_channels(method: Prune, parent: Run, run: Run, words: Sequence[str]) -
         step = Run(run.path / "steps" / str(len(taken) + 1))
         step.path.mkdir(parents=True)
         config.init_from = write_start(smaller, step)
-        train(resolve(config, data), step, conclude_quietly, amount=amount)
+        with quiet(*FACTS) if taken else nullcontext():
+            train(resolve(config, data), step, conclude_quietly, amount=amount)
         current = load_classifier(step.best)
         accuracy = validation_accuracy(TorchModel(current, device), data)
         cost = measure(current, step.best)
         drop = 100 * (before - accuracy)
         taken.append({"amount": round(amount, 4), "val_acc": accuracy, "drop": drop, **asdict(cost)})
-        log.info("step %d: %.0f %% of the channels removed; validation accuracy %.4f, %.4g MB, %.4g ms", len(taken),
-                 100 * amount, accuracy, cost.size_mb, cost.latency_ms)  # fmt: skip
+        log.info("step %d: %.0f %% of the channels removed; validation accuracy %.1f %%, %.3g MB, %.3g ms", len(taken),
+                 100 * amount, 100 * accuracy, cost.size_mb, cost.latency_ms)  # fmt: skip
         unmet = target.unmet(drop=drop)
         if unmet:
             break
@@ -124,7 +128,9 @@ def prune_channels(method: Prune, parent: Run, run: Run, words: Sequence[str]) -
         if not unmet and target.limits_cost:
             break
     if not taken:
-        raise UserError(f"--amount {method.amount}: no layer of {parent.shown} is wide enough to lose a channel by it.")
+        raise UserError(
+            f"--amount {method.amount}: the layers of {parent.shown} are too narrow to lose a channel. Raise it."
+        )
     if best is None or (unmet and target.limits_cost):
         raise _cannot(target, "; ".join(unmet), best)
     amount = taken[int(best.path.name) - 1]["amount"]
@@ -174,7 +180,7 @@ def _enough(classifier: ImageClassifier, target: Target, overhead: float) -> flo
         return target.unmet(weights_mb(smaller) + overhead, latency)
 
     if reasons := unmet(MOST_CHANNELS):
-        left = f"without {MOST_CHANNELS:.0%} of the channels there is still {'; '.join(reasons)}"
+        left = f"with {MOST_CHANNELS:.0%} of the channels removed, {'; '.join(reasons)}"
         raise _cannot(target, left, None)
     low, high = 0.0, MOST_CHANNELS
     while high - low > 0.01:

@@ -90,12 +90,12 @@ def quantize(
         float_accuracy = validation_accuracy(OnnxModel(network.file), data)
         in_float: list[str] = []
         accuracy = validation_accuracy(network.model(in_float), data)
-        log.info("validation accuracy %.2f %% in float, %.2f %% in int8", 100 * float_accuracy, 100 * accuracy)
+        log.info("Validation accuracy: %.1f %% in float, %.1f %% in int8", 100 * float_accuracy, 100 * accuracy)
         if max_drop is not None and _drop(float_accuracy, accuracy) > max_drop:
-            for layer, error in network.worst_layers(_ranking_pixels(data)):
+            for layer in network.worst_layers(_ranking_pixels(data)):
                 in_float.append(layer)
                 accuracy = validation_accuracy(network.model(in_float), data)
-                log.info("%s in float (alone it leaves an error of %.2g): %.2f %%", layer, error, 100 * accuracy)
+                log.info("%s stays in float: validation accuracy %.1f %%", layer, 100 * accuracy)
                 if _drop(float_accuracy, accuracy) <= max_drop:
                     break
         model = network.quantized(in_float)
@@ -136,7 +136,7 @@ def _calibration_pixels(data: ImageFolderDataModule, number: int) -> np.ndarray:
         found = f"--calibration {number}" if number < fewest else f"The training split has {len(labels)} images"
         raise UserError(
             f"{found}, but calibration needs at least {fewest}, and one of each of the {len(data.class_names)} "
-            "classes: with fewer, the activations' ranges are an accident. Add images, or ask for more of them."
+            "classes: with fewer, the ranges of the activations depend on chance. Add images, or raise --calibration."
         )
     rng = np.random.default_rng(data.seed)
     chosen = draw_stratified(np.arange(len(labels)), labels, min(number, len(labels)), rng)
@@ -150,7 +150,7 @@ def _ranking_pixels(data: ImageFolderDataModule) -> np.ndarray:
 
 
 class _Batches:
-    """Pixels as onnxruntime's calibration asks for them."""
+    """Pixels as onnxruntime's calibration reads them."""
 
     def __init__(self, pixels: np.ndarray) -> None:
         self.batches: Iterator[np.ndarray] = (pixels[i : i + BATCH] for i in range(0, len(pixels), BATCH))
@@ -176,7 +176,7 @@ class _Network:
             calibrator = create_calibrator(
                 self.prepared, [*LAYERS, *BETWEEN], augmented_model_path=str(folder / "calibration.onnx")
             )
-            calibrator.collect_data(_Batches(pixels))  # pyright: ignore[reportArgumentType] it asks for no more
+            calibrator.collect_data(_Batches(pixels))  # pyright: ignore[reportArgumentType] it calls nothing else
             self.ranges = calibrator.compute_data()
         graph = onnx.load(self.prepared).graph
         constants = {tensor.name for tensor in graph.initializer}
@@ -231,11 +231,11 @@ class _Network:
         save_model(self.quantized(in_float), file, metadata_of(self.classifier))
         return OnnxModel(file)
 
-    def worst_layers(self, images: np.ndarray) -> list[tuple[str, float]]:
-        """Layers, and the mean difference of probabilities that is left when they alone are in float; least first."""
+    def worst_layers(self, images: np.ndarray) -> list[str]:
+        """Layers by the mean difference of probabilities that is left when they alone are in float; least first."""
         reference = _run(OnnxModel(self.file), images)
         errors = {layer: float(np.abs(_run(self.model([layer]), images) - reference).mean()) for layer in self.layers}
-        return sorted(errors.items(), key=lambda item: item[1])
+        return sorted(errors, key=lambda layer: errors[layer])
 
 
 def _run(model: OnnxModel, images: np.ndarray) -> np.ndarray:

@@ -31,7 +31,7 @@ def same_images(config: DictConfig, parent: Run) -> ImageFolderDataModule:
     raise UserError(
         f"The images in {table.root} are not those of {parent.shown}/split.csv: {len(missing)} are missing, {len(new)} "
         f"are new, {len(changed)} are changed or in another split, for example {min(missing | new | changed)}.\n"
-        "A compressed model is trained and tested on the images of its parent, or the two could not be compared. "
+        "A compressed model is trained and tested on the images of its parent, so that the two can be compared. "
         "Restore them, or train the parent again."
     )
 

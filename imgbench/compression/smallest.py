@@ -61,12 +61,14 @@ class Smallest:
         if row is None:
             return [
                 *lines,
-                "Small model    none meets the target; a looser one is, for example, 'target=\"drop<=3pt\"'",
+                "Small model    none meets the target; for example, 'target=\"drop<=3pt\"' allows more",
             ]
-        facts = f"{size_mb(file):.2f} MB, {row.latency_ms:.3g} ms a photograph, test accuracy {describe(row.accuracy)}"
+        facts = (
+            f"{size_mb(file):.2f} MB, {row.latency_ms:.3g} ms per photograph, test accuracy {describe(row.accuracy)}"
+        )
         lines.append(f"Small model    {file} ({self.name}): {facts}")
         if row.name != TEACHER:
-            lines.append(f"               {points(row.difference)} points against the model that was trained")
+            lines.append(f"               {points(row.difference)} percentage points compared with the trained model")
         return lines
 
 
@@ -120,7 +122,7 @@ def make_smallest(run: Run, file: Path, target: Target, seconds: float) -> Small
     folder.mkdir(exist_ok=True)
     for attempt, parent, entries in _attempts(run, target, time.perf_counter() + seconds):
         if not entries:
-            unmet[attempt] = ["there was no time for it"]
+            unmet[attempt] = ["there was too little time to train it"]
             continue
         try:
             made[attempt] = make_ladder(entries, parent, folder, ())[attempt]

@@ -37,7 +37,7 @@ class Target:
             if match is None or match[3] not in (None, UNITS[name]) or name in bounds:
                 raise UserError(
                     f'{option}{text!r}: {part.strip()!r} is not understood. Expected "size<=2MB", "latency<=10ms", '
-                    '"drop<=1pt" (points of validation accuracy), each at most once, joined by commas.'
+                    '"drop<=1pt" (percentage points of validation accuracy), each at most once, joined by commas.'
                 )
             bounds[name] = float(match[2])
         return cls(**bounds)
@@ -52,10 +52,10 @@ class Target:
         return ",".join(f"{name}<={bound:g}{UNITS[name]}" for name, bound in bounds if bound is not None)
 
     def unmet(self, size: float | None = None, latency: float | None = None, drop: float | None = None) -> list[str]:
-        """What of the given measurements exceeds its bound, in words."""
+        """Which of the given measurements exceed their bounds, in words."""
         measured = {"size": size, "latency": latency, "drop": drop}
         return [
-            f"{name} {value:.4g} {UNITS[name]}, not {bound:.4g} {UNITS[name]}"
+            f"{name} {value:.4g} {UNITS[name]}, above {bound:.4g} {UNITS[name]}"
             for name, value in measured.items()
             # Rounded as an accuracy is, so that a drop of exactly one point is not more than one.
             if value is not None and (bound := getattr(self, name)) is not None and round(value, 6) > bound

@@ -33,7 +33,7 @@ def export_onnx(path: Path, output: Path | None = None, images: int = 500, toler
     run = Run.open(path)
     checkpoint = path if path.suffix == ".ckpt" else run.best
     if not checkpoint.is_file():
-        found = "its model is an ONNX file already" if run.model else "it was not trained to the end of an epoch"
+        found = "its model is an ONNX file already" if run.model else "no epoch of its training was finished"
         raise UserError(f"{run.shown} has no checkpoints/best.ckpt to export: {found}.")
     output = output or run.path / "model.onnx"
     if output.suffix != ".onnx":
@@ -49,8 +49,8 @@ def export_onnx(path: Path, output: Path | None = None, images: int = 500, toler
             facts |= compare(OnnxModel(unfinished).run, checkpoint, compared)
             if not facts["largest_difference"] <= tolerance:  # so that NaN fails too
                 raise UserError(
-                    f"{describe(facts)}\nThe exported file disagrees with the run by more than --tolerance "
-                    f"{tolerance:g}; it was deleted, and {output} is as it was before."
+                    f"{describe(facts)}\nThe exported file differs from the run by more than --tolerance "
+                    f"{tolerance:g}. It was deleted, and {output} is unchanged."
                 )
         facts["bytes"] = unfinished.stat().st_size
         unfinished.replace(output)
@@ -96,7 +96,7 @@ def compare(
     expected, errors = predictor.probabilities(images)
     if errors:
         index, reason = next(iter(errors.items()))
-        raise UserError(f"{images[index]} cannot be decoded ({reason}), so that nothing can be compared on it.")
+        raise UserError(f"{images[index]} cannot be decoded ({reason}), and the comparison needs it.")
     batches = decode_batches(images, predictor.preprocessing)
     pixels = np.concatenate([batch.permute(0, 2, 3, 1).numpy() for _, batch, _ in batches])
     single = np.concatenate([exported(pixels[i : i + 1]) for i in range(min(len(pixels), BATCH))])

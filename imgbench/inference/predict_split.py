@@ -9,6 +9,8 @@ from imgbench.inference.predictor import Model
 from imgbench.inference.torch_model import TorchModel
 from imgbench.progress import shown
 
+NAMES = {"train": "training", "val": "validation", "test": "test"}
+
 
 def predict_split(model: Model, data: ImageFolderDataModule, split: str) -> Predictions:
     """What the model answers for the images of a split, `train`, `val` or `test`, none of them augmented.
@@ -22,7 +24,7 @@ def predict_split(model: Model, data: ImageFolderDataModule, split: str) -> Pred
         batches = data.loader(split)
         probabilities = [
             model(data.preprocessing.center_crop(images))
-            for images, _ in shown(batches, len(batches), f"Predicting the {split} images")
+            for images, _ in shown(batches, len(batches), f"Predicting the {NAMES[split]} images")
         ]
     return Predictions(
         [table.paths[row] for row in rows],

@@ -13,7 +13,7 @@ from imgbench.run import Run
 def share(
     path: Path, output: Path | None, images: int, tolerance: float, card: bool = False, repository: str | None = None
 ) -> dict[str, Any]:
-    """Exports, writes the card if asked for, and uploads both if a repository is named; prints what was done.
+    """Exports, writes the card where `card` says so, and uploads both to a named repository; prints what was done.
 
     A run whose model is an ONNX file already is shared as it is.
 
@@ -23,7 +23,7 @@ def share(
     run = Run.open(path)
     with_card = card or repository is not None
     if with_card and path.is_file() and path.resolve() not in (run.best.resolve(), (run.path / "model.onnx").resolve()):
-        raise UserError(f"The card tells what {run.shown} was tested as, not {path}. Name the run: {run.shown}")
+        raise UserError(f"The card describes the tested model of {run.shown}, not {path}. Name the run: {run.shown}")
     hub = Hub(repository) if repository is not None else None  # which may end it before anything is computed
     if with_card and output is None and run.model and run.model.suffix == ".onnx":
         facts: dict[str, Any] = {"file": str(run.model), "bytes": run.model.stat().st_size}
@@ -34,7 +34,7 @@ def share(
     print(f"Written  {facts['file']} ({facts['bytes'] / 1e6:.1f} MB)")
     if with_card:
         place = write_card(run, Path(facts["file"]))
-        print(f"Card     {place}: fill in what it is meant for, and its licence")
+        print(f"Card     {place}: add what the model is meant for, and its licence")
         if hub:
             url = hub.upload([Path(facts["file"]), place])
             print(f"Uploaded {url}: {Path(facts['file']).name} and {NAME}, and no photograph")

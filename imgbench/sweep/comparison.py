@@ -167,7 +167,7 @@ def compare_runs(
         UserError: fewer than two runs, one that is not finished, or different test images.
     """
     if len(runs) < 2:
-        raise UserError(f"A comparison takes two runs or more, but there is {len(runs)}: {_listed(runs)}")
+        raise UserError(f"A comparison needs two runs or more, but there is {len(runs)}: {_listed(runs)}")
     tested = [_read(run) for run in runs]
     grouped: dict[str, list[Tested]] = {}
     for one in tested:
@@ -254,7 +254,7 @@ def _names(settings: list[dict[str, Any]]) -> list[str]:
 
 
 def _word(value: Any) -> str:
-    text = str(value).removesuffix("_name").removesuffix("._target_")
+    text = (f"{value:.6g}" if isinstance(value, float) else str(value)).removesuffix("_name").removesuffix("._target_")
     dotted = isinstance(value, str) and text.count(".") > 1 and "/" not in text
     return text.rpartition(".")[2] if dotted and not text.startswith(("data.", "trainer.")) else text
 
@@ -287,7 +287,7 @@ def _check_images(configurations: Sequence[Configuration]) -> None:
         if not one.folds and len(one.test_sets) > 1:
             raise UserError(
                 f"The runs of {one.name} were tested on different images: {_listed([t.run for t in one.runs])}\n"
-                "--any-images compares them nevertheless, without tests of whether they differ."
+                "--any-images shows them side by side, without tests of whether they differ."
             )
         if one.test_sets != first.test_sets:
             ours, theirs = set(one.correct), set(first.correct)
@@ -295,8 +295,8 @@ def _check_images(configurations: Sequence[Configuration]) -> None:
             raise UserError(
                 f"{first.name} and {one.name} were tested on different images: {len(theirs)} and {len(ours)}. "
                 f"They share {len(ours & theirs)}, but not {example or 'how they are divided into folds'}.\n"
-                "Their accuracies cannot be held against each other. Train both with the same data and data.split; "
-                "--any-images compares them nevertheless, without tests of whether they differ."
+                "Their accuracies cannot be compared. Train both with the same data and data.split. "
+                "--any-images shows them side by side, without tests of whether they differ."
             )
 
 
@@ -359,17 +359,17 @@ def _notes(configurations: Sequence[Configuration]) -> Iterator[str]:
     largest = counts.max() / counts.sum()
     yield f"{images} test images{grouped}; always {str(classes[counts.argmax()])!r}: {100 * largest:.1f} %"
     if len(configurations) > 1 and any(len(one.runs) == 1 for one in configurations):
-        yield "of a single run, differences are those of two networks: other seeds may turn them round"
+        yield "a configuration with a single run is one network: with other seeds, differences may be reversed"
     for one in configurations:
         repeated = [tested.repetition for tested in one.runs]
         if len(set(repeated)) < len(repeated):
-            yield f"{one.name} has runs of the same seed: their interval tells nothing of other seeds"
+            yield f"{one.name} has runs of the same seed: their interval does not hold for other seeds"
         if one.folds:
-            yield f"the folds of {one.name} share training images: their interval is too narrow rather than too wide"
+            yield f"the folds of {one.name} share training images: their interval is probably too narrow"
     if any(one.test_sets != first.test_sets for one in configurations):
-        yield "test images differ: accuracies cannot be held against each other"
+        yield "test images differ: the accuracies cannot be compared"
     if any(tested.run.info.get("selected_on_test") for one in configurations for tested in one.runs):
-        yield "a model was selected on its own test images: its accuracy is too good"
+        yield "a model was selected on its own test images: its accuracy is too high"
     threads = {one.cost["threads"] for one in configurations if one.cost}
     if len(threads) > 1:
         yield f"milliseconds were measured with different numbers of threads: {sorted(threads)}"

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from rich.console import Console
-from rich.table import Table
 
 from imgbench.evaluation.plots import draw_pareto
 from imgbench.files import write_atomically
 from imgbench.sweep.comparison import Comparison, Configuration, Difference
+from imgbench.terminal import print_table
 
 COLUMNS = (
     "configuration",
@@ -28,10 +27,12 @@ COLUMNS = (
     "ms",
     "training, s",
 )
+COSTS = COLUMNS.index("parameters")  # from here on the columns say what a configuration costs
 PAIRS = ("configuration", "against", "points", "95 % interval", "p", "p, corrected", "found", "test")
 CAPTION = (
-    "Intervals are 95 %: over the runs (seeds or folds), and over the images of these very networks. Below the best: "
-    "points, and p corrected for the number of pairs (Holm)."
+    "Intervals are 95 %. Those over runs (seeds or folds) say how far another run may differ; those over images, how "
+    "far these networks may on other images. Below the best: percentage points, with p corrected for the number of "
+    "pairs (Holm)."
 )
 FILES = "comparison.csv, differences.csv, comparison.md, comparison.tex, comparison.html, pareto.png"
 
@@ -80,18 +81,11 @@ def pair_cells(difference: Difference) -> list[str]:
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """The table of configurations, and what must be known of it."""
-    table = Table(caption=CAPTION, caption_justify="left")
-    for i, name in enumerate(COLUMNS):
-        table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
-    for configuration in comparison.configurations:
-        table.add_row(*cells(comparison, configuration))
-    console = Console(markup=False, highlight=False)
-    if not console.is_terminal:
-        console = Console(width=200, markup=False, highlight=False)  # a log file has no width of its own
-    console.print(table)
-    for note in comparison.notes:
-        console.print(f"Note: {note}.")
+    """The accuracy of each configuration, what it costs, and what must be known of both."""
+    rows = [cells(comparison, configuration) for configuration in comparison.configurations]
+    print_table(COLUMNS[:COSTS], [row[:COSTS] for row in rows])
+    notes = [CAPTION, *(f"Note: {note}." for note in comparison.notes)]
+    print_table((COLUMNS[0], *COLUMNS[COSTS:]), [[row[0], *row[COSTS:]] for row in rows], notes=notes)
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:

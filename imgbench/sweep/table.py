@@ -14,8 +14,6 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.table import Table
 
 from imgbench.errors import UserError
 from imgbench.experiment.compose import ENGINES, GROUPS, LEFT_OUT, register_resolvers
@@ -23,6 +21,7 @@ from imgbench.files import write_atomically
 from imgbench.number import read_metrics
 from imgbench.run import Run
 from imgbench.sweep.search import OptunaSweeper, own_words
+from imgbench.terminal import print_table
 
 
 class SweptRun(NamedTuple):
@@ -70,16 +69,12 @@ class SweepTable(Callback):
         runs = sorted(
             _runs_of(folder), key=lambda run: worst if run.score is None else run.score, reverse=highest_first
         )
-        table = Table(title=f"{len(runs)} runs, best {config.monitor} first")
-        for name in ("overrides", config.monitor, "test accuracy", "95 % interval", "seconds", "run directory"):
-            table.add_column(name, overflow="fold")
+        rows = []
         for overrides, path, score, pruned in runs:
             shown = "failed" if score is None else f"{score:.4f}" + (f", ended after epoch {pruned}" if pruned else "")
-            table.add_row(" ".join(overrides), shown, *_results(path), str(path))
-        console = Console()
-        if not console.is_terminal:
-            console = Console(width=200)  # a log file has no width of its own
-        console.print(table)
+            rows.append([" ".join(overrides), shown, *_results(path), str(path)])
+        columns = ("overrides", config.monitor, "test accuracy", "95 % interval", "seconds", "run directory")
+        print_table(columns, rows, f"{len(runs)} runs, best {config.monitor} first")
         whole = [run for run in runs if run.score is not None and run.pruned is None]
         if whole:
             best = folder / "best.yaml"
