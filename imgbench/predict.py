@@ -16,12 +16,12 @@ EXAMPLES = """examples:
   python -m imgbench.predict RUN photos/ --max-error 0.02 --sort-into sorted/
   python -m imgbench.predict RUN "photos-{000000..000999}.tar" --output predictions.csv
 
-With --output or --sort-into, any number of photographs is worked through in little memory, and the results are
-written as they come. Interrupted at any time, the same command goes on where it stopped and ends with the same file.
-Photographs that have come since are added. With --output alone, files that have changed since, or that could not be
-read, are tried again. Another model's results are never mixed in. A file that cannot be read gets a row with the
-reason. FILE.csv grows beside FILE.csv.source.json, which says what it is of. The other formats are made of such a file
-at the end.
+With --output or --sort-into, any number of photographs is classified in little memory, and the results are written as
+they come. Interrupted at any time, the same command continues where it stopped and ends with the same file. New
+photographs are added. Files that have changed since, or that could not be read, are tried again, and sorted again: an
+old link is removed, and an old copy is moved to DIR/outdated. Results of different models are never mixed. A file that
+cannot be read gets a row with the reason. FILE.csv grows beside FILE.csv.source.json, which says what it is of. The
+other formats are made of such a file at the end.
 
 --sort-into makes symbolic links by default: a million photographs take no room, and no photograph is touched. They lead
 nowhere once the photographs are moved or sent elsewhere; Windows makes them in developer mode only, USB sticks never.

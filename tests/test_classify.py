@@ -255,6 +255,44 @@ def test_repeated_it_tries_failed_and_changed_files_again(name, tiny_run, photos
     assert list(fresh.predicted.fillna("")) == list(after.predicted.fillna(""))
 
 
+@pytest.mark.parametrize("how", ["link", "copy", "move"])
+def test_repeated_it_sorts_failed_and_changed_files_again_and_deletes_nothing_of_the_users(
+    how, tiny_run, photos, make_folder, capsys
+):
+    make_folder(photos / "known", {"cat": 2, "dog": 2})  # that the network was trained to tell apart
+    cat, cat_2, dog, broken = (photos / name for name in ("known/cat/0.png", "known/cat/1.png", "known/dog/0.png",
+                               "left/7.png"))  # fmt: skip
+    content, other = cat.read_bytes(), dog.read_bytes()
+
+    def sort() -> tuple[int, dict[str, dict[str, str]]]:
+        left = predict.predict(tiny_run.path, [photos], sort_into=Path("sorted"), how=how)
+        return left, {row["path"]: row for row in rows(Path("sorted/predictions.csv"))}
+
+    left, before = sort()
+    assert left == 2
+    earlier = Path("sorted") / before[str(cat)]["placed"]
+    mine = Path("sorted") / before[str(cat_2)]["placed"]
+    assert (before[str(cat)]["predicted"], before[str(dog)]["predicted"]) == ("cat", "dog")
+    mine.unlink()
+    mine.write_text("mine, under the name of one that was sorted")
+    for path in (cat, cat_2, broken):
+        path.write_bytes(other)
+        os.utime(path, ns=(0, time.time_ns() + 10**9))  # whatever the clock's resolution
+    capsys.readouterr()
+    left, after = sort()
+    assert left == 1
+    assert "photos/left/8.png: " in capsys.readouterr().out  # the one that still fails, with its reason
+    for path in (cat, cat_2, broken):
+        row = after[str(path)]
+        assert (row["predicted"], row["placed"].split("/")[0], row["error"]) == ("dog", "dog", "")
+        assert (Path("sorted") / row["placed"]).read_bytes() == other
+    kept = {"link": None, "copy": Path("sorted/outdated") / before[str(cat)]["placed"], "move": earlier}[how]
+    assert earlier.exists() == (how == "move")
+    assert kept is None or kept.read_bytes() == content
+    assert [path for path in Path("sorted").rglob("*.png") if path.read_bytes().startswith(b"mine")]
+    assert sort() == (1, after)
+
+
 def test_table_with_names_in_chinese_has_the_mark_by_which_excel_knows_how_to_read_it(tiny_run, photos):
     pandas = pytest.importorskip("pandas")
     predict.predict(tiny_run.path, [photos / "right"], output=Path("plain.csv"))

@@ -110,7 +110,7 @@ def test_run_without_a_checkpoint_says_why_it_has_nothing_to_export(exported, tm
     with pytest.raises(UserError, match="its model is an ONNX file already"):
         run_export(monkeypatch, tmp_path / "run")
     (tmp_path / "run" / "model.onnx").unlink()
-    with pytest.raises(UserError, match="not trained to the end of an epoch"):
+    with pytest.raises(UserError, match="no epoch of its training was finished"):
         run_export(monkeypatch, tmp_path / "run")
 
 

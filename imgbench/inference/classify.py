@@ -17,7 +17,7 @@ from imgbench.files import sha256
 from imgbench.inference.journal import Journal
 from imgbench.inference.prediction_file import FACTS, check_ending, class_columns, prediction_file, readable
 from imgbench.inference.predictor import Predictor
-from imgbench.inference.sorting import How, Sorter
+from imgbench.inference.sorting import OUTDATED, How, Sorter
 from imgbench.progress import Step
 from imgbench.run import Run
 
@@ -173,6 +173,10 @@ class Report:
         if sorter:
             done = {"link": "links", "copy": "copies", "move": "moved photographs"}[sorter.how]
             lines.append(f"Sorted   {sorter.folder}: {done}, a folder for each class")
+            if sorter.outdated:
+                lines.append(
+                    f"Outdated {sorter.outdated:,} copies of photographs that have changed: {sorter.folder / OUTDATED}"
+                )
         if self.left:
             lines.append(f"{len(self.left)} photograph(s) were left where they are:")
             lines += [f"  {text}" for text in self.left[:MOST]]
@@ -219,7 +223,7 @@ def _write_all(
     plain = collection.plain and all(map(str.isascii, columns))
     begun = time.time()
     with prediction_file(output, columns, source, 1 if sorter else BATCH, plain) as journal:
-        again = 0 if sorter else _renew(classifier, journal)
+        again = _renew(classifier, journal, sorter, report)
         journal.begin_anew(begun)
         known = _take_up(journal, report, sorter)
         index = journal.rows
@@ -248,17 +252,35 @@ def _write_all(
     return report
 
 
-def _renew(classifier: Classifier, journal: Journal) -> int:
-    """Classifies again the files that could not be read, or that have changed since; returns how many.
+def _renew(classifier: Classifier, journal: Journal, sorter: Sorter | None, report: Report) -> int:
+    """Classifies and sorts again the files that could not be read, or that have changed since; returns how many.
 
-    Their rows stay where they are in the file.
+    Their rows stay where they are in the file. One that was moved holds for the photograph that is in its place now.
     """
-    outdated = {number: Path(row["path"]) for number, row in enumerate(journal) if _is_outdated(row, journal.begun)}
-    answers = (answer for answers in classifier(outdated.values()) for answer in answers)
-    rows = {number: _cells(answer, "", journal.columns) for number, answer in zip(outdated, answers, strict=True)}
-    before = {number: list(row.values()) for number, row in enumerate(journal) if number in outdated}
-    if rows != before:
-        journal.replace(rows)
+    outdated = {
+        number: row
+        for number, row in enumerate(journal)
+        if _is_outdated(row, journal.begun) and not (sorter and sorter.how == "move" and row["placed"])
+    }
+    if not outdated:
+        return 0
+    answers: list[Answer] = []
+    with Step("Classifying changed images", len(outdated)) as progress:
+        for batch in classifier(Path(row["path"]) for row in outdated.values()):
+            answers += batch
+            progress.advance(len(batch))
+    places = [
+        sorter.choose_anew(answer.path, row["placed"], None if answer.error else answer.predicted, bool(answer.unsure))
+        if sorter
+        else ""
+        for answer, row in zip(answers, outdated.values(), strict=True)
+    ]
+    cells = [_cells(answer, place, journal.columns) for answer, place in zip(answers, places, strict=True)]
+    if cells != [list(row.values()) for row in outdated.values()]:
+        journal.replace(dict(zip(outdated, cells, strict=True)))
+    for answer, place in zip(answers, places, strict=True):
+        if sorter and place:
+            _put(sorter, answer.path, place, report)
     return len(outdated)
 
 
@@ -284,8 +306,10 @@ def _take_up(journal: Journal, report: Report, sorter: Sorter | None) -> Counter
     known: Counter[str] = Counter()
     last: deque[dict[str, str]] = deque(maxlen=BATCH)  # no more were written before they were put in their places
     for row in journal:
-        known[readable(row["path"])] += 1
         report.add(row["path"], row["predicted"], row.get("unsure", ""), row["error"])
+        if sorter and sorter.how == "move" and row["placed"] and sorter.is_replaced(row["path"], row["placed"]):
+            continue  # another photograph has come under the name of one that was moved
+        known[readable(row["path"])] += 1
         last.append(row)
     for row in last:
         if sorter and row["placed"]:

@@ -12,6 +12,7 @@ from imgbench.errors import UserError
 
 How = Literal["link", "copy", "move"]
 UNSURE = "unsure"
+OUTDATED = "outdated"  # for copies of photographs that have changed since: nothing that may be the user's is deleted
 UNFINISHED = ".imgbench-unfinished"  # a copy on its way; the next copy into the folder writes over it
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # which Windows keeps for itself
 
@@ -19,7 +20,7 @@ RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  #
 def folder_names(class_names: list[str]) -> dict[str, str]:
     """A folder's name for each class, and for `unsure`, that every file system takes and keeps apart."""
     names: dict[str, str] = {}
-    taken = {UNSURE}
+    taken = {UNSURE, OUTDATED}
     for class_name in class_names:
         plain = re.sub(r'[<>:"/\\|?*\x00-\x1f\x7f]', "_", class_name).strip(" .")
         plain = plain.encode("utf-8", "surrogateescape")[:200].decode("utf-8", "ignore") or "_"
@@ -44,20 +45,56 @@ class Sorter:
     def __init__(self, folder: Path, class_names: list[str], how: How) -> None:
         self.folder, self.how = folder, how
         self.names = folder_names(class_names)
+        self.outdated = 0  # copies that were moved to the folder for them
         self._numbers: dict[str, int] = {}  # how often a name was taken already
         self._chosen: set[str] = set()  # places that are given away, but still empty
 
     def choose(self, photograph: str, class_name: str, unsure: bool) -> str:
         """A free place, relative to the folder."""
-        folder = UNSURE if unsure else self.names[class_name]
-        name = Path(photograph).name
-        stem, ending = os.path.splitext(name)  # noqa: PTH122 a Path would lose what is no UTF-8
-        place = f"{folder}/{name}"
+        return self._free(f"{UNSURE if unsure else self.names[class_name]}/{Path(photograph).name}")
+
+    def choose_anew(self, photograph: str, earlier: str, class_name: str | None, unsure: bool) -> str:
+        """The place of a photograph that was put at `earlier` and may have changed since; none without a class.
+
+        What was put there is taken out of the folder of the class, unless it is still right: a link is removed, and a
+        copy moved to the folder `outdated`.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        folder = None if class_name is None else UNSURE if unsure else self.names[class_name]
+        source, target = Path(photograph), self.folder / earlier
+        if earlier and os.path.lexists(target):
+            linked = target.is_symlink() and target.resolve() == source.resolve()
+            current = linked if self.how == "link" else _is_same(source, target)
+            if current and earlier.partition("/")[0] == folder:
+                return earlier
+            try:
+                if linked:
+                    target.unlink()
+                elif self.how == "copy" and not target.is_symlink():
+                    aside = self.folder / self._free(f"{OUTDATED}/{earlier}")
+                    aside.parent.mkdir(parents=True, exist_ok=True)
+                    target.rename(aside)
+                    self.outdated += 1
+            except OSError as error:
+                raise UserError(
+                    f"--sort-into {self.folder}: {target} is outdated and cannot be removed: {error.strerror}."
+                ) from error
+        return "" if class_name is None else self.choose(photograph, class_name, unsure)
+
+    def is_replaced(self, photograph: str, place: str) -> bool:
+        """Whether another photograph lies where one was that has been moved to `place`."""
+        source, target = Path(photograph), self.folder / place
+        return os.path.lexists(source) and os.path.lexists(target) and not _is_moved(source, target)
+
+    def _free(self, place: str) -> str:
+        stem, ending = os.path.splitext(place)  # noqa: PTH122 a Path would lose what is no UTF-8
         first = place
         while place in self._chosen or os.path.lexists(self.folder / place):
             number = self._numbers.get(first, 1) + 1
             self._numbers[first] = number
-            place = f"{folder}/{stem}_{number}{ending}"
+            place = f"{stem}_{number}{ending}"
         self._chosen.add(place)
         return place
 
@@ -100,6 +137,13 @@ class Sorter:
         else:
             source.unlink()  # the last step of a move that was interrupted before it
         return None
+
+
+def _is_same(source: Path, copy: Path) -> bool:
+    try:
+        return filecmp.cmp(source, copy, shallow=False)
+    except OSError:
+        return False
 
 
 def _is_moved(source: Path, target: Path) -> bool:
