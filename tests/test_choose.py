@@ -10,6 +10,7 @@ import pytest
 from lightning.pytorch.callbacks import Callback
 
 import imgbench
+from imgbench import progress
 from imgbench.errors import UserError
 from imgbench.evaluation.predictions import Predictions
 from imgbench.experiment import choose
@@ -193,4 +194,4 @@ def test_digits_stay_with_the_compact_network():
 
 
 def test_what_is_quiet_for_further_networks_is_a_module_that_logs():
-    assert all(hasattr(importlib.import_module(name), "log") for name in choose.FACTS)
+    assert all(hasattr(importlib.import_module(name), "log") for name in progress.FACTS)

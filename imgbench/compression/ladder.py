@@ -24,7 +24,6 @@ from imgbench.errors import UserError
 from imgbench.evaluation.metrics import describe
 from imgbench.evaluation.plots import draw_pareto
 from imgbench.experiment.build import build_data_of
-from imgbench.experiment.choose import FACTS
 from imgbench.files import write_atomically
 from imgbench.inference.onnx_file import write_onnx
 from imgbench.inference.onnx_model import OnnxModel
@@ -32,7 +31,7 @@ from imgbench.inference.predict_split import predict_split
 from imgbench.models.layers import normalises_batches
 from imgbench.models.summary import multiply_adds
 from imgbench.number import Number, group_codes, grouped_difference, share
-from imgbench.progress import quiet
+from imgbench.progress import FACTS, quiet
 from imgbench.run import Run
 from imgbench.terminal import print_table
 from imgbench.training.checkpoint import load_classifier

@@ -18,6 +18,7 @@ from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Model
 from imgbench.models.summary import multiply_adds
 from imgbench.number import read_metrics
+from imgbench.progress import Step
 from imgbench.report.conclude import conclude
 from imgbench.run import Run
 from imgbench.terminal import print_table
@@ -41,13 +42,14 @@ class Cost:
 def measure(classifier: ImageClassifier, file: Path) -> Cost:
     """The cost of a classifier whose weights lie in `file`."""
     classifier.cpu().eval()
-    return Cost(
-        parameters=sum(parameter.numel() for parameter in classifier.model.parameters()),
-        multiply_adds=multiply_adds(classifier.model, int(classifier.hparams["preprocessing"]["image_size"])),
-        size_mb=size_mb(file),
-        latency_ms=latency_ms(one_image(classifier)),
-        threads=torch.get_num_threads(),
-    )
+    with Step("Measuring milliseconds"):
+        return Cost(
+            parameters=sum(parameter.numel() for parameter in classifier.model.parameters()),
+            multiply_adds=multiply_adds(classifier.model, int(classifier.hparams["preprocessing"]["image_size"])),
+            size_mb=size_mb(file),
+            latency_ms=latency_ms(one_image(classifier)),
+            threads=torch.get_num_threads(),
+        )
 
 
 def size_mb(file: Path) -> float:
@@ -96,7 +98,8 @@ def onnx_latency_ms(model: OnnxModel, batch: int = 1) -> float:
     """Milliseconds of random uint8 images, `batch` of them at once, in onnxruntime."""
     size = model.preprocessing.image_size
     pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
-    return latency_ms(lambda: model.run(pixels), at_least=20 if batch == 1 else 5)
+    with Step("Measuring milliseconds"):
+        return latency_ms(lambda: model.run(pixels), at_least=20 if batch == 1 else 5)
 
 
 def validation_accuracy(model: Model, data: ImageFolderDataModule) -> float:

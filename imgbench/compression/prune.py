@@ -25,12 +25,11 @@ from imgbench.compression.retrain import conclude_quietly, fewer_epochs, retrain
 from imgbench.compression.target import Target
 from imgbench.errors import UserError
 from imgbench.experiment.build import plain
-from imgbench.experiment.choose import FACTS
 from imgbench.experiment.compose import override
 from imgbench.experiment.train import resolve, train
 from imgbench.inference.torch_model import TorchModel
 from imgbench.models.narrow import layer_widths
-from imgbench.progress import quiet
+from imgbench.progress import FACTS, Step, quiet
 from imgbench.run import INIT, Run
 from imgbench.training.checkpoint import load_classifier, save_weights
 from imgbench.training.classifier import ImageClassifier
@@ -162,7 +161,9 @@ def _amounts(classifier: ImageClassifier, method: Prune, overhead: float) -> Ite
         return
     amount = 0.0
     if method.target.limits_cost:
-        planned, steps = _enough(classifier, method.target, overhead), method.steps or 3
+        with Step("Finding how much to prune"):
+            planned = _enough(classifier, method.target, overhead)
+        steps = method.steps or 3
         yield from (planned * (step + 1) / steps for step in range(steps))
         amount = planned
     finer = FINER if amount else 0.1

@@ -28,6 +28,7 @@ from imgbench.files import write_atomically
 from imgbench.inference.onnx_file import graph_hash, metadata_of, save_model, silenced, weights_hash, write_onnx
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.models.summary import model_table
+from imgbench.progress import Step, shown
 from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier
 from imgbench.training.classifier import ImageClassifier
@@ -171,7 +172,7 @@ class _Network:
         self.file = folder / "float.onnx"
         self.prepared = folder / "prepared.onnx"  # batch normalisation folded into the convolutions
         write_onnx(classifier, self.file)
-        with silenced():
+        with Step("Calibrating 8-bit ranges"), silenced():
             quant_pre_process(self.file, self.prepared, skip_symbolic_shape=True)  # the exporter knows all shapes
             calibrator = create_calibrator(
                 self.prepared, [*LAYERS, *BETWEEN], augmented_model_path=str(folder / "calibration.onnx")
@@ -234,7 +235,8 @@ class _Network:
     def worst_layers(self, images: np.ndarray) -> list[str]:
         """Layers by the mean difference of probabilities that is left when they alone are in float; least first."""
         reference = _run(OnnxModel(self.file), images)
-        errors = {layer: float(np.abs(_run(self.model([layer]), images) - reference).mean()) for layer in self.layers}
+        layers = shown(self.layers, len(self.layers), "Measuring the error of each layer")
+        errors = {layer: float(np.abs(_run(self.model([layer]), images) - reference).mean()) for layer in layers}
         return sorted(errors, key=lambda layer: errors[layer])
 
 

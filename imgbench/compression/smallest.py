@@ -17,13 +17,13 @@ from imgbench.compression.target import Target
 from imgbench.errors import UserError
 from imgbench.evaluation.metrics import describe
 from imgbench.experiment.build import build_data_of
-from imgbench.experiment.choose import FACTS, FEWEST
+from imgbench.experiment.choose import FEWEST
 from imgbench.experiment.compose import override
 from imgbench.experiment.train import Conclude, Experiment, epoch_seconds, first_batch, resolve
 from imgbench.inference import parity
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.number import read_metrics
-from imgbench.progress import quiet
+from imgbench.progress import FACTS, Step, quiet
 from imgbench.report.conclude import evaluate_run
 from imgbench.report.content import EvaluatedRun, compared_networks, write_report
 from imgbench.report.study_file import SMALL, write_study
@@ -216,7 +216,7 @@ def _answer_seconds(run: Run, experiment: Experiment) -> float:
     teacher.to(experiment.device)
     images, _ = first_batch(experiment)
     start = 0.0
-    with fast.autocast(experiment.settings, experiment.device):
+    with Step("Timing the teacher"), fast.autocast(experiment.settings, experiment.device):
         for _ in range(2):
             start = time.perf_counter()
             teacher.logits(images).sum().item()  # waits for the device

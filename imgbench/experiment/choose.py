@@ -23,14 +23,12 @@ from imgbench.inference.predictor import Predictor
 from imgbench.inference.torch_model import TorchModel
 from imgbench.models.summary import multiply_adds
 from imgbench.number import Number, group_codes, share, standard_error
-from imgbench.progress import quiet
+from imgbench.progress import FACTS, quiet
 from imgbench.run import Run, fingerprint_of
 from imgbench.training.median_stopping import MedianStopping
 
 log = logging.getLogger(__name__)
 
-# What they log of the images, their audit and the device is the same for each network.
-FACTS = ("imgbench.data.read", "imgbench.experiment.inspect", "imgbench.training.fast")
 FEWEST = 4  # a network that has time for less than a quarter of its epochs is left out
 SLACK = 1.25  # times what its epochs were planned to take, a network is stopped: the machine has got other work
 RESERVED = 0.1  # share of the budget for what comes after training: the evaluation and the report

@@ -42,6 +42,7 @@ from imgbench.experiment.samples import write_grid
 from imgbench.files import write_atomically
 from imgbench.models.summary import model_table
 from imgbench.models.weights import facts_of_weights
+from imgbench.progress import Step
 from imgbench.provenance import first_process
 from imgbench.run import INIT, Run, fingerprint_of, switched_on
 from imgbench.training import fast
@@ -307,7 +308,7 @@ def epoch_seconds(experiment: Experiment) -> float:
     classifier.to(experiment.device).train()
     images, targets = first_batch(experiment)
     steps: list[float] = []
-    with fast.autocast(settings, experiment.device):
+    with Step("Timing a training step"), fast.autocast(settings, experiment.device):
         while len(steps) < 2 or (len(steps) < 8 and sum(steps) < 2):
             start = time.perf_counter()
             loss = classifier.training_loss(images, classifier(images), targets)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from imgbench.errors import UserError
 from imgbench.inference.onnx_model import FORMAT, METADATA_KEY
+from imgbench.progress import Step
 
 if TYPE_CHECKING:
     from imgbench.training.network import Network
@@ -98,15 +99,24 @@ def _out_of_place(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """Exporter and quantiser speak to their developers, in warnings and at every level of logging."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    """Exporter and quantiser speak to their developers, in warnings and at every level of logging.
+
+    What imgbench itself logs inside, such as how long a step takes, is still shown.
+    """
+
+    def shown(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.WARNING or record.name.startswith("imgbench.")
+
+    handlers = [handler for handler in (*logging.root.handlers, logging.lastResort) if handler is not None]
+    for handler in handlers:
+        handler.addFilter(shown)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(before)
+        for handler in handlers:
+            handler.removeFilter(shown)
 
 
 def adaptive_avg_pool2d(images: Any, output_size: Sequence[int]) -> Any:
@@ -143,7 +153,7 @@ def write_onnx(classifier: "Network", path: str | Path) -> None:
     Raises:
         UserError: the model is too large or has operations that ONNX cannot express.
     """
-    with in_evaluation(classifier):
+    with Step("Writing ONNX"), in_evaluation(classifier):
         graph = exported(Deployed(classifier), "probabilities")
     save_model(graph, Path(path), metadata_of(classifier))
 

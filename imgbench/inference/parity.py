@@ -17,6 +17,7 @@ from imgbench.inference.inputs import decode_batches
 from imgbench.inference.onnx_file import write_onnx
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predictor import Predictor
+from imgbench.progress import Step
 from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier
 
@@ -92,7 +93,13 @@ def compare(
 
     The file gets what a deployment would give it: the first images one by one, then all in batches.
     """
-    predictor = Predictor.load(checkpoint)
+    with Step("Comparing the file with the run"):
+        return _compared(exported, Predictor.load(checkpoint), images)
+
+
+def _compared(
+    exported: Callable[[np.ndarray], np.ndarray], predictor: Predictor, images: Sequence[Photograph]
+) -> dict[str, Any]:
     expected, errors = predictor.probabilities(images)
     if errors:
         index, reason = next(iter(errors.items()))

@@ -23,6 +23,7 @@ from imgbench.language import language_of_locale
 from imgbench.models.activation import class_activation
 from imgbench.models.weights import restriction
 from imgbench.number import Number
+from imgbench.progress import Step
 from imgbench.report.advice import advice, again, command, cue
 from imgbench.report.catalogue import Texts
 from imgbench.report.charts import read_epochs
@@ -108,8 +109,9 @@ def write_report(evaluated: EvaluatedRun) -> None:
         report.label_suspects = [_described(suspect, None) for suspect in suspects[:SUSPECTS]]
     if not any(review.conclusive for review in evaluated.reviews):
         report.label_suspects = None
-    # A name that no encoding knows is shown as far as it goes.
-    write_atomically(run.path / "report.html", report_page(report, language), errors="replace")
+    with Step("Writing the report"):
+        # A name that no encoding knows is shown as far as it goes.
+        write_atomically(run.path / "report.html", report_page(report, language), errors="replace")
 
 
 def _verdict(evaluated: EvaluatedRun, t: Texts) -> tuple[str, str]:
@@ -258,11 +260,13 @@ def looked_at(model: Model, data: ImageFolderDataModule, rows: np.ndarray, class
     Hiding takes fifty answers an image, and is done for the first `HIDDEN` only.
     """
     found: list[np.ndarray] = []
-    for images in network_inputs(data, rows):
-        maps = heat_maps(model, images, classes[len(found) : len(found) + len(images)], HIDDEN - len(found))
-        found += maps
-        if len(maps) < len(images):
-            break
+    with Step("Explaining predictions", len(rows)) as progress:
+        for images in network_inputs(data, rows):
+            maps = heat_maps(model, images, classes[len(found) : len(found) + len(images)], HIDDEN - len(found))
+            found += maps
+            progress.advance(len(maps))
+            if len(maps) < len(images):
+                break
     return found
 
 
