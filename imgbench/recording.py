@@ -6,21 +6,37 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from imgbench.errors import UserError
 from imgbench.files import NO_PLACE
 from imgbench.provenance import command_line, first_process, provenance
 
-if TYPE_CHECKING:
-    from imgbench.run import Run
-
 # Where this thread is at work, and the names of what it has recorded there.
 _recorded: ContextVar[dict[Path, set[str]]] = ContextVar("recorded")
 
 
+class Recorded(Protocol):
+    """What of a run directory is read and written here; `imgbench.run.Run` has it."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def best(self) -> Path: ...
+    @property
+    def last(self) -> Path: ...
+    @property
+    def shown(self) -> Path: ...
+    @property
+    def concluded(self) -> bool: ...
+    @property
+    def info(self) -> dict[str, Any]: ...
+    def write_info(self, content: dict[str, Any]) -> None: ...
+    def note(self, **facts: Any) -> None: ...
+
+
 @contextmanager
-def recorded(run: "Run", facts: dict[str, Any]) -> Iterator[None]:
+def recorded(run: Recorded, facts: dict[str, Any]) -> Iterator[None]:
     """As `Run.recorded`; of several processes that train one model, the first keeps it."""
     place, others = run.path.resolve(), _recorded.get({})
     if not first_process():
@@ -63,7 +79,7 @@ def _lock_file(path: Path) -> Path:
 
 
 @contextmanager
-def _alone(run: "Run") -> Iterator[None]:
+def _alone(run: Recorded) -> Iterator[None]:
     """Two runs never share a directory; the system lets go of the lock of a process that is killed."""
     from filelock import FileLock, Timeout  # a tenth of a second, which few commands need
 
@@ -86,7 +102,7 @@ def _alone(run: "Run") -> Iterator[None]:
 
 
 @contextmanager
-def _timed(run: "Run", facts: dict[str, Any]) -> Iterator[None]:
+def _timed(run: Recorded, facts: dict[str, Any]) -> Iterator[None]:
     start = time.monotonic()  # which does not jump, as a clock may
     earlier = run.info if run.concluded and (run.path / "run.json").is_file() else None
     try:
@@ -109,7 +125,7 @@ def _timed(run: "Run", facts: dict[str, Any]) -> Iterator[None]:
         raise
 
 
-def _kept(run: "Run") -> str:
+def _kept(run: Recorded) -> str:
     if not run.last.is_file():
         kept = f"Kept: {run.best}" if run.best.is_file() else "Nothing of the training was finished"
         return f"{kept}. hydra.run.dir=DIR, or --output DIR, puts the run elsewhere."
