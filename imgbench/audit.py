@@ -35,7 +35,7 @@ def main(config: DictConfig) -> None:
     run = Run(Path(HydraConfig.get().runtime.output_dir))
     result = audit(config, run.path)
     print(f"{result.summary()}\nWritten to {run.shown}: audit.html, audit.json{', pairs.png' if result.pairs else ''}")
-    if HydraConfig.get().mode != RunMode.MULTIRUN:  # of which an exit would be the end
+    if HydraConfig.get().mode != RunMode.MULTIRUN:  # an exit would end all of them
         sys.exit(EXIT_CODES[result.verdict])
 
 

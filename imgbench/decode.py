@@ -231,7 +231,7 @@ def decoded(source: bytes | Path | str, use: Callable[[Image.Image], T], size: i
 
 
 def _opened(data: bytes) -> Image.Image:
-    """The image of a file, of which only the header has been read.
+    """The image of a file. Only its header has been read.
 
     `Image.open` would apply the limit of pixels that belongs to the whole process, and warn from half of it on.
     """

@@ -3,7 +3,7 @@
 Images of one group (a patient, the copies of a photograph) are not independent. Each number is followed back to what
 every group adds to it, and its variance is that of these contributions. Wilson's interval then takes the number of
 independent images that would have this variance (Korn and Graubard 1998, Survey Methodology 24, 193). Images without a
-group are groups of one, of which a proportion has Wilson's own interval.
+group are groups of one. Their proportion has Wilson's own interval.
 """
 
 import json
@@ -234,7 +234,7 @@ def mean_of_images(values: np.ndarray, codes: np.ndarray) -> Number:
 
 
 def standard_error(values: np.ndarray, codes: np.ndarray) -> float:
-    """Of the mean of values (N,), of which those of a group are not independent."""
+    """Of the mean of values (N,). Those of one group are not independent."""
     sums = group_sums(values - values.mean(), np.unique(codes, return_inverse=True)[1])
     return float(np.sqrt((sums**2).sum() * len(sums) / max(len(sums) - 1, 1))) / len(values)
 

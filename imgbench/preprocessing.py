@@ -20,7 +20,7 @@ STATISTICS = {
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resizing and the channel statistics, in the range 0 to 1, by which the network's input is normalised.
+    """Resizing and the channel statistics, in the range 0 to 1, that normalise the network's input.
 
     With `short_side` unset, images are stretched to `image_size` squared; else their short side becomes `short_side`
     pixels and the centre square of `image_size` is what the network sees.

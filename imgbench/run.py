@@ -152,7 +152,7 @@ class Run:
     def holds(self, fingerprint: str) -> bool:
         """Whether what lies here was made of what a fingerprint is of; `status` says whether it was made to its end.
 
-        That is the configuration that it was begun with, or the networks of which it is the best, or `config.yaml`, in
+        That is the configuration that it was begun with, or the networks that it is the best of, or `config.yaml`, in
         which a batch size or a number of epochs was found out (so of an earlier run too, which noted no fingerprint);
         or a method of compression and the weights that it was applied to.
         """

@@ -15,7 +15,7 @@ OPTION = "--output"
 
 
 def shard(config: DictConfig) -> str:
-    """Writes the configured images to `config.output`; returns the `data.root` by which the shards are read.
+    """Writes the configured images to `config.output`; returns the `data.root` that reads the shards.
 
     Shards that have no index get one, where they lie.
 

@@ -43,7 +43,7 @@ def division(run: Run) -> str:
 
 
 def study(config: DictConfig, run: Run) -> None:
-    """All steps, of which those that are finished in the directory are not done again.
+    """All steps. Those that are finished in the directory are not done again.
 
     Raises:
         UserError: the data, the configuration or the target cannot be used.

@@ -88,7 +88,7 @@ def test_the_pixels_made_beside_a_look_are_those_of_decoding_alone(tmp_path, sid
 
 
 def test_a_cold_folder_is_opened_once_for_pixels_headers_thumbnails_and_probes(folder, opened):
-    table = read_table(folder, Preprocessing(16), SplitPlan(), find_relatives=lambda table: (
+    table = read_table(folder, Preprocessing(16), SplitPlan(), find_groups=lambda table: (
         make_thumbnails(table) and table.paths
     ))  # fmt: skip
     read_headers(table)

@@ -143,7 +143,7 @@ def test_relatives_of_training_images_are_left_out_of_test_and_val_where_that_is
     def first_is_one(table):
         return ["one" if path.endswith("cat/0.png") else path for path in table.paths]
 
-    plan = {"preprocessing": Preprocessing(16), "find_relatives": first_is_one}
+    plan = {"preprocessing": Preprocessing(16), "find_groups": first_is_one}
     warned = read_table(tmp_path, plan=SplitPlan(group="auto"), **plan)
     assert [len(warned.rows(split)) for split in SPLITS] == [10, 10, 10]
     assert {row["group"] for row in rows_of(warned) if row["path"].endswith("cat/0.png")} == {"one"}
@@ -160,4 +160,4 @@ def test_a_test_folder_of_relatives_only_cannot_be_dropped(tmp_path, make_folder
         make_folder(tmp_path / split, {"cat": 5, "dog": 5})
     with pytest.raises(UserError, match=r"data.split.leaks=drop leaves no val image: all 10 have a near-duplicate"):
         plan = SplitPlan(group="auto", leaks="drop")
-        read_table(tmp_path, Preprocessing(16), plan, find_relatives=lambda table: ["one"] * len(table.paths))
+        read_table(tmp_path, Preprocessing(16), plan, find_groups=lambda table: ["one"] * len(table.paths))

@@ -17,7 +17,7 @@ from imgbench.data.batches import (
     StreamingLoader,
     keep_batch,
 )
-from imgbench.data.read import FindRelatives, read_table
+from imgbench.data.read import FindGroups, read_table
 from imgbench.data.split import SplitPlan
 from imgbench.data.table import ImageTable
 from imgbench.data.unlabelled import with_unlabelled
@@ -40,7 +40,7 @@ class ImageFolderDataModule(L.LightningDataModule):
             `std` of the channels.
         batch_size: a number of images; `auto` stands for one that is set before there are batches.
         num_classes: stated, it must agree with what is found.
-        find_relatives: names the group of each image where `split.group` is `auto`.
+        find_groups: names the group of each image where `split.group` is `auto`.
         cache: see `imgbench.data.pixels.decode_images`.
         unlabelled: a folder of further images, which are shown in training with the target `UNLABELLED`.
 
@@ -60,7 +60,7 @@ class ImageFolderDataModule(L.LightningDataModule):
         num_classes: int | None = None,
         cache: str = "auto",
         seed: int = 42,
-        find_relatives: FindRelatives = lambda table: table.paths,
+        find_groups: FindGroups = lambda table: table.paths,
         unlabelled: str | None = None,
     ) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class ImageFolderDataModule(L.LightningDataModule):
         self.root, self.augment, self.normalize, self.cache = root, augment, normalize, cache
         self.plan, self.seed = SplitPlan(**split or {}), seed
         self.batch_size = batch_size if isinstance(batch_size, int) else 0
-        self.stated_classes, self.find_relatives = num_classes, find_relatives
+        self.stated_classes, self.find_groups = num_classes, find_groups
         self.unlabelled = unlabelled
         self.preprocessing = Preprocessing(image_size, short_side)
         self._table: ImageTable | None = None
@@ -102,7 +102,7 @@ class ImageFolderDataModule(L.LightningDataModule):
     def setup(self, stage: str = "fit") -> None:
         if self._table is None:
             self._table = read_table(
-                self.root, self.preprocessing, self.plan, self.cache, self.stated_classes, self.find_relatives
+                self.root, self.preprocessing, self.plan, self.cache, self.stated_classes, self.find_groups
             )
             self.preprocessing = replace(self.preprocessing, intensity=self._table.intensity)
             self.preprocessing = replace(self.preprocessing, **self._statistics())

@@ -92,7 +92,7 @@ class Looks:
 
     @classmethod
     def none_yet(cls, files: Files) -> "Looks":
-        """Of files of which nothing is known."""
+        """Of files that are not known yet."""
         number = len(files.paths)
         facts, grey = np.zeros(number, FACTS), np.zeros((number, SIDE, SIDE), np.uint8)
         if number:
@@ -128,7 +128,7 @@ class Looks:
             The pixels of `square`; None where none are wanted, or the image is damaged or has more than 8 bits.
 
         Raises:
-            DecodeError: only the pixels of `square` cannot be had, for example for want of memory.
+            DecodeError: only the pixels of `square` cannot be had, for example because memory is short.
         """
         stamp = self.facts[row]["stamp"].copy()
         self.facts[row] = np.zeros((), FACTS)

@@ -68,7 +68,7 @@ def _read_or_decode(table: ImageTable, preprocessing: Preprocessing, mode: str) 
         return _decode_all(table, preprocessing, _in_memory)
     size = preprocessing.stored_size
     needed = len(table.paths) * size * size * 3
-    if len(table.digests):  # of images in shards, each of which was decoded when it came into the index
+    if len(table.digests):  # of images in shards: each was decoded when it came into the index
         if mode == "auto" and needed > memory_left() / 2:
             mode = "off"  # once they no longer fit into memory, decoded pixels are read more slowly than shards
         if mode in ("off", "stream"):
@@ -95,7 +95,7 @@ def _read_or_decode(table: ImageTable, preprocessing: Preprocessing, mode: str) 
 
 
 def _place_of(table: ImageTable, preprocessing: Preprocessing) -> str:
-    """The first half of an entry's name, by which what a new one supersedes is found."""
+    """The first half of an entry's name, which tells what a new one supersedes."""
     square = (preprocessing.image_size if preprocessing.short_side is None else "crop", preprocessing.stored_size)
     return hashlib.blake2b(
         f"{table.root.resolve()} {square}".encode("utf-8", "surrogateescape"), digest_size=8

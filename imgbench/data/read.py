@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 NAMED = 10  # of how many things a message gives the names
 RELATED = {"val": LeftOut.RELATED_VAL, "test": LeftOut.RELATED_TEST}
-FindRelatives = Callable[[ImageTable], list[str]]
+FindGroups = Callable[[ImageTable], list[str]]
 
 
 def read_table(
@@ -30,11 +30,11 @@ def read_table(
     plan: SplitPlan,
     cache: str = "auto",
     num_classes: int | None = None,
-    find_relatives: FindRelatives = lambda table: table.paths,
+    find_groups: FindGroups = lambda table: table.paths,
 ) -> ImageTable:
     """Scans, decodes and divides the images of a folder, and logs what was found and what was left out.
 
-    `find_relatives` names the group of each image, for `plan.group="auto"` and `plan.leaks="drop"`; by default each is
+    `find_groups` names the group of each image, for `plan.group="auto"` and `plan.leaks="drop"`; by default each is
     alone. `cache`: see `imgbench.data.pixels.decode_images`. `num_classes`, where stated, must agree with what is
     found.
 
@@ -53,12 +53,12 @@ def read_table(
         groups = table.groups
     elif plan.group == "auto":
         table = _divided(table, replace(plan, group=None), [""] * len(table.paths))
-        groups = find_relatives(table)
+        groups = find_groups(table)
     else:
         groups = group_names(table.paths, plan.group, without=table.errors)
     table = _divided(table, plan, groups)
     if plan.leaks == "drop" and table.folder_splits:
-        _drop_relatives(table, groups if plan.group == "auto" else find_relatives(table))
+        _drop_leaks(table, groups if plan.group == "auto" else find_groups(table))
     _describe(table)
     return table
 
@@ -93,8 +93,8 @@ def _require_decodable(table: ImageTable) -> None:
             )
 
 
-def _drop_relatives(table: ImageTable, groups: list[str]) -> None:
-    """Leaves relatives of training images out of the val and test that the folders give."""
+def _drop_leaks(table: ImageTable, groups: list[str]) -> None:
+    """Leaves images of the training images' groups out of the val and test that the folders give."""
     trained = {groups[row] for row in table.rows("train")} - {""}
     for split in table.folder_splits:
         if split == "train":

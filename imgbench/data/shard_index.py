@@ -204,7 +204,7 @@ def index_shards(root: str | Path) -> Path:
     """Makes the index of shards that another program wrote, or whose index is lost; returns where it is.
 
     The class of an image is what the file `.cls` beside it says, as WebDataset has it; or else, and also where the two
-    agree, the name of the folder that it lies in. Relatives are not looked for.
+    agree, the name of the folder that it lies in. Near-duplicates are not looked for.
 
     Raises:
         UserError: a shard is damaged or has no images, or an image has no class.

@@ -23,7 +23,7 @@ NAME = "photos-%06d.tar"
 
 def require_free(folder: Path) -> None:
     """Raises:
-    UserError: shards cannot be written to `folder`, because something is there, or for want of a package.
+    UserError: shards cannot be written to `folder`, because something is there, or a package is missing.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"output={folder} is there already, and not empty. Name another folder, or remove it.")
@@ -34,7 +34,7 @@ def require_free(folder: Path) -> None:
 
 
 def write_shards(table: ImageTable, folder: Path, images_per_shard: int, seed: int) -> str:
-    """Writes all images that can be decoded, and returns the `data.root` by which they are read.
+    """Writes all images that can be decoded, and returns the `data.root` that reads them.
 
     They come into the shards in random order, so that a few shards have of every class; the index lists them in the
     order of the table, so that they are divided as those of the folder are. All is written beside its place and

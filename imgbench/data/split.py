@@ -12,7 +12,7 @@ from imgbench.split_file import SPLITS
 
 TRAIN, VAL, TEST = range(3)  # indices into SPLITS
 NO_SPLIT = -1
-WEIGHED = 2000  # groups, of which those are chosen that have the number of images wanted
+WEIGHED = 2000  # groups, from which those are chosen that have the number of images wanted
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,13 @@ class SplitPlan:
     `val` and `test` are fractions of all images (below 1) or numbers of images; `val="test"` selects the model on the
     test images, as the posts did, and gives up an independent estimate. `group` is a regular expression searched in the
     file name: images with the same match (of its first parenthesis, if it has one) stay on one side. `group="auto"`
-    finds out which images are relatives.
+    finds out which images belong together.
 
-    With `folds`, the images are divided into so many parts of which `fold`, counted from 0, is the test images; the
+    With `folds`, the images are divided into so many parts. Part `fold`, counted from 0, is the test images; the
     share of `val` is drawn from the others, so that nothing is chosen on the images that are tested on.
 
-    Where the folders divide, relatives of training images in val and test are only named with `leaks="warn"`, and
-    left out with `leaks="drop"`.
+    Where the folders divide, images in val and test that belong to a group of the training images are only named with
+    `leaks="warn"`, and left out with `leaks="drop"`.
     """
 
     val: float | int | str = 0.15
@@ -188,7 +188,7 @@ def _members(rows: np.ndarray, groups: list[str]) -> list[list[int]]:
 
 
 def _groups_by_class(rows: np.ndarray, labels: np.ndarray, groups: list[str]) -> list[list[list[int]]]:
-    """For each class the groups of which it is the most frequent one, each as its rows."""
+    """For each class the groups where it is the most frequent one, each as its rows."""
     by_class: dict[int, list[list[int]]] = defaultdict(list)
     for group in _members(rows, groups):
         by_class[int(np.bincount(labels[group]).argmax())].append(group)

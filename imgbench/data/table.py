@@ -40,7 +40,7 @@ class ImageTable:
     digests: np.ndarray = field(default_factory=lambda: np.zeros((0, 16), np.uint8))  # (N, 16), see look.digest
     pixels: np.ndarray | None = None  # (N, S, S, 3) uint8; None where files are decoded when they are needed
     errors: dict[int, str] = field(default_factory=dict)  # row -> why the file cannot be decoded
-    intensity: Intensity = "file"  # by which files of more than 8 bits are scaled, one for all
+    intensity: Intensity = "file"  # how files of more than 8 bits are scaled, one for all
     known: Looks | None = None  # what was seen when the files were read, where more than their pixels was wanted
     plan: SplitPlan = field(default_factory=SplitPlan)
     groups: list[str] = field(default_factory=list)  # "" where the plan has no groups
@@ -88,7 +88,7 @@ class ImageTable:
         return [name for split, name in enumerate(SPLITS) if split in self.given]
 
     def missing_classes(self, split: str) -> list[str]:
-        """The classes of which a split has no image."""
+        """The classes that have no image in a split."""
         counts = np.bincount(self.labels[self.rows(split)], minlength=len(self.class_names))
         return [name for name, count in zip(self.class_names, counts, strict=True) if count == 0]
 

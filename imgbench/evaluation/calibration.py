@@ -171,7 +171,7 @@ class OperatingPoint:
 
     class_name: str
     threshold: float
-    validation_images: int  # of the class, by which it was chosen
+    validation_images: int  # of the class; the threshold was chosen on them
     validation_groups: int
     sensitivity: Number
     specificity: Number

@@ -117,7 +117,7 @@ def _ranking(predictions: Predictions, codes: np.ndarray) -> dict[str, Number]:
 
 
 def unmeasured_classes(metrics: dict[str, Number], split: str) -> list[str]:
-    """The classes of which there were no images."""
+    """The classes without an image."""
     recall = f"{split}/recall/"
     return [name.removeprefix(recall) for name, number in metrics.items() if name.startswith(recall) and not number.n]
 

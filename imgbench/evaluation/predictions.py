@@ -26,7 +26,7 @@ class Predictions:
 
     @property
     def never_predicted(self) -> list[str]:
-        """The classes of which there are images, and which the model takes no image for."""
+        """The classes that have images, but are never predicted."""
         return [self.class_names[i] for i in np.setdiff1d(self.targets, self.predicted)]
 
     def subset(self, chosen: np.ndarray) -> "Predictions":

@@ -1,6 +1,6 @@
 """How well scores rank the images of a class above the others: area under the ROC curve and average precision.
 
-Both come with how much more they are for each image (the derivative by its weight), of which intervals are made.
+Both come with how much more they are for each image (the derivative by its weight). Intervals rest on that.
 """
 
 import numpy as np

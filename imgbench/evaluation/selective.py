@@ -3,7 +3,7 @@
 A prediction is accepted where its highest probability lies above a threshold. The threshold is chosen on validation
 images, and looking for a good one finds lucky ones too. So thresholds are tested one after the other from the highest
 down, each by the exact binomial (Clopper-Pearson) test of "more than `max_error` of what it accepts is wrong", and the
-first that cannot refute this ends the search: fixed-sequence testing, by which searching costs no confidence
+first that cannot refute this ends the search: fixed-sequence testing, where searching costs no confidence
 (Angelopoulos et al. 2021, Learn then Test, https://arxiv.org/abs/2110.01052). Selection with guaranteed risk (Geifman
 and El-Yaniv 2017, https://arxiv.org/abs/1705.08500) promises the same, but divides the confidence among all thresholds
 that it looks at, and accepts less.
@@ -99,7 +99,7 @@ def distance_limit(distances: np.ndarray) -> float:
 
 
 def search_threshold(probabilities: np.ndarray, wrong: np.ndarray, max_error: float) -> tuple[float | None, int, int]:
-    """The lowest threshold of which it is sure that at most `max_error` of the predictions above it are wrong.
+    """The lowest threshold for which it is sure that at most `max_error` of the predictions above it are wrong.
 
     Args:
         probabilities: (N,) the highest of each of N independent images.

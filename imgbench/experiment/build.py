@@ -21,7 +21,7 @@ from imgbench.errors import UserError
 from imgbench.experiment.check import check_numbers
 from imgbench.experiment.compose import choices, explain, is_open, with_model
 from imgbench.experiment.defaults import IMAGE_SIZE, default_epochs, default_learning_rate
-from imgbench.inspection.audit import relatives
+from imgbench.inspection.audit import group_names
 from imgbench.language import LANGUAGES, language_of_locale
 from imgbench.models.layers import normalises_batches
 from imgbench.models.summary import model_table
@@ -150,7 +150,7 @@ def build_data(config: DictConfig) -> ImageFolderDataModule:
     for name in ("audit", "thumbnails"):  # say what comes before training and after it, not what the images are
         settings.pop(name, None)
     augment = create(config.augment)
-    data: ImageFolderDataModule = create(settings, augment=augment, seed=config.seed, find_relatives=relatives)
+    data: ImageFolderDataModule = create(settings, augment=augment, seed=config.seed, find_groups=group_names)
     data.setup()
     return data
 

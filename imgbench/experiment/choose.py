@@ -59,9 +59,7 @@ class Trial:
         return share(self.correct, np.ones_like(self.correct), group_codes(self.validation.groups))
 
 
-def train_best(
-    config: DictConfig, run: Run, conclude: Conclude, callbacks: Sequence[Callback] = ()
-) -> float | None:
+def train_best(config: DictConfig, run: Run, conclude: Conclude, callbacks: Sequence[Callback] = ()) -> float | None:
     """Trains the configured network, or the best of the candidates; returns the monitored value of the epoch kept.
 
     Raises:

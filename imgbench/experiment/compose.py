@@ -29,8 +29,8 @@ from imgbench.trust import refers_to_plain_entries
 
 # The groups whose entries a run's configuration holds under their names.
 GROUPS = ("data", "model", "augment", "objective", "optimizer", "scheduler", "callbacks", "trainer", "logger")
-ENGINES = ("launcher", "sweeper")  # groups of what runs a sweep, of which nothing is in the configuration of a run
-LEFT_OUT = ("head", "experiment", *ENGINES)  # groups of which nothing need be chosen
+ENGINES = ("launcher", "sweeper")  # groups of what runs a sweep; the configuration of a run has none of them
+LEFT_OUT = ("head", "experiment", *ENGINES)  # groups where nothing need be chosen
 RUN_CHOICE = "of_the_run"
 STORED_RUN = f"{RUN_CHOICE}.yaml"  # as Hydra calls it in its store
 PATHS = ("data.root", "data.unlabelled", "data_dir", "init_from", "ckpt_path", "output", "hydra.run.dir")

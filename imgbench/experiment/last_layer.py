@@ -20,9 +20,9 @@ from imgbench.training.callbacks import epoch_row, write_epochs
 from imgbench.training.checkpoint import save_weights
 from imgbench.training.classifier import ImageClassifier
 
-# Inverse strengths of the regularisation, times the number of features, of which cross-validation takes one.
+# Inverse strengths of the regularisation, times the number of features. Cross-validation takes one of them.
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
-AT_MOST = 3_000  # images by which the strength is chosen
+AT_MOST = 3_000  # images on which the strength is chosen
 ABSENT = -30.0  # logit of a class that no image to learn from has
 
 

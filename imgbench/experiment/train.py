@@ -295,7 +295,7 @@ def fit(
 
 
 def first_batch(experiment: Experiment) -> tuple[Tensor, Tensor]:
-    """Training images and their targets on the device, augmented, by which a step is timed."""
+    """Training images and their targets on the device, augmented, to time a step with."""
     batch = next(iter(experiment.data.loader("train")))
     return experiment.data.augment_batch(*(tensor.to(experiment.device) for tensor in batch))
 

@@ -52,7 +52,7 @@ class Journal:
     Args:
         columns: of the rows.
         source: plain values that say what the rows are of; a file of another source is refused.
-        marked: whether the file begins with the mark by which Excel recognises UTF-8.
+        marked: whether the file begins with the mark that tells Excel that it is UTF-8.
         batch: of what was written since the rows were last complete, only whole batches of this number are kept when
             the file is opened: so images are computed among the same others as without an interruption, and the numbers
             are the same to the last digit. 1 keeps each row.

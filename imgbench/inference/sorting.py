@@ -147,7 +147,7 @@ def _is_same(source: Path, copy: Path) -> bool:
 
 
 def _is_moved(source: Path, target: Path) -> bool:
-    """Whether both are the same photograph, in two places of which one may go."""
+    """Whether both are the same photograph in two places, so that one may go."""
     if source.name == target.name and source.parent.samefile(target.parent):
         return False
     if source.is_symlink() or target.is_symlink():

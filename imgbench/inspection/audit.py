@@ -1,4 +1,4 @@
-"""The whole inspection of a data set: what is wrong with it, which images are relatives, and whether they leak."""
+"""The whole inspection of a data set: what is wrong with it, which images belong together, and whether they leak."""
 
 import hashlib
 import json
@@ -41,7 +41,7 @@ KEPT = "data.split.group=auto keeps near-duplicates and groups on one side."
 
 
 class Finder(Protocol):
-    """A further question to a data set, of which each image belongs to one of `groups`."""
+    """A further question to a data set. Each image belongs to one of `groups`."""
 
     def __call__(self, table: ImageTable, groups: Sequence[str]) -> Iterable[Finding]: ...
 
@@ -64,7 +64,7 @@ class Audit:
     findings: list[Finding]
     pairs: list[dict[str, Any]] = field(default_factory=list)
     groups: list[list[str]] = field(default_factory=list)
-    relatives: dict[str, str] = field(default_factory=dict)  # path -> name of its group, where it has relatives
+    relatives: dict[str, str] = field(default_factory=dict)  # path -> name of its group, where that has other images
     proposal: dict[str, Any] | None = None  # an expression for data.split.group
     seconds: float = 0
 
@@ -150,7 +150,7 @@ def audit(table: ImageTable, finders: Sequence[Finder] = ()) -> Audit:
     return replace(result, root=str(table.root))  # as it is named now, which may be from another working directory
 
 
-def relatives(table: ImageTable) -> list[str]:
+def group_names(table: ImageTable) -> list[str]:
     """The name of each image's group: images with the same name show the same thing, and belong on one side."""
     return Evidence(table).groups
 

@@ -101,7 +101,7 @@ def invariants(coefficients: np.ndarray) -> np.ndarray:
 
 
 class NeighbourIndex:
-    """Nearest neighbours among vectors that k-means has put into lists, of which only the nearest few are searched."""
+    """Nearest neighbours among vectors that k-means has put into lists. Only the nearest few lists are searched."""
 
     def __init__(self, vectors: np.ndarray, probes: int = 8) -> None:
         number = max(1, round(np.sqrt(len(vectors)))) if len(vectors) > BLOCK else 1
@@ -144,7 +144,7 @@ def _nearest(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarr
 
 
 def find_candidates(grey: np.ndarray) -> Candidates:
-    """Pairs of thumbnails (N, T, T) of which a view of the first resembles the second; in time N^1.5."""
+    """Pairs of thumbnails (N, T, T) where a view of the first resembles the second; in time N^1.5."""
     spread = np.concatenate([block.std((1, 2)) for block in _blocks(grey)]) if len(grey) else np.zeros(0)
     rows = np.flatnonzero(spread > FLAT)
     empty = np.zeros(0, np.int64)

@@ -12,7 +12,7 @@ Severity = Literal["note", "warning", "error"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found in `count` images or places, of which `examples` names the first few.
+    """One thing that was found in `count` images or places. `examples` names the first few.
 
     A `note` is worth knowing, a `warning` may spoil the result, an `error` makes a reported number untrue. `remedy` is
     what mends it: a command, an option, or what to do by hand. `accuracy` is what a probe reached: a `Number` as a

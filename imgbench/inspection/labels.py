@@ -84,8 +84,8 @@ class LabelReview:
 def label_suspects(table: ImageTable, groups: Sequence[str] | None = None) -> LabelReview:
     """Before training: by colours, edges and thumbnails of the training and validation images.
 
-    Each is predicted by linear classifiers that saw neither it nor its relatives. Classes that these cannot tell apart
-    are not judged at all: a trained network's predictions may be.
+    Each is predicted by linear classifiers that saw neither it nor another image of its group. Classes that these
+    cannot tell apart are not judged at all: a trained network's predictions may be.
 
     Args:
         groups: which rows of the table belong together ("" is alone); by default the groups of `data.split.group`.
@@ -123,7 +123,7 @@ def _parts(order: np.ndarray) -> list[np.ndarray]:
 
 
 def _predict(table: ImageTable, rows: np.ndarray, labels: np.ndarray, codes: np.ndarray) -> np.ndarray | None:
-    """(N, num_classes) by three classifiers, each of which looks at another feature."""
+    """(N, num_classes) by three classifiers. Each looks at another feature."""
     found = compute(table, rows, (colours, edges, thumbnails))
     features: dict[str, np.ndarray] = dict(zip(("colours", "edges", "thumbnails"), found, strict=True))
     predicted = cross_validated(features, labels, codes, len(table.class_names))
@@ -172,7 +172,7 @@ def confident_learning(labels: np.ndarray, probabilities: np.ndarray) -> np.ndar
     An image is confidently of a class if its probability is at least the mean that the images labelled so have. What
     images of each label are confidently of, scaled to all of them, estimates how many labels of each kind are wrong.
     Suspect is who is both among the least probable of a label, as many as it has wrong ones, and among those that lean
-    most to the class of which it has wrong ones.
+    most to the class that its wrong ones are of.
 
     Args:
         labels: (N,) indices of classes.

@@ -22,7 +22,7 @@ class Thumbnails:
 
 def make_thumbnails(table: ImageTable) -> Thumbnails:
     """From the one look at each file, and not from the cached pixels: those depend on the size of image that a network
-    sees, and which images are relatives, and so divided together, must not.
+    sees, and which images belong to one group, and so to one split, must not.
 
     Images of more than 8 bits are decoded here, by the range that the whole table has.
     """

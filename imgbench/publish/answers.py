@@ -75,7 +75,7 @@ class TrainingImages:
 
 
 def acceptance_of(path: str | Path, model: Model, max_error: float | None) -> tuple[Acceptance | None, str]:
-    """The rule by which predictions are called unsure, or why there is none.
+    """The rule that calls predictions unsure, or why there is none.
 
     Without `max_error`, the smallest error that can be promised without leaving most pictures unsure, as in the report.
 

@@ -147,7 +147,7 @@ class Evaluation:
     """What a model is worth on a split, and what a reader must know of it."""
 
     split: str
-    title: str  # of which model, on which images
+    title: str  # the model, and its data
     class_names: list[str]
     metrics: dict[str, Number]
     left_out: list[str]

@@ -43,7 +43,7 @@ from imgbench.report.photographs import picture_data
 from imgbench.report.study_file import read_study
 from imgbench.run import Run, switched_on
 
-ERRORS = (0.01, 0.02, 0.05, 0.1)  # of which is told how much has to be left unsure
+ERRORS = (0.01, 0.02, 0.05, 0.1)  # for each, the page says how much has to be left unsure
 NEIGHBOURS = 4  # of each mistake
 HIDDEN = 12
 
@@ -179,7 +179,7 @@ def _duration(seconds: float, t: Texts) -> str:
 
 
 def compared_networks(run: Run) -> list[ComparedNetwork]:
-    """The networks of which the run's is one; empty where it was named.
+    """The networks that were compared, the run's among them; empty where it was named.
 
     Raises:
         UserError: what `run.json` says of them is damaged.

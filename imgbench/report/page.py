@@ -121,7 +121,7 @@ class Report:
         epochs: the rows of metrics.csv.
         small_models: those that a study made of it, itself first; empty where the run is of none.
         target: what a small model has to meet, as the study was asked.
-        compared: the networks of which this is one; empty where it was named.
+        compared: the networks it was compared with, itself among them; empty where it was named.
         learning_curve: training images, and the accuracy on the test images; the last is the run itself.
         gain: the difference between the last two.
         facts: of the training, under the names of the catalogue without `fact_`.
@@ -346,7 +346,7 @@ def promised(selections: Sequence[Selection]) -> Selection | None:
 
 
 def weakest_class(predictions: Predictions) -> tuple[int, Number] | None:
-    """The class of which the smallest share is found, if it is one that needs help; and that share."""
+    """The class with the lowest recall, if it is one that needs help; and its recall."""
     codes = group_codes(predictions.groups)
     right = predictions.predicted == predictions.targets
     shares = {

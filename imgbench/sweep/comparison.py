@@ -25,7 +25,7 @@ from imgbench.number import (
 from imgbench.run import Run
 
 LEVEL = 0.05  # adjusted p values below it count as a difference
-# Entries of a configuration by which its repetitions differ, and those that change nothing of what is learnt.
+# Entries in which repetitions of a configuration differ, and those that change nothing of what is learnt.
 REPEATED = ("seed", "data.split.fold")
 ASIDE = (*REPEATED, "ckpt_path", "logger", "data_dir", "report", "data.audit", "data.thumbnails")
 Image = tuple[str, str]  # path below the data's folder, hash of the content
@@ -232,7 +232,7 @@ def _flat(node: dict[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _names(settings: list[dict[str, Any]]) -> list[str]:
-    """What each configuration is called: those of its entries by which they differ."""
+    """What each configuration is called: the entries in which they differ."""
     if len(settings) == 1:
         return [f"{settings[0].get('model_name', 'model')} on {settings[0].get('data_name', 'data')}"]
     keys = list(dict.fromkeys(key for one in settings for key in one if not _is_aside(key)))

@@ -97,7 +97,7 @@ def _is_sweep(path: Path) -> bool:
 
 
 def _words_of_sweep(path: Path) -> list[str]:
-    """The words by which a sweep was started, to go on in its directory: each job resumes its own run.
+    """The words that started a sweep, to go on in its directory: each job resumes its own run.
 
     Of `multirun.yaml`, which may come from anybody, no more than plain words is taken.
     """

@@ -39,7 +39,7 @@ def free_memory(device: str) -> int:
 
 
 def bytes_per_image(module: nn.Module, image_size: int) -> int:
-    """What a training step keeps of each image for its backward pass; in float32, of which others need no more."""
+    """What a training step keeps of each image for its backward pass; in float32. Other precisions need no more."""
     sizes = []
     for number in (2, 4):  # what does not depend on the number of images, such as weights, cancels
         kept: dict[int, int] = {}

@@ -82,7 +82,7 @@ def score(
 ) -> dict[str, dict[str, float]]:
     """What pairs of files that `plant` has named, found by whatever tool, are worth.
 
-    Copies of one image are relatives of each other too, so that a copy is found with its original or with another copy.
+    Copies of one image are copies of each other too, so that a copy is found with its original or with another copy.
 
     Args:
         pairs: positions in `paths`.
