@@ -13,7 +13,7 @@ from imgbench.errors import UserError
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [
-        (Distill, {"temperature": 0}, "--temperature 0, but it is above 0"),
+        (Distill, {"temperature": 0}, "--temperature 0, but it must be above 0"),
         (Distill, {"alpha": 1.5}, "--alpha 1.5"),
         (Prune, {"amount": 0.0}, "--amount 0.0"),
         (Prune, {"amount": 0.96}, "--amount 0.96, .* at most 0.95"),
@@ -37,8 +37,8 @@ def test_every_field_of_a_method_is_an_option_with_its_help_text():
         assert f"{name}: {' '.join(str(method.__doc__).partition('Args:')[0].split())}" in text
         for field in dataclasses.fields(method):
             assert f"--{field.name.replace('_', '-')}" in text
-    assert "--alpha X weight of the teacher, the labels have the rest (default: 0.9) " in text
-    assert "--calibration N training images to calibrate on (default: 200)" in text
+    assert "--alpha X weight of the teacher; that of the labels is 1 - alpha (default: 0.9) " in text
+    assert "--calibration N number of training images to calibrate on" in text
 
 
 def test_options_go_to_their_methods_as_what_they_are():

@@ -8,8 +8,9 @@ from imgbench import progress
 from imgbench.progress import Step, shown
 
 
-def test_without_a_terminal_a_long_step_says_how_far_it_has_come(monkeypatch, capsys):
+def test_without_a_terminal_a_long_step_says_how_far_it_has_come(monkeypatch, caplog, capsys):
     monkeypatch.setattr(progress, "SILENCE", 0.001)
+    monkeypatch.setattr(progress, "LONGEST", 0.001)
     said, lines = Event(), []
 
     class Handler(logging.Handler):
@@ -18,7 +19,7 @@ def test_without_a_terminal_a_long_step_says_how_far_it_has_come(monkeypatch, ca
             said.set()
 
     monkeypatch.setattr(progress.log, "handlers", [Handler()])
-    monkeypatch.setattr(progress.log, "level", logging.INFO)
+    caplog.set_level(logging.INFO, progress.log.name)
     with Step("Decoding images", 2000) as step:
         step.advance(1000, more=500)
         said.clear()
