@@ -38,7 +38,7 @@ def test_every_field_of_a_method_is_an_option_with_its_help_text():
         for field in dataclasses.fields(method):
             assert f"--{field.name.replace('_', '-')}" in text
     assert "--alpha X weight of the teacher; that of the labels is 1 - alpha (default: 0.9) " in text
-    assert "--calibration N number of training images to calibrate on" in text
+    assert "--calibration N number of training images to calibrate on (default: 200)" in text
 
 
 def test_options_go_to_their_methods_as_what_they_are():
