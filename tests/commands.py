@@ -24,6 +24,12 @@ def command(name: str, *words: object, cwd: Path | None = None) -> subprocess.Co
         return subprocess.CompletedProcess(line, process.exitcode or 0, output.read_text(), error.read_text())
 
 
+def start_anew(name: str, *words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """As `command`, from a start of Python: joblib ends its workers only at the end of a process that began so."""
+    line = [sys.executable, "-m", f"imgbench.{name}", *map(str, words)]
+    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, check=False)
+
+
 def _run(line: list[str], cwd: Path, environment: dict[str, str], *streams: Path) -> None:
     os.environ.clear()
     os.environ.update(environment)

@@ -13,7 +13,7 @@ from typing import Any
 import hydra
 import pytest
 import yaml
-from commands import command
+from commands import command, start_anew
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import InstantiationException
 from hydra.plugins.launcher import Launcher
@@ -75,7 +75,7 @@ def test_launcher_runs_all_and_a_failing_run_ends_none_of_the_others(launcher, p
     package = {"submitit_local": "submitit"}.get(launcher, launcher)
     pytest.importorskip(f"hydra_plugins.hydra_{package}_launcher")
     words = ["-m", f"launcher={launcher}", *SMALL, f"data.root={photos}", "optimizer.lr=1e-3,1e-4,abc"]
-    done = command("train", *words, "hydra.sweep.dir=sweep", cwd=tmp_path)
+    done = start_anew("train", *words, "hydra.sweep.dir=sweep", cwd=tmp_path)
     assert done.returncode == 1
     runs = [Run(path) for path in sorted((tmp_path / "sweep").glob("[0-9]*"))]
     assert sorted(run.info["status"] for run in runs) == ["failed", "finished", "finished"]
@@ -90,14 +90,14 @@ def test_search_goes_on_from_its_storage_and_refuses_that_of_another(photos, tmp
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     words = ["-m", "sweeper=optuna", *SMALL, f"data.root={photos}", "hydra.sweeper.n_trials=2", "hydra.sweep.dir=found",
              "launcher=joblib", "hydra.sweeper.n_jobs=2"]  # fmt: skip
-    done = command("train", *words, "optimizer.lr=tag(log,interval(1e-4,1e-2))", cwd=tmp_path)
+    done = start_anew("train", *words, "optimizer.lr=tag(log,interval(1e-4,1e-2))", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert 1e-4 <= yaml.safe_load((tmp_path / "found" / "best.yaml").read_text())["optimizer"]["lr"] <= 1e-2
-    done = command("train", "--resume", "found", "hydra.sweeper.n_trials=3", cwd=tmp_path)
+    done = start_anew("train", "--resume", "found", "hydra.sweeper.n_trials=3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "2 of 3 trials are done, 1 is missing" in done.stdout
     assert "3 runs, best val/acc first" in done.stdout
-    done = command("train", *words, "optimizer.lr=choice(1,2)", cwd=tmp_path)
+    done = start_anew("train", *words, "optimizer.lr=choice(1,2)", cwd=tmp_path)
     assert done.returncode == 2
     assert "holds another sweep" in done.stderr
 
