@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, TextIO, Union, get_args, get_origin
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -87,8 +87,14 @@ def _reader_is_gone() -> bool:
     poll.register(output.fileno(), select.POLLOUT)
     gone = any(event & select.POLLERR for _, event in poll.poll(0))
     if gone:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())  # for what Python flushes at its exit
+        _discard(output)  # what Python flushes at its exit
     return gone
+
+
+def _discard(stream: TextIO) -> None:
+    """Lets what is written to the descriptor of a stream go nowhere from now on."""
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 class _Unread(io.TextIOWrapper):
@@ -109,7 +115,7 @@ class _Unread(io.TextIOWrapper):
             self._drop()
 
     def _drop(self) -> None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+        _discard(self)
         super().flush()
 
 

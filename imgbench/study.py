@@ -18,7 +18,7 @@ from imgbench.errors import UserError
 from imgbench.experiment.check import check_at_once
 from imgbench.experiment.compose import storable
 from imgbench.hydra_entry import hydra_command, interruption_explained
-from imgbench.progress import quiet
+from imgbench.progress import IMAGE_FACTS, quiet
 from imgbench.report.study_file import SMALL, write_study
 from imgbench.run import Run
 from imgbench.split_file import SPLITS
@@ -81,7 +81,7 @@ def study(config: DictConfig, run: Run) -> None:
             print(f"{run.shown} is trained already.")
         else:
             config.budget = max(round(TRAINING * left() / 60, 2), 0.01)
-            with quiet("imgbench.data.read", "imgbench.experiment.inspect"):  # as of the audit above
+            with quiet(*IMAGE_FACTS):  # as of the audit above
                 train(config, run, conclude)
         write_audit(found, run.path)
         print(division(run))

@@ -42,7 +42,7 @@ from imgbench.experiment.samples import write_grid
 from imgbench.files import write_atomically
 from imgbench.models.summary import model_table
 from imgbench.models.weights import facts_of_weights
-from imgbench.progress import Step
+from imgbench.progress import Step, quiet
 from imgbench.provenance import first_process
 from imgbench.run import INIT, Run, fingerprint_of, switched_on
 from imgbench.training import fast
@@ -331,9 +331,7 @@ def _carry_over(checkpoint: Path, run: Run) -> None:
 @contextmanager
 def _quiet_libraries() -> Iterator[None]:
     """What Lightning has to say of devices, tips and cloud services would bury what a user needs to read."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), quiet("lightning.pytorch", "lightning.fabric"):
         # Lightning's own use of PyTorch, which only Lightning can mend.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
         # The cache hands out batches in a millisecond without workers; see ImageFolderDataModule.
@@ -342,10 +340,4 @@ def _quiet_libraries() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
         # Tiny data sets have fewer batches than Lightning's logging interval, which only concerns its own loggers.
         warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
-        for logger in loggers:
-            logger.setLevel(logging.WARNING)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+        yield
