@@ -1,5 +1,6 @@
 """Commands as a user starts them, without the seconds of imports that each start of Python costs."""
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -31,6 +32,7 @@ def start_anew(name: str, *words: object, cwd: Path) -> subprocess.CompletedProc
 
 
 def _run(line: list[str], cwd: Path, environment: dict[str, str], *streams: Path) -> None:
+    gc.freeze()  # it need not look through what was imported
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)

@@ -167,10 +167,13 @@ def test_special_characters_are_drawn_as_they_are(name, tmp_path):
 def test_grid_shows_each_image_under_its_name(number, tmp_path):
     images = np.random.default_rng(0).random((number, 8, 8, 3))
     figure = draw_grid(images, [f"name {i}" for i in range(number)], tmp_path / "samples.png", "title")
-    shown = [axes for axes in figure.axes if axes.images]
-    assert [axes.get_title() for axes in shown] == [f"name {i}" for i in range(number)]
-    for axes, image in zip(shown, images, strict=True):
-        assert np.allclose(np.asarray(axes.images[0].get_array()), image)
+    (axes,) = figure.axes
+    for i, (shown, name) in enumerate(zip(axes.images, axes.texts, strict=True)):
+        assert np.allclose(np.asarray(shown.get_array()), images[i])
+        assert name.get_text() == f"name {i}"
+        left, right, bottom, top = shown.get_extent()
+        assert left < name.get_position()[0] < right and bottom < top < name.get_position()[1]
+    assert len(axes.images) == number
     pixels_of(tmp_path / "samples.png")
 
 

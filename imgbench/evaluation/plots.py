@@ -299,16 +299,20 @@ def _letters(text: str) -> float:
 @_names_as_they_are()
 def draw_grid(images: np.ndarray, names: Sequence[str], output: Path | None, title: str) -> Figure:
     """Up to 20 images (N, H, W, 3) in 0 to 1 with their class names."""
-    columns = 5
-    rows = -(-len(images) // columns)
-    figure = Figure(figsize=(2 * columns, 2.25 * rows + 0.4), layout="constrained")
-    figure.suptitle(title, fontsize=11)
-    for axes in figure.subplots(rows, columns, squeeze=False).flat:
-        axes.axis("off")
-    for axes, image, name in zip(figure.axes, images, names, strict=False):
-        axes.imshow(np.clip(image, 0, 1), interpolation="nearest")
-        axes.set_title(_shortened(name), fontsize=9)
-    return _save(figure, output)
+    columns, side, step = 5, 136, 162  # in points
+    width, height = 144 * columns, step * -(-len(images) // columns)
+    canvas = _Canvas(width, height, title)
+    axes = canvas.axes(0, 0, width, height)  # one for all: each further one takes twenty milliseconds
+    axes.axis("off")
+    for i, (image, name) in enumerate(zip(images, names, strict=False)):
+        middle, top = 144 * (i % columns + 0.5), height - step * (i // columns) - 22
+        scale = side / max(image.shape[:2])
+        extent = (middle - scale * image.shape[1] / 2, middle + scale * image.shape[1] / 2,
+                  top - scale * image.shape[0], top)  # fmt: skip
+        axes.imshow(np.clip(image, 0, 1), interpolation="nearest", extent=extent)
+        axes.text(middle, top + 5, _shortened(name), fontsize=9, ha="center")
+    axes.set(xlim=(0, width), ylim=(0, height))
+    return _save(canvas.figure, output)
 
 
 @_names_as_they_are()
