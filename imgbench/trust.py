@@ -1,5 +1,6 @@
 """What a file of unknown origin may name: classes to import, entries to look up, files to open."""
 
+import copy
 import csv
 import functools
 import importlib.util
@@ -69,11 +70,7 @@ def read_configuration(path: Path, conf: Path) -> dict[str, Any]:
         if path.stat().st_size > LARGEST_CONFIG:
             raise ValueError(f"it has {path.stat().st_size:,} bytes, a configuration a few thousand")
         text = path.read_text("utf-8")
-        events = list(yaml.parse(text))
-        if any(isinstance(event, yaml.AliasEvent) for event in events):  # a few lines become gigabytes
-            raise ValueError("it holds an alias of YAML, which imgbench never writes")
-        mapping = len(events) > 2 and isinstance(events[2], yaml.MappingStartEvent)
-        content: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False) if mapping else {}
+        content: Any = copy.deepcopy(_parsed(text))
         if "data" not in content:
             raise ValueError("it holds no configuration of a run")
         content = {str(key): value for key, value in content.items() if key not in ("defaults", "hydra")}
@@ -85,6 +82,17 @@ def read_configuration(path: Path, conf: Path) -> dict[str, Any]:
             check_plain([name, value], content, path, TARGETS.get(name, ()))
         if not is_own_configuration(text):
             check_callbacks_and_logger(content, path, conf)
+    return content
+
+
+@functools.lru_cache(maxsize=8)  # a command reads the same file a dozen times, and parsing takes long
+def _parsed(text: str) -> dict[str, Any]:
+    events = list(yaml.parse(text))
+    if any(isinstance(event, yaml.AliasEvent) for event in events):  # a few lines become gigabytes
+        raise ValueError("it holds an alias of YAML, which imgbench never writes")
+    if len(events) < 3 or not isinstance(events[2], yaml.MappingStartEvent):
+        return {}
+    content: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     return content
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from commands import command, commands, started
 
 from imgbench import cli
 from imgbench.cli import plain_words
@@ -21,35 +23,10 @@ from imgbench.inference.onnx_file import write_onnx
 from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier
 
-ALL_OF_THEM = """
-import contextlib, io, json, runpy, sys
-results = []
-for words in json.loads(sys.argv[1]):
-    out, err = io.StringIO(), io.StringIO()
-    sys.argv = ["imgbench", *words]
-    code = 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            runpy.run_module(f"imgbench.{words[0]}", run_name="__main__", alter_sys=True)
-        except SystemExit as error:
-            code = error.code or 0
-    results.append((code, out.getvalue(), err.getvalue()))
-print(json.dumps(results))
-"""
 
-
-def commands(*lines: list[str], cwd: Path) -> list[tuple[int, str, str]]:
-    """Exit code, stdout and stderr of each command line: its name and its words. One process runs them all."""
-    script = ALL_OF_THEM.replace('sys.argv = ["imgbench", *words]', 'sys.argv = ["imgbench", *words[1:]]')
-    line = [sys.executable, "-c", script, json.dumps(lines)]
-    done = subprocess.run(line, cwd=cwd, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def assert_plain(result: tuple[int, str, str], *named: str) -> None:
-    code, _, err = result
-    assert code == 2, err
+def assert_plain(done: subprocess.CompletedProcess[str], *named: str) -> None:
+    err = done.stderr
+    assert done.returncode == 2, err
     assert err.startswith("\nError: "), err
     assert all(name in err for name in named), err
     for strange in (
@@ -101,17 +78,17 @@ def test_value_that_nothing_can_use_is_named_before_the_data_is_read(tmp_path):
     results = commands(*[["train", "hydra.run.dir=run", word] for word in words], cwd=tmp_path)
     for result, named in zip(results, words.values(), strict=True):
         assert_plain(result, named)
-        assert result[1] == ""
+        assert result.stdout == ""
     assert Run(tmp_path / "run").info["status"] == "failed"
 
 
 def test_sweep_says_the_same_and_goes_on(tmp_path):
-    [(code, out, err)] = commands(["train", "-m", "optimizer.lr=abc,def"], cwd=tmp_path)
-    assert code == 1
-    assert err.count("The sweep goes on without this run.") == 2
-    assert "optimizer.lr=def, but it should be float" in err
-    assert "Traceback" not in err
-    assert out.count("failed") == 2
+    done = command("train", "-m", "optimizer.lr=abc,def", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("The sweep goes on without this run.") == 2
+    assert "optimizer.lr=def, but it should be float" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout.count("failed") == 2
 
 
 def test_run_again_takes_choices_and_nothing_of_hydra_from_the_run(tiny_run, tmp_path):
@@ -128,11 +105,11 @@ def test_run_again_takes_choices_and_nothing_of_hydra_from_the_run(tiny_run, tmp
         ["summary", "--config-dir", "run", "model=compact"],
     ]
     same, hydra, changed, by_path, summary = commands(*lines, cwd=tmp_path)
-    assert all(code == 0 for code, *_ in (same, hydra, changed, by_path, summary))
-    assert f"root: {tiny_run.config['data']['root']}" in same[1] and "max_epochs: 1\n" in same[1]
-    assert "pwned" not in (hydra[1] + by_path[1]).lower()
-    assert "torch.optim.SGD" in changed[1] and changed[1].count("image_size: 32") == 2
-    assert "CompactCNN" in summary[1]
+    assert all(done.returncode == 0 for done in (same, hydra, changed, by_path, summary))
+    assert f"root: {tiny_run.config['data']['root']}" in same.stdout and "max_epochs: 1\n" in same.stdout
+    assert "pwned" not in (hydra.stdout + by_path.stdout).lower()
+    assert "torch.optim.SGD" in changed.stdout and changed.stdout.count("image_size: 32") == 2
+    assert "CompactCNN" in summary.stdout
     assert not (tmp_path / "pwned").exists()
 
 
@@ -148,7 +125,7 @@ def test_every_command_that_reads_a_run_refuses_a_foreign_configuration(tiny_run
              ["train", "--config-dir", "run", "--cfg", "job", "--resolve"]]  # fmt: skip
     for result in commands(*lines, cwd=tmp_path):
         assert_plain(result, "run/config.yaml", "${oc.env:HOME}")
-        assert os.environ["HOME"] not in result[2].replace("${oc.env:HOME}", "")
+        assert os.environ["HOME"] not in result.stderr.replace("${oc.env:HOME}", "")
 
 
 def test_place_that_cannot_be_written_names_the_option(tiny_run, tmp_path):
@@ -193,77 +170,74 @@ def test_error_that_says_nothing_keeps_its_stack_trace():
 
 
 WITHOUT_TORCH = """
-import runpy, sys
-sys.argv = sys.argv[1:]
-try:
-    runpy.run_module(f"imgbench.{sys.argv[0]}", run_name="__main__", alter_sys=True)
-except SystemExit as end:
-    print("code", end.code or 0)
+import json, runpy, sys
+for words in json.loads(sys.argv[1]):
+    sys.argv = [f"imgbench.{words[0]}", *words[1:]]
+    try:
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        print("code", end.code or 0, file=sys.stderr, flush=True)
 print("torch" in sys.modules, "lightning" in sys.modules)
 """
 
 
-def without_torch(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """A command that has to come to its end without torch, whose import takes seconds."""
-    line = [sys.executable, "-c", WITHOUT_TORCH, *map(str, words)]
+def without_torch(*lines: Sequence[object], cwd: Path) -> list[str]:
+    """What commands say that have to come to their ends without torch, whose import takes seconds; with their codes."""
+    line = [sys.executable, "-c", WITHOUT_TORCH, json.dumps([list(map(str, words)) for words in lines])]
     done = subprocess.run(line, cwd=cwd, capture_output=True, text=True, check=False)
     assert done.stdout.endswith("False False\n"), done.stdout + done.stderr
-    return done
+    *said, rest = re.split(r"(?<=code \d)\n", done.stderr)
+    assert (len(said), rest) == (len(lines), "")
+    return said
 
 
-@pytest.mark.parametrize(
-    ("words", "named"),
-    [
-        (["train", "data=folder", "data.root=nowhere"], "data.root: nowhere should be a folder of images"),
-        (["train", "data=folder"], "data.root is not set"),
-        (["train", "data=folder", "data.root=photos"], "at least 2 are needed"),
-        (["train", "optimizer.lr=abc"], "optimizer.lr=abc, but it should be float"),
-        (["train", "data.image_size=0"], "data.image_size=0, but it should be 1 to 8192"),
-        (["train", "ckpt_path=nowhere"], "ckpt_path=nowhere does not exist"),
-        (["train", "init_from=nowhere"], "nowhere does not exist"),
-        (["train", "data=sneakers", "budget=abc"], "budget=abc, but it is a number of minutes"),
-        (["train", "data=sneakers", "model.candidates=[vgg17]"], "model.candidates=['vgg17'], but they are any of"),
-        (["study", "budget=abc"], "budget='abc', but it should be float"),
-        (["study", "target=small"], "target='small': 'small' is not understood"),
-        (["train", "--resume", "nowhere"], "nowhere does not exist"),
-        (["predict", "nowhere", "."], "nowhere does not exist"),
-        (["predict", "nowhere", "absent.jpg"], "absent.jpg does not exist"),
-        (["evaluate", "nowhere"], "nowhere does not exist"),
-    ],
-)
-def test_error_about_data_names_or_options_needs_no_torch(words, named, tmp_path, make_folder):
+def test_error_about_data_names_or_options_needs_no_torch(tmp_path, make_folder):
     make_folder(tmp_path / "photos", {"only": 1})
-    done = without_torch(*words, cwd=tmp_path)
-    assert "code 2" in done.stdout
-    assert named in done.stderr
+    lines = {
+        "train data=folder data.root=nowhere": "data.root: nowhere should be a folder of images",
+        "train data=folder": "data.root is not set",
+        "train data=folder data.root=photos": "at least 2 are needed",
+        "train optimizer.lr=abc": "optimizer.lr=abc, but it should be float",
+        "train data.image_size=0": "data.image_size=0, but it should be 1 to 8192",
+        "train ckpt_path=nowhere": "ckpt_path=nowhere does not exist",
+        "train init_from=nowhere": "nowhere does not exist",
+        "train data=sneakers budget=abc": "budget=abc, but it is a number of minutes",
+        "train data=sneakers model.candidates=[vgg17]": "model.candidates=['vgg17'], but they are any of",
+        "study budget=abc": "budget='abc', but it should be float",
+        "study target=small": "target='small': 'small' is not understood",
+        "train --resume nowhere": "nowhere does not exist",
+        "predict nowhere .": "nowhere does not exist",
+        "predict nowhere absent.jpg": "absent.jpg does not exist",
+        "evaluate nowhere": "nowhere does not exist",
+    }
+    said = without_torch(*(line.split() for line in lines), cwd=tmp_path)
+    for text, named in zip(said, lines.values(), strict=True):
+        assert named in text
+        assert text.endswith("code 2")
 
 
 def test_prediction_from_an_onnx_file_needs_no_torch(tiny_run, tmp_path):
     write_onnx(load_classifier(tiny_run.best), tmp_path / "model.onnx")
     photo = next(Path(tiny_run.config["data"]["root"]).glob("*/*"))
-    done = without_torch("predict", "model.onnx", photo, "--output", "out.csv", cwd=tmp_path)
-    assert "code 0" in done.stdout
+    [said] = without_torch(["predict", "model.onnx", photo, "--output", "out.csv"], cwd=tmp_path)
+    assert said.endswith("code 0")
     assert (tmp_path / "out.csv").read_text().startswith("path,predicted")
 
 
 def test_training_whose_output_nobody_reads_comes_to_its_end(tmp_path, make_folder):
     make_folder(tmp_path / "photos", {"cat": 16, "dog": 16})
     words = ["data=folder", "data.root=photos", "model=cnn", "data.image_size=20", "trainer.max_epochs=1"]
-    line = [sys.executable, "-m", "imgbench.train", *words, "hydra.run.dir=run"]
-    with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout and process.stderr
+    with started("train", *words, "hydra.run.dir=run", cwd=tmp_path) as process:
         process.stdout.close()
-        assert process.stderr.read() == ""
+    assert process.stderr == ""
     assert process.returncode == 0
     assert Run(tmp_path / "run").status == "finished"
 
 
 def test_command_whose_output_nobody_reads_ends_without_a_word(tiny_run, tmp_path):
-    line = [sys.executable, "-m", "imgbench.evaluate", str(tiny_run.path)]
-    with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout and process.stderr
+    with started("evaluate", tiny_run.path, cwd=tmp_path) as process:
         process.stdout.close()
-        assert "Traceback" not in (said := process.stderr.read()) and "Broken" not in said
+    assert "Traceback" not in process.stderr and "Broken" not in process.stderr
     assert process.returncode == 141
 
 

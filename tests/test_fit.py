@@ -1,12 +1,14 @@
 """The phases of a run: what is refused, what survives a full disk, and what is completed afterwards."""
 
 import json
+import resource
 import shutil
-import subprocess
 import sys
+from collections.abc import Sequence
 
 import pytest
 import torch
+from commands import forked
 from omegaconf import OmegaConf
 
 from imgbench.errors import UserError
@@ -101,28 +103,18 @@ def test_wrong_type_in_a_composed_configuration_is_named(entry, value, named, ti
     assert Run(tmp_path / "run").info["status"] == "failed"
 
 
-SMALL_FILES_ONLY = """
-import resource, sys
-from pathlib import Path
-from imgbench.errors import UserError
-from imgbench.experiment.build import build_data_of
-from imgbench.experiment.compose import override
-from imgbench.run import Run
-from imgbench.train import train
-import imgbench.experiment.train
-config = override(Run(Path(sys.argv[1])), sys.argv[4:])
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
-try:
-    train(config, Run(Path(sys.argv[3])))
-except UserError as error:
-    sys.exit(str(error))
-"""
+def train_where_files_stay_small(run: Run, size: int, place: Run, words: Sequence[str]) -> None:
+    config = override(run, words)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    try:
+        train(config, place)
+    except UserError as error:
+        sys.exit(str(error))
 
 
 def train_with_small_files_only(run: Run, size: int, place: Run, *words: str) -> str:
     """Trains where no file can grow beyond `size` bytes, as on a disk that is full; returns the error."""
-    line = [sys.executable, "-c", SMALL_FILES_ONLY, str(run.path), str(size), str(place.path), *words]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    done = forked(train_where_files_stay_small, run, size, place, words)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr

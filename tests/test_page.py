@@ -162,9 +162,7 @@ def test_mistakes_are_shown_with_what_the_network_looked_at_and_their_neighbours
 def test_the_answer_is_one_sentence_with_its_interval():
     report = report_of()
     report.metrics["test/acc"] = Number(219 / 225, 0.944, 0.988, 225, 225, 219)
-    expected = (
-        "Of 225 photographs that it had not seen it named 219 rightly: 97.3 % (95 % interval 94 to 99 %)."
-    )
+    expected = "Of 225 photographs that it had not seen it named 219 rightly: 97.3 % (95 % interval 94 to 99 %)."
     assert expected in Page(report_page(report, "en")).text
     assert "认对了 219 张" in Page(report_page(report, "zh")).text
 

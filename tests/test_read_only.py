@@ -2,30 +2,21 @@
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import command, forked
 
 from imgbench.run import Run
-
-# In a namespace of its own, so that nothing of it is left.
-MOUNT = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && shift && exec "$@"'
-
-
-def read_only(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
-    """Runs a command for which a folder is read-only."""
-    line = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", MOUNT, "sh", str(folder), *map(str, words)]
-    return subprocess.run(line, cwd=folder.parent, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(autouse=True)
 def mounts(tmp_path):
     folder = tmp_path / "mounted"
     folder.mkdir()
-    tried = read_only(folder, "touch", folder / "file") if shutil.which("unshare") else None
-    if tried is None or "Read-only file system" not in tried.stderr:
-        pytest.skip(f"this machine lets nobody mount: {tried.stderr.strip() if tried else 'it has no unshare'}")
+    tried = forked((folder / "file").touch, read_only=folder)
+    if "Read-only file system" not in tried.stderr:
+        pytest.skip(f"this machine lets nobody mount: {tried.stderr.strip()}")
 
 
 @pytest.fixture
@@ -33,8 +24,9 @@ def run(tiny_run, tmp_path) -> Run:
     return Run(Path(shutil.copytree(tiny_run.path, tmp_path / "run")))
 
 
-def imgbench(folder: Path, command: str, *words: object) -> subprocess.CompletedProcess[str]:
-    done = read_only(folder, sys.executable, "-m", f"imgbench.{command}", *words)
+def imgbench(folder: Path, name: str, *words: object) -> subprocess.CompletedProcess[str]:
+    """Runs a command for which a folder is read-only."""
+    done = command(name, *words, cwd=folder.parent, read_only=folder)
     assert "Traceback" not in done.stderr
     return done
 
@@ -76,14 +68,14 @@ def test_output_that_is_read_only_is_one_error_with_what_mends_it(command, words
 @pytest.mark.slow
 def test_run_that_is_read_only_serves_all_that_only_read_it(run, tmp_path):
     image = Path(run.config["data"]["root"]) / "cat" / "0.png"
-    for command, words in [
+    for name, words in [
         ("predict", [image]),
         ("evaluate", []),
         ("export", ["--output", tmp_path / "m.onnx", "--images", 2]),
         ("train", ["--resume"]),
     ]:
-        words = [*words, run.path] if command == "train" else [run.path, *words]
-        done = imgbench(run.path, command, *words)
+        words = [*words, run.path] if name == "train" else [run.path, *words]
+        done = imgbench(run.path, name, *words)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "m.onnx").is_file()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from commands import command
+from commands import command, started
 from hydra.errors import InstantiationException
 
 import imgbench
@@ -188,9 +188,7 @@ def test_interrupted_run_keeps_checkpoints_and_curves_and_can_be_resumed(make_fo
         "optimizer=adam",
         "scheduler=constant",
     ]
-    line = [sys.executable, "-m", "imgbench.train", *words, "trainer.max_epochs=1000", "hydra.run.dir=run"]
-    with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+    with started("train", *words, "trainer.max_epochs=1000", "hydra.run.dir=run", cwd=tmp_path) as process:
         for text in process.stdout:
             if text.startswith("epoch 3/"):
                 process.send_signal(signal.SIGINT)
@@ -215,10 +213,7 @@ RANDOM = ["model=cnn", "augment=strong", "optimizer=adam", "scheduler=one_cycle"
 def test_run_killed_and_resumed_ends_with_the_weights_of_one_that_was_not(kill, make_folder, tmp_path, train_run):
     root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
     words = ["data=folder", f"data.root={root}", *RANDOM]
-    with subprocess.Popen(
-        [sys.executable, "-m", "imgbench.train", *words], cwd=tmp_path, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
+    with started("train", *words, cwd=tmp_path) as process:
         for text in process.stdout:
             if text.startswith("epoch 3/"):
                 process.send_signal(kill)
