@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -13,10 +14,10 @@ from threading import Thread
 
 import numpy as np
 import pytest
-from commands import command
+from commands import STARTER, forked
 from PIL import Image
 
-from imgbench.benchmark import data
+from imgbench.benchmark import data, rounds
 from imgbench.benchmark.development.growth import CLASSES, FILES, make_images, measure_growth
 from imgbench.benchmark.development.planted_copies import FAULTS, measure_audit, score
 from imgbench.benchmark.development.shards import measure_shards
@@ -30,11 +31,23 @@ DATA = ["imgbench, warm", "imgbench, cold", "ImageFolder + DataLoader"]
 EPOCH = ["imgbench", "plain PyTorch script"]
 
 
+@pytest.fixture(autouse=True)
+def copies(monkeypatch):
+    """Variants are copies of a process that has imported much; in one of its own, each imports it for seconds."""
+    monkeypatch.setattr(rounds, "PROCESSES", STARTER)
+
+
+def run_benchmark(line):
+    rounds.PROCESSES = STARTER
+    sys.argv = ["imgbench.benchmark", *line]
+    runpy.run_module("imgbench.benchmark", run_name="__main__", alter_sys=True)
+
+
 def benchmark(root, tmp_path, what, *words):
     """The numbers and the output of the command."""
     line = ["data=folder", f"data.root={root}", "model=cnn", "data.image_size=20", "data.batch_size=4"]
-    line += [f"what=[{what}]", "rounds=1", "steps=2", "hydra.run.dir=bench"]
-    done = command("benchmark", *line, *words, cwd=tmp_path)
+    line += [f"what=[{what}]", "rounds=1", "steps=2", "hydra.run.dir=bench", *words]
+    done = forked(run_benchmark, line, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     return json.loads((tmp_path / "bench" / "benchmark.json").read_text()), done.stdout
 

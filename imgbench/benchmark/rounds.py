@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import psutil
 
 # Waits for a word on the connection, works, and sends back the seconds of one unit of work; until the word is None.
 Variant = Callable[..., None]
+PROCESSES: BaseContext = multiprocessing.get_context("spawn")  # process-wide settings of one must not reach another
 ENDED_EARLY = "A measured variant ended before its time; its own message stands above."
 
 
@@ -59,9 +61,8 @@ def _with_peak(connection: Connection, variant: Variant, arguments: dict[str, An
 
 def start(variant: Variant, /, **arguments: Any) -> tuple[BaseProcess, Connection]:
     """`variant(connection, **arguments)` in a new process, and the other end of its connection."""
-    context = multiprocessing.get_context("spawn")  # process-wide settings of one must not reach another
-    ours, theirs = context.Pipe()
-    process = context.Process(target=variant, args=(theirs,), kwargs=arguments)
+    ours, theirs = PROCESSES.Pipe()
+    process = PROCESSES.Process(target=variant, args=(theirs,), kwargs=arguments)
     process.start()
     theirs.close()
     return process, ours
