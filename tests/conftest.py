@@ -103,3 +103,13 @@ def tiny_run(tmp_path_factory, make_folder, train_run) -> Run:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IMGBENCH_CACHE", str(home / "cache"))
         return train_run(make_folder(home / "photos", {"cat": 16, "dog": 16}), home / "run")
+
+
+@pytest.fixture(scope="session")
+def larger_run(tmp_path_factory, make_folder, train_run) -> Run:
+    """As `tiny_run` on 60 images, as many as an 8-bit file takes to be calibrated; a test that changes it copies it."""
+    home = tmp_path_factory.mktemp("larger")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IMGBENCH_CACHE", str(home / "cache"))
+        root = make_folder(home / "images", {"a": 30, "b": 30})
+        return train_run(root, home / "run", "trainer.max_epochs=2", "data.batch_size=8")

@@ -11,12 +11,17 @@ import warnings
 from pathlib import Path
 
 import pytest
+from commands import forked
 
 import imgbench
 from imgbench import api
 from imgbench.errors import UserError
 
 SMALL = ["data.image_size=20", "data.batch_size=4", "augment=none", "optimizer=adam", "scheduler=constant"]
+
+
+def train_photos():
+    imgbench.train("photos, 2024", model="cnn", seed=3, overrides=[*SMALL, "trainer.max_epochs=2"])
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +32,7 @@ def trained(make_folder, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IMGBENCH_CACHE", str(home / "cache"))
         patch.chdir(home)
-        options = f"model='cnn', seed=3, overrides={[*SMALL, 'trainer.max_epochs=2']}"
-        script = f"import imgbench; imgbench.train('photos, 2024', {options})"
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        done = forked(train_photos)
     (path,) = home.glob("outputs/*/cnn/*")
     return imgbench.Run.open(path), done, photos
 
@@ -56,9 +59,10 @@ def mistaken(copied):
     return copied, cats
 
 
-@pytest.mark.parametrize("name", ["train", "study", "audit", "compare"])
-def test_the_function_stays_when_the_command_is_imported_before_or_after_it(name, tmp_path):
-    script = f"""
+def test_the_function_stays_when_the_command_is_imported_before_or_after_it(tmp_path):
+    scripts = []
+    for name in ("train", "study", "audit", "compare"):
+        scripts.append(f"""
 import importlib, sys
 if len(sys.argv) > 1:
     from imgbench.{name} import main
@@ -72,7 +76,8 @@ assert importlib.import_module("imgbench.{name}").main is main
 from imgbench import {name} as again
 assert again is function
 assert "torch" not in sys.modules
-"""
+""")
+    script = "".join(scripts)
     for order in ([], ["the command first"]):
         subprocess.run([sys.executable, "-c", script, *order], cwd=tmp_path, check=True)
 

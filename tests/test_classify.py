@@ -3,9 +3,9 @@
 import csv
 import json
 import os
+import resource
 import shutil
 import signal
-import subprocess
 import sys
 import tarfile
 import time
@@ -13,16 +13,16 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from commands import command, forked
 from PIL import Image
 
 from imgbench import predict
+from imgbench.cli import guarded_main
 from imgbench.errors import UserError
 from imgbench.inference import classify
 from imgbench.inference.journal import Journal
 from imgbench.inference.prediction_file import prediction_file
 from imgbench.inference.sorting import Sorter
-
-HOME = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -83,16 +83,22 @@ def test_killed_at_any_batch_it_ends_with_the_same_file(name, batches, tiny_run,
     }
 
 
+def predict_and_die(*words):
+    def append(self, rows):
+        original(self, rows)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    original, Journal.append = Journal.append, append
+    sys.argv = ["predict", *words]
+    predict.main()
+
+
 def test_command_that_is_really_killed_goes_on(tiny_run, photos):
-    line = [sys.executable, "-m", "imgbench.predict", str(tiny_run.path), "photos", "--output"]
-    environment = {**os.environ, "PYTHONPATH": str(HOME)}
-    pause = "import os, signal\nfrom imgbench.inference import classify\noriginal = classify.Journal.append\n"
-    pause += "def append(self, rows):\n    original(self, rows)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
-    pause += "classify.Journal.append = append\nfrom imgbench.predict import main\nmain()\n"
-    killed = subprocess.run([sys.executable, "-c", pause, *line[3:], "x.csv"], env=environment, check=False)
+    words = [str(tiny_run.path), "photos", "--output", "x.csv"]
+    killed = forked(predict_and_die, *words)
     assert killed.returncode == -signal.SIGKILL
     assert len(rows(Path("x.csv"))) == 32
-    done = subprocess.run([*line, "x.csv"], env=environment, capture_output=True, text=True, check=False)
+    done = command("predict", *words)
     assert done.returncode == 1, done.stderr
     assert "Going on with x.csv, which has 32 file(s) already" in done.stdout
     assert done.stderr == ""
@@ -166,16 +172,10 @@ def test_class_that_is_called_as_a_column_is_kept_apart(tmp_path):
     assert row["error"] is None
 
 
-FULL_DISK = """
-import resource, sys
-from pathlib import Path
-from imgbench.inference import classify
-from imgbench.predict import main
-from imgbench.cli import guarded_main
-size = int(sys.argv.pop(1))
-resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-guarded_main(main)
-"""
+def predict_on_full_disk(size, *words):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    sys.argv = ["predict", *words]
+    guarded_main(predict.main)
 
 
 @pytest.mark.parametrize(
@@ -186,10 +186,7 @@ guarded_main(main)
     ],
 )
 def test_full_disk_says_what_is_kept_and_the_same_command_goes_on(name, size, named, tiny_run, photos):
-    words = [str(tiny_run.path), "photos", "--output", name]
-    line = [sys.executable, "-c", FULL_DISK, str(size), *words]
-    environment = {**os.environ, "PYTHONPATH": str(HOME)}
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+    done = forked(predict_on_full_disk, size, str(tiny_run.path), "photos", "--output", name)
     assert done.returncode == 2, done.stderr
     assert named in done.stderr and "repeat the same command" in done.stderr
     assert "Traceback" not in done.stderr

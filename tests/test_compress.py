@@ -1,11 +1,14 @@
 """Smaller runs of a run, from the command line."""
 
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -50,10 +53,34 @@ def accuracy(run: Run) -> float:
     return json.loads((run.path / "metrics.json").read_text())["test/acc"]["value"]
 
 
-def test_distilled_run_is_a_run_like_any_other(run_compress, parent, monkeypatch, capsys):
-    run_compress("distill", "model=compact", "--alpha", 0.5, "data.image_size=16", "optimizer.lr=0.01")
-    shown = capsys.readouterr().out
-    run = Run.open(f"{parent.path}_distill")
+MADE = {
+    "prune": ["prune", "--amount", "0.5", "trainer.max_epochs=1"],
+    "zeros": ["prune", "--unstructured", "trainer.max_epochs=2", "optimizer.lr=0.01"],
+    "reuse": ["reuse", "+model.hidden=[16]", "trainer.max_epochs=2"],
+    "distill": ["distill", "model=compact", "--alpha", "0.5", "data.image_size=16", "optimizer.lr=0.01"],
+}
+
+
+@pytest.fixture(scope="module")
+def made(tiny_run, tmp_path_factory):
+    """What the words of `MADE` make of the finished run, and what is said, once for all tests: (parent, run, said)."""
+
+    @cache
+    def make(name: str) -> tuple[Run, Run, str]:
+        home = tmp_path_factory.mktemp(name)
+        parent = Run(shutil.copytree(tiny_run.path, home / "a=b (1)" / "run"))
+        words = ["compress", str(parent.path), *MADE[name]]
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as said:
+            patch.setenv("IMGBENCH_CACHE", str(home / "cache"))
+            patch.setattr(sys, "argv", words)
+            compress.main()
+        return parent, Run.open(f"{parent.path}_{words[2]}"), said.getvalue()
+
+    return make
+
+
+def test_distilled_run_is_a_run_like_any_other(made, monkeypatch):
+    parent, run, shown = made("distill")
     assert {path.name for path in run.path.iterdir()} == FILES
     assert (run.path / "split.csv").read_text() == (parent.path / "split.csv").read_text()
     assert run.info["status"] == "finished"
@@ -76,9 +103,8 @@ def test_distilled_run_is_a_run_like_any_other(run_compress, parent, monkeypatch
     assert evaluate.main() == 0
 
 
-def test_pruned_run_has_fewer_channels_and_says_what_was_done(run_compress, parent, tmp_path):
-    run_compress("prune", "--amount", 0.5, "--output", tmp_path / "small", "trainer.max_epochs=1")
-    run = Run.open(tmp_path / "small")
+def test_pruned_run_has_fewer_channels_and_says_what_was_done(made):
+    parent, run, _ = made("prune")
     assert {path.name for path in run.path.iterdir()} == FILES
     assert (run.path / "split.csv").read_text() == (parent.path / "split.csv").read_text()
     widths = {name: shape[0] for name, shape in layer_widths(load_classifier(run.best).model).items()}
@@ -95,18 +121,10 @@ def test_pruned_run_has_fewer_channels_and_says_what_was_done(run_compress, pare
     assert prediction.label in ("cat", "dog")
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["prune", "--amount", "0.5"],
-        ["prune", "--unstructured"],
-        ["reuse", "+model.hidden=[16]"],
-        ["distill", "model=compact"],
-    ],
-)
-def test_configuration_of_a_compressed_run_gives_the_same_run_again(run_compress, parent, tmp_path, words):
-    run_compress(*words, "--output", tmp_path / "small", "trainer.max_epochs=2")
-    small, again = Run(tmp_path / "small"), Run(tmp_path / "again")
+@pytest.mark.parametrize("name", MADE)
+def test_configuration_of_a_compressed_run_gives_the_same_run_again(made, name, tmp_path):
+    _, small, _ = made(name)
+    again = Run(tmp_path / "again")
     words = ["--config-dir", small.path, "--config-name", "config", f"hydra.run.dir={again.path}"]
     done = command("train", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -184,38 +202,26 @@ def test_pruning_once_more_goes_on_as_the_last_finetuning_did(parent):
     assert finetuning(parent, []).trainer.max_epochs == 20
 
 
-def test_unstructured_zeros_survive_finetuning_and_save_nothing_but_when_zipped(run_compress, parent, capsys):
-    run_compress("prune", "--unstructured", "trainer.max_epochs=2", "optimizer.lr=0.01")
-    run = Run.open(f"{parent.path}_prune")
+def test_unstructured_zeros_survive_finetuning_and_save_nothing_but_when_zipped(made):
+    _, run, shown = made("zeros")
     facts = run.info["facts"]
     assert zero_share(load_classifier(run.best)) == facts["zero_share"] == pytest.approx(0.3, abs=0.02)
     assert facts["size_mb"] == pytest.approx(run.info["parent_cost"]["size_mb"], rel=0.05)
     assert facts["gzip_mb"] < 0.9 * facts["parent_gzip_mb"]
-    assert "nothing is faster" in capsys.readouterr().out
+    assert "nothing is faster" in shown
 
 
 def test_run_that_was_not_evaluated_is_compressed_and_evaluated(run_compress, parent, capsys):
     parent.forget_results()
-    run_compress("prune", "--amount", 0.25)
+    run_compress("prune", "--amount", 0.25, "--steps", 1, "trainer.max_epochs=1")
     assert parent.concluded
     assert f"{100 * accuracy(parent):.1f} %" in capsys.readouterr().out
 
 
-def test_methods_stack_in_the_order_given(run_compress, parent, tmp_path):
-    run_compress(
-        "distill", "prune", "model=compact", "trainer.max_epochs=1", "--steps", 1, "--output", tmp_path / "x y"
-    )
-    last, first = Run.open(tmp_path / "x y"), Run.open(tmp_path / "x y" / "intermediate" / "1_distill")
-    assert first.info["compressed_from"]["path"] == str(parent.path)
-    assert last.info["compressed_from"]["path"] == str(first.path)
-    assert first.info["cost"]["parameters"] > last.info["cost"]["parameters"]
-    assert last.config["model_name"] == "compact"
-
-
 def test_quantised_run_is_one_onnx_file_and_its_milliseconds_name_their_runtime(
-    make_folder, train_run, tmp_path, monkeypatch, capsys
+    larger_run, tmp_path, monkeypatch, capsys
 ):
-    parent = train_run(make_folder(tmp_path / "photos", {"a": 30, "b": 30}), tmp_path / "run")
+    parent = larger_run
     monkeypatch.setattr(sys, "argv", ["compress", str(parent.path), "quantize", "--output", str(tmp_path / "small")])
     compress.main()
     shown = capsys.readouterr().out
@@ -227,14 +233,18 @@ def test_quantised_run_is_one_onnx_file_and_its_milliseconds_name_their_runtime(
     assert re.findall(r"^ *(\S+) .*  [\d.]+ \*  ", shown, re.MULTILINE) == [str(small.shown)]
 
 
-def test_methods_are_applied_from_python_as_from_the_command_line(parent, tmp_path):
+def test_methods_stack_in_the_order_given_also_from_python(parent, tmp_path):
     methods = [Distill(alpha=0.5), Prune(amount=0.25, steps=1)]
     small = compress.compress(parent, methods, ["model=compact", "trainer.max_epochs=1"], tmp_path / "small")
     assert small == Run.open(tmp_path / "small")
     assert small.info["method"] == "prune"
     assert small.info["facts"]["amount"] == 0.25
-    first = Run.open(small.info["compressed_from"]["path"])
+    first = Run.open(tmp_path / "small" / "intermediate" / "1_distill")
     assert first.info["facts"]["alpha"] == 0.5
+    assert first.info["compressed_from"]["path"] == str(parent.path)
+    assert small.info["compressed_from"]["path"] == str(first.path)
+    assert first.info["cost"]["parameters"] > small.info["cost"]["parameters"]
+    assert small.config["model_name"] == "compact"
     with pytest.raises(UserError, match=r"quantize distill: a quantised model .* Name quantize last"):
         compress.compress(parent, [Quantize(), Distill()])
 

@@ -33,42 +33,41 @@ INT8 = [LadderEntry("int8", Quantize())]
 
 
 def run_ladder(run, *words):
-    return command("ladder", run, "--only", "distilled,distilled_int8", *EPOCHS, *words)
+    return command("ladder", run, "--only", "pruned_30,int8", *EPOCHS, *words)
 
 
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory, make_folder, train_run):
-    folder = tmp_path_factory.mktemp("ladder")
-    root = make_folder(folder / "images", {"a": 30, "b": 30})
-    return train_run(root, folder / "run", "trainer.max_epochs=2", "data.batch_size=8")
+@pytest.fixture
+def teacher(larger_run):
+    return larger_run
 
 
-def test_entries_are_made_measured_and_not_made_again(teacher):
-    done = run_ladder(teacher.path, "--target", "size<=5MB")
+def test_entries_are_made_measured_and_not_made_again(teacher, tmp_path):
+    folder = tmp_path / "run_ladder"
+    done = run_ladder(teacher.path, "--target", "size<=5MB", "--output", folder)
     assert done.returncode == 0, done.stderr
-    folder = teacher.path.with_name("run_ladder")
     rows = {row["name"]: row for row in json.loads((folder / "ladder.json").read_text())}
-    assert list(rows) == ["teacher", "pruned_30", "pruned_60", "distilled", "distilled_int8"]
-    assert rows["distilled_int8"]["size_mb"] < rows["distilled"]["size_mb"] / 2
-    assert rows["distilled_int8"]["parameters"] == rows["distilled"]["parameters"]
+    assert list(rows) == ["teacher", "pruned_30", "int8"]
+    assert rows["int8"]["size_mb"] < rows["teacher"]["size_mb"] / 2
+    assert rows["int8"]["parameters"] == rows["teacher"]["parameters"] > rows["pruned_30"]["parameters"]
     assert rows["teacher"]["difference"]["value"] == rows["teacher"]["val_drop"] == 0
     assert all(row["accuracy"]["n"] == len(teacher.split_rows("test")) for row in rows.values())
     assert (folder / "ladder.png").stat().st_size > 1000
-    assert "| distilled_int8 |" in (folder / "ladder.md").read_text()
+    assert "| int8 |" in (folder / "ladder.md").read_text()
     assert "Best entry with size<=5MB" in done.stdout
 
-    before = (folder / "distilled" / "run.json").read_text()
-    shutil.rmtree(folder / "distilled_int8" / "checkpoints", ignore_errors=True)
-    Run(folder / "distilled_int8").note(status="interrupted")
-    again = run_ladder(teacher.path, "--target", "size<=0.001MB", "--reference", str(folder / "distilled"))
-    assert (folder / "distilled" / "run.json").read_text() == before
-    assert Run(folder / "distilled_int8").info["status"] == "finished"
+    before = (folder / "pruned_30" / "run.json").read_text()
+    shutil.rmtree(folder / "int8" / "checkpoints", ignore_errors=True)
+    Run(folder / "int8").note(status="interrupted")
+    words = ["--output", folder, "--reference", folder / "pruned_30"]
+    again = run_ladder(teacher.path, "--target", "size<=0.001MB", *words)
+    assert (folder / "pruned_30" / "run.json").read_text() == before
+    assert Run(folder / "int8").info["status"] == "finished"
     assert again.returncode == 2
     assert "no entry of the ladder meets it" in again.stderr
-    assert "distilled_int8: size" in again.stderr
+    assert "int8: size" in again.stderr
     with_reference = {row["name"]: row for row in json.loads((folder / "ladder.json").read_text())}
     assert list(with_reference)[:2] == ["reference", "teacher"]
-    assert with_reference["reference"]["difference"] == rows["distilled"]["difference"]
+    assert with_reference["reference"]["difference"] == rows["pruned_30"]["difference"]
     assert with_reference["teacher"]["difference"]["value"] == 0
     assert "relative to `reference`" in (folder / "ladder.md").read_text()
 

@@ -175,24 +175,27 @@ def test_array_that_is_no_image_is_described(array, tiny_run):
 NOT_NEEDED = ("lightning", "torchvision", "torchmetrics", "timm", "scipy", "sklearn", "pandas", "matplotlib",
               "torch._dynamo", "sympy")  # fmt: skip
 PREDICT = """
-import runpy, sys
-checkpoint, photo, *not_needed = sys.argv[1:]
-sys.argv = ["predict", checkpoint, photo]
-try:
-    runpy.run_module("imgbench.predict", run_name="__main__", alter_sys=True)
-except SystemExit as end:
-    assert not end.code, end.code
-print([name for name in not_needed if name in sys.modules])
+import json, runpy, sys
+checkpoints, photo, not_needed = json.loads(sys.argv[1])
+for checkpoint in checkpoints:
+    sys.argv = ["predict", checkpoint, photo]
+    try:
+        runpy.run_module("imgbench.predict", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        assert not end.code, end.code
+    print([name for name in not_needed if name in sys.modules])
 """
 
 
-@pytest.mark.parametrize("model", ["cnn", "compact", "vgg16", "resnet"])
-def test_prediction_from_a_checkpoint_imports_torch_and_the_network_alone(model, photo, tmp_path):
-    config = compose([f"model={model}", *(["+model.blocks=[[4],[8]]", "head=gap"] if model == "vgg16" else [])])
-    config.model.num_classes, config.data.image_size = 2, 32
-    preprocessing = Preprocessing(32).to_dict()
-    classifier = ImageClassifier(model=plain(config.model), class_names=["cat", "dog"], preprocessing=preprocessing)
-    save_weights(classifier, tmp_path / "model.ckpt")
-    line = [sys.executable, "-c", PREDICT, str(tmp_path / "model.ckpt"), str(photo), *NOT_NEEDED]
+def test_prediction_from_a_checkpoint_imports_torch_and_the_network_alone(photo, tmp_path):
+    models = {"cnn": [], "compact": [], "vgg16": ["+model.blocks=[[4],[8]]", "head=gap"], "resnet": []}
+    for model, words in models.items():
+        config = compose([f"model={model}", *words])
+        config.model.num_classes, config.data.image_size = 2, 32
+        preprocessing = Preprocessing(32).to_dict()
+        classifier = ImageClassifier(model=plain(config.model), class_names=["cat", "dog"], preprocessing=preprocessing)
+        save_weights(classifier, tmp_path / f"{model}.ckpt")
+    facts = [str(tmp_path / f"{model}.ckpt") for model in models], str(photo), NOT_NEEDED
+    line = [sys.executable, "-c", PREDICT, json.dumps(facts)]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert done.stdout.endswith("%\n[]\n"), done.stdout + done.stderr
+    assert done.stdout.count("%\n[]\n") == len(models), done.stdout + done.stderr

@@ -1,6 +1,7 @@
 """A Predictor is the same, whichever file stands behind it."""
 
 import io
+import json
 import multiprocessing
 import os
 import pickle
@@ -110,34 +111,35 @@ def test_predictor_is_pickled(kind, request, photos, tmp_path, monkeypatch):
 
 
 IN_A_FORK = """
-import multiprocessing, sys
+import json, multiprocessing, sys
 import torch
 import imgbench
 torch.set_num_threads(2)
-predictor, photos = imgbench.load(sys.argv[1]), sys.argv[2:]
-torch.nn.functional.conv2d(torch.rand(8, 16, 64, 64), torch.rand(16, 16, 3, 3))  # of a size that takes both threads
-def answers():
+runs, photos = json.loads(sys.argv[1])
+def answers(predictor):
     return [(found.label, round(found.probability, 4)) for found in predictor.predict(photos)]
-expected = answers()
-with multiprocessing.get_context("fork").Pool(1) as pool:
-    found = pool.apply_async(predictor.predict, (photos,)).get(60)  # of a predictor that was pickled
-assert [(prediction.label, round(prediction.probability, 4)) for prediction in found] == expected
-def child(queue):
-    queue.put(answers())
+def child(predictor, queue):
+    queue.put(answers(predictor))
 context = multiprocessing.get_context("fork")
-queue = context.Queue()
-process = context.Process(target=child, args=(queue,), daemon=True)
-process.start()
-assert queue.get(timeout=60) == expected
-process.join()
+for run in runs:
+    predictor = imgbench.load(run)
+    torch.nn.functional.conv2d(torch.rand(8, 16, 64, 64), torch.rand(16, 16, 3, 3))  # so large that both threads work
+    expected = answers(predictor)
+    with context.Pool(1) as pool:
+        found = pool.apply_async(predictor.predict, (photos,)).get(60)  # of a predictor that was pickled
+    assert [(prediction.label, round(prediction.probability, 4)) for prediction in found] == expected
+    queue = context.Queue()
+    process = context.Process(target=child, args=(predictor, queue), daemon=True)
+    process.start()
+    assert queue.get(timeout=60) == expected
+    process.join()
 """
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no forks on this system")
-@pytest.mark.parametrize("kind", ["onnx_run", "tiny_run"])
-def test_fork_predicts_with_several_threads(kind, request, photos, tmp_path):
-    run = request.getfixturevalue(kind)
-    line = [sys.executable, "-c", IN_A_FORK, str(run.path), *map(str, photos)]
+def test_fork_predicts_with_several_threads(onnx_run, tiny_run, photos, tmp_path):
+    facts = [str(run.path) for run in (onnx_run, tiny_run)], [str(photo) for photo in photos]
+    line = [sys.executable, "-c", IN_A_FORK, json.dumps(facts)]
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -13,17 +13,19 @@ from typing import Any
 import hydra
 import pytest
 import yaml
-from commands import command, start_anew
+from commands import command, forked, start_anew
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import InstantiationException
 from hydra.plugins.launcher import Launcher
 from omegaconf import OmegaConf
 
+from imgbench import hydra_entry
 from imgbench.errors import UserError
 from imgbench.experiment.compose import compose, explain, register_resolvers
 from imgbench.run import CONF, Run
 from imgbench.sweep.search import OptunaSweeper, search_space
 from imgbench.sweep.table import SweepTable, SweptRun, experiment
+from imgbench.train import main
 
 SMALL = ["model=cnn", "data=folder", "data.image_size=20", "data.batch_size=4", "trainer.max_epochs=1",
          "data.audit=false"]  # fmt: skip
@@ -52,14 +54,17 @@ def test_best_run_becomes_an_experiment_that_composes(tiny_run, tmp_path):
     assert config["model"]["_target_"] == compose(["model=compact"]).model._target_
 
 
+def train_with_nothing_installed(*words):
+    hydra_entry._is_installed = lambda name: False
+    sys.argv = ["train", *words]
+    main()
+
+
 @pytest.mark.parametrize(
     ("word", "extra"), [("launcher=joblib", "joblib"), ("launcher=slurm", "slurm"), ("sweeper=optuna", "optuna")]
 )
 def test_missing_package_and_missing_sweep_are_named(word, extra, tmp_path):
-    script = "import sys, imgbench.hydra_entry as c; c._is_installed = lambda name: False; sys.argv[0] = 'train'; " \
-             "from imgbench.train import main; main()"  # fmt: skip
-    line = [sys.executable, "-c", script, "-m", word]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = forked(train_with_nothing_installed, "-m", word, cwd=tmp_path)
     assert done.returncode == 2
     assert f'pip install "imgbench[{extra}]"' in done.stderr
     plugin = f"hydra_plugins.hydra_{'submitit' if extra == 'slurm' else extra}_launcher"
