@@ -5,6 +5,7 @@ same files. So a run that was made here is one for every command, and the other 
 """
 
 import html
+import importlib
 import io
 import logging
 import os
@@ -45,6 +46,7 @@ def train(
     seed: int | None = None,
     output: str | Path | None = None,
     overrides: Sequence[str] = (),
+    resume: RunPath | None = None,
 ) -> "Run":
     """Trains a classifier, as `python -m imgbench.train` does.
 
@@ -57,20 +59,13 @@ def train(
         seed: of the weights, the order of the images and their augmentation; None: 42.
         output: the run directory; None: a new one, `outputs/<data>/<model>/<time>`.
         overrides: any further option in Hydra's words, such as `["trainer.max_epochs=5", "augment=turn"]`; they win.
+        resume: a run that was interrupted, to go on with; what else is given changes it.
 
     Raises:
         UserError: the data or an option cannot be used.
-        KeyboardInterrupt: training was interrupted; the run is complete up to there, and `--resume` goes on.
+        KeyboardInterrupt: training was interrupted; the run is complete up to there, and `resume` goes on.
     """
-    words = _words(data, {"model": model, "budget": budget, "seed": seed}, overrides)
-    with _as_a_command(words):
-        config = _composed(words, "train")
-        run = _directory(output, config, config.model_name)
-        from imgbench.train import train  # takes seconds, and importing imgbench shall take none
-
-        with _command_noted(run, "train", words):
-            train(config, run)
-    return run
+    return _made("train", _words(data, {"model": model, "budget": budget, "seed": seed}, overrides), output, resume)
 
 
 def study(
@@ -81,6 +76,7 @@ def study(
     seed: int | None = None,
     output: str | Path | None = None,
     overrides: Sequence[str] = (),
+    resume: RunPath | None = None,
 ) -> "Run":
     """An audit, the best network within a budget, one test, and a smaller model, as `python -m imgbench.study` does.
 
@@ -91,21 +87,14 @@ def study(
         seed: as of `train`.
         output: the run directory; None: a new one, `outputs/<data>/study/<time>`.
         overrides: any further option in Hydra's words; they win.
+        resume: as of `train`.
 
     Raises:
         UserError: the data, the target or an option cannot be used.
-        KeyboardInterrupt: it was interrupted; `python -m imgbench.study --resume` goes on.
+        KeyboardInterrupt: it was interrupted; `resume` goes on.
     """
     named = {"target": None if target is None else _quoted(target), "budget": budget, "seed": seed}
-    words = _words(data, named, overrides)
-    with _as_a_command(words):
-        config = _composed(words, "study")
-        run = _directory(output, config, "study")
-        from imgbench.study import study  # takes seconds, and importing imgbench shall take none
-
-        with _command_noted(run, "study", words):
-            study(config, run)
-    return run
+    return _made("study", _words(data, named, overrides), output, resume)
 
 
 def audit(
@@ -397,6 +386,37 @@ def _composed(words: Sequence[str], name: str) -> "DictConfig":
     from imgbench.experiment.compose import compose
 
     return compose(words, name)
+
+
+def _made(name: str, words: list[str], output: str | Path | None, resume: RunPath | None) -> Run:
+    """The run that the command `name` makes, or goes on with."""
+    with _as_a_command(words):
+        if resume is None:
+            config = _composed(words, name)
+            run = _directory(output, config, "study" if name == "study" else config.model_name)
+        else:
+            begun, config = _going_on(name, words, Path(resume))
+            if config is None:
+                return begun
+            run = Run(Path(output)) if output is not None else begun
+            words = ["--resume", str(begun.shown), *words]
+        command = importlib.import_module(f"imgbench.{name}")  # takes seconds, and importing imgbench shall take none
+        with _command_noted(run, name, words):
+            getattr(command, name)(config, run)
+    return run
+
+
+def _going_on(name: str, words: list[str], path: Path) -> "tuple[Run, DictConfig | None]":
+    """A run and the configuration with which it goes on; None where nothing is left to do."""
+    from imgbench.experiment.compose import override
+    from imgbench.sweep.resume import resumed, resumed_study
+
+    run = Run(directory.Run.open(path).path)
+    begun = {"train": resumed, "study": resumed_study}[name](["--resume", str(path), *words])
+    if begun is None:
+        return run, None
+    own = [word for word in begun if word.startswith(("ckpt_path=", "target=", "budget=")) and word not in words]
+    return run, override(run, [*own, *words], name, anew=False)
 
 
 def _directory(output: str | Path | None, config: "DictConfig", name: str) -> Run:

@@ -9,6 +9,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from imgbench.hydra_entry import hydra_command
+from imgbench.progress import loading
 from imgbench.run import Run
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ def audit(config: DictConfig, folder: Path | None = None) -> "Audit":
     Raises:
         UserError: the images cannot be used as they are.
     """
-    from imgbench.experiment.inspect import inspect_configured  # takes seconds, and --help needs no torch
+    with loading():  # takes seconds, and --help needs no torch
+        from imgbench.experiment.inspect import inspect_configured
 
     return inspect_configured(config, folder)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from imgbench.cli import add_options, guarded_main, output_directory, run_parser
 from imgbench.errors import UserError
+from imgbench.progress import loading
 from imgbench.run import Run
 from imgbench.sweep.comparison import Comparison, compare_runs, find_runs
 from imgbench.sweep.comparison_tables import COST, FILES, print_comparison, write_comparison
@@ -52,7 +53,8 @@ def cost_of(run: Run) -> dict[str, Any] | None:
         return known
     if run.model is None:
         return None
-    from imgbench.compression import measure  # takes seconds, and --help needs no torch
+    with loading():  # takes seconds, and --help needs no torch
+        from imgbench.compression import measure
 
     try:
         cost = asdict(measure.cost_of(run))

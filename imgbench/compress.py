@@ -17,7 +17,7 @@ from imgbench.cli import add_options, guarded_main, output_directory, run_parser
 from imgbench.compression.lifecycle import INTERMEDIATE, fingerprint, weights_file
 from imgbench.compression.options import METHODS, Distill, Method, Quantize, Reuse, name_of
 from imgbench.errors import UserError
-from imgbench.progress import FACTS, quiet
+from imgbench.progress import FACTS, loading, quiet
 from imgbench.run import Run
 
 EXAMPLES = """key=value words override the configuration that RUN was trained with; a choice such as augment=light
@@ -67,7 +67,8 @@ def compress(run: Run, methods: Sequence[Method], words: Sequence[str] = (), out
         )
 
     output = directory(run, names, output, is_cut_off)
-    from imgbench.compression import apply, measure  # take seconds, and errors and --help need no torch
+    with loading():  # take seconds, and errors and --help need no torch
+        from imgbench.compression import apply, measure
 
     runs = [run]
     for i, method in enumerate(methods):

@@ -8,6 +8,7 @@ from typing import Literal
 from imgbench.cli import add_options, check_max_error, guarded_main, run_parser
 from imgbench.errors import UserError
 from imgbench.language import language_of_locale
+from imgbench.progress import loading
 from imgbench.report.catalogue import Texts
 
 EXAMPLES = """examples:
@@ -47,7 +48,8 @@ def demo(
     """
     if static is None and importlib.util.find_spec("gradio") is None:
         raise UserError('The page needs gradio, not installed here. Mend it with: pip install "imgbench[demo]"')
-    from imgbench.publish import answers, page_with_server, static_page  # take seconds, and --help needs no torch
+    with loading():  # take seconds, and --help needs no torch
+        from imgbench.publish import answers, page_with_server, static_page
 
     if static is not None:
         page = static_page.write_static(run, static, max_error, onnxruntime_web)

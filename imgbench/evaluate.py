@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from imgbench.cli import add_options, guarded_main, output_directory, run_parser
 from imgbench.errors import UserError
+from imgbench.progress import loading
 from imgbench.run import Run
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def evaluate(
         Run.open(run)
     if output is not None and (Path(output) / "config.yaml").is_file():
         raise UserError(f"--output {output} is a run, whose own results would be overwritten. Name a new directory.")
-    from imgbench.report import conclude  # takes seconds, and errors and --help need no torch
+    with loading():  # takes seconds, and errors and --help need no torch
+        from imgbench.report import conclude
 
     folder = None if data is None else Path(data)
     place = None if output is None else output_directory(Path(output))

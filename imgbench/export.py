@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from imgbench.cli import add_options, guarded_main, run_parser
+from imgbench.progress import loading
 
 EXAMPLES = """examples:
   python -m imgbench.export outputs/potato/vgg16/2026-01-31_12-00-00
@@ -37,7 +38,8 @@ def export(
     Raises:
         UserError: there is nothing to export or to compare on, the file disagrees with the run, or the Hub refuses.
     """
-    from imgbench.publish.hub import share  # takes seconds, and --help needs no torch
+    with loading():  # takes seconds, and --help needs no torch
+        from imgbench.publish.hub import share
 
     return share(Path(run), None if output is None else Path(output), images, tolerance, card, push_to_hub)
 

@@ -23,6 +23,7 @@ from imgbench.experiment.compose import ENGINES, RUN_CHOICE, choices, files_of, 
 from imgbench.provenance import first_process
 from imgbench.run import CONF, Run
 
+SHOWING = ("--cfg", "-c", "--info", "-i")
 CONFIG_OPTIONS = {"-cd": "--config-dir", "-cp": "--config-path", "-cn": "--config-name"}
 
 
@@ -68,6 +69,7 @@ def hydra_command(
                 if words is None:
                     return
                 words = with_folder(words)
+                _refuse_sweeps_of_help(words)
                 _require_engines(words)
                 sys.argv[1:] = map(quoted, _with_run(words, config_name))
                 # Made here and not above, since that sets the version of Hydra's behaviour for the whole process.
@@ -100,6 +102,13 @@ def _place(words: list[str]) -> str:
 
 def _is_sweep(words: list[str]) -> bool:
     return bool({"-m", "--multirun"} & set(words))
+
+
+def _refuse_sweeps_of_help(words: list[str]) -> None:
+    """Refuses `-m` beside what shows one configuration and runs nothing."""
+    shown = next((word for word in words if word.partition("=")[0] in SHOWING), None)
+    if shown and _is_sweep(words):
+        raise UserError(f"{shown} shows one configuration, and -m runs several. Leave one of them out.")
 
 
 def _require_engines(words: list[str]) -> None:

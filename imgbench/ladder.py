@@ -12,6 +12,7 @@ from imgbench.compression.lifecycle import weights_file
 from imgbench.compression.plan import PLAN, select_entries
 from imgbench.compression.target import Target
 from imgbench.errors import UserError
+from imgbench.progress import loading
 from imgbench.run import Run
 
 EXAMPLES = f"""entries:
@@ -58,7 +59,15 @@ def ladder(
         raise UserError(f"--threads {threads}, but at least 1 is needed.")
     weights_file(run)
     folder = output_directory(output or Path(f"{run.path.resolve()}_ladder"))
-    from imgbench.compression.ladder import TEACHER, best_entry, make_ladder, measure_runs, print_ladder, write_ladder
+    with loading():
+        from imgbench.compression.ladder import (
+            TEACHER,
+            best_entry,
+            make_ladder,
+            measure_runs,
+            print_ladder,
+            write_ladder,
+        )
 
     made = make_ladder(entries, run, folder, words)
     first = {"reference": reference} if reference else {}

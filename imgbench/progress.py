@@ -1,8 +1,9 @@
 """How far a longer step has come, on standard error: a bar where that is a terminal, else a line now and then."""
 
 import logging
+import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Event, Thread
 from types import TracebackType
 from typing import Self, TypeVar
@@ -73,6 +74,12 @@ def shown(steps: Iterable[T], number: int, text: str) -> Iterator[T]:
         for step in steps:
             yield step
             progress.advance()
+
+
+def loading() -> AbstractContextManager[object]:
+    """Says on a terminal that PyTorch is imported inside, which takes seconds, until it is."""
+    unsaid = "torch" in sys.modules or not Console(stderr=True).is_terminal
+    return nullcontext() if unsaid else Step("Loading PyTorch")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from imgbench.data.shards import is_shards
 from imgbench.errors import UserError
 from imgbench.experiment.check import check_at_once
 from imgbench.hydra_entry import hydra_command
+from imgbench.progress import loading
 
 OPTION = "--output"
 
@@ -32,7 +33,8 @@ def shard(config: DictConfig) -> str:
         raise UserError(f"images_per_shard={config.images_per_shard}, but it is a number of images, 1 or more.")
     require_free(Path(config.output))
     check_at_once(config)
-    from imgbench.experiment.build import build_data  # takes seconds, and errors and --help need no torch
+    with loading():  # takes seconds, and errors and --help need no torch
+        from imgbench.experiment.build import build_data
 
     return write_shards(build_data(config).table, Path(config.output), config.images_per_shard, config.seed)
 

@@ -18,7 +18,7 @@ from imgbench.errors import UserError
 from imgbench.experiment.check import check_at_once
 from imgbench.experiment.compose import storable
 from imgbench.hydra_entry import hydra_command, interruption_explained
-from imgbench.progress import IMAGE_FACTS, quiet
+from imgbench.progress import IMAGE_FACTS, loading, quiet
 from imgbench.report.study_file import SMALL, write_study
 from imgbench.run import Run
 from imgbench.split_file import SPLITS
@@ -72,7 +72,8 @@ def study(config: DictConfig, run: Run) -> None:
     begin(1, "Audit")
     found = audit(config)
     print(found.summary())
-    from imgbench.compression.smallest import add_smallest, one_page  # take seconds, and --help needs no torch
+    with loading():  # take seconds, and --help needs no torch
+        from imgbench.compression.smallest import add_smallest, one_page
     from imgbench.inspection.record import write_audit
 
     with one_page(run) as conclude:

@@ -4,11 +4,13 @@ from omegaconf import DictConfig
 
 from imgbench.experiment.compose import with_one_model
 from imgbench.hydra_entry import hydra_command
+from imgbench.progress import loading
 
 
 @hydra_command("summary")
 def main(config: DictConfig) -> None:
-    from imgbench.experiment.build import model_summary  # takes seconds, and --help needs no torch
+    with loading():  # takes seconds, and --help needs no torch
+        from imgbench.experiment.build import model_summary
 
     print(model_summary(with_one_model(config)))
 

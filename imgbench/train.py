@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from imgbench.errors import UserError
 from imgbench.experiment.check import check_at_once
 from imgbench.hydra_entry import hydra_command, interruption_explained
+from imgbench.progress import loading
 from imgbench.provenance import first_process
 from imgbench.run import Run
 from imgbench.sweep.resume import AUTO, own_checkpoint, resumed, score_of
@@ -42,8 +43,9 @@ def train(config: DictConfig, run: Run, conclude: "Conclude | None" = None) -> f
     run.path.mkdir(parents=True, exist_ok=True)
     with run.recorded(seed=config.seed):
         check_at_once(config)
-        from imgbench.experiment.choose import train_best  # take seconds, and errors and --help need no torch
-        from imgbench.report.conclude import conclude as evaluate_and_report
+        with loading():  # take seconds, and errors and --help need no torch
+            from imgbench.experiment.choose import train_best
+            from imgbench.report.conclude import conclude as evaluate_and_report
 
         return train_best(config, run, conclude or evaluate_and_report)
 
@@ -57,7 +59,8 @@ def is_trained(config: DictConfig, run: Run) -> bool:
     if run.status != "finished":
         return False
     check_at_once(config)
-    from imgbench.experiment.choose import fingerprint  # takes seconds, and errors and --help need no torch
+    with loading():  # takes seconds, and errors and --help need no torch
+        from imgbench.experiment.choose import fingerprint
 
     return run.holds(fingerprint(config))
 

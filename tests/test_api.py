@@ -259,3 +259,16 @@ def test_a_comparison_takes_runs_and_prints_its_table(copied, tmp_path, capsys):
 def test_a_picture_of_a_photograph_is_small(trained):
     address = re.findall(r'src="data:image/png;base64,([^"]+)"', api._thumbnail(trained[2] / "cat" / "0.png"))
     assert base64.b64decode(address[0]).startswith(b"\x89PNG")
+
+
+def test_an_interrupted_run_goes_on_and_a_finished_one_says_so(copied, capsys):
+    assert imgbench.train(resume=copied) == copied
+    assert "nothing is left to do" in capsys.readouterr().out
+    run = imgbench.train(resume=copied.path, overrides=["trainer.max_epochs=3"])
+    assert run == copied
+    assert re.findall(r"^epoch (\d)/3 ", capsys.readouterr().out, re.MULTILINE) == ["3"]
+    assert len((run.path / "metrics.csv").read_text("utf-8").splitlines()) == 4
+    assert run.status == "finished"
+    assert f"--resume {run.shown} trainer.max_epochs=3" in run.info["command"]
+    with pytest.raises(UserError, match="no study"):
+        imgbench.study(resume=run)

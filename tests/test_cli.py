@@ -55,12 +55,15 @@ WRONG = {
     "--config-name=nothing": "nothing",
     "--config-dir=nowhere": "nowhere",
 }
+SHOWN_SWEPT = (["--cfg", "hydra"], ["-c", "job"], ["--info"])
 
 
 def test_wrong_word_is_named_and_nothing_else_is_said(tmp_path):
     lines = [["train", word] for word in WRONG]
     lines += [["summary", "model=vgg99"], ["train", "--cfg", "job", "model=vgg99"], ["train", "-m", "model=vgg99,cnn"]]
-    for result, named in zip(commands(*lines, cwd=tmp_path), [*WRONG.values(), *["There are: auto"] * 3], strict=True):
+    lines += [["train", "-m", *words] for words in SHOWN_SWEPT]
+    expected = [*WRONG.values(), *["There are: auto"] * 3, *["shows one configuration, and -m runs several"] * 3]
+    for result, named in zip(commands(*lines, cwd=tmp_path), expected, strict=True):
         assert_plain(result, named)
     assert not list(tmp_path.rglob("run.json"))
 

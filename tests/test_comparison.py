@@ -177,8 +177,10 @@ def test_configurations_are_named_by_what_differs(make_run):
 
 
 def test_compressed_runs_are_not_taken_for_seeds(make_run):
-    runs = [make_run("a"), *(make_run(name, info={"method": "prune"}) for name in ("half", "quarter"))]
-    assert len(compare_runs(runs).configurations) == 3
+    places = ("half", "quarter", "one/small", "two/small")
+    runs = [make_run("a"), *(make_run(name, info={"method": "prune"}) for name in places)]
+    names = {one.name for one in compare_runs(runs).configurations}
+    assert names == {"cnn on folder", "half", "quarter", *(str(run.shown) for run in runs[3:])}
 
 
 def test_runs_of_one_seed_are_told(make_run):

@@ -2,10 +2,11 @@
 
 import logging
 import re
+import sys
 from threading import Event
 
 from imgbench import progress
-from imgbench.progress import Step, shown
+from imgbench.progress import Step, loading, shown
 
 
 def test_without_a_terminal_a_long_step_says_how_far_it_has_come(monkeypatch, caplog, capsys):
@@ -50,3 +51,19 @@ def test_a_bar_says_what_it_is_about_and_fits_a_terminal(monkeypatch, capsys):
     assert any(text in line and "999999/1000000" in line for line in lines)
     assert max(map(len, lines)) <= 80
     assert all(text in line for line in lines if line), "a bar is one line"
+
+
+def test_that_pytorch_is_imported_is_said_on_a_terminal_alone(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "torch")
+    with loading():
+        pass
+    assert capsys.readouterr() == ("", "")
+    for name, value in {"FORCE_COLOR": "1", "COLUMNS": "80", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    with loading():
+        pass
+    assert "Loading PyTorch" in capsys.readouterr().err
+    monkeypatch.undo()
+    with loading():
+        pass
+    assert capsys.readouterr() == ("", "")

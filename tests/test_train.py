@@ -258,7 +258,7 @@ def test_sweep_ends_with_its_runs_best_first_and_goes_on_past_a_failure(make_fol
 
 def test_the_monitored_value_of_the_best_epoch_is_returned(make_folder, tmp_path):
     root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
-    config = compose(["data=folder", f"data.root={root}", "data.image_size=20", "trainer.max_epochs=4"])
+    config = compose(["data=folder", f"data.root={root}", "model=cnn", "data.image_size=20", "trainer.max_epochs=4"])
     run = Run(tmp_path)
     score = train(config, run)
     assert score == pytest.approx(float(rows(tmp_path / "metrics.csv")[run.info["best_epoch"] - 1]["val/acc"]))

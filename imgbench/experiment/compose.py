@@ -258,14 +258,20 @@ def _entries(words: Sequence[str]) -> Iterator[str]:
                 pending.append((f"{place}{key}.", node[key]))
 
 
-def override(run: Run, words: Sequence[str] = ()) -> DictConfig:
-    """A run's configuration with `key=value` words put in place, to begin anew; choices of a group come from `conf`.
+def override(run: Run, words: Sequence[str] = (), base: str = "train", anew: bool = True) -> DictConfig:
+    """A run's configuration with `key=value` words put in place; choices of a group come from `conf`.
+
+    Args:
+        base: the command, `train` or `study`.
+        anew: without the weights that the run itself started from.
 
     Raises:
         UserError: a word is not understood, or names a choice or an entry that there is not.
     """
-    files = files_of(run, words)
-    files[RUN_CHOICE].update(ckpt_path=None, init_from=None, hydra={"searchpath": [f"file://{CONF}"]})
+    files = files_of(run, words, base)
+    files[RUN_CHOICE].update(ckpt_path=None, hydra={"searchpath": [f"file://{CONF}"]})
+    if anew:
+        files[RUN_CHOICE].update(init_from=None)
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
             path = Path(folder) / f"{name}.yaml"

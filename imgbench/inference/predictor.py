@@ -13,6 +13,7 @@ from imgbench.errors import UserError
 from imgbench.inference.inputs import OpenFile, Source, decode_pixels, single_images
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.preprocessing import Preprocessing
+from imgbench.progress import loading
 from imgbench.run import Run
 
 if TYPE_CHECKING:
@@ -72,10 +73,10 @@ class Predictor:
             )
         if file.suffix.lower() == ".onnx":
             return cls(OnnxModel(file))
-        # Imported here, since torch takes seconds, and an ONNX file does not need it.
-        from imgbench.inference.torch_model import TorchModel
-        from imgbench.training.network import LoadedNetwork
-        from imgbench.training.reading import load
+        with loading():  # an ONNX file does not need it
+            from imgbench.inference.torch_model import TorchModel
+            from imgbench.training.network import LoadedNetwork
+            from imgbench.training.reading import load
 
         return cls(TorchModel(load(file, LoadedNetwork)))
 

@@ -232,7 +232,14 @@ def _flat(node: dict[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _names(settings: list[dict[str, Any]]) -> list[str]:
-    """What each configuration is called: the entries in which they differ."""
+    """What each configuration is called: the entries in which they differ; a compressed run is called by its place."""
+    if short := [Path(one["run"]).name for one in settings if "run" in one]:
+        others = iter(_names([one for one in settings if "run" not in one]))
+        places = [one.get("run", "") for one in settings]
+        return [
+            next(others) if not place else place if short.count(Path(place).name) > 1 else Path(place).name
+            for place in places
+        ]
     if len(settings) == 1:
         return [f"{settings[0].get('model_name', 'model')} on {settings[0].get('data_name', 'data')}"]
     keys = list(dict.fromkeys(key for one in settings for key in one if not _is_aside(key)))
