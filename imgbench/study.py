@@ -19,7 +19,7 @@ from imgbench.experiment.check import check_at_once
 from imgbench.experiment.compose import storable
 from imgbench.hydra_entry import hydra_command, interruption_explained
 from imgbench.progress import IMAGE_FACTS, loading, quiet
-from imgbench.report.study_file import SMALL, write_study
+from imgbench.report.study_file import SMALL, begin_study
 from imgbench.run import Run
 from imgbench.split_file import SPLITS
 from imgbench.sweep.resume import resumed_study
@@ -60,7 +60,7 @@ def study(config: DictConfig, run: Run) -> None:
     trained = is_trained(config, run)
     if run.model is None:
         run.write_config(storable(config))  # from which an interrupted study goes on
-    write_study(run, target=str(target), budget=minutes)
+    begin_study(run, str(target), minutes)
 
     def left() -> float:
         """Seconds of the budget."""

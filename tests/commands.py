@@ -42,7 +42,7 @@ def forked(
         process.start()
         process.join()
         said = [path.read_text() if path.is_file() else "" for path in streams]
-        return subprocess.CompletedProcess(arguments, process.exitcode or 0, *said)
+        return subprocess.CompletedProcess(list(map(str, arguments)), process.exitcode or 0, *said)
 
 
 def command(
@@ -60,7 +60,8 @@ def commands(*lines: Sequence[object], cwd: Path) -> list[subprocess.CompletedPr
         assert done.returncode == 0, done.stderr
         codes = json.loads((Path(folder) / "codes").read_text())
         streams = [[(Path(folder) / f"{i}.{name}").read_text() for name in STREAMS] for i in range(len(texts))]
-        return [subprocess.CompletedProcess(*one, *said) for *one, said in zip(texts, codes, streams, strict=True)]
+        ends = zip(texts, codes, streams, strict=True)
+        return [subprocess.CompletedProcess(line, code, *said) for line, code, said in ends]
 
 
 @dataclass

@@ -150,7 +150,8 @@ class WithoutProse(ast.NodeTransformer):
     """Leaves out of a program what it says to its readers."""
 
     def visit_JoinedStr(self, node):
-        return ast.JoinedStr([self.generic_visit(part) for part in node.values if isinstance(part, ast.FormattedValue)])
+        node.values = [part for part in node.values if isinstance(part, ast.FormattedValue)]
+        return self.generic_visit(node)
 
     def visit_Constant(self, node):
         return (

@@ -1,5 +1,6 @@
 """The whole way in one command: what it leaves, that it goes on where it stopped, and what it refuses."""
 
+import importlib
 import json
 import re
 import shutil
@@ -21,6 +22,7 @@ from imgbench.study import division, study
 from imgbench.sweep.resume import resumed_study
 from imgbench.train import is_trained
 
+study_module = importlib.import_module("imgbench.study")
 TINY = ["data.image_size=20", "data.batch_size=8", "trainer.max_epochs=2", "augment=none", "trainer.accelerator=cpu"]
 
 
@@ -92,7 +94,7 @@ def test_what_is_finished_is_not_done_again(finished, photos, tmp_path, capsys):
         assert is_trained(config, run) is same
 
 
-def test_student_that_is_finished_is_taken_however_long_it_learned(tiny_run, tmp_path):
+def test_student_that_is_finished_or_can_be_is_taken_however_long_it_learns(tiny_run, tmp_path):
     run = Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
     (run.path / "small" / "distilled").mkdir(parents=True)
     words = [*smallest.COMPACT, "trainer.max_epochs=7", "objective.views=2"]
@@ -100,6 +102,24 @@ def test_student_that_is_finished_is_taken_however_long_it_learned(tiny_run, tmp
     student.note(status="finished", method="distill", asked={"options": {}, "words": words})
     attempt, _, entries = next(smallest._attempts(run, Target(), end=0))
     assert (attempt, list(entries[0].words)) == ("distilled_int8", words)
+
+    student.note(status="interrupted")
+    student.last.parent.mkdir()
+    student.last.touch()
+    (student.path / "metrics.csv").write_text("epoch,epoch_seconds\n1,9\n2,11\n")
+    for seconds, goes_on in ((49, False), (51, True)):  # for five more epochs of ten seconds
+        assert smallest._words_of_begun(run, seconds) == (words if goes_on else None)
+
+
+def test_nothing_of_another_target_is_left_where_a_study_is_killed(finished, photos, tmp_path, monkeypatch):
+    place = tmp_path / "run"
+    shutil.copytree(finished.path, place)
+    monkeypatch.setattr(study_module, "audit", lambda config: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        begin(photos, place, "model=compact", "target=drop<=40pt")
+    assert read_study(Run(place)) == {"target": "drop<=40pt", "budget": 5}
+    assert not (place / "small.onnx").exists()
+    assert resumed_study(["--resume", str(place)]) is not None
 
 
 def test_resuming_gives_the_words_that_go_on_and_none_when_all_is_done(finished, tmp_path, capsys):
@@ -113,13 +133,17 @@ def test_resuming_gives_the_words_that_go_on_and_none_when_all_is_done(finished,
     assert words[-3:] == ["target=drop<=50pt", "budget=5", "budget=1"]
 
 
-def test_division_names_what_the_folders_leave_open(make_folder, train_run, tmp_path):
+def test_division_names_what_the_folders_leave_open(make_folder, make_data, tmp_path):
+    def divided() -> str:
+        (tmp_path / "split.csv").write_text("".join(make_data(root).table.csv_lines()))
+        return division(Run(tmp_path))
+
     root = tmp_path / "photos"
     for split, number in (("train", 20), ("test", 4)):
         make_folder(root / split, {"cat": number, "dog": number})
-    assert "data.split.val=0.2 or data.split.group=REGEX divides otherwise" in division(train_run(root, tmp_path / "a"))
+    assert "data.split.val=0.2 or data.split.group=REGEX divides otherwise" in divided()
     make_folder(root / "val", {"cat": 4, "dog": 4})
-    assert division(train_run(root, tmp_path / "b")).endswith("8 to test on, once; the folders say so.")
+    assert divided().endswith("8 to test on, once; the folders say so.")
 
 
 def test_compact_network_that_was_not_chosen_is_the_smallest_where_it_is_as_good(photos, tmp_path, monkeypatch):
@@ -131,13 +155,15 @@ def test_compact_network_that_was_not_chosen_is_the_smallest_where_it_is_as_good
     assert found["small"]["name"] == "compact_int8"
 
 
-def test_compact_network_that_is_worse_than_the_target_allows_is_not_quantised(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(choose, "best_of", lambda trials: trials[0])
-    monkeypatch.setattr(smallest, "_drop_of_candidate", lambda run, name: 101.0)
-    run = begin(photos, tmp_path / "run", "model.candidates=[cnn,compact]", "target=drop<=100pt", "budget=0.1")
-    found = read_study(run)
-    assert found is not None
-    assert found["small"]["name"] != "compact_int8"
+def test_compact_network_that_is_worse_than_the_target_allows_is_not_quantised(tiny_run, tmp_path, monkeypatch):
+    run = Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
+    compact = Run(run.path / "candidates" / "compact")
+    compact.best.parent.mkdir(parents=True)
+    compact.best.touch()
+    for drop, expected in ((99.0, "compact_int8"), (101.0, "distilled_int8")):
+        monkeypatch.setattr(smallest, "_drop_of_candidate", lambda run, name, drop=drop: drop)
+        attempt, _, _ = next(smallest._attempts(run, Target(drop=100), end=0))
+        assert attempt == expected
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from imgbench.compression.ladder import TEACHER, LadderRow, make_ladder, measure_runs, points, write_ladder
+from imgbench.compression.lifecycle import effective
 from imgbench.compression.measure import onnx_latency_ms, size_mb
 from imgbench.compression.options import Distill, Quantize, Train
 from imgbench.compression.plan import ANEW, LadderEntry
@@ -24,9 +25,10 @@ from imgbench.inference import parity
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.number import read_metrics
 from imgbench.progress import FACTS, Step, quiet
+from imgbench.report.charts import read_epochs
 from imgbench.report.conclude import evaluate_run
 from imgbench.report.content import EvaluatedRun, compared_networks, write_report
-from imgbench.report.study_file import SMALL, write_study
+from imgbench.report.study_file import SMALL, end_study
 from imgbench.run import Run
 from imgbench.training import fast
 from imgbench.training.distillation import load_teacher
@@ -83,7 +85,7 @@ def add_smallest(run: Run, target: Target, seconds: float) -> Smallest:
     """
     with quiet(*FACTS):
         small = make_smallest(run, run.path / SMALL, target, seconds)
-    write_study(run, small=small.to_dict())
+    end_study(run, small.to_dict())
     return small
 
 
@@ -166,7 +168,8 @@ def _attempts(run: Run, target: Target, end: float) -> Iterator[tuple[str, Run, 
         ]
         yield "truncated_int8", run, entries
     elif run.config["model_name"] != "compact":
-        words = _words_of_finished(run) or student_words(run, end - time.perf_counter())
+        left = end - time.perf_counter()
+        words = _words_of_begun(run, left) or student_words(run, left)
         entries = [
             LadderEntry("distilled", Distill(), tuple(words or ())),
             LadderEntry("distilled_int8", Quantize(), parent="distilled"),
@@ -192,10 +195,18 @@ def _validation_accuracy(run: Run) -> float:
     return metrics.get("val/acc", metrics["test/acc"]).value
 
 
-def _words_of_finished(run: Run) -> list[str] | None:
-    """The words of the student that is finished: how long it learns is not decided again."""
+def _words_of_begun(run: Run, seconds: float) -> list[str] | None:
+    """The words of the student that is finished, or can be within these seconds: its length is not decided again."""
     student = Run(run.path / "small" / "distilled")
-    return student.info.get("asked", {}).get("words") if student.status == "finished" else None
+    if not student.last.is_file() and student.status != "finished":
+        return None
+    words = student.info.get("asked", {}).get("words")
+    if words is None or student.status == "finished":
+        return words
+    epochs = read_epochs(student)
+    planned = next(int(word.partition("=")[2]) for word in effective(words) if word.startswith("trainer.max_epochs="))
+    took = sum(float(row.get("epoch_seconds") or 0) for row in epochs)
+    return words if took * (planned - len(epochs)) <= seconds * len(epochs) else None
 
 
 def student_words(teacher: Run, seconds: float) -> list[str] | None:

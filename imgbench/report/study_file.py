@@ -34,8 +34,16 @@ def read_study(run: Run) -> dict[str, Any] | None:
         raise UserError(f"{path} is damaged: {error}. Delete it, and start the study anew.") from error
 
 
-def write_study(run: Run, **content: Any) -> None:
-    """Writes `study.json`, or adds to it."""
-    write_atomically(
-        run.path / FILE, json.dumps((read_study(run) or {}) | content, indent=2, ensure_ascii=False) + "\n"
-    )
+def begin_study(run: Run, target: str, budget: float) -> None:
+    """Writes `study.json`; what an earlier study found, of another target, is none of this one's."""
+    _write(run, {"target": target, "budget": budget})
+    (run.path / SMALL).unlink(missing_ok=True)
+
+
+def end_study(run: Run, small: dict[str, Any]) -> None:
+    """Adds to `study.json` what the study has found."""
+    _write(run, {**(read_study(run) or {}), "small": small})
+
+
+def _write(run: Run, content: dict[str, Any]) -> None:
+    write_atomically(run.path / FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
