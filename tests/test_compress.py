@@ -147,16 +147,16 @@ def test_repeated_a_command_that_was_killed_goes_on(parent, tmp_path):
     output = Path(f"{parent.path}_distill_prune")
     distilled = Run(output / "intermediate" / "1_distill")
     begun = distilled.info["started"]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    done = command("compress", parent.path, *words)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("finished earlier") == 1
     assert distilled.info["started"] == begun
     assert Run(output).info["status"] == "finished"
     assert not output.with_name(f"{output.name}_2").exists()
     whole = tmp_path / "whole"
-    assert subprocess.run([*line, "--output", str(whole)], capture_output=True, check=False).returncode == 0
+    assert command("compress", parent.path, *words, "--output", whole).returncode == 0
     assert (output / "predictions.csv").read_text() == (whole / "predictions.csv").read_text()
-    done = subprocess.run([*line, "--output", str(whole)], capture_output=True, text=True, check=False)
+    done = command("compress", parent.path, *words, "--output", whole)
     assert done.returncode == 2
     assert "exists. Nothing is overwritten" in done.stderr
 

@@ -89,9 +89,10 @@ def same_end(run, other):
 @pytest.mark.skipif(os.name == "nt", reason="signals differ on Windows")
 def test_ladder_that_was_killed_goes_on_and_ends_as_one_that_was_not(teacher, tmp_path):
     words = ["++callbacks.last.share=1e6", "trainer.max_epochs=4"]
-    line = [sys.executable, "-m", "imgbench.ladder", str(teacher.path), "--only", "distilled_int8", *words]
-    killed, intact = ([*line, "--output", str(tmp_path / name)] for name in ("killed", "intact"))
-    with subprocess.Popen(killed, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True) as process:
+    words = [str(teacher.path), "--only", "distilled_int8", *words, "--output"]
+    killed, intact = ([*words, str(tmp_path / name)] for name in ("killed", "intact"))
+    line = [sys.executable, "-m", "imgbench.ladder", *killed]
+    with subprocess.Popen(line, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         begun = False
         for text in process.stdout:
@@ -99,12 +100,12 @@ def test_ladder_that_was_killed_goes_on_and_ends_as_one_that_was_not(teacher, tm
             if begun and text.startswith("epoch 3/"):
                 process.kill()
     finished = {name: (tmp_path / "killed" / name / "run.json").read_text() for name in ("pruned_30", "pruned_60")}
-    done = subprocess.run(killed, capture_output=True, text=True, check=False)
+    done = command("ladder", *killed)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("finished earlier") == 2
     assert "epoch 4/4" in done.stderr
     assert "epoch 1/4" not in done.stderr  # it goes on within the entry as well
-    assert subprocess.run(intact, capture_output=True, check=False).returncode == 0
+    assert command("ladder", *intact).returncode == 0
     for name, text in finished.items():
         assert (tmp_path / "killed" / name / "run.json").read_text() == text
     for name in (*finished, "distilled"):

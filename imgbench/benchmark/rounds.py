@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import psutil
 
 # Waits for a word on the connection, works, and sends back the seconds of one unit of work; until the word is None.
 Variant = Callable[..., None]
-PROCESSES: BaseContext = multiprocessing.get_context("spawn")  # process-wide settings of one must not reach another
+PROCESSES: Any = multiprocessing.get_context("spawn")  # process-wide settings of one must not reach another
 ENDED_EARLY = "A measured variant ended before its time; its own message stands above."
 
 
