@@ -143,11 +143,16 @@ class Run:
     @property
     def _has_all_epochs(self) -> bool:
         """Whether all epochs were trained and evaluated: an interrupted run has a report as well."""
-        metrics = self.path / "metrics.csv"
-        if not (self.concluded and self.last.is_file() and metrics.is_file()):
+        if not (self.concluded and self.last.is_file()):
             return False
-        epochs = len(metrics.read_text("utf-8").splitlines()) - 1
-        return 0 < int(self.config["trainer"]["max_epochs"] or 0) <= epochs  # -1 trains until it is interrupted
+        # -1 trains until it is interrupted.
+        return 0 < int(self.config["trainer"]["max_epochs"] or 0) <= self.epochs
+
+    @property
+    def epochs(self) -> int:
+        """How many it was trained for, the last perhaps in part."""
+        metrics = self.path / "metrics.csv"
+        return len(metrics.read_text("utf-8").splitlines()) - 1 if metrics.is_file() else 0
 
     def holds(self, fingerprint: str) -> bool:
         """Whether what lies here was made of what a fingerprint is of; `status` says whether it was made to its end.

@@ -4,7 +4,6 @@ An audit, a split that cannot leak, the best network within a budget of minutes,
 good, and a page over all of it. The directory is a run like any other.
 """
 
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from imgbench.audit import audit
+from imgbench.budget import Budget
 from imgbench.compression.target import Target
 from imgbench.data.scan import SPLIT_FOLDERS
 from imgbench.errors import UserError
@@ -23,7 +23,7 @@ from imgbench.report.study_file import SMALL, begin_study
 from imgbench.run import Run
 from imgbench.split_file import SPLITS
 from imgbench.sweep.resume import resumed_study
-from imgbench.train import is_trained, train
+from imgbench.train import budget_of_command, is_trained, train
 
 TRAINING = 0.75  # share of the time after the audit; the rest is for smaller models and the report
 REPORT = 0.1  # share of the whole
@@ -42,8 +42,11 @@ def division(run: Run) -> str:
     return f"Division       {parts}; {otherwise}."
 
 
-def study(config: DictConfig, run: Run) -> None:
+def study(config: DictConfig, run: Run, budget: Budget | None = None) -> None:
     """All steps. Those that are finished in the directory are not done again.
+
+    Args:
+        budget: for all of it; None: the configured minutes, from now.
 
     Raises:
         UserError: the data, the configuration or the target cannot be used.
@@ -55,19 +58,16 @@ def study(config: DictConfig, run: Run) -> None:
     if config.trainer.devices not in (1, "auto", "1"):
         raise UserError(f"trainer.devices={config.trainer.devices}: a study trains on one device, trainer.devices=1.")
     check_at_once(config)
-    start, minutes = time.monotonic(), config.budget
+    budget = budget or Budget.from_now(config.budget)
     run.path.mkdir(parents=True, exist_ok=True)
     trained = is_trained(config, run)
     if run.model is None:
         run.write_config(storable(config))  # from which an interrupted study goes on
-    begin_study(run, str(target), minutes)
-
-    def left() -> float:
-        """Seconds of the budget."""
-        return 60 * minutes - (time.monotonic() - start)
+    begin_study(run, str(target), budget.minutes)
 
     def begin(step: int, name: str) -> None:
-        print(f"\n[{step}/3] {name} ({max(left(), 0) / 60:.1f} of {minutes:g} minutes left)", flush=True)
+        left = max(budget.left, 0) / 60
+        print(f"\n[{step}/3] {name} ({left:.1f} of {budget.minutes:g} minutes left)", flush=True)
 
     begin(1, "Audit")
     found = audit(config)
@@ -81,14 +81,13 @@ def study(config: DictConfig, run: Run) -> None:
         if trained:
             print(f"{run.shown} is trained already.")
         else:
-            config.budget = max(round(TRAINING * left() / 60, 2), 0.01)
             with quiet(*IMAGE_FACTS):  # as of the audit above
-                train(config, run, conclude)
+                train(config, run, conclude, budget.part(TRAINING))
         write_audit(found, run.path)
         print(division(run))
         begin(3, f"Smaller models, target {target}, and the report")
-        small = add_smallest(run, target, left() - REPORT * 60 * minutes)
-    print(f"\nStudy          {run.shown}, in {(time.monotonic() - start) / 60:.1f} minutes")
+        small = add_smallest(run, target, budget.but(REPORT * 60 * budget.minutes).left)
+    print(f"\nStudy          {run.shown}, in {budget.spent / 60:.1f} of {budget.minutes:g} minutes")
     print("\n".join(small.lines(run.shown / SMALL)))
     print(f"Report         {run.shown / 'report.html'}")
 
@@ -97,7 +96,7 @@ def study(config: DictConfig, run: Run) -> None:
 def main(config: DictConfig) -> None:
     run = Run(Path(HydraConfig.get().runtime.output_dir))
     with interruption_explained("study", run):
-        study(config, run)
+        study(config, run, budget_of_command(config))
 
 
 if __name__ == "__main__":

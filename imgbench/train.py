@@ -8,6 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from imgbench.budget import Budget
 from imgbench.errors import UserError
 from imgbench.experiment.check import check_at_once
 from imgbench.hydra_entry import hydra_command, interruption_explained
@@ -20,11 +21,14 @@ if TYPE_CHECKING:
     from imgbench.experiment.train import Conclude
 
 
-def train(config: DictConfig, run: Run, conclude: "Conclude | None" = None) -> float | None:
+def train(
+    config: DictConfig, run: Run, conclude: "Conclude | None" = None, budget: Budget | None = None
+) -> float | None:
     """Trains as configured in a run directory; returns the monitored value of the epoch kept.
 
     Args:
         conclude: what is done with the trained run, if not what the report has for it.
+        budget: for finding the best of several networks; None: the configured minutes, from now.
 
     Raises:
         UserError: the data or the configuration cannot be used.
@@ -47,7 +51,7 @@ def train(config: DictConfig, run: Run, conclude: "Conclude | None" = None) -> f
             from imgbench.experiment.choose import train_best
             from imgbench.report.conclude import conclude as evaluate_and_report
 
-        return train_best(config, run, conclude or evaluate_and_report)
+        return train_best(config, run, conclude or evaluate_and_report, budget=budget)
 
 
 def is_trained(config: DictConfig, run: Run) -> bool:
@@ -75,12 +79,20 @@ def refuse_launching_from_a_sweep(config: DictConfig) -> None:
         )
 
 
+def budget_of_command(config: DictConfig) -> Budget | None:
+    """The configured minutes, from the start of the command; those of a run of a sweep begin with the run."""
+    minutes = config.get("budget")
+    if HydraConfig.get().mode == RunMode.MULTIRUN or isinstance(minutes, bool) or not isinstance(minutes, int | float):
+        return None  # what is no number is refused where it is needed
+    return Budget.of_command(minutes)
+
+
 @hydra_command("train", resumed)
 def main(config: DictConfig) -> float | None:
     refuse_launching_from_a_sweep(config)
     run = Run(Path(HydraConfig.get().runtime.output_dir))
     with interruption_explained("train", run):
-        score = train(config, run)
+        score = train(config, run, budget=budget_of_command(config))
     if first_process() and (run.path / "report.html").is_file():
         print(f"               imgbench demo {shlex.quote(str(run.shown))}    a page on which to try it")
         print(f"Report         {run.shown / 'report.html'}")

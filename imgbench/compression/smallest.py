@@ -18,7 +18,6 @@ from imgbench.compression.target import Target
 from imgbench.errors import UserError
 from imgbench.evaluation.metrics import describe
 from imgbench.experiment.build import build_data_of
-from imgbench.experiment.choose import FEWEST
 from imgbench.experiment.compose import override
 from imgbench.experiment.train import Conclude, Experiment, epoch_seconds, first_batch, resolve
 from imgbench.inference import parity
@@ -41,6 +40,7 @@ COMPACT = ("model=compact", *ITS_OWN)
 TRUNCATED = ("model=truncated", "model.freeze_backbone=true", *ITS_OWN)  # to let it learn on takes minutes
 PATIENCE = 3  # times the epochs of learning from labels: a student gains for long (https://arxiv.org/abs/2106.05237)
 TEACHING = 0.3  # share of the time of distillation in which the teacher may answer
+FEWEST = 4  # a student that has time for less than a quarter of the usual epochs is left out
 COMPARED = 50  # images on which the file in float is held against the run
 
 

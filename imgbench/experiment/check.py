@@ -76,8 +76,8 @@ def check_numbers(config: DictConfig) -> None:
             raise UserError(f"{name}={value}, but it should be {low} to {high:g}.")
 
 
-def check_comparison(config: DictConfig) -> tuple[list[str], float]:
-    """The candidates of model=auto, and the budget in seconds.
+def check_comparison(config: DictConfig) -> list[str]:
+    """The candidates of model=auto.
 
     Raises:
         UserError: a candidate or the budget is none, or there are several devices.
@@ -97,4 +97,4 @@ def check_comparison(config: DictConfig) -> tuple[list[str], float]:
             f"trainer.devices={config.trainer.devices}: networks are compared on one device. Name one, "
             f"model={names[0]}, or set trainer.devices=1."
         )
-    return names, 60.0 * budget
+    return names

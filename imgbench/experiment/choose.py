@@ -1,23 +1,23 @@
 """Which network to take, where the configuration leaves it open: several are trained, and validation images decide."""
 
 import logging
+import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import numpy as np
-from lightning.pytorch.callbacks import Callback, Timer
+from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, open_dict
 
-from imgbench.evaluation.metrics import classification_metrics, describe_accuracy
+from imgbench.budget import Budget
 from imgbench.evaluation.predictions import Predictions
 from imgbench.experiment.check import check_comparison
 from imgbench.experiment.compose import is_open, storable, with_model
-from imgbench.experiment.train import Conclude, Experiment, Fitted, epoch_seconds, finish, resolve, train
+from imgbench.experiment.train import Conclude, Experiment, Fitted, finish, resolve, train
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Predictor
 from imgbench.inference.torch_model import TorchModel
@@ -29,9 +29,9 @@ from imgbench.training.median_stopping import MedianStopping
 
 log = logging.getLogger(__name__)
 
-FEWEST = 4  # a network that has time for less than a quarter of its epochs is left out
-SLACK = 1.25  # times what its epochs were planned to take, a network is stopped: the machine has got other work
-RESERVED = 0.1  # share of the budget for what comes after training: the evaluation and the report
+RESERVED = 0.1  # share of the time for what comes after training: the evaluation and the report
+# Of two networks the lighter is taken where so many independent photographs could not tell which is the better one.
+TELLING = 1000
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ class Trial:
     validation: Predictions
     multiply_adds: int  # for one image
     seconds: float
+
+    @property
+    def cut_short(self) -> str | None:
+        """What the time sufficed for, where it was over before the training was."""
+        return self.fitted.cut_short
 
     @property
     def correct(self) -> np.ndarray:
@@ -59,8 +64,17 @@ class Trial:
         return share(self.correct, np.ones_like(self.correct), group_codes(self.validation.groups))
 
 
-def train_best(config: DictConfig, run: Run, conclude: Conclude, callbacks: Sequence[Callback] = ()) -> float | None:
+def train_best(
+    config: DictConfig,
+    run: Run,
+    conclude: Conclude,
+    callbacks: Sequence[Callback] = (),
+    budget: Budget | None = None,
+) -> float | None:
     """Trains the configured network, or the best of the candidates; returns the monitored value of the epoch kept.
+
+    Args:
+        budget: for finding the best and for its report; None: the configured minutes, from now.
 
     Raises:
         UserError: the data or the configuration cannot be used; or a candidate or the budget is none.
@@ -73,27 +87,26 @@ def train_best(config: DictConfig, run: Run, conclude: Conclude, callbacks: Sequ
         callbacks = [*callbacks, MedianStopping(config.monitor, config.mode, **rule)]
     if not is_open(config):
         return train(resolve(config), run, conclude, callbacks).score
-    names, seconds = check_comparison(config)
-    start = time.perf_counter()
+    names = check_comparison(config)
+    budget = budget or Budget.from_now(config.budget)
     run.path.mkdir(parents=True, exist_ok=True)
     run.forget_all("candidates")
     run.write_config(storable(config))  # from which an interrupted comparison goes on
     trials: list[Trial] = []
     left_out: list[str] = []
+    training = budget.part(1 - RESERVED)
     for position, name in enumerate(names):
-        left = (1 - RESERVED) * seconds - (time.perf_counter() - start)
-        with quiet(*FACTS) if trials else nullcontext():
-            trial = _try(config, name, run, left / (len(names) - position) if trials else None, callbacks)
-        if trial is None:
+        if trials and training.left <= 0:
             left_out.append(name)
             continue
+        with quiet(*FACTS) if trials else nullcontext():
+            trial, spent_before = _try(config, name, run, training.part(1 / (len(names) - position)), callbacks)
+        training, budget = training.but(spent_before), budget.but(spent_before)
         trials.append(trial)
         if len(trials) == 1 and len(names) > 1:
-            test = predict_split(_model(trial.fitted.run), trial.fitted.experiment.data, "test")
-            accuracy = describe_accuracy(classification_metrics(test, "test"), "test")
-            log.info("First answer (%s): test accuracy %s", name, accuracy)
+            log.info("First answer: %s", _described(trial))
     chosen = best_of(trials)
-    lines = explain_choice(trials, chosen, left_out, seconds, time.perf_counter() - start)
+    lines = explain_choice(trials, chosen, left_out, budget)
     log.info("%s", "\n".join(lines))
     _adopt(chosen.fitted.run, run)
     run.note(
@@ -127,48 +140,47 @@ def _model(run: Run) -> TorchModel:
 
 
 def _try(
-    config: DictConfig, name: str, parent: Run, seconds: float | None, callbacks: Sequence[Callback]
-) -> Trial | None:
-    """Trains a candidate below the run, or takes it from there if that was done; None if the time is too short."""
-    start = time.perf_counter()
+    config: DictConfig, name: str, parent: Run, budget: Budget, callbacks: Sequence[Callback]
+) -> tuple[Trial, float]:
+    """Trains a candidate below the run, or takes it from there if that was done.
+
+    The second value is how many seconds it took then, before the interruption.
+    """
+    start, spent_before = time.monotonic(), 0.0
     run = Run(parent.path / "candidates" / name)
     experiment = resolve(with_model(config, name))
-    limits: list[Timer] = []
     if run.status == "finished" and "score" in run.info and run.holds(experiment.fingerprint):
-        fitted = Fitted(run, experiment, run.info["score"], interrupted=False)
+        info = run.info
+        fitted, spent_before = Fitted(run, experiment, info["score"], False, info.get("cut_short")), info["seconds"]
     else:
-        if seconds is not None and not experiment.frozen:
-            epochs = int(seconds / epoch_seconds(experiment))
-            if epochs < experiment.config.trainer.max_epochs / FEWEST:
-                return None
-            experiment.config.trainer.max_epochs = min(epochs, experiment.config.trainer.max_epochs)
-            limits.append(Timer(timedelta(seconds=SLACK * seconds), interval="epoch"))
         log.info("\n%s:", name)
         run.path.mkdir(parents=True, exist_ok=True)
         # Interrupted, the comparison is as well; it goes on with the candidates that are finished.
-        fitted = train(experiment, run, callbacks=[*callbacks, *limits])
-        if any((timer.time_remaining() or 0) <= 0 for timer in limits):
-            log.info("%s was stopped: its epochs take longer than they did at first. Is other work running?", name)
+        fitted = train(experiment, run, callbacks=callbacks, end=budget.end)
     model = _model(run)
     operations = multiply_adds(model.classifier.model, model.preprocessing.image_size)
     validation = predict_split(model, experiment.data, "val")
-    return Trial(name, fitted, validation, operations, time.perf_counter() - start)
+    seconds = spent_before + time.monotonic() - start
+    return Trial(name, fitted, validation, operations, seconds), spent_before
 
 
 def best_of(trials: Sequence[Trial]) -> Trial:
-    """The lightest network that is no more than one standard error below the best (Breiman et al. 1984, sec. 3.4.3).
+    """The best on the validation images; a lighter network, where nobody could tell which of the two is the better one.
 
-    The error is that of the difference on the same images, of which those of a group count as one. Of equally light
-    ones the better is taken, and of equally good ones the one trained first.
+    That is where the difference is at most the standard error that it would have on a thousand independent images, and
+    at most that on these. Images of a group count as one. Of equally light networks the better is taken, and of equally
+    good ones the one trained first.
     """
     best = max(trials, key=lambda trial: trial.accuracy)
-    near = [trial for trial in trials if best.accuracy - trial.accuracy <= error_of_difference(best, trial) + 1e-9]
+    near = [trial for trial in trials if best.accuracy - trial.accuracy <= indistinct(best, trial) + 1e-9]
     return min(near, key=lambda trial: (trial.multiply_adds, -trial.accuracy))
 
 
-def error_of_difference(one: Trial, other: Trial) -> float:
-    """The standard error of the difference between two accuracies on the same validation images."""
-    return standard_error(one.correct.astype(float) - other.correct, group_codes(one.validation.groups))
+def indistinct(one: Trial, other: Trial) -> float:
+    """The standard error of the difference between two accuracies, as of the more images: these, or `TELLING`."""
+    codes = group_codes(one.validation.groups)
+    error = standard_error(one.correct.astype(float) - other.correct, codes)
+    return error * min(1.0, math.sqrt((codes.max() + 1) / TELLING))
 
 
 def compared(trials: Sequence[Trial], chosen: Trial, left_out: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -185,28 +197,26 @@ def compared(trials: Sequence[Trial], chosen: Trial, left_out: Sequence[str]) ->
         yield {"name": name, "accuracy": None, "multiply_adds": 0, "seconds": 0.0, "taken": False}
 
 
-def explain_choice(
-    trials: Sequence[Trial], chosen: Trial, left_out: Sequence[str], budget: float, seconds: float
-) -> list[str]:
+def explain_choice(trials: Sequence[Trial], chosen: Trial, left_out: Sequence[str], budget: Budget) -> list[str]:
     """Three lines: what was compared, why one was chosen, and how to have it otherwise."""
     n = len(chosen.validation.targets)
     each = ", ".join(_described(trial) for trial in trials)
     best = max(trials, key=lambda trial: trial.accuracy)
     if len(trials) == 1 and left_out:
-        why = f"the fastest; budget={budget / 60:.2g} minutes is too short to train {' or '.join(left_out)}."
+        why = f"the first; budget={budget.minutes:g} minutes is too short to train {' or '.join(left_out)}."
     elif chosen is best:
         why = "the best on these images"
         why += "." if not left_out else f"; there was no time for {' and '.join(left_out)}."
     else:
-        gap, error = best.accuracy - chosen.accuracy, error_of_difference(best, chosen)
         why = (
-            f"lighter than {best.name}, and only {100 * gap:.1f} points below, less than a standard error "
-            f"({100 * error:.1f})."
+            f"lighter than {best.name}, and only {100 * (best.accuracy - chosen.accuracy):.2g} points below: "
+            f"{max(n, TELLING):,} photographs could not tell which is better."
         )
     others = [trial.name for trial in trials if trial is not chosen] + list(left_out)
-    otherwise = others and f"model={others[0]} trains another network; budget={2 * budget / 60:.3g} gives more time."
+    otherwise = others and f"model={others[0]} trains another network; budget={2 * budget.minutes:g} gives more time."
     return [
-        f"Compared on {n} validation images, in {seconds:.0f} of {budget:.0f} seconds, with 95 % intervals: {each}.",
+        f"Compared on {n} validation images, with 95 % intervals, after {budget.spent:.0f} of "
+        f"{60 * budget.minutes:.0f} seconds: {each}.",
         f"Chosen: {chosen.name}, {why}",
         *([f"To change that: {otherwise}"] if otherwise else []),
     ]
@@ -215,13 +225,14 @@ def explain_choice(
 def _described(trial: Trial) -> str:
     number = trial.interval
     interval = f"{100 * number.low:.0f} to {100 * number.high:.0f} %"
-    return f"{trial.name} {100 * number.value:.1f} % ({interval}) in {trial.seconds:.0f} s"
+    epochs = f", {trial.cut_short}" if trial.cut_short else ""
+    return f"{trial.name} {100 * number.value:.1f} % ({interval}) in {trial.seconds:.0f} s{epochs}"
 
 
 def _adopt(trial: Run, run: Run) -> None:
     """Makes a trial the run. What says which network it is comes last, so that being killed here loses nothing."""
     shutil.copytree(trial.path, run.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("run.json", "config.yaml"))
-    facts = ("device", "precision", "selected_on_test", "provenance", "score", "fingerprint")
+    facts = ("device", "precision", "selected_on_test", "provenance", "score", "fingerprint", "cut_short")
     run.note(**{name: value for name, value in trial.info.items() if name in facts})
     run.write_config(trial.stored_config)
     shutil.rmtree(trial.path)

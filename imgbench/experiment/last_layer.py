@@ -1,5 +1,6 @@
 """The last layer of a network that is frozen otherwise: solved for, in seconds, in the place of training."""
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -22,12 +23,22 @@ from imgbench.training.classifier import ImageClassifier
 
 # Inverse strengths of the regularisation, times the number of features. Cross-validation takes one of them.
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+FEWEST_LEARNT, FEWEST_OF_CLASS = 100, 20  # images that are learnt from, however little time there is
 AT_MOST = 3_000  # images on which the strength is chosen
 ABSENT = -30.0  # logit of a class that no image to learn from has
 
 
-def fit_head(run: Run, classifier: ImageClassifier, data: ImageFolderDataModule) -> float:
-    """Solves for the last layer, and leaves best.ckpt and metrics.csv as training does; returns the monitored value.
+def fit_head(
+    run: Run, classifier: ImageClassifier, data: ImageFolderDataModule, end: float = math.inf
+) -> tuple[float, int]:
+    """Solves for the last layer, and leaves best.ckpt and metrics.csv as training does.
+
+    Args:
+        end: moment of `time.monotonic()` after which it learns from what has been seen until then of the training
+            images, in random order.
+
+    Returns:
+        The monitored value, and the number of training images that were learnt from.
 
     Raises:
         UserError: the objective is no classification of images by their labels.
@@ -36,8 +47,15 @@ def fit_head(run: Run, classifier: ImageClassifier, data: ImageFolderDataModule)
     if type(classifier) is not ImageClassifier:
         raise UserError("model=pretrained solves for its last layer, from labels alone: take objective=classify.")
     rows = {split: data.rows(split) for split in ("train", "val")}
-    image_features(classifier, data, np.concatenate([*rows.values(), data.rows("test")]))  # all in one go
-    solve_last_layer(classifier, data)
+    if end < math.inf:  # first of all those by which it is judged
+        image_features(classifier, data, np.concatenate([rows["val"], data.rows("test")]))
+        drawn = np.random.default_rng(data.seed).permutation(rows["train"])
+        least = max(FEWEST_LEARNT, FEWEST_OF_CLASS * len(data.class_names))
+        seen = len(image_features(classifier, data, drawn, end, least))
+        rows["train"] = np.sort(drawn[:seen])
+    else:
+        image_features(classifier, data, np.concatenate([*rows.values(), data.rows("test")]))  # all in one go
+    solve_last_layer(classifier, data, rows["train"])
     metrics = {
         f"{split}/{name}": value
         for split, own in rows.items()
@@ -47,16 +65,21 @@ def fit_head(run: Run, classifier: ImageClassifier, data: ImageFolderDataModule)
     speed = {"epoch_seconds": seconds, "images_per_second": len(rows["train"]) / seconds}
     write_epochs(run.path / "metrics.csv", [epoch_row(1, {**metrics, **speed})])  # as if trained for an epoch
     save_weights(classifier, run.best, epoch=0)  # there is no last.ckpt, since nothing can be resumed
-    return metrics[str(classifier.hparams["monitor"])]
+    return metrics[str(classifier.hparams["monitor"])], len(rows["train"])
 
 
-def solve_last_layer(classifier: ImageClassifier, data: ImageFolderDataModule) -> None:
+def solve_last_layer(
+    classifier: ImageClassifier, data: ImageFolderDataModule, rows: np.ndarray | None = None
+) -> None:
     """Gives the last layer the weights that serve best if all others stay as they are.
 
     From a last layer of chance, the first steps of training would spoil what a pretrained network knows (Kumar et al.
     2022, https://arxiv.org/abs/2202.10054).
+
+    Args:
+        rows: of the table, to learn from; None: all training images.
     """
-    rows = data.rows("train")
+    rows = data.rows("train") if rows is None else rows
     features = image_features(classifier, data, rows)
     codes = group_codes([data.table.groups[row] for row in rows])
     labels = data.table.labels[rows].astype(np.int64)

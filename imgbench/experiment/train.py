@@ -1,6 +1,7 @@
 """A run in four phases: resolve its configuration, begin its directory, fit its model, conclude with its results."""
 
 import logging
+import math
 import shutil
 import signal
 import time
@@ -49,6 +50,7 @@ from imgbench.training import fast
 from imgbench.training.callbacks import EpochProgress, run_of_checkpoint
 from imgbench.training.checkpoint import load_classifier
 from imgbench.training.classifier import ImageClassifier
+from imgbench.training.deadline import Deadline
 from imgbench.training.memory import lack_of_memory_named, largest_batch
 
 log = logging.getLogger(__name__)
@@ -85,6 +87,7 @@ class Fitted:
     experiment: Experiment
     score: float | None  # the monitored value of the epoch kept; the highest of all would be chosen by luck
     interrupted: bool
+    cut_short: str | None = None  # what the time sufficed for, where it was over before the training was
     first: bool = True  # process of several
 
 
@@ -93,6 +96,7 @@ def train(
     run: Run,
     conclude: Conclude | None = None,
     callbacks: Sequence[Callback] = (),
+    end: float = math.inf,
     **facts: Any,
 ) -> Fitted:
     """The one road to trained weights: begins the run, fits its model and concludes, recorded in `run.json`.
@@ -100,6 +104,7 @@ def train(
     Args:
         conclude: what is done with the trained run; None: nothing.
         callbacks: further ones than those of the configuration.
+        end: moment of `time.monotonic()` at which training is to end, with as much as it has learnt by then.
         facts: for `run.json`.
 
     Raises:
@@ -108,25 +113,43 @@ def train(
     """
     with run.recorded(seed=experiment.config.seed, **facts):
         with _quiet_libraries():
-            fitted = _fitted(experiment, run, callbacks)
+            fitted = _fitted(experiment, run, callbacks, end)
         finish(fitted, run, conclude)
     return fitted
 
 
-def _fitted(experiment: Experiment, run: Run, callbacks: Sequence[Callback]) -> Fitted:
+def _fitted(experiment: Experiment, run: Run, callbacks: Sequence[Callback], end: float) -> Fitted:
     classifier = begin(run, experiment)
+    cut_short = None
     if experiment.frozen:
-        score = fit_head(run, classifier.to(experiment.device), experiment.data)
-        fitted = Fitted(run, experiment, score, False, first_process())
+        score, learnt = fit_head(run, classifier.to(experiment.device), experiment.data, end)
+        if learnt < (images := len(experiment.data.rows("train"))):
+            cut_short = f"{learnt:,} of {images:,} training images"
+        fitted = Fitted(run, experiment, score, False, cut_short, first_process())
     else:
+        deadline = Deadline(end)
         with lack_of_memory_named(experiment.data.batch_size):
-            trainer, interrupted = fit(run, experiment, classifier, callbacks)
+            limited = [deadline] if end < math.inf else []
+            trainer, interrupted = fit(run, experiment, classifier, [*callbacks, *limited])
         score = getattr(trainer.checkpoint_callback, "best_model_score", None)
         score = None if score is None else float(score)
-        fitted = Fitted(run, experiment, score, interrupted, trainer.is_global_zero)
+        if deadline.cut_short:
+            cut_short = f"{run.epochs} of {experiment.config.trainer.max_epochs} epochs"
+        fitted = Fitted(run, experiment, score, interrupted, cut_short, trainer.is_global_zero)
     if fitted.first:
         run.note(score=fitted.score)
+        if cut_short:
+            _note_cut(run, experiment, cut_short)
     return fitted
+
+
+def _note_cut(run: Run, experiment: Experiment, cut_short: str) -> None:
+    """The configuration has the epochs that there was time for: it shall not be taken for an interrupted run."""
+    experiment.config.trainer.max_epochs = epochs = run.epochs
+    stored = run.stored_config
+    run.write_config({**stored, "trainer": {**stored["trainer"], "max_epochs": epochs}})
+    run.note(cut_short=cut_short)
+    log.info("The time sufficed for %s.", cut_short)
 
 
 def finish(fitted: Fitted, run: Run, conclude: Conclude | None) -> None:

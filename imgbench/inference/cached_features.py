@@ -3,6 +3,8 @@
 import hashlib
 import json
 import logging
+import math
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -33,11 +35,17 @@ WORTH_EXPORTING = 300
 Embed = Callable[[Tensor], np.ndarray]  # uint8 (N, 3, image_size, image_size) -> (N, D) float32
 
 
-def image_features(classifier: Network, data: ImageFolderDataModule, rows: np.ndarray) -> np.ndarray:
+def image_features(
+    classifier: Network, data: ImageFolderDataModule, rows: np.ndarray, end: float = math.inf, least: int = 0
+) -> np.ndarray:
     """(len(rows), D) float32: the inputs of the classifier's last layer for these rows of the table.
 
     Only for classifiers in which nothing but the last layer learns. Those of an image are known again by the content of
     its file, the weights and the preprocessing, wherever below the table's root the file lies.
+
+    Args:
+        end: moment of `time.monotonic()` after which nothing more is begun but the `least` first of the rows. The
+            result is then of so many first rows as were done.
     """
     table = data.table
     folder = cache_dir() / "features" / _key(classifier)
@@ -49,10 +57,11 @@ def image_features(classifier: Network, data: ImageFolderDataModule, rows: np.nd
         with in_evaluation(classifier):
             embed, threads = _embedding(classifier, len(new))
             batch = BATCH if classifier.offset.device.type == "cpu" else GPU_BATCH
-            computed = _compute(embed, data, np.array([row for _, row in new]), threads, batch)
-        known |= {key: values for (key, _), values in zip(new, computed, strict=True)}
+            computed = _compute(embed, data, np.array([row for _, row in new]), threads, batch, end, least)
+        known |= {key: values for (key, _), values in zip(new, computed, strict=False)}
         _write(file, known)
-    return np.stack([known[key] for key in keys])
+    done = next((place for place, key in enumerate(keys) if key not in known), len(keys))
+    return np.stack([known[key] for key in keys[:done]])
 
 
 def _key(classifier: Network) -> str:
@@ -144,16 +153,29 @@ def _onnx_embedding(classifier: Network) -> Embed:
     return embed
 
 
-def _compute(embed: Embed, data: ImageFolderDataModule, rows: np.ndarray, threads: int, batch: int) -> np.ndarray:
+def _compute(
+    embed: Embed,
+    data: ImageFolderDataModule,
+    rows: np.ndarray,
+    threads: int,
+    batch: int,
+    end: float,
+    least: int,
+) -> np.ndarray:
+    """Features of the first rows, as many as there is time for."""
     images = data.images(rows)
 
-    def chunk(start: int) -> np.ndarray:
+    def chunk(start: int) -> np.ndarray | None:
+        if start >= least and time.monotonic() > end:
+            return None
         pixels, _ = images.__getitems__(list(range(start, min(start + batch, len(rows)))))
         return embed(data.preprocessing.center_crop(pixels))
 
     found = []
     with Step("Computing features", len(rows)) as progress, ThreadPoolExecutor(threads) as pool:
         for features in pool.map(chunk, range(0, len(rows), batch)):
+            if features is None:
+                break
             found.append(features)
             progress.advance(len(features))
     return np.concatenate(found)
