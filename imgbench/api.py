@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from imgbench import run as directory
 from imgbench.errors import UserError
+from imgbench.files import wait_without_spinning
 from imgbench.trust import stays_below
 
 if TYPE_CHECKING:
@@ -449,6 +450,7 @@ def _as_a_command(words: Sequence[str] = ()) -> Iterator[None]:
 
     from imgbench.experiment.compose import explain
 
+    wait_without_spinning()  # where the notebook has imported PyTorch before, that has its own way
     logger = logging.getLogger("imgbench")
     before = logger.level, logger.propagate
     handler = None

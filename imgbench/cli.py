@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from imgbench.errors import UserError
 from imgbench.experiment.compose import explain
-from imgbench.files import NO_PLACE
+from imgbench.files import NO_PLACE, wait_without_spinning
 from imgbench.run import Run
 
 # What the user can mend, by whatever library it was noticed.
@@ -60,9 +60,7 @@ def plain_words(error: Exception, place: str) -> str:
 @contextmanager
 def errors_in_plain_words(place: str) -> Iterator[None]:
     """Ends the command with one message where the user can mend the error; `place` is the option of the output."""
-    # Threads that wait for each other by spinning take tens of times as long beside another busy program. OpenMP reads
-    # this when PyTorch is imported, which no command has done yet.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    wait_without_spinning()  # no command has imported PyTorch yet
     # Imported for the first time, matplotlib reports that it "generated new fontManager".
     logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)
     if not sys.warnoptions:

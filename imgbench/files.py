@@ -65,6 +65,15 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def wait_without_spinning() -> None:
+    """Lets OpenMP's threads sleep while they wait for each other, in this process and those that it starts.
+
+    Beside another busy program, threads that spin take tens of times as long. OpenMP reads the setting when PyTorch is
+    imported: later it changes nothing here. What the user has set stays.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
 def cores() -> int:
     """How many this job may use, by its affinity and its control group, whatever the machine has."""
     from joblib import cpu_count  # takes a while, and few commands need it

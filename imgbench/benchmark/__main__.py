@@ -24,6 +24,7 @@ UNITS = {
     "step": "ms per step",
     "data": "images/s",
     "epoch": "seconds per epoch",
+    "neighbour": "seconds",
     "growth": "seconds",
     "shards": "microseconds of the processor per image",
     "audit": "share of planted copies that are found",
@@ -96,6 +97,13 @@ def measure(kind: str, settings: dict[str, Any]) -> dict[str, dict[str, float]]:
         from imgbench.benchmark.epoch import measure_epoch
 
         return _rows(measure_epoch(settings, settings["rounds"]), lambda seconds: seconds)
+    if kind == "neighbour":
+        from imgbench.benchmark.neighbour import measure_neighbours
+
+        works = measure_neighbours(settings, settings["rounds"])
+        return {
+            name: row for timings in works.values() for name, row in _rows(timings, lambda seconds: seconds).items()
+        }
     if kind == "data":
         from imgbench.benchmark.data import measure_data
 

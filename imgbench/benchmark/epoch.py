@@ -3,6 +3,7 @@
 import contextlib
 import tempfile
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -18,29 +19,38 @@ from imgbench.benchmark.rounds import Timing, alternate, serve
 from imgbench.benchmark.step import plain_model, plain_step
 from imgbench.experiment.build import apply_defaults, build_classifier, build_data, build_trainer, with_facts
 from imgbench.training import fast
+from imgbench.training.neighbours import Neighbours
+
+Beside = Callable[[], contextlib.AbstractContextManager[object]]
 
 
 def measure_epoch(config: dict[str, Any], rounds: int) -> dict[str, Timing]:
     """Seconds of an epoch: training, validation and, in imgbench, the checkpoints."""
-    return alternate({"imgbench": _imgbench, "plain PyTorch script": _plain}, {"config": config}, rounds)
+    return alternate({"imgbench": train_epochs, "plain PyTorch script": _plain}, {"config": config}, rounds)
 
 
 class _Gate(Callback):
     """Waits for a word before each epoch, and reports its time when the next would begin."""
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.start: float | None = None
+    def __init__(self, connection: Connection, beside: Beside) -> None:
+        self.connection, self.beside = connection, beside
+        self.work: contextlib.ExitStack | None = None
+        self.start = 0.0
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.start is not None:
-            self.connection.send(time.perf_counter() - self.start)
+        if self.work is not None:
+            seconds = time.perf_counter() - self.start
+            self.work.close()
+            self.connection.send(seconds)
         if self.connection.recv() is None:
             raise SystemExit
+        self.work = contextlib.ExitStack()
+        self.work.enter_context(self.beside())
         self.start = time.perf_counter()
 
 
-def _imgbench(connection: Connection, config: dict[str, Any]) -> None:
+def train_epochs(connection: Connection, config: dict[str, Any], beside: Beside = contextlib.nullcontext) -> None:
+    """One epoch for each word on the connection, each within a context of `beside`."""
     composed = OmegaConf.create(config)
     composed.callbacks.early_stopping = None
     settings, _ = fast.apply(fast.FastSettings(**config["fast"]), config["trainer"]["accelerator"])
@@ -51,7 +61,7 @@ def _imgbench(connection: Connection, config: dict[str, Any]) -> None:
     classifier = build_classifier(composed, data.class_names, data.preprocessing, settings, class_weights=None)
     fast.prepare(classifier, settings)
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(SystemExit):
-        trainer = build_trainer(composed, settings, Path(folder), [_Gate(connection)])
+        trainer = build_trainer(composed, settings, Path(folder), [_Gate(connection, beside), Neighbours()])
         trainer.fit(classifier, datamodule=data)
 
 

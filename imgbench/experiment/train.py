@@ -52,6 +52,7 @@ from imgbench.training.checkpoint import load_classifier
 from imgbench.training.classifier import ImageClassifier
 from imgbench.training.deadline import Deadline
 from imgbench.training.memory import lack_of_memory_named, largest_batch
+from imgbench.training.neighbours import Neighbours
 
 log = logging.getLogger(__name__)
 
@@ -304,7 +305,8 @@ def fit(
     config = experiment.config
     if is_tuned(config) and experiment.start is None and config.ckpt_path is None:
         solve_last_layer(classifier, experiment.data)
-    trainer = build_trainer(config, experiment.settings, run.path, [*callbacks, EpochProgress()])
+    others = [Neighbours()] if config.fast.threads is None else []
+    trainer = build_trainer(config, experiment.settings, run.path, [*callbacks, *others, EpochProgress()])
     try:
         trainer.fit(classifier, datamodule=experiment.data, ckpt_path=config.ckpt_path, weights_only=True)
     except SystemExit:  # how Lightning ends when it was interrupted; it leaves further Ctrl-C ignored
