@@ -117,18 +117,27 @@ def test_images_like_those_of_training_are_accepted_and_others_are_unsure(finish
     assert "% (95 of 100; " in out or "% (96 of 100; " in out, "the coverage to be expected"
 
 
-def test_files_say_why_a_prediction_is_unsure_where_it_was_asked(finished, foreign, run_predict, tmp_path):
+def test_pictures_unlike_those_of_training_are_called_so_without_being_asked(finished, foreign, run_predict, tmp_path):
+    out = run_predict(finished.path, photos_of(finished), foreign)
+    unsure = [line for line in out.splitlines() if "  unsure: unlike the training images (" in line]
+    assert len([line for line in unsure if str(foreign) in line]) == 3
+    assert len(unsure) <= 3 + 0.03 * 200
+    assert "accepted" not in out
+    assert " 100.0 %" not in out
+    run_predict(finished.path, foreign, "--sort-into", tmp_path / "sorted")
+    assert len([*(tmp_path / "sorted" / "unsure").iterdir()]) == 3
+
+
+def test_files_say_why_a_prediction_is_unsure(finished, foreign, run_predict, tmp_path):
     photo = photos_of(finished) / "cat"
     run_predict(finished.path, photo, foreign, "--max-error", "0.05", "--output", tmp_path / "out.csv")
     run_predict(finished.path, photo, foreign, "--max-error", "0.05", "--output", tmp_path / "out.json")
-    run_predict(finished.path, photo, "--output", tmp_path / "plain.csv")
     with (tmp_path / "out.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     reasons = [row["unsure"] or None for row in json.loads((tmp_path / "out.json").read_text())]
     assert [row["unsure"] or None for row in rows] == reasons
     assert set(reasons[-3:]) == {"unlike the training images"}
     assert reasons.count(None) > 80
-    assert "unsure" not in (tmp_path / "plain.csv").read_text()
 
 
 def test_what_is_not_probable_enough_is_unsure(run, run_predict):

@@ -235,7 +235,8 @@ def test_photographs_that_are_private_or_gone_or_others_are_not_shown(copy, pict
 
 
 def test_run_of_an_earlier_version_that_kept_nothing_for_it_is_never_unsure(copy, pictures):
-    (copy.path / "validation.csv").unlink()
+    for name in ("validation.csv", "features.npz"):
+        (copy.path / name).unlink()
     (copy.path / "config.yaml").write_text(re.sub(r" *thumbnails: .*\n", "", (copy.path / "config.yaml").read_text()))
     classifier = Classifier(copy.path)
     assert classifier.acceptance is None

@@ -183,7 +183,7 @@ def test_without_time_for_a_student_the_network_itself_is_quantised(photos, tmp_
     run = begin(photos, tmp_path / "run", "model=cnn", "target=drop<=100pt", "budget=0.001")
     found = read_study(run)
     assert found is not None
-    assert found["small"]["unmet"]["distilled_int8"] == ["there was too little time to train it"]
+    assert found["small"]["unmet"]["distilled_int8"] == ["there was too little time to make it"]
     assert found["small"]["name"] == "int8"
     assert [split for model, _, split in answers if isinstance(model, TorchModel)] == ["test", "val"]
     assert sum(f"--config-dir {run.shown} " in commands["again"] for commands in pages) == 1

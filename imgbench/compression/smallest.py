@@ -122,9 +122,10 @@ def make_smallest(run: Run, file: Path, target: Target, seconds: float) -> Small
     name = None
     folder = run.path / "small"
     folder.mkdir(exist_ok=True)
-    for attempt, parent, entries in _attempts(run, target, time.perf_counter() + seconds):
-        if not entries:
-            unmet[attempt] = ["there was too little time to train it"]
+    end = time.monotonic() + seconds
+    for attempt, parent, entries in _attempts(run, target, end):
+        if not entries or (time.monotonic() > end and not _is_made(folder, entries)):
+            unmet[attempt] = ["there was too little time to make it"]
             continue
         try:
             made[attempt] = make_ladder(entries, parent, folder, ())[attempt]
@@ -168,7 +169,7 @@ def _attempts(run: Run, target: Target, end: float) -> Iterator[tuple[str, Run, 
         ]
         yield "truncated_int8", run, entries
     elif run.config["model_name"] != "compact":
-        left = end - time.perf_counter()
+        left = end - time.monotonic()
         words = _words_of_begun(run, left) or student_words(run, left)
         entries = [
             LadderEntry("distilled", Distill(), tuple(words or ())),
@@ -176,6 +177,10 @@ def _attempts(run: Run, target: Target, end: float) -> Iterator[tuple[str, Run, 
         ]
         yield "distilled_int8", run, entries if words else []
     yield "int8", run, [LadderEntry("int8", Quantize())]
+
+
+def _is_made(folder: Path, entries: Sequence[LadderEntry]) -> bool:
+    return all(Run(folder / entry.name).status == "finished" for entry in entries)
 
 
 def _unmet(target: Target, file: Path, run: Run, made: Run) -> list[str]:

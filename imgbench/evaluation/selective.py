@@ -25,6 +25,8 @@ from imgbench.number import Number, group_codes, share
 
 RISK = 0.05  # that the promise is broken: it has 95 % confidence
 UNLIKE = 0.05  # share of images like those of validation that may be taken for unlike them
+FEWEST = 20  # validation images, from which it can be told what is unlike them
+FARTHEST = 0.01  # the same where nothing is promised: these are called unlike whatever else is asked
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,24 @@ def risk_coverage(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
     return 1 - counts[last] / len(order), errors[last] / counts[last]
 
 
-def distance_limit(distances: np.ndarray) -> float:
-    """What on average at most `UNLIKE` of further images like these (N,) reach; infinite where they are too few.
+def novelty_limit(distances: np.ndarray) -> float:
+    """Beyond which an image is called unlike those of training: a share of `FARTHEST` of images like these (N,).
+
+    Of fewer than a hundred it lies as far beyond the farthest of them as that is from the one in the middle; of fewer
+    than `FEWEST` nothing is called unlike.
+    """
+    if len(distances) < FEWEST or distances.min() == distances.max():  # as of a model without features
+        return math.inf
+    limit = distance_limit(distances, FARTHEST)
+    return limit if limit < math.inf else float(2 * distances.max() - np.median(distances))
+
+
+def distance_limit(distances: np.ndarray, share: float = UNLIKE) -> float:
+    """What on average at most this share of further images like these (N,) reach; infinite where they are too few.
 
     The quantile of split conformal prediction (Vovk et al. 2005).
     """
-    beyond = int((len(distances) + 1) * UNLIKE)
+    beyond = int((len(distances) + 1) * share)
     limit = float(np.sort(distances)[-beyond]) if beyond else math.inf
     return limit if (distances < limit).any() else math.inf  # of distances that are all equal
 

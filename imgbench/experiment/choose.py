@@ -95,12 +95,13 @@ def train_best(
     trials: list[Trial] = []
     left_out: list[str] = []
     training = budget.part(1 - RESERVED)
-    for position, name in enumerate(names):
+    for name in names:
         if trials and training.left <= 0:
             left_out.append(name)
             continue
+        share = 1 if name == names[-1] else 1 / 2  # of what is left: what one does not need is for the others
         with quiet(*FACTS) if trials else nullcontext():
-            trial, spent_before = _try(config, name, run, training.part(1 / (len(names) - position)), callbacks)
+            trial, spent_before = _try(config, name, run, training.part(share), callbacks)
         training, budget = training.but(spent_before), budget.but(spent_before)
         trials.append(trial)
         if len(trials) == 1 and len(names) > 1:

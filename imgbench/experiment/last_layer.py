@@ -68,9 +68,7 @@ def fit_head(
     return metrics[str(classifier.hparams["monitor"])], len(rows["train"])
 
 
-def solve_last_layer(
-    classifier: ImageClassifier, data: ImageFolderDataModule, rows: np.ndarray | None = None
-) -> None:
+def solve_last_layer(classifier: ImageClassifier, data: ImageFolderDataModule, rows: np.ndarray | None = None) -> None:
     """Gives the last layer the weights that serve best if all others stay as they are.
 
     From a last layer of chance, the first steps of training would spoil what a pretrained network knows (Kumar et al.

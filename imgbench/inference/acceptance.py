@@ -2,20 +2,27 @@
 
 import math
 import shlex
-import zipfile
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
 from imgbench.evaluation.metrics import describe
 from imgbench.evaluation.novelty import FeatureDistribution
 from imgbench.evaluation.predictions import Predictions
-from imgbench.evaluation.selective import UNLIKE, Selection, fewest_images, least_error, select
+from imgbench.evaluation.selective import (
+    UNLIKE,
+    Selection,
+    fewest_images,
+    least_error,
+    novelty_limit,
+    one_of_each_group,
+    select,
+)
 from imgbench.files import replacing, write_atomically
-from imgbench.inference.neighbours import features_of, has_features
+from imgbench.inference.neighbours import features_of
+from imgbench.inference.novelty import FEATURES, Novelty, damaged, distribution_of, has_features, read_arrays, renewing
 from imgbench.inference.onnx_file import weights_hash
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predictor import Model
@@ -23,7 +30,7 @@ from imgbench.inference.torch_model import TorchModel
 from imgbench.run import ACCEPTANCE_FILES, Run
 from imgbench.training.checkpoint import load_classifier
 
-VALIDATION, FEATURES = ACCEPTANCE_FILES
+VALIDATION = ACCEPTANCE_FILES[0]
 REMARK = "# weights "  # the first line of the former: the hash of what it was made of
 MOST_TRAINING_IMAGES = 2000  # more of them hardly change a distribution of a few hundred features
 
@@ -70,8 +77,9 @@ def keep_for_acceptance(
     distribution = FeatureDistribution.of(training)
     independent = np.isin([val.table.paths[row] for row in val.rows("val")], validation.paths)
     distances = distribution.distances(features_of(model, val, val.rows("val"))[independent]).astype(np.float32)
+    limit = novelty_limit(distances[one_of_each_group(validation.groups)])
     with replacing(folder / FEATURES, "wb") as unfinished:
-        np.savez(unfinished, **vars(distribution), distances=distances, weights=np.array(weights))
+        np.savez(unfinished, **vars(distribution), distances=distances, limit=limit, weights=np.array(weights))
     return distances
 
 
@@ -83,17 +91,12 @@ def training_rows(data: ImageFolderDataModule) -> np.ndarray:
     return np.sort(np.random.default_rng(data.seed).permutation(rows)[:MOST_TRAINING_IMAGES])
 
 
-class Acceptance:
-    """A model as a function of images that tells also how far they are from the training images.
-
-    Args:
-        distribution: None where the model has no features; then all images are taken to be like those of training.
-    """
+class Acceptance(Novelty):
+    """Accepts no more than what can be promised to be seldom wrong."""
 
     def __init__(self, model: Model, selection: Selection, distribution: FeatureDistribution | None) -> None:
-        self.model = model
+        super().__init__(model, selection.limit, distribution)
         self.selection = selection
-        self.distribution = distribution
 
     @classmethod
     def open(cls, path: str | Path, model: Model, max_error: float) -> "Acceptance":
@@ -117,7 +120,7 @@ class Acceptance:
         if not _is_there(run, model):
             raise UserError(
                 f"{option} takes what the run knows of its validation images, but {run.shown} has not kept it.\n"
-                f"{_renew(run)}"
+                f"{renewing(run)}"
             )
         own, measured = _weights_of(model), _weights_measured(run)
         if measured is None and run.best.is_file() and own is not None:  # an earlier imgbench measured the best alone
@@ -126,7 +129,7 @@ class Acceptance:
             raise UserError(
                 f"{option} is known of what was measured only, but {file} was made of other weights than "
                 f"{run.path / VALIDATION}.\nAn ONNX file is exported anew by: python -m imgbench.export "
-                f"{shlex.quote(str(run.shown))}\n{_renew(run)}"
+                f"{shlex.quote(str(run.shown))}\n{renewing(run)}"
             )
         validation = _read_validation(run, model)
         if not validation.paths:
@@ -143,22 +146,9 @@ class Acceptance:
             raise UserError(f"{option} cannot be promised for {run.shown}: {_hindrance(selection)}")
         return cls(model, selection, distribution)
 
-    def __call__(self, images: Tensor) -> np.ndarray:
-        """uint8 (N, 3, image_size, image_size) -> (N, num_classes + 1): probabilities, and a distance."""
-        if self.distribution is None:
-            return np.pad(self.model(images), ((0, 0), (0, 1)))
-        assert has_features(self.model)
-        probabilities, features = self.model.with_features(images)
-        if features.shape[1] != len(self.distribution.mean):
-            raise UserError(f"{FEATURES} of the run is damaged: it is of another network. Remove it.")
-        return np.column_stack([probabilities, self.distribution.distances(features)])
-
     def doubt(self, row: np.ndarray) -> str | None:
-        """Why the prediction that a row of the function's values (num_classes + 1,) amounts to is not accepted."""
         assert self.selection.threshold is not None
-        if row[-1] >= self.selection.limit:
-            return "unlike the training images"
-        return None if row[:-1].max() > self.selection.threshold else "not probable enough"
+        return super().doubt(row) or (None if row[:-1].max() > self.selection.threshold else "not probable enough")
 
     def promise(self, accepted: int, images: int) -> str:
         """What is known of the accepted ones of so many images, and what share of further images will be."""
@@ -191,11 +181,6 @@ def _hindrance(selection: Selection) -> str:
     )
 
 
-def _renew(run: Run) -> str:
-    place = shlex.quote(str(run.shown))
-    return f"Where its images are still there, this writes it: python -m imgbench.evaluate {place} --split val"
-
-
 def _read_validation(run: Run, model: Model) -> Predictions:
     path = run.path / VALIDATION
     try:
@@ -203,25 +188,16 @@ def _read_validation(run: Run, model: Model) -> Predictions:
         if found.class_names != model.class_names:
             raise ValueError(f"its classes are {found.class_names}")
     except (ValueError, IndexError, StopIteration, OSError) as error:
-        raise UserError(f"{path} is damaged: {error}.\nRemove it. {_renew(run)}") from error
+        raise UserError(f"{path} is damaged: {error}.\nRemove it. {renewing(run)}") from error
     return found
 
 
 def _read_features(run: Run, images: int, weights: str | None) -> tuple[FeatureDistribution, np.ndarray]:
     path = run.path / FEATURES
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            arrays = dict(content)
-        distances = arrays.pop("distances")
-        known = str(arrays.pop("weights", ""))
-        if weights is not None and known not in ("", weights):  # those of an earlier imgbench say nothing
-            raise ValueError(f"it was made of other weights than {VALIDATION}")
-        if "precision" in arrays:  # as it was kept until November 2026
-            distribution = FeatureDistribution.of_precision(**arrays)
-        else:
-            distribution = FeatureDistribution(**arrays)
-        if distances.shape != (images,) or not distribution.is_whole:
-            raise ValueError("its arrays do not fit each other")
-    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged: {error}.\nRemove it. {_renew(run)}") from error
-    return distribution, distances
+    kept = read_arrays(path)
+    known, distances = str(kept.get("weights", "")), kept.get("distances", np.zeros(0))
+    if weights is not None and known not in ("", weights):  # those of an earlier imgbench say nothing
+        raise damaged(path, f"it was made of other weights than {VALIDATION}")
+    if distances.shape != (images,):
+        raise damaged(path, "its arrays do not fit each other")
+    return distribution_of(kept, path), distances

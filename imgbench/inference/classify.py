@@ -15,6 +15,7 @@ from imgbench.decode import open_image
 from imgbench.errors import UserError
 from imgbench.files import sha256
 from imgbench.inference.journal import Journal
+from imgbench.inference.novelty import Novelty
 from imgbench.inference.prediction_file import FACTS, check_ending, class_columns, prediction_file, readable
 from imgbench.inference.predictor import Predictor
 from imgbench.inference.sorting import OUTDATED, How, Sorter
@@ -71,8 +72,8 @@ def classify(
         sorter = Sorter(sort_into, classifier.class_names, how) if sort_into else None
         report = _write_all(classifier, collection, images, output, sorter, save_images, top_k)
         print(report.summary(output, sorter))
-    if classifier.acceptance:
-        print(classifier.acceptance.promise(report.accepted, report.accepted + report.unsure))
+    if max_error is not None:
+        print(classifier.promise(report))
     if collection.unreadable:
         print(f"{len(collection.unreadable)} folder(s) or file(s) could not be read:{collection.describe_unreadable()}")
     return report.failed + len(report.left) + len(collection.unreadable)
@@ -107,8 +108,10 @@ class Classifier:
         self.run, self.max_error = run, max_error
         self.predictor = Predictor.load(run)
         self.class_names = self.predictor.class_names
-        self.acceptance = None
-        if max_error is not None:
+        self.acceptance: Novelty | None = None
+        if max_error is None:
+            self.acceptance = Novelty.of(run, self.predictor.model)
+        else:
             from imgbench.inference.acceptance import Acceptance
 
             self.acceptance = Acceptance.open(run, self.predictor.model, max_error)
@@ -120,6 +123,13 @@ class Classifier:
         assert file is not None  # the predictor was loaded from it
         facts = {"classes": self.class_names, "max_error": self.max_error, "model": sha256(file)}
         return {"run": str(path.resolve()), **facts}
+
+    def promise(self, report: "Report") -> str:
+        """What is known of the accepted ones, where `max_error` was asked for."""
+        from imgbench.inference.acceptance import Acceptance
+
+        assert isinstance(self.acceptance, Acceptance)
+        return self.acceptance.promise(report.accepted, report.accepted + report.unsure)
 
     def __call__(self, photographs: Iterable[Photograph]) -> Iterator[list[Answer]]:
         for batch in self.predictor.stream(self.acceptance or self.predictor.model, photographs, BATCH):
@@ -135,7 +145,12 @@ class Classifier:
     def ranked(self, answer: Answer, top_k: int) -> list[str]:
         assert answer.probabilities is not None
         prediction = self.predictor.prediction(answer.probabilities)
-        return [f"{name} {100 * p:.1f} %" for name, p in list(prediction.probabilities.items())[:top_k]]
+        return [f"{name} {probability(p)}" for name, p in list(prediction.probabilities.items())[:top_k]]
+
+
+def probability(value: float) -> str:
+    """In per cent, never as certain: a network knows of nothing for sure."""
+    return "over 99.9 %" if value >= 0.9995 else f"{100 * value:.1f} %"
 
 
 class Report:

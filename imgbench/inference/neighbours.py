@@ -1,20 +1,13 @@
 """Which training images a network finds most like another: the nearest in the space of its features."""
 
 from collections.abc import Iterator
-from typing import TypeGuard
 
 import numpy as np
 from torch import Tensor
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.inference.cached_features import features_of_pixels, image_features
-from imgbench.inference.predictor import Model
 from imgbench.inference.torch_model import TorchModel
-
-
-def has_features(model: Model) -> TypeGuard[TorchModel]:
-    """Whether it tells what is unlike the training images: an ONNX file has probabilities only."""
-    return isinstance(model, TorchModel) and model.has_features
 
 
 def network_inputs(data: ImageFolderDataModule, rows: np.ndarray) -> Iterator[Tensor]:

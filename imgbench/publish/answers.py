@@ -13,7 +13,8 @@ from imgbench.errors import UserError
 from imgbench.inference.acceptance import MOST_TRAINING_IMAGES, Acceptance
 from imgbench.inference.inputs import decode_pixels
 from imgbench.inference.labelled import images_of_run
-from imgbench.inference.neighbours import features_of, features_of_images, has_features, nearest
+from imgbench.inference.neighbours import features_of, features_of_images, nearest
+from imgbench.inference.novelty import Novelty, has_features
 from imgbench.inference.predictor import Model, Predictor
 from imgbench.report.catalogue import Texts
 from imgbench.report.content import ERRORS, NEIGHBOURS, heat_maps, images_of_rows
@@ -74,7 +75,7 @@ class TrainingImages:
         ]
 
 
-def acceptance_of(path: str | Path, model: Model, max_error: float | None) -> tuple[Acceptance | None, str]:
+def acceptance_of(path: str | Path, model: Model, max_error: float | None) -> tuple[Novelty | None, str]:
     """The rule that calls predictions unsure, or why there is none.
 
     Without `max_error`, the smallest error that can be promised without leaving most pictures unsure, as in the report.
@@ -93,7 +94,9 @@ def acceptance_of(path: str | Path, model: Model, max_error: float | None) -> tu
         except UserError as hindrance:
             reason = str(hindrance)
     chosen = promised([one.selection for one in found])
-    return next((one for one in found if one.selection is chosen), None), reason
+    if chosen is None:
+        return Novelty.of(path, model), reason
+    return next(one for one in found if one.selection is chosen), ""
 
 
 class Classifier:
@@ -110,8 +113,9 @@ class Classifier:
         predictor = Predictor.load(path)
         self.predictor, self.model = predictor, predictor.model
         self.acceptance, hindrance = acceptance_of(path, self.model, max_error)
-        if self.acceptance is None:
-            log.info("No picture will be called unsure. %s", hindrance)
+        if not isinstance(self.acceptance, Acceptance):
+            only = "No picture" if self.acceptance is None else "Only pictures unlike the training images"
+            log.info("%s will be called unsure. %s", only, hindrance)
         self.training, self.without_training = self._training(path)
 
     def _training(self, path: str | Path) -> tuple[TrainingImages | None, str]:

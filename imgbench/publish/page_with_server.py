@@ -13,6 +13,7 @@ from PIL import Image
 
 from imgbench.decode import IMAGE_ENDINGS
 from imgbench.errors import UserError
+from imgbench.inference.acceptance import Acceptance
 from imgbench.publish.answers import Answer, Classifier
 from imgbench.report.catalogue import Texts
 from imgbench.report.page import percent, templates_of
@@ -49,11 +50,12 @@ def answers_html(answers: list[Answer], classifier: Classifier, texts: Texts) ->
     """The part of the page that answers."""
     templates = templates_of("imgbench.publish")
     templates.filters["large"] = lambda image: picture_data(Image.fromarray(image), SIDE)
-    accepted = classifier.acceptance
+    selection = classifier.acceptance.selection if isinstance(classifier.acceptance, Acceptance) else None
     return templates.get_template("answers.html.jinja").render(
         answers=answers,
         t=texts,
-        max_error=percent(accepted.selection.max_error, 0) if accepted else None,
+        max_error=percent(selection.max_error, 0) if selection else None,
+        novelty=classifier.acceptance is not None,
         without_training=classifier.without_training,
         with_heat=with_heat,
     )

@@ -15,6 +15,7 @@ from typing import Any
 from imgbench.errors import UserError
 from imgbench.files import replacing, write_atomically
 from imgbench.inference import parity
+from imgbench.inference.acceptance import Acceptance
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.language import LANGUAGES
 from imgbench.publish.answers import acceptance_of, title_of
@@ -63,7 +64,7 @@ def write_static(path: str | Path, folder: Path, max_error: float | None = None,
         "short_side": preprocessing.short_side,
         "texts": {language: {key: entries()[key][language] for key in TEXTS} for language in LANGUAGES},
     }
-    if acceptance:
+    if isinstance(acceptance, Acceptance):
         selection = acceptance.selection
         facts |= {"threshold": selection.threshold, "max_error": percent(selection.max_error, 0)}
     try:

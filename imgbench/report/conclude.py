@@ -16,7 +16,8 @@ from imgbench.evaluation.plots import draw_charts
 from imgbench.evaluation.predictions import Predictions
 from imgbench.inference.acceptance import is_kept, keep_for_acceptance, training_rows
 from imgbench.inference.labelled import images_of_folder, images_of_run, notes_on_seen
-from imgbench.inference.neighbours import features_of, has_features
+from imgbench.inference.neighbours import features_of
+from imgbench.inference.novelty import has_features
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Model, Predictor
 from imgbench.inspection.audit import RELATED, Audit

@@ -14,7 +14,8 @@ from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.selective import Selection, select
 from imgbench.files import write_atomically
 from imgbench.inference.acceptance import training_rows
-from imgbench.inference.neighbours import features_of, has_features, nearest, network_inputs
+from imgbench.inference.neighbours import features_of, nearest, network_inputs
+from imgbench.inference.novelty import has_features
 from imgbench.inference.occlusion import occlusion
 from imgbench.inference.predictor import Model
 from imgbench.inspection.audit import Audit

@@ -1,0 +1,116 @@
+"""A model as a function of images that tells also how far they are from those that it was trained on."""
+
+import shlex
+import zipfile
+from pathlib import Path
+from typing import TypeGuard
+
+import numpy as np
+from torch import Tensor
+
+from imgbench.errors import UserError
+from imgbench.evaluation.novelty import FeatureDistribution
+from imgbench.inference.onnx_file import weights_hash
+from imgbench.inference.predictor import Model
+from imgbench.inference.torch_model import TorchModel
+from imgbench.run import ACCEPTANCE_FILES, Run
+
+FEATURES = ACCEPTANCE_FILES[1]
+UNLIKE = "unlike the training images"
+
+
+def has_features(model: Model) -> TypeGuard[TorchModel]:
+    """Whether it tells what is unlike the training images: an ONNX file has probabilities only."""
+    return isinstance(model, TorchModel) and model.has_features
+
+
+class Novelty:
+    """Calls a picture unlike the training images from a distance on.
+
+    Args:
+        limit: of the distance.
+        distribution: None where the model has no features; then all images are taken to be like those of training.
+    """
+
+    def __init__(self, model: Model, limit: float, distribution: FeatureDistribution | None) -> None:
+        self.model = model
+        self.limit = limit
+        self.distribution = distribution
+
+    @classmethod
+    def of(cls, path: str | Path, model: Model) -> "Novelty | None":
+        """By what lies in the run that `model` was loaded from; None where that says nothing of this model.
+
+        Raises:
+            UserError: what the run has kept is damaged.
+        """
+        if not has_features(model):
+            return None
+        try:
+            file = Run.open(path).path / FEATURES
+        except UserError:  # a checkpoint that lies elsewhere
+            return None
+        if not file.is_file():
+            return None
+        kept = read_arrays(file)
+        limit = float(kept.get("limit", np.inf))  # an earlier imgbench did not keep it
+        if limit == np.inf or str(kept.get("weights")) != weights_hash(model.classifier):
+            return None
+        return cls(model, limit, distribution_of(kept, file))
+
+    def __call__(self, images: Tensor) -> np.ndarray:
+        """uint8 (N, 3, image_size, image_size) -> (N, num_classes + 1): probabilities, and a distance."""
+        if self.distribution is None:
+            return np.pad(self.model(images), ((0, 0), (0, 1)))
+        assert has_features(self.model)
+        probabilities, features = self.model.with_features(images)
+        if features.shape[1] != len(self.distribution.mean):
+            raise UserError(f"{FEATURES} of the run is damaged: it is of another network. Remove it.")
+        return np.column_stack([probabilities, self.distribution.distances(features)])
+
+    def doubt(self, row: np.ndarray) -> str | None:
+        """Why the prediction that a row of the function's values (num_classes + 1,) amounts to is not accepted."""
+        return UNLIKE if row[-1] >= self.limit else None
+
+
+def read_arrays(file: Path) -> dict[str, np.ndarray]:
+    """The content of `features.npz`.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
+            return dict(content)
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise damaged(file, error) from error
+
+
+def distribution_of(kept: dict[str, np.ndarray], file: Path) -> FeatureDistribution:
+    """The distribution that the arrays of `features.npz` are of.
+
+    Raises:
+        UserError: they do not fit each other.
+    """
+    names = [name for name in ("mean", "directions", "precisions", "elsewhere", "precision") if name in kept]
+    arrays = {name: kept[name] for name in names}
+    try:
+        if "precision" in arrays:  # as it was kept until November 2026
+            distribution = FeatureDistribution.of_precision(**arrays)
+        else:
+            distribution = FeatureDistribution(**arrays)  # pyright: ignore[reportArgumentType]
+        if not distribution.is_whole:
+            raise ValueError("its arrays do not fit each other")
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(file, error) from error
+    return distribution
+
+
+def damaged(file: Path, reason: object) -> UserError:
+    return UserError(f"{file} is damaged: {reason}.\nRemove it. {renewing(Run(file.parent))}")
+
+
+def renewing(run: Run) -> str:
+    """How what a run keeps of its validation images is written anew."""
+    place = shlex.quote(str(run.shown))
+    return f"Where its images are still there, this writes it: python -m imgbench.evaluate {place} --split val"
