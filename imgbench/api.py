@@ -475,7 +475,8 @@ def _as_a_command(words: Sequence[str] = ()) -> Iterator[None]:
 
 def _thumbnail(path: Path | None) -> str:
     """An image element; nothing where no photograph is to be shown, it is gone, or it cannot be decoded."""
-    from imgbench.decode import DecodeError, open_image
+    from imgbench.decode import open_image
+    from imgbench.errors import DecodeError
     from imgbench.report.photographs import SIDE, picture_data
 
     if path is None:

@@ -1,14 +1,16 @@
-"""From a file's bytes to an upright RGB image: formats, limits, orientation, depth, transparency."""
+"""From a file's bytes to an upright RGB image: formats, limits, orientation, depth, transparency, colour profile."""
 
-import importlib.util
 import io
 import re
+import struct
+import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import (
@@ -22,13 +24,21 @@ from PIL import (
     JpegImagePlugin,
     PngImagePlugin,
     PpmImagePlugin,
-    TiffImagePlugin,
     WebPImagePlugin,
 )
 
+from imgbench.colour import to_srgb
+from imgbench.errors import DecodeError, NeedsExtra, is_installed
 from imgbench.files import memory_limit
+from imgbench.intensity import Extremes, Intensity, extremes, to_8_bits
+from imgbench.scientific import PHOTOMETRIC, SAMPLE_FORMAT, OtherTiff, open_dicom, open_tiff
 
 T = TypeVar("T")
+
+
+# Raise it when the same file comes out otherwise. Caches are keyed by it, and a checkpoint says by which one its images
+# were decoded, and goes on getting such images: 1 ignored colour profiles, and of 16-bit colours kept the high bytes.
+DECODING = 2
 
 
 # A header that promises more is taken for an attack or damage. The largest photographs of phones have 200 million.
@@ -36,6 +46,9 @@ MAX_PIXELS = 300_000_000
 
 
 LARGE = 50_000_000  # pixels in memory above which images are decoded one at a time
+
+
+DEEPER = 5  # times as many where colours have more than 8 bits and are scaled
 
 
 BYTES_PER_PIXEL = 8  # Pillow keeps four for each RGB pixel; turning a picture upright makes a copy
@@ -52,28 +65,59 @@ REDUCED = 3
 SMALLEST_REDUCED = 1500  # pixels of the short side
 
 
-HEIC_NEEDS = 'HEIC, which needs: pip install "imgbench[heic]"'
+LARGE_TEXT = 1_000_000  # bytes of a PNG's text or profile, unpacked; Pillow gives up at 2**20
 
 
-# The values of black and white in files of more than 8 bits: of the whole data set, or, where it had no such files,
-# each file's own; "16 bit" is what checkpoints were trained with that do not say: 0 to 65,535 whatever the values.
-Intensity = tuple[float, float] | Literal["file", "16 bit"]
+# How a PNG's chunks begin that hold something packed.
+PACKED = {
+    b"iCCP": re.compile(rb"[^\0]*\0\0"),
+    b"zTXt": re.compile(rb"[^\0]*\0\0"),
+    b"iTXt": re.compile(rb"[^\0]*\0\x01\0[^\0]*\0[^\0]*\0"),
+}
 
 
-class DecodeError(Exception):
-    """The file is no image, or a damaged one."""
+# Pillow's names for the two bytes of 16-bit colours, of which it keeps the first or the second.
+FULL = np.float32(65535)
+COLOURS_16 = re.compile("(RGB|RGBX|RGBA);16([BLN])$")
+
+
+def _open_png(file: io.BytesIO) -> Image.Image:
+    """Without the texts that are larger than Pillow takes, and with the colour profile if that is."""
+    data, profile = _without_large_texts(file.read())
+    image = PngImagePlugin.PngImageFile(io.BytesIO(data))
+    if profile:
+        image.info["icc_profile"] = profile
+    return image
+
+
+def _without_large_texts(data: bytes) -> tuple[bytes, bytes | None]:
+    kept, start, place, profile = [], 0, 8, None
+    while place + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        end = place + 12 + length
+        if kind in PACKED and 1100 * length > LARGE_TEXT:  # nothing is packed more tightly
+            text = data[place + 8 : end - 4]
+            begin = PACKED[kind].match(text)
+            unpacking = zlib.decompressobj()
+            try:
+                unpacked = unpacking.decompress(text[begin.end() :], LARGE_TEXT) if begin else b""
+                if unpacking.unconsumed_tail:
+                    kept.append(data[start:place])
+                    start = end
+                    if kind == b"iCCP":
+                        profile = unpacked + unpacking.decompress(unpacking.unconsumed_tail, 50 * LARGE_TEXT)
+            except zlib.error:
+                pass  # said, or passed over, by Pillow
+        place = end
+    return b"".join([*kept, data[start:]]) if kept else data, profile
 
 
 def _open_heic(file: io.BytesIO) -> Image.Image:
-    if not can_read_heic():
-        raise DecodeError(HEIC_NEEDS)
+    if not is_installed("heic"):
+        raise NeedsExtra("HEIC", "heic")
     from pillow_heif import HeifImageFile  # used as it is: registering it would change what Pillow opens elsewhere
 
     return HeifImageFile(file)
-
-
-def can_read_heic() -> bool:
-    return importlib.util.find_spec("pillow_heif") is not None
 
 
 class Format(NamedTuple):
@@ -87,10 +131,10 @@ class Format(NamedTuple):
 # Pillow's `Image.open` would recognise more: of these, EPS starts Ghostscript, whatever the file is called.
 FORMATS = {
     "JPEG": Format((".jpg", ".jpeg", ".jfif"), rb"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
-    "PNG": Format((".png",), rb"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
+    "PNG": Format((".png",), rb"\x89PNG\r\n\x1a\n", _open_png),
     "GIF": Format((".gif",), rb"GIF8[79]a", GifImagePlugin.GifImageFile),
     "BMP": Format((".bmp",), rb"BM", BmpImagePlugin.BmpImageFile),
-    "TIFF": Format((".tif", ".tiff"), rb"II[*+]\0|MM\0[*+]", TiffImagePlugin.TiffImageFile),
+    "TIFF": Format((".tif", ".tiff"), rb"(II[*+]\0|MM\0[*+])(?!....CR)", open_tiff),
     "WebP": Format((".webp",), rb"RIFF....WEBP", WebPImagePlugin.WebPImageFile),
     "AVIF": Format((".avif",), rb"....ftypavi[fs]", AvifImagePlugin.AvifImageFile),
     "JPEG 2000": Format(
@@ -98,14 +142,72 @@ FORMATS = {
     ),
     "PPM": Format((".pgm", ".ppm", ".pbm", ".pnm"), rb"P[1-6]\s", PpmImagePlugin.PpmImageFile),
     "HEIC": Format((".heic", ".heif"), rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", _open_heic),
+    "DICOM": Format((".dcm", ".dicom"), rb".{128}DICM", open_dicom),
 }
+
+
+class Unread(NamedTuple):
+    """A kind of file that shows something, and is not read."""
+
+    endings: tuple[str, ...]
+    signature: bytes | None
+    remedy: str
+
+
+UNREAD = {
+    "raw photograph": Unread(
+        (
+            ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".kdc", ".mos", ".mrw", ".nef", ".nrw",
+            ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
+        ),
+        rb"II\x2a\0....CR|....ftypcrx |FUJIFILMCCD-RAW|IIR[OS]|IIU\0",
+        "Develop them into JPEG or TIFF, with the camera's program or, for example, darktable-cli PHOTO.NEF PHOTO.jpg",
+    ),
+    "JPEG XL image": Unread(
+        (".jxl",), rb"\xff\x0a|\0\0\0\x0cJXL ", "Convert them: djxl PHOTO.jxl PHOTO.png, or PHOTO.jpg where it was one"
+    ),
+    "video": Unread(
+        (
+            ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".webm", ".wmv",
+        ),
+        rb"....ftyp|\x1a\x45\xdf\xa3|RIFF....AVI |\0\0\x01\xba",
+        "Take frames out of them, and keep those of one film in one group: ffmpeg -i FILM.mp4 -vf fps=1 FILM_%04d.jpg",
+    ),
+    "NumPy array": Unread(
+        (".npy", ".npz"),
+        rb"\x93NUMPY",
+        'Save each as an image: PIL.Image.fromarray(array).save("1.png"), or tifffile.imwrite("1.tif", array)',
+    ),
+    "Photoshop image": Unread((".psd", ".psb"), rb"8BPS", "Export them: magick 'PHOTO.psd[0]' PHOTO.png"),
+    "volume": Unread(
+        (".mha", ".mhd", ".nii", ".nrrd"), None, "Save the slices that are to be seen as images, such as PNG or DICOM"
+    ),
+    "document": Unread((".eps", ".pdf", ".ps", ".svg"), rb"%PDF|%!PS", "Draw them: pdftoppm -png FILE.pdf PAGE"),
+    "image of another format": Unread(
+        (".bpg", ".dds", ".exr", ".fits", ".hdr", ".ico", ".jls", ".jxr", ".pcx", ".tga", ".wdp", ".xcf"),
+        None,
+        "Convert them to PNG: magick mogrify -format png FILES",
+    ),
+}  # fmt: skip
+
+
+def unread_kind(name: str, head: bytes) -> str | None:
+    """The key in UNREAD of a file that is no image that can be read, by its ending or its first 16 bytes or more."""
+    ending = Path(name).suffix.lower() if name else ""
+    for kind, known in UNREAD.items():
+        if ending in known.endings or (known.signature and re.match(known.signature, head, re.DOTALL)):
+            return kind
+    return None
 
 
 IMAGE_ENDINGS = {ending for kind in FORMATS.values() for ending in kind.endings}
 
 
+HEAD = 132  # bytes of a file that tell its kind
+
+
 def image_format(head: bytes) -> str | None:
-    """The key in FORMATS that the first 12 bytes or more of a file tell; None: no image that can be read."""
+    """The key in FORMATS that the first `HEAD` bytes or more of a file tell; None: no image that can be read."""
     for name, kind in FORMATS.items():
         if re.match(kind.signature, head, re.DOTALL):
             # A file may call itself a general container, and say only further on what it holds.
@@ -113,64 +215,97 @@ def image_format(head: bytes) -> str | None:
     return None
 
 
+class Picture(NamedTuple):
+    """A decoded file. Of more than 8 bits, `image` tells only what stands in its header."""
+
+    image: Image.Image
+    values: np.ndarray | None = None  # (H, W) or (H, W, 3), of more than 8 bits
+    opacity: np.ndarray | None = None  # (H, W), 0 to 1, of those
+
+
 def is_deep(image: Image.Image) -> bool:
-    """Whether its values have more than 8 bits: 16 or 32, or floats."""
-    return image.mode.startswith("I") or image.mode == "F"
+    """Whether an image that was opened, and not loaded, has values of more than 8 bits: 16 or 32, or floats."""
+    return image.mode.startswith("I") or image.mode == "F" or isinstance(image, OtherTiff) or bool(_bytes_16(image))
 
 
-def to_rgb(image: Image.Image, intensity: Intensity = "file") -> Image.Image:
-    """RGB of any image: upright by its EXIF tag, transparency over white, more than 8 bits scaled by `intensity`."""
-    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # else Pillow would make a copy
+def _bytes_16(image: Image.Image) -> str:
+    """Where Pillow would cut 16-bit colours: how it calls what is in the file."""
+    tile: list[Any] = getattr(image, "tile", [])
+    args = tile[0].args if tile and image.mode in ("RGB", "RGBA") else ""
+    name = str(args if isinstance(args, str) else args[0]) if args else ""
+    return name if COLOURS_16.match(name) or name == "LA;16B" else ""
+
+
+def _picture(image: Image.Image, data: bytes) -> Picture:
+    """All values of an image of more than 8 bits, which was opened from `data`."""
+    if isinstance(image, OtherTiff):
+        values, opacity = image.values()
+        return Picture(image, values, opacity)
+    if name := _bytes_16(image):
+        return _colours_16(data, name)
+    image.load()
+    values, tags = np.asarray(image), getattr(image, "tag_v2", {})
+    if image.mode == "I" and tags and tags.get(SAMPLE_FORMAT, (1,))[0] == 1:
+        values = values.view(np.uint32)  # as the file has them; Pillow knows only numbers with a sign
+    if tags.get(PHOTOMETRIC) == 0:  # the smallest value is white
+        values = -values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
+    return Picture(image, values)
+
+
+def _colours_16(data: bytes, name: str) -> Picture:
+    """The 16-bit colours, or greys with opacity, of a PNG or TIFF.
+
+    Pillow keeps one byte of each, that which the name of the layout takes for the higher one. So the image is read
+    under both names.
+    """
+    if name == "LA;16B":  # laid out like 8-bit RGBA, which a PNG's header says in two bytes
+        header = data[12:24] + b"\x08\x06" + data[26:29]
+        data = data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
+        image = _load(data, None)
+        parts = np.asarray(image).astype(np.uint16)
+        return Picture(image, parts[..., 0] << 8 | parts[..., 1], (parts[..., 2] << 8 | parts[..., 3]) / FULL)
+    little = name.endswith("L") or (name.endswith("N") and sys.byteorder == "little")
+    layout = name[:-1]
+    low, high = (_load(data, layout + order) for order in ("BL" if little else "LB"))
+    values = np.asarray(high).astype(np.uint16) << 8 | np.asarray(low)
+    # A TIFF is upright once it is loaded, and no longer says that it is not.
+    return Picture(high, values[..., :3], values[..., 3] / FULL if values.shape[2] == 4 else None)
+
+
+def _load(data: bytes, layout: str | None) -> Image.Image:
+    image: Any = _opened(data)
+    if layout:
+        image.tile = [
+            part._replace(args=layout if isinstance(part.args, str) else (layout, *part.args[1:]))
+            for part in image.tile
+        ]
+    image.load()
+    return image
+
+
+def to_rgb(picture: Picture | Image.Image, intensity: Intensity = "file", decoding: int = DECODING) -> Image.Image:
+    """sRGB of any image: upright by its EXIF tag, transparency over white, more than 8 bits scaled by `intensity`."""
+    image, values, opacity = picture if isinstance(picture, Picture) else Picture(picture)
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    if values is None and is_deep(image):  # of an image that was not read from a file here
+        values = np.asarray(image)
+    profile = image.info.get("icc_profile") if decoding > 1 else None
+    if values is not None:
+        scaled = Image.fromarray(to_8_bits(values, intensity))
+        if opacity is not None:
+            mask = Image.fromarray((opacity * 255).round().astype(np.uint8))
+            scaled = Image.composite(scaled, Image.new(scaled.mode, scaled.size, "white"), mask)
+        scaled.getexif()[ExifTags.Base.Orientation] = orientation
+        image = scaled
+    if orientation != 1:  # else Pillow would make a copy
         image = ImageOps.exif_transpose(image)
-    if is_deep(image):  # before transparency, since RGBA would cut them off at 255
-        return Image.fromarray(to_8_bits(np.asarray(image), intensity)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
+        image = Image.alpha_composite(white, image).convert("RGB")
+    if profile:
+        image = to_srgb(image, profile)
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def to_8_bits(values: np.ndarray, intensity: Intensity) -> np.ndarray:
-    """Numbers of any kind as uint8; what lies outside of black and white is cut off, and NaN is black."""
-    if intensity == "16 bit":
-        if values.dtype.kind == "f" and values.max() <= 1:
-            low, high = 0, 1
-        elif values.dtype.itemsize == 2 or (values.min() >= 0 and 255 < values.max() <= 65535):
-            low, high = 0, 65535
-        else:
-            low, high = 0, 255
-    else:
-        low, high = intensity_range([extremes(values)]) if intensity == "file" else intensity
-    scaled = (values.astype(np.float32) - low) / ((high - low) or 1)
-    return (np.clip(np.nan_to_num(scaled), 0, 1) * 255).round().astype(np.uint8)
-
-
-class Extremes(NamedTuple):
-    """The smallest and largest value of an image, and whether its values are floats."""
-
-    low: float
-    high: float
-    floats: bool
-
-
-def extremes(values: np.ndarray) -> Extremes:
-    floats = values.dtype.kind == "f"
-    if floats:
-        values = values[np.isfinite(values)]
-    return Extremes(float(values.min()), float(values.max()), floats) if values.size else Extremes(0, 0, floats)
-
-
-def intensity_range(images: list[Extremes]) -> tuple[float, float]:
-    """The values of black and white that suit images of more than 8 bits.
-
-    Whole numbers from 0 get the fewest bits, at least 8, that hold them all, for example 0 to 4,095; floats from 0 to 1
-    these two; all others the smallest and the largest value found.
-    """
-    low, high = min(image.low for image in images), max(image.high for image in images)
-    if any(image.floats for image in images):
-        return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
-    return (0.0, float(2 ** max(8, int(high).bit_length()) - 1)) if low >= 0 else (low, high)
 
 
 def deep_extremes(data: bytes) -> Extremes | None:
@@ -182,8 +317,14 @@ def deep_extremes(data: bytes) -> Extremes | None:
     if image_format(data) == "JPEG":  # always 8 bits
         return None
     with _errors_named():
-        deep = is_deep(_opened(data))
-    return decoded(data, lambda image: extremes(np.asarray(image))) if deep else None
+        if not is_deep(_opened(data)):
+            return None
+
+    def found(picture: Picture) -> Extremes:
+        assert picture.values is not None
+        return extremes(picture.values)
+
+    return decoded(data, found)
 
 
 def open_image(source: bytes | Path | str, intensity: Intensity = "file") -> Image.Image:
@@ -192,7 +333,7 @@ def open_image(source: bytes | Path | str, intensity: Intensity = "file") -> Ima
     Raises:
         DecodeError: not an image, damaged, cut short (only a full decode tells), or too large.
     """
-    return decoded(source, lambda image: to_rgb(image, intensity))
+    return decoded(source, lambda picture: to_rgb(picture, intensity))
 
 
 _one_large_image = threading.Lock()
@@ -215,19 +356,24 @@ def _memory() -> int:
     return memory_limit()
 
 
-def decoded(source: bytes | Path | str, use: Callable[[Image.Image], T], size: int | None = None) -> T:
-    """`use(image)` of a file that is decoded for it, at reduced size where `size` pixels of each side are wanted."""
+def decoded(
+    source: bytes | Path | str, use: Callable[[Picture], T], size: int | None = None, decoding: int = DECODING
+) -> T:
+    """`use(picture)` of a file that is decoded for it, at reduced size where `size` pixels of each side are wanted."""
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     with _errors_named():
         image = _opened(data)
         if size and isinstance(image, JpegImagePlugin.JpegImageFile):
             _reduce(image, size)
+        deep = is_deep(image) and not (decoding == 1 and _bytes_16(image))
         pixels, memory = image.width * image.height, _memory()
-        if pixels * BYTES_PER_PIXEL > memory / 2:
+        if pixels * BYTES_PER_PIXEL * (DEEPER if deep else 1) > memory / 2:
             raise DecodeError(f"{image.width} x {image.height} pixels, too many for {memory / 1e9:.0f} GB of memory")
         with _one_large_image if pixels > LARGE else nullcontext():
+            if deep:
+                return use(_picture(image, data))
             image.load()
-            return use(image)
+            return use(Picture(image))
 
 
 def _opened(data: bytes) -> Image.Image:
@@ -237,7 +383,8 @@ def _opened(data: bytes) -> Image.Image:
     """
     name = image_format(data)
     if name is None:
-        raise DecodeError("not an image")
+        kind = unread_kind("", data[:16])
+        raise DecodeError(f"a {kind}, which is not read. {UNREAD[kind].remedy}" if kind else "not an image")
     image = FORMATS[name].open(io.BytesIO(data))
     limit = MAX_PIXELS
     if name in ("TIFF", "GIF"):  # which ask the limit of the process again while they are decoded

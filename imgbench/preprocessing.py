@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from imgbench.decode import Intensity, decoded, to_rgb
+from imgbench.decode import DECODING, Picture, decoded, to_rgb
+from imgbench.intensity import Intensity
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +32,7 @@ class Preprocessing:
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     intensity: Intensity = "file"
+    decoding: int = DECODING  # see there
 
     @property
     def stored_size(self) -> int:
@@ -44,8 +46,11 @@ class Preprocessing:
             DecodeError: not an image, damaged, cut short, or too large.
         """
         if isinstance(source, Image.Image):
-            return self.resize(to_rgb(source, self.intensity))
-        return decoded(source, lambda image: self.resize(to_rgb(image, self.intensity)), self.stored_size)
+            return self._square(source)
+        return decoded(source, self._square, self.stored_size, self.decoding)
+
+    def _square(self, picture: Picture | Image.Image) -> np.ndarray:
+        return self.resize(to_rgb(picture, self.intensity, self.decoding))
 
     def resize(self, image: Image.Image) -> np.ndarray:
         """(stored_size, stored_size, 3) uint8 of an RGB image; bilinear with antialiasing, as torchvision resizes."""
@@ -79,4 +84,5 @@ class Preprocessing:
         intensity = values.get("intensity", "16 bit")
         if not isinstance(intensity, str):
             intensity = tuple(intensity)
-        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"]), "intensity": intensity})
+        mean, std = tuple(values["mean"]), tuple(values["std"])
+        return cls(**{"decoding": 1, **values, "mean": mean, "std": std, "intensity": intensity})

@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 
 from imgbench.audit import EXIT_CODES
 from imgbench.audit import audit as audit_command
-from imgbench.errors import UserError
+from imgbench.errors import EXTRAS, UserError
 from imgbench.evaluate import evaluate
 from imgbench.evaluation.predictions import Predictions
 from imgbench.experiment.build import build_data
@@ -78,11 +78,9 @@ def test_copies_that_could_not_be_decoded_are_found_once_they_can(photos, monkey
     heif = pytest.importorskip("pillow_heif")
     for number in range(3):
         heif.from_pillow(Image.open(photos / "cat" / f"cat{number}.png")).save(photos / "dog" / f"cat{number}.heic")
-    for module in ("decode", "data.look"):
-        monkeypatch.setattr(f"imgbench.{module}.can_read_heic", lambda: False)
-    assert inspect(photos).pairs == []
-    for module in ("decode", "data.look"):
-        monkeypatch.setattr(f"imgbench.{module}.can_read_heic", lambda: True)
+    with monkeypatch.context() as patch:
+        patch.setitem(EXTRAS, "heic", "no_such_package")
+        assert inspect(photos).pairs == []
     assert len(inspect(photos).pairs) == 3
 
 

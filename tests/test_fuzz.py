@@ -3,7 +3,8 @@
 import pytest
 
 from imgbench.benchmark.development.fuzz import KINDS, damaged_files, measure_fuzz, whole_file
-from imgbench.decode import FORMATS, DecodeError, image_format
+from imgbench.decode import FORMATS, image_format
+from imgbench.errors import DecodeError
 from imgbench.preprocessing import Preprocessing
 
 

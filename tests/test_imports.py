@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "imgbench"
-GROUND = {"budget", "errors", "files", "trust", "split_file", "run", "number", "decode", "preprocessing", "language",
+GROUND = {"budget", "errors", "files", "trust", "split_file", "run", "number", "intensity", "colour", "scientific",
+          "decode", "preprocessing", "language",
           "provenance", "recording", "progress", "terminal"}  # fmt: skip
 COMMANDS = {"audit", "train", "summary", "evaluate", "predict", "compare", "compress", "ladder", "export", "demo",
             "study", "shard", "cache", "benchmark"}  # fmt: skip
@@ -27,8 +28,11 @@ ALLOWED = {
     "number": {"errors"},
     "progress": set(),
     "terminal": set(),
-    "decode": {"errors", "files"},
-    "preprocessing": {"errors", "decode"},
+    "intensity": set(),
+    "colour": set(),
+    "scientific": {"errors"},
+    "decode": {"errors", "files", "intensity", "colour", "scientific"},
+    "preprocessing": {"errors", "decode", "intensity"},
     "data": set(),
     "models": set(),
     "evaluation": set(),

@@ -6,8 +6,7 @@ import torch
 from PIL import Image
 
 import imgbench
-from imgbench.decode import DecodeError
-from imgbench.errors import UserError
+from imgbench.errors import DecodeError, UserError
 from imgbench.inference.inputs import decode_batches, single_images, to_image
 from imgbench.preprocessing import Preprocessing
 

@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgbench.data.look import SIDE, Looks, digest, keep_looks, kept_looks
+from imgbench.data.look import SIDE, Header, Looks, digest, keep_looks, kept_looks
 from imgbench.data.pixels import decode_images
 from imgbench.data.read import read_table
 from imgbench.data.scan import scan
 from imgbench.data.shards import Folder
 from imgbench.data.split import SplitPlan
 from imgbench.data.table import ImageTable
-from imgbench.decode import Extremes, open_image
+from imgbench.decode import open_image
 from imgbench.inspection.file_facts import read_headers
 from imgbench.inspection.shortcuts import file_facts
 from imgbench.inspection.thumbnails import make_thumbnails
+from imgbench.intensity import Extremes
 from imgbench.preprocessing import Preprocessing
 
 
@@ -63,7 +64,7 @@ def test_a_look_tells_hash_header_thumbnail_and_damage(folder):
             assert row in looks.errors
             assert looks.header(row) is None
         else:
-            assert looks.header(row) == ("PNG", "RGB", 80, 70, False)
+            assert looks.header(row) == Header("PNG", "RGB", 80, 70)
             square = Preprocessing(SIDE).resize(open_image(data))
             assert np.array_equal(looks.grey[row], np.asarray(Image.fromarray(square).convert("L")))
             assert looks.facts["shown"][row].tobytes() == digest(square.tobytes())
@@ -150,7 +151,7 @@ def test_images_of_more_than_8_bits_are_scaled_by_the_range_of_all(tmp_path, ope
             Image.fromarray(values).save(tmp_path / name / f"{number}.png")
     table = read_table(tmp_path, Preprocessing(16), SplitPlan())
     assert table.intensity == (0.0, 4095.0)
-    assert table.looks.extremes()[0] == Extremes(0, 4000, False)
+    assert table.looks.extremes()[0] == Extremes(0, 4000, False, False, 0, 4000)
     grey = make_thumbnails(table).grey
     assert grey[:4].max() > 240
     assert 50 < grey[4:].max() < 70

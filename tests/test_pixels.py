@@ -15,8 +15,8 @@ from imgbench.data.look import Looks
 from imgbench.data.pixels import decode_images, digest
 from imgbench.data.read import labelled_table
 from imgbench.data.scan import scan
-from imgbench.decode import HEIC_NEEDS, open_image
-from imgbench.errors import UserError
+from imgbench.decode import open_image
+from imgbench.errors import EXTRAS, UserError
 from imgbench.preprocessing import Preprocessing
 
 SMALL = Preprocessing(16)
@@ -431,12 +431,12 @@ def test_a_folder_of_nothing_but_damage_is_an_error_with_the_reasons(tmp_path):
 
 def test_heic_without_pillow_heif_is_counted_and_read_once_it_is_installed(folder, cache_home, caplog):
     heif = pytest.importorskip("pillow_heif")
-    heif.from_pillow(Image.new("RGB", (64, 64), "red")).save(folder / "cat" / "0.heic")
+    for name in ("0.heic", "00.heic"):
+        heif.from_pillow(Image.new("RGB", (64, 64), "red")).save(folder / "cat" / name)
     found = scan(folder)
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("imgbench.decode", "imgbench.data.look"):
-            patch.setattr(f"{module}.can_read_heic", lambda: False)
-        assert list(decode_images(found, SMALL).errors.values()) == [HEIC_NEEDS]
-    assert '1 files are left out: HEIC, which needs: pip install "imgbench[heic]"' in caplog.text
+        patch.setitem(EXTRAS, "heic", "no_such_package")
+        assert len(decode_images(found, SMALL).errors) == 2
+    assert '2 files are left out: HEIC, which needs: pip install "imgbench[heic]"' in caplog.text
     assert decode_images(found, SMALL).errors == {}
     assert len(entries(cache_home)) == 1

@@ -15,8 +15,7 @@ from PIL import Image
 
 import imgbench
 from imgbench import predict
-from imgbench.decode import DecodeError
-from imgbench.errors import UserError
+from imgbench.errors import DecodeError, UserError
 from imgbench.experiment.build import plain
 from imgbench.experiment.compose import compose
 from imgbench.preprocessing import Preprocessing

@@ -12,7 +12,9 @@ from PIL import Image
 from PIL.Image import Transpose
 from torchvision.transforms import v2
 
-from imgbench.decode import DecodeError, Extremes, deep_extremes, image_format, intensity_range, open_image, to_rgb
+from imgbench.decode import deep_extremes, image_format, open_image, to_rgb
+from imgbench.errors import EXTRAS, DecodeError
+from imgbench.intensity import Extremes, intensity_range
 from imgbench.preprocessing import Preprocessing
 
 
@@ -209,7 +211,7 @@ def test_an_eps_file_is_no_image_whatever_it_is_called(tmp_path, name, monkeypat
     (tmp_path / "gs").write_text(f"#!/bin/sh\n: > {marker}\n")
     (tmp_path / "gs").chmod(0o755)
     (tmp_path / name).write_bytes(encoded(noise(9, 9), "EPS"))
-    with pytest.raises(DecodeError, match="not an image"):
+    with pytest.raises(DecodeError, match="a document, which is not read"):
         open_image(tmp_path / name)
     assert not marker.exists()
 
@@ -227,7 +229,7 @@ def test_heic_is_read_upright_and_without_pillow_heif_says_what_to_install(monke
     assert color(image, (32, 4))[0] > 200 > 50 > color(image, (32, 40))[0]
     with pytest.raises(DecodeError):
         open_image(file.getvalue()[: len(file.getvalue()) // 2])
-    monkeypatch.setattr("imgbench.decode.can_read_heic", lambda: False)
+    monkeypatch.setitem(EXTRAS, "heic", "no_such_package")
     with pytest.raises(DecodeError, match=r'^HEIC, which needs: pip install "imgbench\[heic\]"$'):
         open_image(file.getvalue())
 
@@ -355,7 +357,7 @@ def test_extremes_are_of_deep_files_only():
     assert deep_extremes(encoded(noise(9, 9), "PNG")) is None
     assert deep_extremes(encoded(noise(9, 9), "JPEG")) is None
     deep = Image.fromarray(np.array([[np.nan, 2], [-3, np.inf]], np.float32))
-    assert deep_extremes(encoded(deep, "TIFF")) == Extremes(-3, 2, True)
+    assert deep_extremes(encoded(deep, "TIFF")) == Extremes(-3, 2, True, False, -3, 2)
     with pytest.raises(DecodeError, match="not an image"):
         deep_extremes(b"text")
 

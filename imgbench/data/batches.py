@@ -13,8 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from imgbench.data.pixels import digest
 from imgbench.data.table import ImageTable
-from imgbench.decode import DecodeError
-from imgbench.errors import UserError
+from imgbench.errors import DecodeError, UserError
 from imgbench.files import cores
 from imgbench.preprocessing import Preprocessing
 

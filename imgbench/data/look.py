@@ -20,26 +20,17 @@ import numpy as np
 import platformdirs
 from PIL import ExifTags, Image
 
+from imgbench.colour import profile_name
 from imgbench.data.walk import STAMPS_PROVE_CONTENT
-from imgbench.decode import (
-    FORMATS,
-    HEIC_NEEDS,
-    DecodeError,
-    Extremes,
-    can_read_heic,
-    decoded,
-    extremes,
-    image_format,
-    is_deep,
-    reduction,
-    to_rgb,
-)
+from imgbench.decode import DECODING, FORMATS, HEAD, Picture, decoded, image_format, reduction, to_rgb
+from imgbench.errors import DecodeError, NeedsExtra, is_installed
 from imgbench.files import replacing
+from imgbench.intensity import Extremes, extremes
 from imgbench.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # raise it when what is seen of a file changes, so that old looks are not read
+FORMAT = f"2, decoded by {DECODING}"  # another number when what is seen of a file changes: old looks are not read
 SIDE = 64  # pixels of a thumbnail
 UPRIGHT = 1
 FACTS = np.dtype(
@@ -51,10 +42,17 @@ FACTS = np.dtype(
         ("width", np.int32),
         ("height", np.int32),
         ("turned", np.bool_),  # EXIF asks for another orientation than the pixels have
+        ("several", np.bool_),  # it holds more pages or frames than the first, which is all that is read
+        ("profile", "S32"),  # what its colour profile calls itself, in UTF-8
+        ("subject", np.uint64, 3),  # of a DICOM file: see scientific.Dicom
+        ("needs", "S8"),  # the extra of imgbench without which it could not be decoded; see errors.EXTRAS
         ("deep", np.bool_),  # more than 8 bits: the thumbnail depends on all files' range, and is not made here
-        ("low", np.float64),  # the smallest and the largest value of a deep image, and whether they are floats
+        ("low", np.float64),  # of a deep image, as of intensity.Extremes
         ("high", np.float64),
         ("floats", np.bool_),
+        ("colour", np.bool_),
+        ("lowest", np.float64),
+        ("highest", np.float64),
         ("shown", np.uint8, 16),  # BLAKE2b of the thumbnail in colour, whatever the format or metadata of the file
     ]
 )
@@ -78,7 +76,10 @@ class Header(NamedTuple):
     mode: str  # as Pillow calls it
     width: int
     height: int
-    turned: bool  # EXIF asks for another orientation than the pixels have
+    turned: bool = False  # EXIF asks for another orientation than the pixels have
+    several: bool = False  # there are further pages or frames
+    profile: str = ""  # what the colour profile calls itself
+    subject: tuple[int, int, int] = (0, 0, 0)  # hashes of patient, study and series, 0 where nothing is said
 
 
 @dataclass
@@ -109,14 +110,14 @@ class Looks:
         facts = self.facts[row]
         if row in self.errors or not facts["format"]:
             return None
-        name, mode = facts["format"].decode(), facts["mode"].decode()
-        return Header(name, mode, int(facts["width"]), int(facts["height"]), bool(facts["turned"]))
+        name, mode, profile = (facts[key].decode(errors="ignore") for key in ("format", "mode", "profile"))
+        sides, kinds = (int(facts["width"]), int(facts["height"])), (bool(facts["turned"]), bool(facts["several"]))
+        return Header(name, mode, *sides, *kinds, profile, tuple(facts["subject"].tolist()))
 
     def extremes(self) -> dict[int, Extremes]:
         """Of the images of more than 8 bits."""
         deep = (row for row in np.flatnonzero(self.facts["deep"]).tolist() if row not in self.errors)
-        own = {row: self.facts[row] for row in deep}
-        return {row: Extremes(float(one["low"]), float(one["high"]), bool(one["floats"])) for row, one in own.items()}
+        return {row: Extremes(*(self.facts[row][name].item() for name in Extremes._fields)) for row in deep}
 
     def look(self, row: int, data: bytes, square: Preprocessing | None = None) -> np.ndarray | None:
         """Looks at the bytes of a file.
@@ -139,27 +140,33 @@ class Looks:
         self.fresh[row] = False
         if header := header_of(io.BytesIO(data)):
             facts["format"], facts["mode"] = header.format.encode(), header.mode.encode()
-            facts["width"], facts["height"], facts["turned"] = header.width, header.height, header.turned
+            facts["profile"], facts["subject"] = header.profile.encode(), header.subject
+            for name in ("width", "height", "turned", "several"):
+                facts[name] = getattr(header, name)
         sizes = [SIDE, square.stored_size] if square else [SIDE]
         sides = (header.width, header.height) if header and header.format == "JPEG" else (0, 0)
         # A large JPEG is decoded at the size that suits each, all else once.
-        scales = {reduction(sides, size) for size in sizes}
+        together = len({reduction(sides, size) for size in sizes}) == 1 and (not square or square.decoding == DECODING)
 
-        def see(image: Image.Image) -> np.ndarray | None:
-            if is_deep(image):
+        def see(picture: Picture) -> np.ndarray | None:
+            if picture.values is not None:
                 facts["deep"] = True
-                facts["low"], facts["high"], facts["floats"] = extremes(np.asarray(image))
+                for name, value in extremes(picture.values)._asdict().items():
+                    facts[name] = value
+                if facts["colour"]:  # of which Pillow's mode tells nothing
+                    facts["mode"] += b";16"
                 return None
-            rgb = to_rgb(image)
+            rgb = to_rgb(picture)
             self._show(row, Preprocessing(SIDE).resize(rgb))
-            return square.resize(rgb) if square and len(scales) == 1 else None
+            return square.resize(rgb) if square and together else None
 
         try:
             pixels = decoded(data, see, SIDE)
         except DecodeError as error:
             self.errors[row] = str(error)
+            facts["needs"] = error.extra.encode() if isinstance(error, NeedsExtra) else b""
             return None
-        return square.decode(data) if square and len(scales) > 1 else pixels
+        return pixels if together or square is None or facts["deep"] else square.decode(data)
 
     def _show(self, row: int, thumbnail: np.ndarray) -> None:
         self.facts[row]["shown"] = np.frombuffer(digest(thumbnail.tobytes()), np.uint8)
@@ -170,7 +177,7 @@ def header_of(content: IO[bytes]) -> Header | None:
     """Of an open file, which is closed; None where it is no image that can be read."""
     try:
         with content as file:
-            name = image_format(file.read(64))
+            name = image_format(file.read(HEAD))
             file.seek(0)
             if name is None:
                 return None
@@ -179,7 +186,9 @@ def header_of(content: IO[bytes]) -> Header | None:
             # Asked for its EXIF entries, a PNG without any would be decoded as a whole.
             exif = image.getexif() if "exif" in image.info or name == "TIFF" else {}
             turned = exif.get(ExifTags.Base.Orientation, UPRIGHT) != UPRIGHT
-            return Header(name, image.mode, image.width, image.height, turned)
+            profile = profile_name(image.info["icc_profile"]) if image.info.get("icc_profile") else ""
+            subject, several = image.info.get("subject", (0, 0, 0)), bool(getattr(image, "is_animated", False))
+            return Header(name, image.mode, image.width, image.height, turned, several, profile, subject)
     except Exception:  # damaged files raise nearly anything
         return None
 
@@ -230,8 +239,9 @@ def kept_looks(files: Files, read: Callable[[int], bytes]) -> Looks:
     then = np.array([row_of.get(path, -1) for path in files.paths], np.int64)
     rows = np.flatnonzero(then >= 0)
     rows = rows[(facts["stamp"][then[rows]] == files.stamps[rows]).all(1)]
-    if can_read_heic():  # what was kept before pillow-heif was installed is looked at again
-        rows = np.array([row for row in rows if errors.get(files.paths[row]) != HEIC_NEEDS], np.int64)
+    # What was kept before the package was installed that reads it is looked at again.
+    missing = {need: not is_installed(need.decode()) for need in np.unique(facts["needs"][then[rows]]) if need}
+    rows = np.array([row for row in rows if missing.get(facts["needs"][then[row]], True)], np.int64)
     if not STAMPS_PROVE_CONTENT:
         rows = np.array([row for row in rows if digest(read(row)) == facts["digest"][then[row]].tobytes()], np.int64)
     result.facts[rows], result.grey[rows] = facts[then[rows]], grey[then[rows]]

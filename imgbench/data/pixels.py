@@ -25,15 +25,16 @@ from filelock import FileLock, Timeout
 
 from imgbench.data.look import Looks, cache_dir, digest, keep_looks, kept_looks
 from imgbench.data.table import ImageTable
-from imgbench.decode import HEIC_NEEDS, DecodeError, Extremes, Intensity, deep_extremes, intensity_range
-from imgbench.errors import UserError
+from imgbench.decode import deep_extremes
+from imgbench.errors import DecodeError, UserError
 from imgbench.files import cores, memory_left
+from imgbench.intensity import Extremes, Intensity, intensity_range
 from imgbench.preprocessing import Preprocessing
 from imgbench.progress import Step
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3  # raise it when decoding changes, so that old entries are not read
+FORMAT = 4  # raise it when resizing changes, so that old entries are not read; see decode.DECODING too
 CHUNK = 64
 UNFINISHED = ".making-"
 MODES = ("auto", "memory", "disk", "off")
@@ -54,8 +55,9 @@ def decode_images(table: ImageTable, preprocessing: Preprocessing, mode: str = "
     if len(result.errors) == len(table.paths):
         reasons = "; ".join(f"{number} x {reason}" for reason, number in Counter(result.errors.values()).most_common(3))
         raise UserError(f"None of the {len(table.paths)} images of {table.root} can be decoded: {reasons}.")
-    if number := list(result.errors.values()).count(HEIC_NEEDS):
-        log.warning("%d files are left out: %s", number, HEIC_NEEDS)
+    for reason, number in Counter(result.errors.values()).most_common():
+        if number > 1:
+            log.warning("%d files are left out: %s", number, reason)
     if not isinstance(result.intensity, str):
         log.info("Images of 16 bits or floats: %g is black and %g is white in all of them.", *result.intensity)
     return result
@@ -105,7 +107,8 @@ def _place_of(table: ImageTable, preprocessing: Preprocessing) -> str:
 def _entry_name(table: ImageTable, preprocessing: Preprocessing, looks: Looks) -> str:
     """`<hash of the place>-<hash of the files' content and of the settings>`."""
     damaged = sorted(looks.errors)  # which of them can be decoded depends on what is installed
-    content = hashlib.blake2b(f"{FORMAT} {preprocessing.intensity} {damaged}".encode(), digest_size=16)
+    settings = f"{FORMAT} {preprocessing.decoding} {preprocessing.intensity} {damaged}"
+    content = hashlib.blake2b(settings.encode(), digest_size=16)
     content.update(looks.digests.tobytes())
     return f"{_place_of(table, preprocessing)}-{content.hexdigest()}"
 

@@ -16,9 +16,10 @@ from imgbench.data.shards import Folder, Photograph, Shards, index_path, is_shar
 from imgbench.data.split import NO_SPLIT
 from imgbench.data.table import ImageTable
 from imgbench.data.walk import has_image_ending, natural_sort, stamp_of
-from imgbench.decode import DecodeError, Extremes, Intensity, deep_extremes, intensity_range
-from imgbench.errors import UserError
+from imgbench.decode import deep_extremes
+from imgbench.errors import DecodeError, UserError
 from imgbench.files import write_atomically
+from imgbench.intensity import Extremes, Intensity, intensity_range
 from imgbench.preprocessing import Preprocessing
 from imgbench.split_file import SPLIT_COLUMNS, SPLITS, Columns, csv_lines, read_rows
 

@@ -14,8 +14,8 @@ from imgbench.data.look import Looks, keep_looks, kept_looks
 from imgbench.data.shards import Folder, Photograph, Shards
 from imgbench.data.split import NO_SPLIT, SplitPlan
 from imgbench.data.walk import LeftOut
-from imgbench.decode import Intensity
 from imgbench.files import cores
+from imgbench.intensity import Intensity
 from imgbench.progress import shown
 from imgbench.split_file import SPLIT_COLUMNS, SPLITS, csv_lines
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from enum import StrEnum
 from pathlib import Path
 
-from imgbench.decode import IMAGE_ENDINGS, image_format
+from imgbench.decode import HEAD, IMAGE_ENDINGS, image_format
 
 
 class LeftOut(StrEnum):
@@ -74,7 +74,7 @@ def is_image(entry: "os.DirEntry[str]") -> bool:
     if has_image_ending(entry.name):
         return True
     with open(entry.path, "rb") as file:  # noqa: PTH123
-        return image_format(file.read(12)) is not None
+        return image_format(file.read(HEAD)) is not None
 
 
 def is_hidden(name: str) -> bool:

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from imgbench.data.shards import ShardImage
-from imgbench.decode import DecodeError, Intensity, to_8_bits
-from imgbench.errors import UserError
+from imgbench.errors import DecodeError, UserError
 from imgbench.files import cores
+from imgbench.intensity import Intensity, to_8_bits
 from imgbench.preprocessing import Preprocessing
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
-from imgbench.decode import DecodeError
-from imgbench.errors import UserError
+from imgbench.errors import DecodeError, UserError
 from imgbench.inference.inputs import OpenFile, Source, decode_pixels, single_images
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.preprocessing import Preprocessing

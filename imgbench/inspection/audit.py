@@ -16,6 +16,7 @@ from imgbench.data.pixels import cache_dir
 from imgbench.data.shard_index import photographs
 from imgbench.data.split import NO_SPLIT
 from imgbench.data.table import ImageTable
+from imgbench.decode import DECODING
 from imgbench.files import write_atomically
 from imgbench.inspection.classes import class_findings
 from imgbench.inspection.duplicates import Pair, connected, find_duplicates
@@ -116,7 +117,7 @@ class Evidence:
     def pairs(self) -> list[Pair]:
         """Kept in the cache until a file changes or another can be decoded, whatever the splits."""
         table = self.table
-        facts = (FORMAT, table.intensity, sorted(table.errors), *table.paths, table.digests.tobytes())
+        facts = (FORMAT, DECODING, table.intensity, sorted(table.errors), *table.paths, table.digests.tobytes())
 
         def find() -> str:
             pairs = find_duplicates(self.table, self.thumbnails, self.headers)
@@ -145,7 +146,8 @@ def audit(table: ImageTable, finders: Sequence[Finder] = ()) -> Audit:
     left_out = sorted((reason.value, sorted(paths)) for reason, paths in table.passed_over.items())
     names = [getattr(finder, "__name__", repr(finder)) for finder in finders]
     # A damaged image is named with the reason, which is another once its format can be read.
-    facts = (FORMAT, table.root.resolve(), table.hash, table.plan, sorted(table.errors.items()), left_out, names)
+    versions, damaged = (FORMAT, DECODING), sorted(table.errors.items())
+    facts = (versions, table.root.resolve(), table.hash, table.plan, damaged, left_out, names)
     result = _kept("audit", facts, lambda: _inspect(table, finders).to_json(), Audit.from_json)
     return replace(result, root=str(table.root))  # as it is named now, which may be from another working directory
 

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from imgbench.benchmark.rounds import start
-from imgbench.decode import DecodeError, can_read_heic, deep_extremes
+from imgbench.decode import deep_extremes
+from imgbench.errors import DecodeError, is_installed
 from imgbench.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
@@ -28,11 +29,13 @@ KINDS: dict[str, dict[str, Any]] = {
     "BMP": {"format": "BMP"},
     "TIFF": {"format": "TIFF"},
     "TIFF, LZW": {"format": "TIFF", "compression": "tiff_lzw"},
+    **({"TIFF, 16-bit planes": {}} if is_installed("tiff") else {}),
     "WebP": {"format": "WEBP"},
     "AVIF": {"format": "AVIF"},
     "JPEG 2000": {"format": "JPEG2000"},
     "PPM": {"format": "PPM"},
-    **({"HEIC": {"format": "HEIF"}} if can_read_heic() else {}),
+    **({"HEIC": {"format": "HEIF"}} if is_installed("heic") else {}),
+    **({"DICOM": {}} if is_installed("dicom") else {}),
 }
 
 
@@ -48,8 +51,32 @@ def whole_file(kind: str) -> bytes:
 
         pillow_heif.register_heif_opener()
     file = io.BytesIO()
+    if kind == "TIFF, 16-bit planes":
+        import tifffile
+
+        planes = np.moveaxis(pixels * 200, 2, 0).astype(np.uint16)
+        tifffile.imwrite(file, planes, photometric="rgb", planarconfig="separate", metadata=None)
+        return file.getvalue()
+    if kind == "DICOM":
+        _write_dicom(file, (pixels[..., 0] * 16).astype(np.uint16))
+        return file.getvalue()
     image.save(file, **KINDS[kind])
     return file.getvalue()
+
+
+def _write_dicom(file: io.BytesIO, values: np.ndarray) -> None:
+    from pydicom import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.SOPClassUID, data.SOPInstanceUID = SecondaryCaptureImageStorage, generate_uid(entropy_srcs=["fuzz"])
+    data.Rows, data.Columns = values.shape
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 12, 11, 0
+    data.PixelData = values.tobytes()
+    data.save_as(file, enforce_file_format=True)
 
 
 def _cut(data: bytes, rng: np.random.Generator) -> bytes:
