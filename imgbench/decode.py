@@ -180,7 +180,7 @@ UNREAD = {
     ),
     "Photoshop image": Unread((".psd", ".psb"), rb"8BPS", "Export them: magick 'PHOTO.psd[0]' PHOTO.png"),
     "volume": Unread(
-        (".mha", ".mhd", ".nii", ".nrrd"), None, "Save the slices that are to be seen as images, such as PNG or DICOM"
+        (".mha", ".mhd", ".nii", ".nii.gz", ".nrrd"), None, "Save the slices that are to be seen as PNG or DICOM"
     ),
     "document": Unread((".eps", ".pdf", ".ps", ".svg"), rb"%PDF|%!PS", "Draw them: pdftoppm -png FILE.pdf PAGE"),
     "image of another format": Unread(
@@ -191,11 +191,11 @@ UNREAD = {
 }  # fmt: skip
 
 
-def unread_kind(name: str, head: bytes) -> str | None:
+def unread_kind(name: str, head: bytes = b"") -> str | None:
     """The key in UNREAD of a file that is no image that can be read, by its ending or its first 16 bytes or more."""
-    ending = Path(name).suffix.lower() if name else ""
+    lower = name.lower()
     for kind, known in UNREAD.items():
-        if ending in known.endings or (known.signature and re.match(known.signature, head, re.DOTALL)):
+        if lower.endswith(known.endings) or (head and known.signature and re.match(known.signature, head, re.DOTALL)):
             return kind
     return None
 
@@ -384,7 +384,7 @@ def _opened(data: bytes) -> Image.Image:
     name = image_format(data)
     if name is None:
         kind = unread_kind("", data[:16])
-        raise DecodeError(f"a {kind}, which is not read. {UNREAD[kind].remedy}" if kind else "not an image")
+        raise DecodeError(f"a {kind}, which is not read. {UNREAD[kind].remedy}." if kind else "not an image")
     image = FORMATS[name].open(io.BytesIO(data))
     limit = MAX_PIXELS
     if name in ("TIFF", "GIF"):  # which ask the limit of the process again while they are decoded

@@ -8,7 +8,7 @@ from PIL import Image
 
 from imgbench.data.scan import scan
 from imgbench.data.split import TEST, TRAIN, VAL
-from imgbench.data.walk import LeftOut
+from imgbench.data.walk import LeftOut, remedies
 from imgbench.errors import UserError
 
 FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"]
@@ -271,3 +271,71 @@ def test_an_archive_is_an_error_that_says_to_unpack_it(tmp_path):
     (tmp_path / "photos.zip").touch()
     with pytest.raises(UserError, match="Unpack it"):
         scan(tmp_path / "photos.zip")
+
+
+LAYOUTS = {
+    "splits in classes": (["cat/train", "cat/test", "dog"], "hold folders called test, train: their images are put"),
+    "sub-folders": (["cat", "cat/indoor", "dog"], "1 images lie in sub-folders of their class, such as cat/indoor"),
+    "classes in sites": (
+        ["a/cat", "a/dog", "b/cat", "b/dog"],
+        "Every class folder holds the folders cat, dog: if these",
+    ),
+    "another split": (["train/cat", "train/dog", "dev/cat"], "what lies beside it is left out: dev. Splits are called"),
+    "accents": (["Caf\u00e9", "Cafe\u0301", "tea"], "differ only in how accents are encoded"),
+    "accents in splits": (
+        ["train/Caf\u00e9", "train/tea", "test/Cafe\u0301"],
+        "taken for the class of that name in train",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_what_was_taken_for_what_is_said_where_a_folder_could_be_read_otherwise(tmp_path, make_folder, kind):
+    folders, note = LAYOUTS[kind]
+    found = scan(make_folder(tmp_path, dict.fromkeys(folders, 1)))
+    assert len(found.notes) == 1 and note in found.notes[0]
+    assert len(found.paths) == len(folders) - (kind == "another split")
+
+
+def test_names_of_a_windows_archive_say_how_to_unpack_it(tmp_path, make_folder):
+    make_folder(tmp_path, {"cat": 1, "dog": 1})
+    (tmp_path / "cat/0.png").rename(tmp_path / "cat/young\\0.png")
+    assert "unzip" in scan(tmp_path).notes[0]
+    make_folder(tmp_path / "loose", {"": 1})
+    (tmp_path / "loose/0.png").rename(tmp_path / "loose/cloudy\\0.png")
+    with pytest.raises(UserError, match="an archive of Windows"):
+        scan(tmp_path / "loose")
+
+
+def test_a_class_called_train_beside_one_other_is_asked_for_another_name(tmp_path, make_folder):
+    with pytest.raises(UserError, match="If it is a class itself, give it another name"):
+        scan(make_folder(tmp_path, {"train": 1, "plane": 1}))
+
+
+def test_files_that_could_be_made_into_images_are_named_with_what_does_so(tmp_path, make_folder):
+    make_folder(tmp_path, {"cat": 1, "dog": 1})
+    for name in ("a.NEF", "b.dng", "c.jxl", "d.mp4", "e.npy", "f.psd", "g.nii.gz", "h.pdf", "i.tga", "j.txt"):
+        (tmp_path / "cat" / name).write_bytes((tmp_path / "cat/0.png").read_bytes())
+    (tmp_path / "cat/film").write_bytes(b"\0\0\0\x18ftypisom\0\0\0\0")
+    (tmp_path / "cat/j.txt").write_text("no image")
+    found = scan(tmp_path)
+    assert len(found.paths) == 2
+    counts = {reason: len(paths) for reason, paths in found.passed_over.items()}
+    assert counts == {
+        LeftOut.RAW: 2, LeftOut.JPEG_XL: 1, LeftOut.VIDEO: 2, LeftOut.NUMPY: 1, LeftOut.PHOTOSHOP: 1, LeftOut.VOLUME: 1,
+        LeftOut.DOCUMENT: 1, LeftOut.FOREIGN: 1, LeftOut.OTHER: 1,
+    }  # fmt: skip
+    said = list(remedies(found.passed_over))
+    assert len(said) == 8
+    assert "2 raw photographs left out, which imgbench does not read. Develop them" in " ".join(said)
+    (tmp_path / "cat/0.png").unlink()
+    with pytest.raises(UserError, match="Develop them into JPEG"):
+        scan(tmp_path)
+
+
+def test_what_systems_keep_beside_photographs_is_left_out(tmp_path, make_folder):
+    beside = ["@eaDir/cat", "lost+found", "$RECYCLE.BIN", "System Volume Information", "#recycle", ".thumbnails"]
+    found = scan(make_folder(tmp_path, dict.fromkeys(["cat", "dog", "cat/@eaDir", *beside], 1)))
+    assert found.class_names == ["cat", "dog"]
+    assert found.paths == ["cat/0.png", "dog/0.png"]
+    assert found.passed_over == {LeftOut.HIDDEN: ["cat/@eaDir"]}

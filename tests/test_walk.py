@@ -33,12 +33,12 @@ def test_hidden_folders_other_files_and_empty_files_are_counted_and_left_out(tmp
     assert found.class_names == ["cat", "dog"]
     assert found.paths == ["cat/0.png", "dog/0.png"]
     assert {reason: sorted(paths) for reason, paths in found.passed_over.items()} == {
-        "hidden file": ["cat/.DS_Store", "cat/.ipynb_checkpoints"],
-        "other file": ["cat/Thumbs.db", "cat/notes.txt"],
+        "hidden file": ["cat/.DS_Store", "cat/.ipynb_checkpoints", "cat/Thumbs.db"],
+        "other file": ["cat/notes.txt"],
         "empty file": ["cat/empty.jpg"],
         "broken link": ["dog/gone.jpg"],
     }
-    assert describe_left_out(found.passed_over) == "1 broken link, 1 empty file, 2 hidden files, 2 other files"
+    assert describe_left_out(found.passed_over) == "1 broken link, 1 empty file, 3 hidden files, 1 other file"
 
 
 def test_nothing_left_out_is_said_so(tmp_path, make_folder):

@@ -2,14 +2,29 @@
 
 import os
 import shlex
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from imgbench.data.split import NO_SPLIT
 from imgbench.data.walk import has_image_ending, is_hidden, natural_sort, visible_folders
+
+if TYPE_CHECKING:
+    from imgbench.data.table import ImageTable
 
 LAYOUTS = """Expected one of
   {root}/<class>/*.jpg
   {root}/{{train,val,test}}/<class>/*.jpg      (val and test may be missing; valid and validation mean val)"""
+SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 LEVELS, BREADTH = 3, 50  # how far below a folder is looked for one that would do, and at how many in each level
+
+
+BACKSLASHES = (
+    "The file names have a backslash in them, as an archive of Windows leaves them that was unpacked without its "
+    "folders. Unpack it anew with unzip or 7z x, which make folders of them."
+)
 
 
 def setting(option: str, path: Path) -> str:
@@ -79,6 +94,14 @@ def advice(root: Path, option: str, class_names: list[str]) -> str:
         return f"The class folders lie in {below}. Name that: {setting(option, below)}"
     above = Path(os.path.normpath(root / ".."))
     loose = _holds_images(root)
+    if any("\\" in name for name in os.listdir(root)):  # noqa: PTH208
+        return BACKSLASHES
+    train = next((folder for folder in _subfolders(root) if folder.name.lower() == "train"), None)
+    if train and _holds_images(train) and not _subfolders(train):
+        return (
+            f"{train} was taken for the training images, of which each class has a folder. If it is a class itself, "
+            f"give it another name, for example trains; else sort its images into folders."
+        )
     if loose and not class_names and would_do(above):
         return f"{root} looks like the folder of one class. Name the one above: {setting(option, above)}"
     if len(class_names) == 1:
@@ -91,3 +114,51 @@ def advice(root: Path, option: str, class_names: list[str]) -> str:
     return (
         f"Point {option} at the folder that holds the class folders, for example {setting(option, Path('/my/photos'))}"
     )
+
+
+def layout_notes(table: "ImageTable", min_classes: int) -> Iterator[str]:
+    """What was taken for what where a folder could be read in another way, in a sentence or two each."""
+    below: dict[str, Counter[str]] = {}  # class -> its sub-folders, and how many images lie in each
+    for path, label, split in zip(table.paths, table.labels.tolist(), table.given.tolist(), strict=True):
+        depth = 1 if split == NO_SPLIT else 2  # of the files in a class folder
+        if path.count("/") > depth:
+            below.setdefault(table.class_names[label], Counter())[path.split("/")[depth]] += 1
+    split_names = sorted({sub for subs in below.values() for sub in subs if sub.lower() in SPLIT_FOLDERS})
+    shared = set.intersection(*map(set, below.values())) if len(below) == len(table.class_names) else set()
+    if split_names:
+        yield (
+            f"Class folders hold folders called {listed(split_names)}: their images are put together, and divided "
+            f"anew. To keep that division, turn it round: {table.root}/{split_names[0]}/{next(iter(below))}."
+        )
+    elif len(below) > 1 and len(shared) > 1 and min_classes > 1:
+        yield (
+            f"Every class folder holds the folders {listed(sorted(shared))}: if these are the classes, and "
+            f"{listed(table.class_names)} are not, put the images of one name together."
+        )
+    elif below:
+        number, name = sum(map(Counter.total, below.values())), next(iter(below))
+        yield (
+            f"{number:,} images lie in sub-folders of their class, such as {name}/{next(iter(below[name]))}: they "
+            f"count as {name!r}."
+        )
+    if number := sum("\\" in path for path in table.paths):
+        yield f"{number:,} of {len(table.paths):,} images: {BACKSLASHES}"
+    forms: dict[str, list[str]] = {}
+    for name in table.class_names:
+        forms.setdefault(one_form(name), []).append(name)
+    for name, same in forms.items():
+        if len(same) > 1:
+            yield (
+                f"{len(same)} class folders are all called {name!r}, and differ only in how accents are encoded "
+                "(Unicode NFC and NFD): they are taken for different classes. If they are one, move the images into "
+                "one folder."
+            )
+
+
+def one_form(name: str) -> str:
+    """The same for names that look alike, in whichever way Unicode encodes their accents."""
+    return unicodedata.normalize("NFC", name)
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

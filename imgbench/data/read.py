@@ -11,7 +11,7 @@ from imgbench.data.pixels import decode_images
 from imgbench.data.shard_index import find_images
 from imgbench.data.split import NO_SPLIT, SplitPlan, assign_splits, group_names
 from imgbench.data.table import ImageTable
-from imgbench.data.walk import LeftOut, describe_left_out
+from imgbench.data.walk import LeftOut, describe_left_out, remedies
 from imgbench.errors import UserError
 from imgbench.files import memory_left
 from imgbench.preprocessing import Preprocessing
@@ -64,8 +64,27 @@ def read_table(
 
 
 def _divided(table: ImageTable, plan: SplitPlan, groups: list[str]) -> ImageTable:
-    splits = assign_splits(table.given, table.labels, table.class_names, plan, groups, without=table.errors)
+    try:
+        splits = assign_splits(table.given, table.labels, table.class_names, plan, groups, without=table.errors)
+    except UserError as error:
+        if what := _class_of_one_picture(table):
+            raise UserError(f"data.root: {what} Replace them by photographs, or remove the folder.") from error
+        raise
     return replace(table, plan=plan, groups=groups, splits=splits)
+
+
+def _class_of_one_picture(table: ImageTable) -> str:
+    """What to say of a class in which there is nothing to be learnt, since no other seed would divide it."""
+    shown = np.ascontiguousarray(table.looks.facts["shown"]).view("V16").ravel()
+    for label, name in enumerate(table.class_names):
+        rows = [row for row in np.flatnonzero(table.labels == label) if row not in table.errors]
+        if len(rows) > 1 and not table.looks.facts["deep"][rows].any():
+            grey = table.looks.grey[rows].reshape(len(rows), -1)
+            if (np.ptp(grey, 1) <= 2).all():
+                return f"all {len(rows)} images of class {name!r} are blank, of a single colour each."
+            if len(np.unique(shown[rows])) == 1:
+                return f"all {len(rows)} images of class {name!r} show one and the same picture."
+    return ""
 
 
 def labelled_table(
@@ -113,7 +132,7 @@ def _drop_leaks(table: ImageTable, groups: list[str]) -> None:
 
 
 def _describe(table: ImageTable) -> None:
-    for note in table.notes:
+    for note in (*table.notes, *remedies(table.passed_over)):
         log.warning("%s", note)
     for row, reason in sorted(table.errors.items())[:NAMED]:
         log.warning("Left out, cannot be decoded: %s (%s)", table.root / table.paths[row], reason)

@@ -9,15 +9,24 @@ from pathlib import Path
 
 import numpy as np
 
-from imgbench.data.layout import LAYOUTS, advice, describe_tree, folder_that_would_do, setting
+from imgbench.data.layout import (
+    LAYOUTS,
+    SPLIT_FOLDERS,
+    advice,
+    describe_tree,
+    folder_that_would_do,
+    layout_notes,
+    listed,
+    one_form,
+    setting,
+)
 from imgbench.data.shards import Folder
 from imgbench.data.split import NO_SPLIT, TRAIN
 from imgbench.data.table import ImageTable
-from imgbench.data.walk import LeftOut, Walk, describe_left_out, images_in, natural_sort, visible_folders
+from imgbench.data.walk import LeftOut, Walk, describe_left_out, images_in, natural_sort, remedies, visible_folders
 from imgbench.errors import UserError
 from imgbench.split_file import SPLITS
 
-SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 ARCHIVES = {".zip", ".rar", ".7z", ".tar", ".gz", ".tgz"}
 
 
@@ -45,6 +54,7 @@ def scan(root: str | Path, option: str = "data.root", min_classes: int = 2) -> I
         places = _class_folders(walk, root, option, min_classes, notes)
         result = _collect(walk, root, places)
         _require_images(result, places, option)
+        notes += layout_notes(result, min_classes)
     except PermissionError as error:
         raise UserError(f"{option}: {error.filename} cannot be read: {error.strerror}.") from error
     result.notes = notes
@@ -120,9 +130,14 @@ def _places(walk: Walk, root: Path, option: str, notes: list[str]) -> Iterator[_
             f"{os.path.realpath(root / train)}.\nMake train a folder of its own, or remove the link, so that images "
             "are divided."
         )
-    for name in folders:
-        if name not in split_folders:
-            walk.leave_out(str(root / name), LeftOut.BESIDE)
+    beside = [name for name in folders if name not in split_folders]
+    for name in beside:
+        walk.leave_out(str(root / name), LeftOut.BESIDE)
+    if beside:
+        notes.append(
+            f"{root / train} is taken for the training images, and what lies beside it is left out: "
+            f"{listed(beside)}. Splits are called train, val (valid, validation) and test; rename what is one of them."
+        )
     known: list[str] = []
     for split, name in enumerate(SPLITS):
         if (folder := folder_of.get(name)) is None:
@@ -137,11 +152,16 @@ def _places(walk: Walk, root: Path, option: str, notes: list[str]) -> Iterator[_
                 note += f" To classify them, once trained: python -m imgbench.predict RUN {shlex.quote(str(folder))}"
             notes.append(note)
             continue
-        elif unknown := natural_sort(set(class_names) - set(known)):
+        elif unknown := natural_sort(name for name in class_names if one_form(name) not in map(one_form, known)):
             raise UserError(
                 f"{option}: {folder} has class folders that {folder_of['train']} lacks: {unknown}.\nIt has {known}; "
                 "rename the folders, remove them, or add them to train. Images without a class are for "
                 f"python -m imgbench.predict RUN {shlex.quote(str(folder))}"
+            )
+        if other := [name for name in class_names if name not in known]:
+            notes.append(
+                f"{folder / other[0]} is taken for the class of that name in train: they differ only in how accents "
+                "are encoded (Unicode NFC and NFD)."
             )
         yield _Place(split, folder, class_names)
 
@@ -166,11 +186,11 @@ def _collect(walk: Walk, root: Path, places: list[_Place]) -> ImageTable:
     labels, splits, stamps = array("i"), array("b"), array("q")  # a million Python numbers would take 36 MB each
     walk.add_places(place.folder / name for place in places for name in place.class_names)
     for place in places:
-        own = set(place.class_names)
+        own = {one_form(name): name for name in place.class_names} | {name: name for name in place.class_names}
         for label, class_name in enumerate(places[0].class_names):
-            if class_name not in own:
+            if (name := own.get(class_name) or own.get(one_form(class_name))) is None:
                 continue
-            for path, stamp in walk.images(os.path.join(place.folder, class_name)):  # noqa: PTH118
+            for path, stamp in walk.images(os.path.join(place.folder, name)):  # noqa: PTH118
                 paths.append(walk.relative(path))
                 labels.append(label)
                 splits.append(place.split)
@@ -199,5 +219,5 @@ def _require_images(result: ImageTable, places: list[_Place], option: str) -> No
             raise UserError(
                 f"{option}: no images in the class folder(s) {empty} of {place.folder} "
                 f"(left out: {describe_left_out(result.passed_over)}).\nAdd images to them or remove the folder(s)."
-                f"{hint}"
+                f"{hint}{''.join(f'{chr(10)}{one}' for one in remedies(result.passed_over))}"
             )

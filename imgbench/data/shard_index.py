@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from imgbench.data.layout import SPLIT_FOLDERS
 from imgbench.data.pixels import digest
-from imgbench.data.scan import SPLIT_FOLDERS, check_folder, scan
+from imgbench.data.scan import check_folder, scan
 from imgbench.data.shards import Folder, Photograph, Shards, index_path, is_shards, require_whole, shard_paths
 from imgbench.data.split import NO_SPLIT
 from imgbench.data.table import ImageTable

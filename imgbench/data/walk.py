@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from enum import StrEnum
 from pathlib import Path
 
-from imgbench.decode import HEAD, IMAGE_ENDINGS, image_format
+from imgbench.decode import HEAD, IMAGE_ENDINGS, UNREAD, image_format, unread_kind
 
 
 class LeftOut(StrEnum):
@@ -14,6 +14,14 @@ class LeftOut(StrEnum):
 
     HIDDEN = "hidden file"
     OTHER = "other file"
+    RAW = "raw photograph"  # these as in decode.UNREAD
+    JPEG_XL = "JPEG XL image"
+    VIDEO = "video"
+    NUMPY = "NumPy array"
+    PHOTOSHOP = "Photoshop image"
+    VOLUME = "volume"
+    DOCUMENT = "document"
+    FOREIGN = "image of another format"
     EMPTY = "empty file"
     BROKEN = "broken link"
     VISITED = "folder visited under another name"
@@ -25,8 +33,13 @@ class LeftOut(StrEnum):
 
     def counted(self, number: int) -> str:
         """For example `1 empty file` or `3 hidden files`."""
-        plural = re.sub("(file|folder|image|link)", r"\1s", self, count=1)
+        plural = re.sub("(file|folder|image|link|photograph|video|array|volume|document)", r"\1s", self, count=1)
         return f"{number} {self if number == 1 else plural}"
+
+    @property
+    def remedy(self) -> str | None:
+        """What makes images of them that can be read."""
+        return UNREAD[self].remedy if self in UNREAD else None
 
 
 Stamp = tuple[int, int, int, int]
@@ -69,16 +82,30 @@ def has_image_ending(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_ENDINGS  # noqa: PTH122 a Path per file costs memory and time
 
 
-def is_image(entry: "os.DirEntry[str]") -> bool:
+def no_image(entry: "os.DirEntry[str]") -> LeftOut | None:
+    """Why a file is left out; None of an image."""
     # A usual ending is believed here, since opening a million files takes minutes; a wrong one shows in decoding.
     if has_image_ending(entry.name):
-        return True
+        return None
+    if kind := unread_kind(entry.name):  # before the content, since raw photographs pass for TIFF
+        return LeftOut(kind)
     with open(entry.path, "rb") as file:  # noqa: PTH123
-        return image_format(file.read(HEAD)) is not None
+        head = file.read(HEAD)
+    if image_format(head):
+        return None
+    return LeftOut(unread_kind(entry.name, head) or LeftOut.OTHER)
+
+
+# What systems keep beside photographs: macOS in zip files, Windows, Linux, and the storages of Synology and QNAP, among
+# it thumbnails and what was thrown away.
+SYSTEM = {
+    "__macosx", "$recycle.bin", "recycler", "system volume information", "thumbs.db", "desktop.ini", "lost+found",
+    "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot",
+}  # fmt: skip
 
 
 def is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"  # which macOS puts into its zip files
+    return name.startswith(".") or name.lower() in SYSTEM
 
 
 def kind_of(entry: "os.DirEntry[str]") -> str:
@@ -100,7 +127,7 @@ def images_in(folder: Path) -> Iterator[str]:
     """The paths of the images that lie in `folder` itself, in the order of the disk."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not is_hidden(entry.name) and kind_of(entry) == "file" and entry.stat().st_size and is_image(entry):
+            if not is_hidden(entry.name) and kind_of(entry) == "file" and entry.stat().st_size and not no_image(entry):
                 yield entry.path
 
 
@@ -199,10 +226,10 @@ class Walk:
             stat = entry.stat()
             if stat.st_size == 0:
                 self.leave_out(entry.path, LeftOut.EMPTY)
-            elif is_image(entry):
-                images[entry.name] = stamp_of(stat)
+            elif reason := no_image(entry):
+                self.leave_out(entry.path, reason)
             else:
-                self.leave_out(entry.path, LeftOut.OTHER)
+                images[entry.name] = stamp_of(stat)
 
     def _pass_over(self, error: OSError) -> None:
         if self._onerror is None:
@@ -219,6 +246,13 @@ class Walk:
 def describe_left_out(left_out: Mapping[LeftOut, Sized]) -> str:
     """For example `1 empty file, 3 hidden files`; `nothing` if nothing was."""
     return ", ".join(reason.counted(len(paths)) for reason, paths in sorted(left_out.items())) or "nothing"
+
+
+def remedies(left_out: Mapping[LeftOut, Sized]) -> Iterator[str]:
+    """A sentence for each kind of file that is left out and could be made into images."""
+    for reason, paths in sorted(left_out.items()):
+        if remedy := reason.remedy:
+            yield f"{reason.counted(len(paths))} left out, which imgbench does not read. {remedy}."
 
 
 def images_below(folder: Path, onerror: Callable[[OSError], None] | None = None) -> Iterator[Path]:
