@@ -5,42 +5,14 @@ import struct
 
 import numpy as np
 import pytest
+from made_files import SPACES, profile
 from PIL import Image, ImageCms
 
 from imgbench.colour import profile_name, to_srgb
 from imgbench.decode import open_image
 from imgbench.preprocessing import Preprocessing
 
-# Name -> red, green and blue as XYZ of the white D50, and gamma.
-SPACES = {
-    "Display P3": ([(0.5151, 0.2412, -0.0011), (0.2919, 0.6922, 0.0419), (0.1572, 0.0666, 0.7841)], 2.2),
-    "Adobe RGB": ([(0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457)], 2.2),
-    "ProPhoto RGB": ([(0.79767, 0.28804, 0), (0.13519, 0.71188, 0), (0.03134, 0.00009, 0.82491)], 1.8),
-}
 SRGB = np.array([(0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.7141)]).T
-
-
-def profile(name: str) -> bytes:
-    """An ICC profile of version 4 (ICC.1:2010), of three colours and a gamma."""
-    primaries, gamma = SPACES[name]
-
-    def fixed(*values: float) -> bytes:
-        return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
-
-    text = name.encode("utf-16-be")
-    text = b"mluc\0\0\0\0" + struct.pack(">II", 1, 12) + b"enUS" + struct.pack(">II", len(text), 28) + text
-    white = (0.9642, 1, 0.8249)
-    parts = [(b"desc", text), (b"cprt", text), (b"wtpt", b"XYZ \0\0\0\0" + fixed(*white))]
-    parts += [(b"%cXYZ" % letter, b"XYZ \0\0\0\0" + fixed(*xyz)) for letter, xyz in zip(b"rgb", primaries, strict=True)]
-    parts += [(b"%cTRC" % letter, b"para\0\0\0\0\0\0\0\0" + fixed(gamma)) for letter in b"rgb"]
-    start = 132 + 12 * len(parts)
-    table, body = struct.pack(">I", len(parts)), b""
-    for key, value in parts:
-        table += key + struct.pack(">II", start + len(body), len(value))
-        body += value + bytes(-len(value) % 4)
-    head = struct.pack(">I4sI12s", start + len(body), b"", 0x04200000, b"mntrRGB XYZ ")
-    head += bytes(12) + b"acsp" + bytes(28) + fixed(*white)
-    return head.ljust(128, b"\0") + table + body
 
 
 def expected(pixels: np.ndarray, name: str) -> np.ndarray:

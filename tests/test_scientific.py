@@ -1,17 +1,14 @@
 """Files of more than 8 bits in colour, TIFFs that Pillow cannot read, raw photographs, DICOM."""
 
 import io
-import struct
-import zlib
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+from made_files import dicom, png, profile, tiff
 from PIL import Image
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import encapsulate
-from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, JPEGLSLossless
+from pydicom.uid import JPEGLSLossless
 
 from imgbench.data.look import header_of
 from imgbench.decode import deep_extremes, open_image
@@ -22,24 +19,6 @@ Y, X = np.mgrid[0:40, 0:60]
 PIXELS = np.dstack([X * 4, Y * 6, 255 - X - Y]).astype(np.uint8)
 TWELVE_BITS = PIXELS.astype(np.uint16) * 16
 OPAQUE = np.full((40, 60, 1), 65535, np.uint16)
-
-
-def tiff(values: np.ndarray, **options) -> bytes:
-    file = io.BytesIO()
-    tifffile.imwrite(file, values, metadata=None, **options)
-    return file.getvalue()
-
-
-def png(values: np.ndarray, colour_type: int) -> bytes:
-    """A PNG of 16 bits, which Pillow does not write in colour."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, colour_type, 0, 0, 0)
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body
 
 
 COLOURS = {
@@ -106,7 +85,7 @@ def test_what_is_transparent_in_16_bits_is_white(data):
 
 
 def test_a_deep_photograph_is_upright_and_has_the_colours_of_its_profile():
-    from test_colour import expected, profile
+    from test_colour import expected
 
     gentle = (TWELVE_BITS // 2 + 1000).astype(np.uint16)
     tags = [(274, 3, 1, 6, False), (34675, 7, None, profile("ProPhoto RGB"), False)]
@@ -150,27 +129,6 @@ def test_raw_photographs_are_not_mistaken_for_their_previews(kind):
         data = {"cr2": b"II*\0\x10\0\0\0CR\2\0", "cr3": b"\0\0\0\x18ftypcrx \0", "raf": b"FUJIFILMCCD-RAW 0201"}[kind]
     with pytest.raises(DecodeError, match=r"raw photograph.*evelop"):
         open_image(data.ljust(200, b"\0"))
-
-
-def dicom(values: np.ndarray, syntax: UID = ExplicitVRLittleEndian, **elements: Any) -> bytes:
-    data = Dataset()
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = syntax
-    data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, "1.2.3"
-    data.Rows, data.Columns = values.shape[:2]
-    data.SamplesPerPixel = 1 if values.ndim == 2 else values.shape[2]
-    data.PhotometricInterpretation = "MONOCHROME2" if values.ndim == 2 else "RGB"
-    data.BitsAllocated = data.BitsStored = 8 * values.itemsize
-    data.HighBit, data.PixelRepresentation = data.BitsStored - 1, int(values.dtype.kind == "i")
-    if values.ndim == 3:
-        data.PlanarConfiguration = 0
-    data.PatientName, data.PatientID, data.StudyInstanceUID = "Doe^Jane", "4711", "1.2.4"
-    for name, value in elements.items():
-        setattr(data, name, value)
-    data.PixelData = values.tobytes() if syntax == ExplicitVRLittleEndian else encapsulate([b"JPEG"])
-    file = io.BytesIO()
-    data.save_as(file, enforce_file_format=True)
-    return file.getvalue()
 
 
 HOUNSFIELD = np.linspace(-1000, 1000, 2400).reshape(40, 60).astype(np.int16)

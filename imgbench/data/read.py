@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from imgbench.data.derived import mask_rows
 from imgbench.data.pixels import decode_images
 from imgbench.data.shard_index import find_images
 from imgbench.data.split import NO_SPLIT, SplitPlan, assign_splits, group_names
@@ -134,6 +135,13 @@ def _drop_leaks(table: ImageTable, groups: list[str]) -> None:
 def _describe(table: ImageTable) -> None:
     for note in (*table.notes, *remedies(table.passed_over)):
         log.warning("%s", note)
+    if masks := mask_rows(table.paths):
+        log.warning(
+            "%d images are called masks, and their photographs are there too, for example %s: they are trained and "
+            "tested on as photographs. Move them out of the folder.",
+            len(masks),
+            table.paths[masks[0]],
+        )
     for row, reason in sorted(table.errors.items())[:NAMED]:
         log.warning("Left out, cannot be decoded: %s (%s)", table.root / table.paths[row], reason)
     if (more := len(table.errors) - NAMED) > 0:

@@ -21,7 +21,7 @@ from imgbench.files import write_atomically
 from imgbench.inspection.classes import class_findings
 from imgbench.inspection.duplicates import Pair, connected, find_duplicates
 from imgbench.inspection.families import Family, find_family
-from imgbench.inspection.file_facts import Header, file_findings, read_headers
+from imgbench.inspection.file_facts import Header, file_findings, read_headers, subjects
 from imgbench.inspection.findings import PROBE, Finding, counted, first_few
 from imgbench.inspection.thumbnails import Thumbnails, make_thumbnails
 from imgbench.number import Number
@@ -222,9 +222,10 @@ def _inspect(table: ImageTable, finders: Sequence[Finder]) -> Audit:
 
 
 def related(table: ImageTable, pairs: Sequence[Pair], family: Family | None) -> np.ndarray:
-    """(N,) the same number for images that duplicates, a family of names or data.split.group connect."""
+    """(N,) the same number for images that duplicates, a family of names, patients or data.split.group connect."""
     links = [(pair.first, pair.second) for pair in pairs]
     known = [table.groups] if table.plan.group is not None else []
+    known += [names] if (names := subjects(table)[1]) else []
     for groups in known + ([family.groups] if family and family.support == "pixels" else []):
         first: dict[str, int] = {}
         links += [(first.setdefault(name, row), row) for row, name in enumerate(groups) if row not in table.errors]

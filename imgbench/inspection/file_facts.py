@@ -1,4 +1,4 @@
-"""Findings about single files: damaged, mislabelled, tiny, turned, of one colour, of unusual modes and sizes."""
+"""Findings about single files: damaged, no photographs, mislabelled, tiny, turned, of one colour, of unusual kinds."""
 
 import os
 from collections import Counter
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from imgbench.data.derived import augmented_rows, mask_rows
 from imgbench.data.look import Header
 from imgbench.data.table import ImageTable
 from imgbench.data.walk import LeftOut
@@ -16,6 +17,10 @@ from imgbench.inspection.thumbnails import Thumbnails
 TINY = 32  # pixels of the short side
 LONG = 4  # times the short side
 RARE = 0.05  # a mode or size that fewer images have is unusual
+SCALE = 15  # times the usual values: four bits more
+SUSPICIOUS = 0.4  # as of shortcuts.SUSPICIOUS: the share of the errors of always answering the largest class
+SHADES = 8  # grey levels within which two are taken for one
+FULL = 0.9  # share of the pixels of an image of two levels; the others are edges, blurred where it was made smaller
 STRAY = {
     LeftOut.EMPTY: ("empty_file", "warning", "Copy them again from where they came, or delete them."),
     LeftOut.HIDDEN: ("hidden_file", "note", None),
@@ -32,14 +37,44 @@ def read_headers(table: ImageTable) -> list[Header | None]:
     return [None if row in table.errors else table.looks.header(row) for row in range(len(table.paths))]
 
 
+def subjects(table: ImageTable) -> tuple[str, list[str]]:
+    """What DICOM files tell apart, patients or else studies or series, and a name of that of each image.
+
+    The names are hashes, and of other images their rows; there are none where all files say the same, or none is DICOM.
+    """
+    for what, hashes in zip(("patients", "studies", "series"), table.looks.facts["subject"].T, strict=True):
+        if len(np.unique(hashes[hashes != 0])) > 1:
+            return what, [str(one) if one else f"row {row}" for row, one in enumerate(hashes.tolist())]
+    return "", []
+
+
+def same_subject(table: ImageTable) -> Iterator[Finding]:
+    what, names = subjects(table)
+    number = len({name for name in names if not name.startswith("row")})
+    if 0 < number < len(names):
+        yield Finding(
+            "subjects",
+            "note",
+            f"The DICOM files are of {number:,} {what}. Those of one are kept on one side by data.split.group=auto.",
+            number,
+        )
+
+
 def file_findings(table: ImageTable, headers: list[Header | None], thumbnails: Thumbnails) -> Iterator[Finding]:
     yield from damaged(table)
     yield from left_out(table)
+    yield from masks(table)
+    yield from two_levels(table, thumbnails)
+    yield from augmented(table)
     yield from mislabelled(table, headers)
     yield from tiny(table, headers)
     yield from elongated(table, headers)
     yield from turned_by_exif(table, headers)
     yield from single_coloured(table, thumbnails)
+    yield from same_subject(table)
+    yield from further_pages(table, headers)
+    yield from stray_values(table)
+    yield from colour_profiles(table, headers)
     yield from unusual_modes(table, headers)
     yield from unusual_sizes(table, headers)
 
@@ -62,8 +97,57 @@ def left_out(table: ImageTable) -> Iterator[Finding]:
     """What lies in the folder and is no image of a class."""
     for reason, paths in sorted(table.passed_over.items()):
         kind, severity, remedy = STRAY.get(reason, ("left_out", "note", None))
+        if reason.remedy:
+            kind, severity, remedy = "unread", "warning", f"{reason.remedy}."
         message = f"{len(paths):,} left out: {reason}."
         yield Finding(kind, severity, message, len(paths), first_few(sorted(paths)), remedy)
+
+
+def masks(table: ImageTable) -> Iterator[Finding]:
+    if rows := mask_rows(table.paths):
+        yield Finding(
+            "masks",
+            "warning",
+            f"{counted(len(rows))} called masks, whose photographs are there too: they are no photographs, but are "
+            "trained and tested on.",
+            len(rows),
+            first_few([table.paths[row] for row in rows]),
+            "Move them out of the folder.",
+        )
+
+
+def two_levels(table: ImageTable, thumbnails: Thumbnails) -> Iterator[Finding]:
+    """Masks without a name that says so, drawings and text; not where most images are of that kind."""
+    found = []
+    for start in range(0, len(thumbnails.grey), 4096):
+        grey = thumbnails.grey[start : start + 4096].reshape(-1, thumbnails.grey[0].size).astype(np.int16)
+        dark, bright = grey - grey.min(1, keepdims=True) <= SHADES, grey.max(1, keepdims=True) - grey <= SHADES
+        levels = (dark | bright).mean(1) >= FULL
+        both = np.minimum(dark.mean(1), bright.mean(1)) >= (1 - FULL) / 5
+        found += (start + np.flatnonzero(levels & both & (np.ptp(grey, 1) > 4 * SHADES))).tolist()
+    rows = sorted(set(found) - set(mask_rows(table.paths)) - set(table.errors))
+    if 0 < len(rows) < len(table.paths) / 2:
+        yield Finding(
+            "two_levels",
+            "warning",
+            f"{counted(len(rows))} of two grey levels: masks, drawings or text among photographs?",
+            len(rows),
+            first_few([table.paths[row] for row in rows]),
+            "Delete them, or move them out of the folder, if they are no photographs.",
+        )
+
+
+def augmented(table: ImageTable) -> Iterator[Finding]:
+    if rows := augmented_rows(table.paths):
+        yield Finding(
+            "augmented",
+            "warning",
+            f"{counted(len(rows))} called changed copies of another one: flipped, turned or noisy, made beforehand.",
+            len(rows),
+            first_few([table.paths[row] for row in rows]),
+            "Keep the originals alone: imgbench changes them anew in every epoch. Else keep copies of one on one side, "
+            "by data.split.group.",
+        )
 
 
 def mislabelled(table: ImageTable, headers: list[Header | None]) -> Iterator[Finding]:
@@ -142,6 +226,83 @@ def single_coloured(table: ImageTable, thumbnails: Thumbnails) -> Iterator[Findi
             first_few([table.paths[row] for row in rows]),
             "Delete them.",
         )
+
+
+def further_pages(table: ImageTable, headers: list[Header | None]) -> Iterator[Finding]:
+    if rows := [row for row, header in enumerate(headers) if header and header.several]:
+        yield Finding(
+            "pages",
+            "warning",
+            f"{counted(len(rows), 'file')} with several pages or frames, of which only the first is read.",
+            len(rows),
+            first_few([table.paths[row] for row in rows]),
+            "Where others matter too, save each as a file: magick STACK.tif PAGE_%03d.tif",
+        )
+
+
+def stray_values(table: ImageTable) -> Iterator[Finding]:
+    """Of images of more than 8 bits, where values far from all others would have set what is black and white."""
+    known = table.looks.extremes()
+    if not known or isinstance(table.intensity, str):
+        return
+    low, high = table.intensity
+    rows = [row for row, one in known.items() if one.lowest < min(low, one.low) or one.highest > max(high, one.high)]
+    if rows:
+        first = known[rows[0]]
+        far = first.highest if first.highest > high else first.lowest
+        yield Finding(
+            "stray_values",
+            "warning",
+            f"{counted(len(rows))} with few values far from all others, such as {far:g}: hot pixels, or marks of "
+            f"missing data? They do not count for what is black and white, {low:g} and {high:g}.",
+            len(rows),
+            first_few([table.paths[row] for row in rows]),
+        )
+    spans = {row: max(abs(one.low), abs(one.high)) for row, one in known.items()}
+    usual = float(np.median([*spans.values()]))
+    rows = [row for row, span in spans.items() if span > SCALE * usual > 0]
+    if rows:
+        yield Finding(
+            "scale",
+            "warning",
+            f"{counted(len(rows))} with values up to {max(spans.values()):g}, while most end at {usual:g}: all are "
+            "scaled alike, so that most are dark.",
+            len(rows),
+            first_few([table.paths[row] for row in rows]),
+            "If they were saved on another scale, save them on that of the others.",
+        )
+
+
+def colour_profiles(table: ImageTable, headers: list[Header | None]) -> Iterator[Finding]:
+    """The classes were photographed or saved by different devices, whose profiles tell them apart."""
+    names = {row: header.profile for row, header in enumerate(headers) if header}
+    kinds = sorted(set(names.values()))
+    if len(kinds) < 2:
+        return
+    labels, of_kind = table.labels[[*names]], np.array([kinds.index(name) for name in names.values()])
+    counts = np.zeros((len(kinds), len(table.class_names)), np.int64)
+    np.add.at(counts, (of_kind, labels), 1)
+    told, largest = counts.max(1).sum() / counts.sum(), counts.sum(0).max() / counts.sum()
+    sides = [
+        f"{kind or 'no profile'}: "
+        + ", ".join(f"{n} {name}" for name, n in zip(table.class_names, row, strict=True) if n)
+        for kind, row in zip(kinds, counts.tolist(), strict=True)
+    ]
+    shortcut = largest < 1 and (told - largest) / (1 - largest) >= SUSPICIOUS
+    yield Finding(
+        "profiles",
+        "warning" if shortcut else "note",
+        f"{len(kinds)} kinds of colour profile. All colours are converted to sRGB"
+        + (
+            f", but the profile alone would tell the class of {100 * told:.0f} % of the images: the classes come from "
+            "different devices or programs."
+            if shortcut
+            else "."
+        ),
+        len(names),
+        first_few(sides),
+        "Test on photographs of all classes from one device." if shortcut else None,
+    )
 
 
 def unusual_modes(table: ImageTable, headers: list[Header | None]) -> Iterator[Finding]:
