@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from made_files import profile
 from PIL import Image
 
 from imgbench import demo as command
@@ -329,6 +330,21 @@ def test_browser_gives_the_network_the_pixels_that_pillow_gives(short_side, fold
         )
         wanted = preprocessing.decode(path)[preprocessing.center, preprocessing.center]
         assert np.array_equal(np.array(data).reshape(20, 20, 3), wanted), path.name
+
+
+def test_browser_has_the_colours_of_a_profile_unless_the_model_was_trained_without(folder, tmp_path, screen):
+    give(screen, folder, [])
+    y, x = np.mgrid[0:20, 0:20]
+    image = Image.fromarray(np.dstack([80 + 4 * x, 170 - 3 * y, 100 + x + y]).astype(np.uint8))
+    image.save(tmp_path / "p3.png", icc_profile=profile("Display P3"))
+    for decoding, tolerance in ((2, 2), (1, 0)):
+        screen.evaluate(f"FACTS.size = 20; FACTS.short_side = null; FACTS.decoding = {decoding}")
+        data = screen.evaluate(
+            "async bytes => [...preprocessed(await decoded(new File([new Uint8Array(bytes)], 'x')))]",
+            list((tmp_path / "p3.png").read_bytes()),
+        )
+        wanted = Preprocessing(20, decoding=decoding).decode(tmp_path / "p3.png").astype(int)
+        assert np.abs(np.array(data).reshape(20, 20, 3) - wanted).max() <= tolerance
 
 
 def test_folder_is_unsure_above_no_threshold_and_speaks_chinese(folder, pictures, screen):

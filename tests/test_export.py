@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_files import png, profile, tiff
 from PIL import Image
 from pillow_heif import from_pillow
 
@@ -144,7 +145,8 @@ def photos(tmp_path_factory):
     Image.fromarray(noise(1504, 2000, 3)).save(folder / "large.jpg")
     image, clear = Image.fromarray(noise(41, 52, 3)), Image.fromarray(noise(41, 52, 4))
     for name, kind in FORMATS.items():
-        (from_pillow(image) if name == "HEIC" else image).save(folder / f"photo{kind.endings[0]}")
+        if name != "DICOM":  # which imgbench itself reads
+            (from_pillow(image) if name == "HEIC" else image).save(folder / f"photo{kind.endings[0]}")
     image.convert("CMYK").save(folder / "cmyk.jpg")
     image.convert("1").save(folder / "one_bit.png")
     image.save(folder / "animated.gif", save_all=True, append_images=[Image.fromarray(noise(41, 52, 3))])
@@ -164,12 +166,29 @@ def photos(tmp_path_factory):
     measured[0, :3] = np.nan, np.inf, -np.inf
     Image.fromarray(measured).save(folder / "measured.tif")
     Image.fromarray(np.full((30, 30), 7.5, np.float32)).save(folder / "constant.tif")
-    assert {image_format(file.read_bytes()) for file in folder.iterdir()} == set(FORMATS)
+    for ending in (".jpg", ".png", ".heic"):
+        opened = from_pillow(image) if ending == ".heic" else image
+        opened.save(folder / f"p3{ending}", icc_profile=profile("Display P3"))
+    image.convert("L").save(folder / "grey_with_profile.jpg", icc_profile=profile("ProPhoto RGB"))
+    deep = noise(50, 40, 4, high=4096, kind=np.uint16)
+    deep[0, 0] = 65535
+    for colour_type, channels in ((2, 3), (4, 2), (6, 4)):
+        (folder / f"deep{channels}.png").write_bytes(png(deep[..., :channels], colour_type))
+    kinds = {"plain": {}, "packed": {"compression": "lzw"}, "clear": {"extrasamples": ["unassalpha"]}}
+    for name, options in kinds.items():
+        values, tags = deep if name == "clear" else deep[..., :3], [(274, 3, 1, 6, False)]
+        tags += [(34675, 7, None, profile("Adobe RGB"), False)] if name == "packed" else []
+        (folder / f"deep_{name}.tif").write_bytes(tiff(values, photometric="rgb", extratags=tags, **options))
+    (folder / "white_is_0.tif").write_bytes(tiff(deep[..., 0], photometric="miniswhite"))
+    (folder / "32_bits.tif").write_bytes(tiff(deep[..., 0].astype(np.uint32) << 18))
+    assert {image_format(file.read_bytes()) for file in folder.iterdir()} == set(FORMATS) - {"DICOM"}
     return sorted(folder.iterdir())
 
 
 # How the file scales more than 8 bits: as most models, as one of 12-bit files, and as those of old versions.
-@pytest.mark.parametrize("preprocessing", [{}, {"short_side": 27, "intensity": (0, 4095)}, {"intensity": "16 bit"}])
+@pytest.mark.parametrize(
+    "preprocessing", [{}, {"short_side": 27, "intensity": (0, 4095)}, {"intensity": "16 bit", "decoding": 1}]
+)
 def test_script_predicts_without_torch_what_imgbench_predicts(preprocessing, write_file, photos):
     path = write_file(**preprocessing)
     code = (

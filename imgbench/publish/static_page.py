@@ -62,6 +62,7 @@ def write_static(path: str | Path, folder: Path, max_error: float | None = None,
         "classes": model.class_names,
         "size": preprocessing.image_size,
         "short_side": preprocessing.short_side,
+        "decoding": preprocessing.decoding,
         "texts": {language: {key: entries()[key][language] for key in TEXTS} for language in LANGUAGES},
     }
     if isinstance(acceptance, Acceptance):

@@ -38,11 +38,12 @@ async function decoded(file) {
   const bytes = new Uint8Array(await file.arrayBuffer());
   const format = formatOf(bytes);
   if (!format) throw new PictureError("not_a_picture");
-  // Of 16 bits for each pixel, browsers keep 8, and not those that the model knows.
-  if (format === "PNG" && bytes[24] === 16 && bytes[25] === 0) throw new PictureError("picture_deep");
+  // Of 16 bits for each value, browsers keep 8, and not those that the model knows.
+  const old = FACTS.decoding < 2; // of colours, such models know the high bytes
+  if (format === "PNG" && bytes[24] === 16 && !(old && bytes[25])) throw new PictureError("picture_deep");
   if (format === "JPEG" && !isWhole(bytes)) throw new PictureError("picture_damaged");
-  // Upright by the camera's tag, but with the colours as they stand in the file: Pillow applies no colour profile.
-  const options = { imageOrientation: "from-image", colorSpaceConversion: "none" };
+  // Upright by the camera's tag, and in the colours of sRGB, which are those of a canvas.
+  const options = { imageOrientation: "from-image", colorSpaceConversion: old ? "none" : "default" };
   try {
     return await createImageBitmap(new Blob([bytes], { type: file.type }), options);
   } catch {
