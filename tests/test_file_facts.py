@@ -10,6 +10,7 @@ from PIL import Image
 from imgbench.data.look import Header, header_of
 from imgbench.data.read import read_table
 from imgbench.data.split import SplitPlan
+from imgbench.errors import UserError
 from imgbench.inspection.audit import audit, group_names
 from imgbench.inspection.classes import class_findings
 from imgbench.inspection.file_facts import file_findings, read_headers
@@ -215,3 +216,39 @@ def test_dicom_images_of_one_patient_stay_on_one_side_and_nobody_is_named(tmp_pa
     result = audit(table).to_json()
     assert "The DICOM files are of 20 patients" in result
     assert not any(word in text for text in (result, *table.csv_lines()) for word in ("4711", "Jane", "Doe"))
+
+
+def write_all(root: Path, images: dict[str, list[Image.Image]]) -> Path:
+    for name, own in images.items():
+        (root / name).mkdir(parents=True)
+        for number, image in enumerate(own):
+            image.save(root / name / f"{number}.png")
+    return root
+
+
+NOISE = [noise(32, 32, seed=seed) for seed in range(40)]
+MIRRORS = [Image.fromarray(np.concatenate([np.asarray(one), np.asarray(one)[:, ::-1]], 1)) for one in NOISE]
+BLACK = [Image.new("RGB", (32, 32))] * 20
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        ({"a": NOISE[:1], "b": NOISE[1:2]}, "has 1 image, and none of them.*add images, or remove the class folder"),
+        ({"a": NOISE[:20], "b": NOISE[:1] * 300}, "all 300 images of class 'b' show one and the same picture"),
+        ({"a": NOISE[:20], "b": BLACK}, "all 20 images of class 'b' are blank"),
+        ({"a": NOISE[:20], "b": NOISE[20:]}, None),
+        ({"a": MIRRORS[:20], "b": MIRRORS[20:]}, None),
+    ],
+)
+def test_sets_of_which_nothing_can_be_learnt_are_told_in_a_sentence(tmp_path, images, said):
+    root = write_all(tmp_path / "photos", images)
+
+    def found():
+        return audit(read_table(root, Preprocessing(16), SplitPlan(group="auto"), find_groups=group_names))
+
+    if said:
+        with pytest.raises(UserError, match=f"(?s){said}"):
+            found()
+    else:
+        assert found().pairs == []

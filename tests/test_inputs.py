@@ -80,6 +80,12 @@ def test_grey_needs_no_channel(grey):
     assert np.array_equal(np.asarray(to_image(grey, "file")), RGB[:, :, 0])
 
 
+def test_colours_of_many_bits_are_scaled_as_the_files_of_the_model():
+    deep = RGB.astype(np.uint16) * 16
+    assert np.abs(np.asarray(to_image(deep, (0, 4095))).astype(int) - RGB).max() <= 1
+    assert np.asarray(to_image(deep, (0, 65535))).max() <= 16
+
+
 def test_bfloat16_is_rounded_and_not_refused():
     found = np.asarray(to_image(floats(RGB).bfloat16(), "file")).astype(int)
     assert np.abs(found - RGB).max() <= 1

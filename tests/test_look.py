@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_files import profile
 from PIL import Image
 
 from imgbench.data.look import SIDE, Header, Looks, digest, keep_looks, kept_looks
@@ -75,16 +76,18 @@ NONE = np.zeros(1, np.int32)
 
 @pytest.mark.parametrize("sides", [(1600, 1600), (1601, 1600), (6000, 4000), (40, 30)])
 @pytest.mark.parametrize("size", [64, 100, 224])
-def test_the_pixels_made_beside_a_look_are_those_of_decoding_alone(tmp_path, sides, size):
+@pytest.mark.parametrize("decoding", [1, 2])
+def test_the_pixels_made_beside_a_look_are_those_of_decoding_alone(tmp_path, sides, size, decoding):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
-    Image.fromarray(pixels).resize(sides).save(tmp_path / "a.jpg", quality=80)
+    Image.fromarray(pixels).resize(sides).save(tmp_path / "a.jpg", quality=80, icc_profile=profile("Adobe RGB"))
     data = (tmp_path / "a.jpg").read_bytes()
     looks = Looks.none_yet(
         ImageTable(tmp_path, ["a"], ["a.jpg"], NONE, NONE, np.zeros((1, 4), np.int64), Folder(tmp_path))
     )
-    square = looks.look(0, data, Preprocessing(size))
+    settings = Preprocessing(size, decoding=decoding)
+    square = looks.look(0, data, settings)
     assert square is not None
-    assert np.array_equal(square, Preprocessing(size).decode(data))
+    assert np.array_equal(square, settings.decode(data))
     assert np.array_equal(looks.grey[0], np.asarray(Image.fromarray(Preprocessing(SIDE).decode(data)).convert("L")))
 
 

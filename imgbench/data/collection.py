@@ -1,12 +1,13 @@
 """The photographs that words of a command line name, found while they are used: there may be millions."""
 
 import glob
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
 from imgbench.data.shards import Photograph, ShardImage, is_shards, shard_paths
-from imgbench.data.walk import has_image_ending, images_below
+from imgbench.data.walk import Walk, describe_left_out, has_image_ending, images_below, remedies
 from imgbench.errors import UserError
 
 
@@ -69,7 +70,12 @@ class Collection:
         """
         for folder in () if self.may_be_gone else self.folders:
             if next(images_below(folder, self._note), None) is None and not self.unreadable:
-                raise UserError(f"{folder} is a folder without images.")
+                walk = Walk(folder, self._note)
+                deque(walk.images(str(folder)), maxlen=0)
+                mends = "".join(f"\n{sentence}" for sentence in remedies(walk.left_out))
+                raise UserError(
+                    f"{folder} is a folder without images (left out: {describe_left_out(walk.left_out)}).{mends}"
+                )
         for shard in self.shards:
             if next(_images_in(shard), None) is None:
                 raise UserError(f"{shard} is a tar without images.")

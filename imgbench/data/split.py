@@ -269,8 +269,10 @@ def _require_every_class(
                 unit += f" in {number} group{'s' if number > 1 else ''}, which data.split.group keeps together"
                 thing = "group"
             needed = ", ".join(SPLITS[one] for one in drawn)
+            other = ", change data.split.seed, or use data.split.stratify=true" if number >= len(drawn) else ""
+            remove = "remove the class folder" if other else "or remove the class folder"
             raise UserError(
                 f"data.split: class {class_names[label]!r} has {len(rows)} {unit}, and none of them came into "
                 f"{SPLITS[split]!r}.\nEach class needs at least one {thing} for each of {needed}: "
-                "add images, remove the class folder, change data.split.seed, or use data.split.stratify=true."
+                f"add images, {remove}{other}."
             )

@@ -20,11 +20,12 @@ from imgbench.split_file import SPLITS
 
 
 def images_of_run(
-    run: Run, split: str, model: Model, most: int | None = None
+    run: Run, split: str, model: Model, most: int | None = None, unchanged: bool = False
 ) -> tuple[ImageFolderDataModule, list[str]]:
     """The images of a split as `split.csv` names them, and notes on those that are not as they were.
 
-    Of more than `most` images that are there, so many are drawn at random.
+    Of more than `most` images that are there, so many are drawn at random. `unchanged` leaves out those whose
+    files have changed since.
 
     Raises:
         UserError: the folder or all of its images are gone, or they have classes that the model does not know.
@@ -54,9 +55,11 @@ def images_of_run(
     if gone:
         notes.append(f"{len(gone)} image(s) are gone since training, for example {gone[0]}")
     digests = [digest.tobytes().hex() for digest in table.digests]
-    changed = [row["path"] for row, digest in zip(there, digests, strict=True) if row["hash"] != digest]
+    changed = [i for i, (row, digest) in enumerate(zip(there, digests, strict=True)) if row["hash"] != digest]
     if changed:
-        notes.append(f"{len(changed)} image(s) have changed since training, for example {changed[0]}")
+        notes.append(f"{len(changed)} image(s) have changed since training, for example {there[changed[0]]['path']}")
+    if unchanged:
+        table.splits[changed] = NO_SPLIT
     return ImageFolderDataModule.of_table(table, model.preprocessing), notes
 
 

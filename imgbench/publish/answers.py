@@ -54,12 +54,10 @@ class TrainingImages:
     def __init__(self, run: Run, model: Model) -> None:
         assert has_features(model)
         self.model = model
-        self.data, _ = images_of_run(run, "train", model, MOST_TRAINING_IMAGES)
-        table, known = self.data.table, {row["path"]: row["hash"] for row in run.split_rows("train")}
-        same = [table.digests[row].tobytes().hex() == known[table.paths[row]] for row in self.data.rows("train")]
-        self.rows = self.data.rows("train")[same]
+        self.data, _ = images_of_run(run, "train", model, MOST_TRAINING_IMAGES, unchanged=True)
+        self.rows = self.data.rows("train")
         if not len(self.rows):
-            raise UserError(f"No image in {table.root} is what {run.shown} was trained on.")
+            raise UserError(f"No image in {self.data.table.root} is what {run.shown} was trained on.")
         self.features = features_of(model, self.data, self.rows)
 
     def most_like(self, images: Tensor) -> list[list[Neighbour]]:
