@@ -225,7 +225,11 @@ class Picture(NamedTuple):
 
 def is_deep(image: Image.Image) -> bool:
     """Whether an image that was opened, and not loaded, has values of more than 8 bits: 16 or 32, or floats."""
-    return image.mode.startswith("I") or image.mode == "F" or isinstance(image, OtherTiff) or bool(_bytes_16(image))
+    return _has_deep_mode(image) or isinstance(image, OtherTiff) or bool(_bytes_16(image))
+
+
+def _has_deep_mode(image: Image.Image) -> bool:
+    return image.mode.startswith("I") or image.mode == "F"
 
 
 def _bytes_16(image: Image.Image) -> str:
@@ -287,7 +291,7 @@ def to_rgb(picture: Picture | Image.Image, intensity: Intensity = "file", decodi
     """sRGB of any image: upright by its EXIF tag, transparency over white, more than 8 bits scaled by `intensity`."""
     image, values, opacity = picture if isinstance(picture, Picture) else Picture(picture)
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    if values is None and is_deep(image):  # of an image that was not read from a file here
+    if values is None and _has_deep_mode(image):  # of an image that somebody else opened
         values = np.asarray(image)
     profile = image.info.get("icc_profile") if decoding > 1 else None
     if values is not None:

@@ -97,9 +97,21 @@ def test_a_deep_photograph_is_upright_and_has_the_colours_of_its_profile():
         assert np.abs(found - right).mean() < 1.5
 
 
+def test_an_image_that_pillow_opened_has_what_pillow_keeps(tmp_path):
+    (tmp_path / "deep.png").write_bytes(COLOURS["png"])
+    with Image.open(tmp_path / "deep.png") as image:
+        assert Preprocessing(60, intensity=(0, 4095)).decode(image).max() == 15
+
+
 def test_models_of_before_get_the_high_bytes():
     old = Preprocessing.from_dict({"image_size": 60, "mean": [0] * 3, "std": [1] * 3, "intensity": "file"})
     assert old.decode(COLOURS["png"]).max() == 15
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff, lzw", "tiff, planes", "tiff, planes, lzw", "tiff of double floats"])
+def test_a_deep_file_cut_short_is_damaged(kind):
+    with pytest.raises(DecodeError):
+        open_image(COLOURS[kind][: int(len(COLOURS[kind]) * 0.9)])
 
 
 def test_channels_without_a_colour_are_refused_by_their_number():

@@ -98,7 +98,7 @@ def left_out(table: ImageTable) -> Iterator[Finding]:
     for reason, paths in sorted(table.passed_over.items()):
         kind, severity, remedy = STRAY.get(reason, ("left_out", "note", None))
         if reason.remedy:
-            kind, severity, remedy = "unread", "warning", f"{reason.remedy}."
+            kind, remedy = "unread", f"{reason.remedy}."
         message = f"{len(paths):,} left out: {reason}."
         yield Finding(kind, severity, message, len(paths), first_few(sorted(paths)), remedy)
 
@@ -229,10 +229,11 @@ def single_coloured(table: ImageTable, thumbnails: Thumbnails) -> Iterator[Findi
 
 
 def further_pages(table: ImageTable, headers: list[Header | None]) -> Iterator[Finding]:
-    if rows := [row for row, header in enumerate(headers) if header and header.several]:
+    several = {row: header.format for row, header in enumerate(headers) if header and header.several}
+    if rows := [*several]:
         yield Finding(
             "pages",
-            "warning",
+            "warning" if {"TIFF", "DICOM"} & set(several.values()) else "note",  # stacks, or animations
             f"{counted(len(rows), 'file')} with several pages or frames, of which only the first is read.",
             len(rows),
             first_few([table.paths[row] for row in rows]),
