@@ -24,7 +24,8 @@ def mask_rows(paths: Sequence[str]) -> list[int]:
     """Those of the images that are called masks, in name or folder, and have a photograph of the same name beside."""
     marked: dict[int, str] = {}
     others: set[str] = set()
-    if not any(map(re.compile(MASKS, re.IGNORECASE).search, paths)):
+    text = "\n".join(paths).lower()  # a hundred times as fast as looking at each of a million names
+    if not any(word in text for word in ("mask", "gt", "seg", "label", "annotation", "truth")):
         return []
     for row, path in enumerate(paths):
         *folders, name = path.split("/")
