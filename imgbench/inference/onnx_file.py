@@ -10,7 +10,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from imgbench.errors import UserError
+from imgbench.inference.onnx_graph import UnknownOperationError, recorded
 from imgbench.inference.onnx_model import FORMAT, METADATA_KEY
 from imgbench.progress import Step
 
@@ -166,6 +167,8 @@ def exported(module: Deployed, output: str) -> Any:
     """
     module.eval()
     with silenced(), _out_of_place(module), torch.no_grad():
+        with suppress(UnknownOperationError):  # PyTorch's exporter knows it, and takes ten seconds
+            return recorded(module, module.example(), OPSET, output)
         try:
             program = torch.onnx.export(
                 module,
