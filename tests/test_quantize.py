@@ -10,6 +10,7 @@ import torch
 from imgbench.compression import quantize as module
 from imgbench.compression.quantize import quantize
 from imgbench.errors import UserError
+from imgbench.experiment.last_layer import solve_last_layer
 from imgbench.inference.onnx_file import weights_hash, write_onnx
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predictor import Predictor
@@ -55,9 +56,9 @@ def spoilt(trained):
     classifier = ImageClassifier(**trained.hparams)
     classifier.load_state_dict(trained.state_dict())
     weights = classifier.state_dict()
-    weights["model.classifier.0.weight"][0] = 0
-    weights["model.classifier.0.bias"][0] = 1e5  # a channel that is always large, and that nobody listens to
-    weights["model.classifier.3.weight"][:, 0] = 0
+    weights["model.features.1.weight"][0] = 0
+    weights["model.features.1.bias"][0] = 1e3  # a channel that is always large, and that nobody listens to
+    weights["model.features.3.weight"][:, 0] = 0
     return classifier.eval()
 
 
@@ -78,8 +79,9 @@ def test_quantised_model_is_near_its_float_model(trained, data, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"float.onnx", "int8.onnx"}
 
     model = onnx.load(tmp_path / "int8.onnx")
-    large = [tensor for tensor in model.graph.initializer if np.prod(tensor.dims) > 16]
-    assert {tensor.data_type for tensor in large} == {onnx.TensorProto.INT8}
+    large = {tensor.name: tensor.data_type for tensor in model.graph.initializer if np.prod(tensor.dims) > 16}
+    assert large.pop("classifier.model.classifier.3.weight") == onnx.TensorProto.FLOAT
+    assert set(large.values()) == {onnx.TensorProto.INT8}
     scales = [tensor.dims[0] for tensor in model.graph.initializer if tensor.name.endswith("weight_scale")]
     assert sorted(scales)[-3:] == [8, 16, 16] or len(scales) == 0
     producers = {output: node for node in model.graph.node for output in node.output}
@@ -107,17 +109,43 @@ def test_too_few_images_to_calibrate_are_an_error(number, options, message, trai
 def test_layer_that_costs_accuracy_is_named_and_left_in_float(spoilt, data, tmp_path, caplog):
     with caplog.at_level("INFO"):
         facts = quantize(spoilt, data, tmp_path / "mended.onnx", max_drop=0)
-    assert facts["float_layers"] == ["classifier.3"]
+    assert facts["float_layers"] == ["features.3"]
     assert facts["val_acc"] == facts["val_acc_float"]
     assert re.search(r"Validation accuracy: 100.0 % in float, [3-6]\d\.\d % in int8", caplog.text)
-    assert "classifier.3 stays in float" in caplog.text
+    assert "features.3 stays in float" in caplog.text
     metadata = OnnxModel(tmp_path / "mended.onnx").metadata
-    assert metadata["float_layers"] == ["classifier.3"]
+    assert metadata["float_layers"] == ["features.3"]
     assert metadata["quantized_from"] == weights_hash(spoilt) != metadata["weights"]
     found, _ = probabilities_of(tmp_path / "mended.onnx", data)
     with torch.inference_mode():
         images, _ = data.dataset("val").__getitems__(list(range(len(data.rows("val")))))
         expected = spoilt(images).softmax(1).numpy()
+    assert np.abs(found - expected).mean() < 0.02
+
+
+def test_nothing_is_written_where_int8_loses_more_than_allowed(spoilt, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MOST_IN_FLOAT", 0)
+    with pytest.raises(UserError, match=r"(?s)int8 loses more than 1 points.*33.3 % in int8.*--max-drop 67") as error:
+        quantize(spoilt, data, tmp_path / "int8.onnx")
+    assert "python -m imgbench.export RUN" in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_means_of_many_blocks_and_the_layer_on_them_lose_nothing(data, tmp_path):
+    torch.manual_seed(0)
+    model = {"_target_": "imgbench.models.backbone.pooled_features", "name": "mobilenetv2_035", "num_classes": 3}
+    classifier = ImageClassifier(model, data.class_names, data.preprocessing.to_dict()).eval()
+    for layer in classifier.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):  # blocks whose means differ by orders
+            torch.nn.init.uniform_(layer.weight, 0.02, 2.0)
+            torch.nn.init.normal_(layer.bias)
+    solve_last_layer(classifier, data)
+    facts = quantize(classifier, data, tmp_path / "int8.onnx", reduce_range=True)
+    assert facts["float_layers"] == []
+    images, _ = data.dataset("val").__getitems__(list(range(len(data.rows("val")))))
+    with torch.inference_mode():
+        expected = classifier(images).softmax(1).numpy()
+    found, _ = probabilities_of(tmp_path / "int8.onnx", data)
     assert np.abs(found - expected).mean() < 0.02
 
 

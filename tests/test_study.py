@@ -155,6 +155,15 @@ def test_compact_network_that_was_not_chosen_is_the_smallest_where_it_is_as_good
     assert found["small"]["name"] == "compact_int8"
 
 
+def test_where_no_difference_is_sure_the_nearest_is_taken_and_the_doubt_said(finished, tmp_path):
+    run = Run(shutil.copytree(finished.path, tmp_path / "run"))
+    small = smallest.make_smallest(run, tmp_path / "small.onnx", Target(drop=1), seconds=60)
+    assert small.name == "int8"
+    assert (tmp_path / "small.onnx").is_file()
+    said = small.lines(tmp_path / "small.onnx")[-1]
+    assert re.search(r"18 validation images cannot tell whether 1 pt are kept to: .* one photograph is 5.6 pt", said)
+
+
 def test_compact_network_that_is_worse_than_the_target_allows_is_not_quantised(tiny_run, tmp_path, monkeypatch):
     run = Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
     compact = Run(run.path / "candidates" / "compact")

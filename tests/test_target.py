@@ -1,9 +1,11 @@
 """Targets as a user writes them."""
 
+import numpy as np
 import pytest
 
 from imgbench.compression.target import Target
 from imgbench.errors import UserError
+from imgbench.number import paired_difference
 
 
 @pytest.mark.parametrize(
@@ -47,3 +49,17 @@ def test_what_exceeds_its_bound_is_named():
     assert target.unmet(size=3.25, drop=1.5) == ["size 3.25 MB, above 2 MB", "drop 1.5 pt, above 1 pt"]
     assert Target().unmet(1, 1, 1) == []
     assert str(target) == "size<=2MB,drop<=1pt"
+
+
+def test_accuracy_is_kept_to_by_the_whole_interval_or_that_is_said():
+    """Of 31 images, no lost one tells nothing of a point; of 300 it tells that less is lost."""
+
+    def doubt(images: int, lost: int) -> str | None:
+        right = np.ones(images, bool)
+        return Target(drop=1).doubt(paired_difference(np.arange(images) >= lost, right))
+
+    assert "31 validation images cannot tell" in str(doubt(31, 0))
+    assert "one photograph is 3.2 pt" in str(doubt(31, 0))
+    assert doubt(300, 0) is None
+    assert "-0.7 pt" in str(doubt(300, 2))
+    assert Target(size=1).doubt(paired_difference(np.zeros(31, bool), np.ones(31, bool))) is None

@@ -89,16 +89,16 @@ class Quantize:
     """Writes int8 for onnxruntime: model.onnx, calibrated on RUN's training images. It comes last.
 
     Args:
-        max_drop: percentage points of validation accuracy that may be lost; the layers that lose most stay in float
-            (default: no bound).
+        max_drop: percentage points of validation accuracy that may be lost (default: 1); the layers that lose most
+            stay in float, and where that does not help, nothing is written.
         calibration: number of training images to calibrate on.
     """
 
-    max_drop: float | None = None
+    max_drop: float = 1.0
     calibration: int = 200
 
     def __post_init__(self) -> None:
-        if self.max_drop is not None and not self.max_drop >= 0:
+        if not self.max_drop >= 0:
             raise UserError(f"--max-drop {self.max_drop}, but it is a number of percentage points, 0 or more.")
         if self.calibration < FEWEST_CALIBRATION:
             raise UserError(

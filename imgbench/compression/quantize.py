@@ -1,7 +1,12 @@
 """Eight-bit integers in place of floats, by onnxruntime's static quantisation (https://arxiv.org/abs/1712.05877).
 
 Weights are int8 with a scale per output channel, activations uint8 with the range they have on training images.
-Normalisation and softmax stay in float, and so do the logits: in 256 steps, close classes would tie.
+Normalisation stays in float, and so does what follows the feature map, the last layer with it: the means of many blocks
+have ranges that differ by orders, and in 256 steps of one scale the small ones, or close classes, would tie.
+
+Rounded weights shift the mean of what a layer computes, and what is averaged over an image or added up over many layers
+keeps the shift while other errors cancel. So biases are corrected by it (Nagel et al. 2019, sec. 4.2,
+https://arxiv.org/abs/1906.04721), and those of the last layer so that the mean logits are what they were.
 """
 
 import logging
@@ -15,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from imgbench.compression.measure import validation_accuracy
 from imgbench.compression.options import FEWEST_CALIBRATION, Quantize
 from imgbench.compression.retrain import conclude_quietly, same_images
 from imgbench.data.datamodule import ImageFolderDataModule
@@ -27,7 +31,11 @@ from imgbench.experiment.train import write_table
 from imgbench.files import write_atomically
 from imgbench.inference.onnx_file import graph_hash, metadata_of, save_model, silenced, weights_hash, write_onnx
 from imgbench.inference.onnx_model import OnnxModel
+from imgbench.inference.predict_split import predict_split
+from imgbench.inference.predictor import Model
+from imgbench.inference.torch_model import TorchModel
 from imgbench.models.summary import model_table
+from imgbench.number import Number, group_codes, grouped_difference
 from imgbench.progress import Step, shown
 from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier
@@ -41,6 +49,10 @@ LAYERS = ("Conv", "Gemm", "MatMul")
 # What stands between layers works on the integers as well; on floats it would cost a conversion there and back.
 BETWEEN = ("Add", "AveragePool", "Clip", "Concat", "Flatten", "GlobalAveragePool", "MaxPool", "Relu", "Reshape")
 SAME_SCALE = ("AveragePool", "Flatten", "MaxPool", "Reshape")
+POOLING = ("AveragePool", "Concat", "Flatten", "GlobalAveragePool", "ReduceMean", "Reshape", "Squeeze", "Unsqueeze")
+OUTLIERS = 0.1  # of the images may have values beyond the range, so that a single one does not make all steps coarse
+DECISIVE = 200  # images; with fewer, not even no difference at all tells that it is below a point
+MOST_IN_FLOAT = 0.5  # of the weights: with more, the file is hardly smaller
 WEIGHT = re.compile(r"classifier\.model\.(.+)\.weight")
 
 
@@ -67,7 +79,7 @@ def quantize(
     classifier: ImageClassifier,
     data: ImageFolderDataModule,
     path: str | Path,
-    max_drop: float | None = None,
+    max_drop: float = 1.0,
     calibration_images: int = 200,
     reduce_range: bool | None = None,
 ) -> dict[str, Any]:
@@ -77,28 +89,41 @@ def quantize(
         data: set up; it calibrates on training images, without augmentation, and judges the accuracy on the validation
             images.
         max_drop: of the validation accuracy, in percentage points. If more is lost, the layers that cause it stay in
-            float, the worst first, until it is met. None: quantise all layers.
+            float, the worst first, until it is met.
         calibration_images: drawn from the training images, the classes in proportion.
         reduce_range: weights of seven bits; None: where the processor's products of eight bits would overflow.
 
     Raises:
-        UserError: too few images to calibrate.
+        UserError: too few images to calibrate, or more is lost with half of the weights in float.
     """
     pixels = _calibration_pixels(data, calibration_images)
     reduced = products_overflow() if reduce_range is None else reduce_range
     with tempfile.TemporaryDirectory() as folder:
         network = _Network(classifier, Path(folder), pixels, reduced)
-        float_accuracy = validation_accuracy(OnnxModel(network.file), data)
+        reference = TorchModel(classifier, "cpu")
+        right, codes = _right(reference if reference.is_frozen else OnnxModel(network.file), data)
         in_float: list[str] = []
-        accuracy = validation_accuracy(network.model(in_float), data)
-        log.info("Validation accuracy: %.1f %% in float, %.1f %% in int8", 100 * float_accuracy, 100 * accuracy)
-        if max_drop is not None and _drop(float_accuracy, accuracy) > max_drop:
+
+        def difference() -> Number:
+            return grouped_difference(_right(network.model(in_float), data)[0], right, codes)
+
+        found = difference()
+        log.info("Validation accuracy: %s", described(found, right.mean()))
+        if not _meets(found, max_drop):
             for layer in network.worst_layers(_ranking_pixels(data)):
                 in_float.append(layer)
-                accuracy = validation_accuracy(network.model(in_float), data)
-                log.info("%s stays in float: validation accuracy %.1f %%", layer, 100 * accuracy)
-                if _drop(float_accuracy, accuracy) <= max_drop:
+                if network.share(in_float) > MOST_IN_FLOAT:
                     break
+                found = difference()
+                log.info("%s stays in float: %s", layer, described(found, right.mean()))
+                if _meets(found, max_drop):
+                    break
+        if not _meets(found, max_drop):
+            raise UserError(
+                f"int8 loses more than {max_drop:g} points of validation accuracy: {described(found, right.mean())}, "
+                "and leaving those layers in float that lose most does not mend it.\nKeep the run in float: "
+                f"python -m imgbench.export RUN. Or allow more: --max-drop {np.ceil(-100 * found.value):.0f}"
+            )
         model = network.quantized(in_float)
         weights = {"weights": graph_hash(model), "quantized_from": weights_hash(classifier)}
         save_model(model, Path(path), metadata_of(classifier, quantized=True, float_layers=in_float, **weights))
@@ -106,9 +131,19 @@ def quantize(
         "calibration_images": len(pixels),
         "reduce_range": reduced,
         "float_layers": in_float,
-        "val_acc_float": float_accuracy,
-        "val_acc": accuracy,
+        "val_acc_float": float(right.mean()),
+        "val_acc": float(right.mean() + found.value),
+        "val_difference": found.to_dict(),
     }
+
+
+def described(difference: Number, before: float) -> str:
+    """A difference of accuracies on validation images, as far as so few of them can tell."""
+    one = f", and one photograph is {100 / difference.n:.1f} points" if difference.n < DECISIVE else ""
+    return (
+        f"{100 * before:.1f} % in float, {100 * (before + difference.value):.1f} % in int8, a difference of "
+        f"{100 * difference.value:+.1f} points ({100 * difference.low:+.1f} to {100 * difference.high:+.1f}{one})"
+    )
 
 
 def products_overflow() -> bool:
@@ -119,9 +154,15 @@ def products_overflow() -> bool:
     return not (torch.cpu._is_vnni_supported() or capabilities.get("avx_vnni", False))
 
 
-def _drop(before: float, after: float) -> float:
-    """In percentage points, rounded as an accuracy is, so that a drop of exactly 1 is not more than 1."""
-    return round(100 * (before - after), 6)
+def _right(model: Model, data: ImageFolderDataModule) -> tuple[np.ndarray, np.ndarray]:
+    """Which validation images are classified correctly, and the group of each; the test images, if selected on them."""
+    predictions = predict_split(model, data, "val")
+    return predictions.predicted == predictions.targets, group_codes(predictions.groups)
+
+
+def _meets(difference: Number, max_drop: float) -> bool:
+    """Rounded as an accuracy is, so that a drop of exactly 1 is not more than 1."""
+    return round(-100 * difference.value, 6) <= max_drop
 
 
 def _pixels(data: ImageFolderDataModule, split: str, indices: np.ndarray) -> np.ndarray:
@@ -150,15 +191,20 @@ def _ranking_pixels(data: ImageFolderDataModule) -> np.ndarray:
     return _pixels(data, "val", np.unique(np.linspace(0, number - 1, RANKING_IMAGES).round().astype(int)))
 
 
-class _Batches:
-    """Pixels as onnxruntime's calibration reads them."""
+def _outputs(model: Any, further: str, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """What an onnx.ModelProto makes of the pixels: its outputs, and a further tensor, by their names."""
+    import onnx
+    import onnxruntime
 
-    def __init__(self, pixels: np.ndarray) -> None:
-        self.batches: Iterator[np.ndarray] = (pixels[i : i + BATCH] for i in range(0, len(pixels), BATCH))
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        batch = next(self.batches, None)
-        return None if batch is None else {"images": batch}
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    shown.graph.output.append(onnx.helper.make_tensor_value_info(further, onnx.TensorProto.FLOAT, None))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    found = [session.run(None, {"images": pixels[i : i + BATCH]}) for i in range(0, len(pixels), BATCH)]
+    return dict(zip(names, map(np.concatenate, zip(*found, strict=True)), strict=True))
 
 
 class _Network:
@@ -166,46 +212,91 @@ class _Network:
 
     def __init__(self, classifier: ImageClassifier, folder: Path, pixels: np.ndarray, reduce_range: bool) -> None:
         import onnx
-        from onnxruntime.quantization import create_calibrator, quant_pre_process
+        from onnxruntime.quantization import quant_pre_process
 
         self.classifier, self.folder, self.reduce_range = classifier, folder, reduce_range
         self.file = folder / "float.onnx"
         self.prepared = folder / "prepared.onnx"  # batch normalisation folded into the convolutions
+        self.pixels = pixels
         write_onnx(classifier, self.file)
-        with Step("Calibrating 8-bit ranges"), silenced():
+        with silenced():
             quant_pre_process(self.file, self.prepared, skip_symbolic_shape=True)  # the exporter knows all shapes
-            calibrator = create_calibrator(
-                self.prepared, [*LAYERS, *BETWEEN], augmented_model_path=str(folder / "calibration.onnx")
-            )
-            calibrator.collect_data(_Batches(pixels))  # pyright: ignore[reportArgumentType] it calls nothing else
-            self.ranges = calibrator.compute_data()
         graph = onnx.load(self.prepared).graph
-        constants = {tensor.name for tensor in graph.initializer}
-        # Of each tensor, the kind of node that makes it, and what that reads first. The graph itself is not kept: it
-        # holds all weights.
-        self.producers = {
-            output: (node.op_type, node.input[0]) for node in graph.node if node.input for output in node.output
+        self.constants = {tensor.name: tensor for tensor in graph.initializer}
+        # Of each tensor, the node that makes it.
+        self.producers = {output: node for node in graph.node for output in node.output}
+        found = [node for node in graph.node if node.op_type in LAYERS and node.input[1] in self.constants]
+        self.last = found.pop()
+        self.tail = [self.last.name, *self._pooling_before(self.last.input[0])]
+        # Of each layer with weights but the last, by its name in the model, its node.
+        self.layers = {match[1] if (match := WEIGHT.search(node.input[1])) else node.name: node for node in found}
+        self.logits = next(node.input[0] for node in graph.node if node.op_type == "Softmax")
+        with Step("Calibrating 8-bit ranges"):
+            self.ranges, self.means, self.mean_logits = self._measured()
+
+    def _pooling_before(self, tensor: str) -> Iterator[str]:
+        """The nodes between a tensor and the feature maps that it is made of."""
+        node = self.producers.get(tensor)
+        if node is not None and node.op_type in POOLING:
+            yield node.name
+            for name in node.input:
+                yield from self._pooling_before(name)
+
+    def _measured(self) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, np.ndarray], np.ndarray]:
+        """On the pixels: ranges of tensors, means (C,) of channels that convolutions read, and means of the logits."""
+        import onnx
+
+        model = onnx.load(self.prepared)
+        known = {value.name: value.type.tensor_type for value in (*model.graph.value_info, *model.graph.output)}
+        used = [node for node in model.graph.node if node.op_type in (*LAYERS, *BETWEEN)]
+        tensors = {name for node in used for name in (*node.input, *node.output) if name not in self.constants}
+        tensors = sorted(name for name in tensors if name in known and known[name].elem_type == onnx.TensorProto.FLOAT)
+        read = sorted({node.input[0] for node in self.layers.values() if node.op_type == "Conv"})
+
+        def reduced(kind: str, tensor: str, axes: Sequence[int]) -> str:
+            output = f"{tensor}_{kind}"
+            axes_name = f"{output}_axes"
+            model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(axes, np.int64), axes_name))
+            model.graph.node.append(onnx.helper.make_node(kind, [tensor, axes_name], [output], keepdims=0))
+            model.graph.output.append(onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None))
+            return output
+
+        for tensor in tensors:
+            axes = range(1, len(known[tensor].shape.dim))
+            reduced("ReduceMin", tensor, axes)
+            reduced("ReduceMax", tensor, axes)
+        for tensor in read:
+            reduced("ReduceMean", tensor, (2, 3))
+        found = _outputs(model, self.logits, self.pixels)  # each of every image
+        ranges = {
+            tensor: (
+                np.quantile(found[f"{tensor}_ReduceMin"], OUTLIERS).astype(np.float32),
+                np.quantile(found[f"{tensor}_ReduceMax"], 1 - OUTLIERS).astype(np.float32),
+            )
+            for tensor in tensors
         }
-        # Of each layer with weights, by its name in the model: its node's name, and what it reads.
-        self.layers = {
-            match[1] if (match := WEIGHT.search(node.input[1])) else node.name: (node.name, node.input[0])
-            for node in graph.node
-            if node.op_type in LAYERS and node.input[1] in constants
-        }
+        means = {tensor: found[f"{tensor}_ReduceMean"].mean(0) for tensor in read}
+        return ranges, means, found[self.logits].mean(0)
 
     def source(self, tensor: str) -> str:
         """The tensor whose numbers these are, before pooling and reshaping, which keep its scale."""
-        while self.producers.get(tensor, ("",))[0] in SAME_SCALE:
-            tensor = self.producers[tensor][1]
+        while (node := self.producers.get(tensor)) is not None and node.op_type in SAME_SCALE:
+            tensor = node.input[0]
         return tensor
+
+    def share(self, in_float: list[str]) -> float:
+        """Of the weights, without the last layer's, how many these layers have."""
+        sizes = {name: np.prod(self.constants[node.input[1]].dims) for name, node in self.layers.items()}
+        return float(sum(sizes[name] for name in in_float) / sum(sizes.values()))
 
     def quantized(self, in_float: list[str]) -> Any:
         """The quantised onnx.ModelProto, these layers left in float."""
         import onnx
-        from onnxruntime.quantization import QDQQuantizer, QuantType
+        from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
+        from onnxruntime.quantization.calibrate import TensorsData
 
         # What a float layer reads would still be rounded to 8 bits by the layer before; 16 bits are as good as float.
-        finer = {self.source(self.layers[name][1]): [{"quant_type": QuantType.QUInt16}] for name in in_float}
+        finer = {self.source(self.layers[name].input[0]): [{"quant_type": QuantType.QUInt16}] for name in in_float}
         with silenced():
             quantizer = QDQQuantizer(
                 onnx.load(self.prepared),
@@ -213,9 +304,9 @@ class _Network:
                 reduce_range=self.reduce_range,
                 weight_qType=QuantType.QInt8,
                 activation_qType=QuantType.QUInt8,
-                tensors_range=self.ranges,
+                tensors_range=TensorsData(CalibrationMethod.MinMax, dict(self.ranges)),
                 nodes_to_quantize=[],
-                nodes_to_exclude=[self.layers[name][0] for name in in_float],
+                nodes_to_exclude=[*self.tail, *(self.layers[name].name for name in in_float)],
                 op_types_to_quantize=[*LAYERS, *BETWEEN],
                 extra_options={
                     "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"],
@@ -224,7 +315,35 @@ class _Network:
             )
             quantizer.quantize_model()
             quantizer.model.topological_sort()
-        return quantizer.model.model
+        model = quantizer.model.model
+        self._correct_biases(model)
+        return model
+
+    def _correct_biases(self, model: Any) -> None:
+        """Takes back the mean of what rounding the weights added to each channel, and then to each logit."""
+        from onnx import numpy_helper
+
+        constants = {tensor.name: tensor for tensor in model.graph.initializer}
+
+        def value(name: str) -> np.ndarray:
+            return numpy_helper.to_array(constants[name])
+
+        for node in self.layers.values():
+            weight, bias = node.input[1], node.input[2] if len(node.input) > 2 else ""
+            if node.op_type != "Conv" or f"{weight}_quantized" not in constants or f"{bias}_quantized" not in constants:
+                continue
+            scale = value(f"{weight}_scale").reshape(-1, 1, 1, 1)
+            error = (value(f"{weight}_quantized") * scale - numpy_helper.to_array(self.constants[weight])).sum((2, 3))
+            mean = self.means[node.input[0]]  # of its groups, one after the other
+            groups = len(mean) // error.shape[1]
+            shift = np.einsum("goi,gi->go", error.reshape(groups, -1, error.shape[1]), mean.reshape(groups, -1)).ravel()
+            name = f"{bias}_quantized"
+            corrected = value(name) - np.round(shift / value(f"{bias}_quantized_scale"))
+            constants[name].CopyFrom(numpy_helper.from_array(corrected.astype(np.int32), name))
+        if len(self.last.input) > 2:
+            bias = self.last.input[2]
+            missing = self.mean_logits - _outputs(model, self.logits, self.pixels)[self.logits].mean(0)
+            constants[bias].CopyFrom(numpy_helper.from_array((value(bias) + missing).astype(np.float32), bias))
 
     def model(self, in_float: list[str]) -> OnnxModel:
         """The quantised network in onnxruntime, these layers left in float."""

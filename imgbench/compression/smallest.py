@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from imgbench.compression.ladder import TEACHER, LadderRow, make_ladder, measure_runs, points, write_ladder
 from imgbench.compression.lifecycle import effective
 from imgbench.compression.measure import onnx_latency_ms, size_mb
@@ -17,12 +19,14 @@ from imgbench.compression.plan import ANEW, LadderEntry
 from imgbench.compression.target import Target
 from imgbench.errors import UserError
 from imgbench.evaluation.metrics import describe
+from imgbench.evaluation.predictions import Predictions
 from imgbench.experiment.build import build_data_of
 from imgbench.experiment.compose import override
 from imgbench.experiment.train import Conclude, Experiment, epoch_seconds, first_batch, resolve
 from imgbench.inference import parity
+from imgbench.inference.acceptance import VALIDATION
 from imgbench.inference.onnx_model import OnnxModel
-from imgbench.number import read_metrics
+from imgbench.number import Number, group_codes, grouped_difference, read_metrics
 from imgbench.progress import FACTS, Step, quiet
 from imgbench.report.charts import read_epochs
 from imgbench.report.conclude import evaluate_run
@@ -51,6 +55,7 @@ class Smallest:
     name: str | None
     rows: list[LadderRow]
     unmet: dict[str, list[str]]  # by what was tried, why it was not taken
+    doubt: str | None = None  # why it is not certain that what was taken meets the target
 
     def to_dict(self) -> dict[str, Any]:
         """As `study.json` holds it."""
@@ -71,6 +76,8 @@ class Smallest:
         lines.append(f"Small model    {file} ({self.name}): {facts}")
         if row.name != TEACHER:
             lines.append(f"               {points(row.difference)} percentage points compared with the trained model")
+        if self.doubt:
+            lines.append(f"               {self.doubt}")
         return lines
 
 
@@ -109,6 +116,9 @@ def one_page(run: Run) -> Iterator[Conclude]:
 def make_smallest(run: Run, file: Path, target: Target, seconds: float) -> Smallest:
     """Writes `file`, the ONNX file of the smallest model tried that meets the target; a finished attempt is taken up.
 
+    A bound on accuracy is kept to if the whole interval of the difference on validation images is within it. Where that
+    holds of nothing that was tried, the one whose interval is nearest to it is taken, and the doubt is said.
+
     The runs of the attempts, and a table of them, lie in the directory `small` of the run.
 
     Args:
@@ -119,6 +129,7 @@ def make_smallest(run: Run, file: Path, target: Target, seconds: float) -> Small
     """
     made: dict[str, Run] = {}
     unmet: dict[str, list[str]] = {}
+    doubtful: dict[str, Number] = {}
     name = None
     folder = run.path / "small"
     folder.mkdir(exist_ok=True)
@@ -132,13 +143,19 @@ def make_smallest(run: Run, file: Path, target: Target, seconds: float) -> Small
         except UserError as error:  # too few images to calibrate on, for example; there are other ways
             unmet[attempt] = [str(error).splitlines()[0]]
             continue
-        model = made[attempt].path / "model.onnx"
-        if not (reasons := _unmet(target, model, run, made[attempt])):
+        if reasons := _unmet(target, made[attempt].path / "model.onnx", run, made[attempt]):
+            unmet[attempt] = reasons
+        elif target.doubt(difference := _validation_difference(run, made[attempt])):
+            doubtful[attempt] = difference
+        else:
             name = attempt
-            shutil.copyfile(model, file)
             break
-        unmet[attempt] = reasons
-    if name is None:
+    name = name or max(doubtful, key=lambda attempt: doubtful[attempt].low, default=None)
+    doubts = {attempt: str(target.doubt(difference)) for attempt, difference in doubtful.items()}
+    unmet |= {attempt: [doubt] for attempt, doubt in doubts.items() if attempt != name}
+    if name is not None:
+        shutil.copyfile(made[name].path / "model.onnx", file)
+    else:
         facts = parity.export_onnx(run.path, file, COMPARED)
         log.info("%s", parity.describe(facts))
     rows = measure_runs({TEACHER: run, **made}, threads=1, teacher_file=None if name else file)
@@ -149,7 +166,7 @@ def make_smallest(run: Run, file: Path, target: Target, seconds: float) -> Small
         else:
             name = TEACHER
     write_ladder(rows, folder, threads=1)
-    return Smallest(name, rows, unmet)
+    return Smallest(name, rows, unmet, doubts.get(str(name)))
 
 
 def _attempts(run: Run, target: Target, end: float) -> Iterator[tuple[str, Run, Sequence[LadderEntry]]]:
@@ -186,6 +203,27 @@ def _is_made(folder: Path, entries: Sequence[LadderEntry]) -> bool:
 def _unmet(target: Target, file: Path, run: Run, made: Run) -> list[str]:
     latency = None if target.latency is None else onnx_latency_ms(OnnxModel(file, threads=1))
     return target.unmet(size_mb(file), latency, 100 * (_validation_accuracy(run) - _validation_accuracy(made)))
+
+
+def _validation_difference(run: Run, made: Run) -> Number:
+    """The accuracy of `made` minus that of `run` on the same validation images; of runs selected on test images, on those.
+
+    A run of an earlier imgbench may not have kept its predictions: then nothing is known.
+    """
+    files = [one.path / ("predictions.csv" if one.info["selected_on_test"] else VALIDATION) for one in (made, run)]
+    if not all(file.is_file() for file in files):
+        return Number(0.0, -1.0, 1.0, 0, 0)
+    ours, theirs = map(Predictions.read_csv, files)
+    place = {path: row for row, path in enumerate(theirs.paths)}
+    rows = [row for row, path in enumerate(ours.paths) if path in place]
+    if not rows:
+        return Number(0.0, -1.0, 1.0, 0, 0)
+    reference = np.array([place[ours.paths[row]] for row in rows])
+    return grouped_difference(
+        (ours.predicted == ours.targets)[rows],
+        (theirs.predicted == theirs.targets)[reference],
+        group_codes([ours.groups[row] for row in rows]),
+    )
 
 
 def _drop_of_candidate(run: Run, name: str) -> float | None:

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from imgbench.errors import UserError
+from imgbench.number import Number
 
 UNITS = {"size": "MB", "latency": "ms", "drop": "pt"}
 
@@ -60,3 +61,18 @@ class Target:
             # Rounded as an accuracy is, so that a drop of exactly one point is not more than one.
             if value is not None and (bound := getattr(self, name)) is not None and round(value, 6) > bound
         ]
+
+    def doubt(self, difference: Number) -> str | None:
+        """Why validation images cannot tell that no more accuracy is lost than the bound; None where they can.
+
+        Args:
+            difference: of the accuracies on these images, as a share; a loss is negative.
+        """
+        if self.drop is None or round(-100 * difference.low, 6) <= self.drop:
+            return None
+        n = max(difference.n, 1)
+        return (
+            f"{difference.n} validation images cannot tell whether {self.drop:.4g} pt are kept to: the difference is "
+            f"{100 * difference.value:+.1f} pt ({100 * difference.low:+.1f} to {100 * difference.high:+.1f}), and one "
+            f"photograph is {100 / n:.2g} pt"
+        )
