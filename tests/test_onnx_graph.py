@@ -1,5 +1,7 @@
 """Graphs that are written without PyTorch's exporter: of common networks, and never of what they do not compute."""
 
+from typing import Any
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -23,15 +25,17 @@ def test_networks_that_a_study_tries_are_written_directly(name):
     preprocessing = {"image_size": 32, "short_side": None, "mean": [0.5] * 3, "std": [0.25] * 3}
     model = {**NETWORKS[name], "num_classes": 3, "image_size": 32}
     module = Deployed(ImageClassifier(model, ["a", "b", "c"], preprocessing)).eval()
-    for layer in module.modules():
+    layers: list[Any] = [*module.modules()]
+    for layer in layers:
         if getattr(layer, "inplace", False):
-            setattr(layer, "inplace", False)
+            layer.inplace = False
     graph = recorded(module, module.example(), OPSET, "probabilities")
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     images = np.random.default_rng(1).integers(0, 256, (5, 32, 32, 3), np.uint8)
     with torch.inference_mode():
         expected = module(torch.from_numpy(images)).numpy()
-    np.testing.assert_allclose(session.run(None, {"images": images})[0], expected, atol=1e-5)
+    found = np.asarray(session.run(None, {"images": images})[0])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 class OfPixels(nn.Module):

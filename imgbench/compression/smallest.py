@@ -206,7 +206,7 @@ def _unmet(target: Target, file: Path, run: Run, made: Run) -> list[str]:
 
 
 def _validation_difference(run: Run, made: Run) -> Number:
-    """The accuracy of `made` minus that of `run` on the same validation images; of runs selected on test images, on those.
+    """The accuracy of `made` minus that of `run` on the same validation images; of runs selected on others, on those.
 
     A run of an earlier imgbench may not have kept its predictions: then nothing is known.
     """
