@@ -81,6 +81,19 @@ def cores() -> int:
     return cpu_count()
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch without threads of its own: where steps are small, they wait for each other for longer than they work."""
+    import torch  # takes seconds, and few of those who read files need it
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def memory_left(groups: Path = Path("/sys/fs/cgroup")) -> int:
     """Bytes that this job can still use, by the machine and its control groups.
 

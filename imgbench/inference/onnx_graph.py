@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
+from imgbench.files import one_thread
+
 TOLERANCE = 1e-3  # of the largest output, between this graph and the network: sums are in another order
 
 
@@ -30,7 +32,7 @@ def recorded(module: nn.Module, example: Tensor, opset: int, output: str) -> Any
     import onnx
 
     recorder = _Recorder(module, example)
-    with torch.no_grad(), recorder:
+    with torch.no_grad(), one_thread(), recorder:
         found = module(example)
     helper, kinds = onnx.helper, onnx.TensorProto
     recorder.nodes.append(helper.make_node("Identity", [recorder.name(found)], [output]))
@@ -54,13 +56,13 @@ def _compare(model: Any, module: nn.Module, example: Tensor) -> None:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what is wrong with it is told by the error
     options.intra_op_num_threads = 1
-    images = np.random.default_rng(0).integers(0, 256, (3, *example.shape[1:]), np.uint8)  # it was written for two
+    images = np.random.default_rng(0).integers(0, 256, (1, *example.shape[1:]), np.uint8)  # it was written for two
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         found = np.asarray(session.run(None, {"images": images})[0])
     except Exception as error:  # onnxruntime's own classes have nothing in common but this
         raise UnknownOperationError(str(error)) from error
-    with torch.no_grad():
+    with torch.no_grad(), one_thread():
         expected = module(torch.from_numpy(images).to(example.device)).float().cpu().numpy()
     if found.shape != expected.shape or not np.allclose(found, expected, 0, TOLERANCE * np.abs(expected).max()):
         raise UnknownOperationError("the graph computes something else")

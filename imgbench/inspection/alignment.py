@@ -5,9 +5,7 @@ counts alike, so that neither a common background nor a common frame makes two p
 subject tell two things of one shape apart.
 """
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -15,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from imgbench.files import cores
+from imgbench.files import cores, one_thread
 from imgbench.inspection.candidates import ORIENTATIONS, VIEWS, Candidates, area_weights, in_blocks, turned
 from imgbench.progress import shown
 
@@ -32,20 +30,9 @@ def similarities(grey: np.ndarray, candidates: Candidates) -> np.ndarray:
     """How far each pair of thumbnails (N, T, T) agrees, -1 to 1, where they lie best on each other."""
     if not len(candidates.first):
         return np.zeros(0, np.float32)
-    with _one_thread_each(), ThreadPoolExecutor(cores()) as pool:
+    with one_thread(), ThreadPoolExecutor(cores()) as pool:
         blocks = pool.map(partial(_compare, grey), in_blocks(candidates, BLOCK))
         return np.concatenate(list(shown(blocks, -(-len(candidates.first) // BLOCK), "Comparing pairs of images")))
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """PyTorch's own threads, which share the work of each small step, spend more time waiting than working."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _compare(grey: np.ndarray, pairs: Candidates) -> np.ndarray:
