@@ -104,17 +104,18 @@ def quantize(
         right, codes = _right(reference if reference.is_frozen else OnnxModel(network.file), data)
         in_float: list[str] = []
 
-        def difference() -> Number:
-            return grouped_difference(_right(network.model(in_float), data)[0], right, codes)
+        def tried() -> tuple[Any, Number]:
+            model = network.quantized(in_float)
+            return model, grouped_difference(_right(network.opened(model), data)[0], right, codes)
 
-        found = difference()
+        model, found = tried()
         log.info("Validation accuracy: %s", described(found, right.mean()))
         if not _meets(found, max_drop):
             for layer in network.worst_layers(_ranking_pixels(data)):
                 in_float.append(layer)
                 if network.share(in_float) > MOST_IN_FLOAT:
                     break
-                found = difference()
+                model, found = tried()
                 log.info("%s stays in float: %s", layer, described(found, right.mean()))
                 if _meets(found, max_drop):
                     break
@@ -124,7 +125,6 @@ def quantize(
                 "and leaving those layers in float that lose most does not mend it.\nKeep the run in float: "
                 f"python -m imgbench.export RUN. Or allow more: --max-drop {np.ceil(-100 * found.value):.0f}"
             )
-        model = network.quantized(in_float)
         weights = {"weights": graph_hash(model), "quantized_from": weights_hash(classifier)}
         save_model(model, Path(path), metadata_of(classifier, quantized=True, float_layers=in_float, **weights))
     return {
@@ -230,7 +230,7 @@ class _Network:
         self.tail = [self.last.name, *self._pooling_before(self.last.input[0])]
         # Of each layer with weights but the last, by its name in the model, its node.
         self.layers = {match[1] if (match := WEIGHT.search(node.input[1])) else node.name: node for node in found}
-        self.logits = next(node.input[0] for node in graph.node if node.op_type == "Softmax")
+        self.logits = next(node.input[0] for node in reversed(graph.node) if node.op_type == "Softmax")
         with Step("Calibrating 8-bit ranges"):
             self.ranges, self.means, self.mean_logits = self._measured()
 
@@ -289,8 +289,12 @@ class _Network:
         sizes = {name: np.prod(self.constants[node.input[1]].dims) for name, node in self.layers.items()}
         return float(sum(sizes[name] for name in in_float) / sum(sizes.values()))
 
-    def quantized(self, in_float: list[str]) -> Any:
-        """The quantised onnx.ModelProto, these layers left in float."""
+    def quantized(self, in_float: list[str], with_mean_logits: bool = True) -> Any:
+        """The quantised onnx.ModelProto, these layers left in float.
+
+        Args:
+            with_mean_logits: corrected to the mean logits, for which all pixels are looked at.
+        """
         import onnx
         from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
         from onnxruntime.quantization.calibrate import TensorsData
@@ -317,10 +321,12 @@ class _Network:
             quantizer.model.topological_sort()
         model = quantizer.model.model
         self._correct_biases(model)
+        if with_mean_logits and len(self.last.input) > 2:
+            self._correct_logits(model)
         return model
 
     def _correct_biases(self, model: Any) -> None:
-        """Takes back the mean of what rounding the weights added to each channel, and then to each logit."""
+        """Takes back the mean of what rounding the weights added to each channel."""
         from onnx import numpy_helper
 
         constants = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -340,23 +346,32 @@ class _Network:
             name = f"{bias}_quantized"
             corrected = value(name) - np.round(shift / value(f"{bias}_quantized_scale"))
             constants[name].CopyFrom(numpy_helper.from_array(corrected.astype(np.int32), name))
-        if len(self.last.input) > 2:
-            bias = self.last.input[2]
-            missing = self.mean_logits - _outputs(model, self.logits, self.pixels)[self.logits].mean(0)
-            constants[bias].CopyFrom(numpy_helper.from_array((value(bias) + missing).astype(np.float32), bias))
 
-    def model(self, in_float: list[str]) -> OnnxModel:
-        """The quantised network in onnxruntime, these layers left in float."""
+    def _correct_logits(self, model: Any) -> None:
+        """Takes back what is left of it in the mean of each logit."""
+        from onnx import numpy_helper
+
+        bias = next(tensor for tensor in model.graph.initializer if tensor.name == self.last.input[2])
+        missing = self.mean_logits - _outputs(model, self.logits, self.pixels)[self.logits].mean(0)
+        corrected = numpy_helper.to_array(bias) + missing
+        bias.CopyFrom(numpy_helper.from_array(corrected.astype(np.float32), bias.name))
+
+    def opened(self, model: Any) -> OnnxModel:
+        """A quantised network in onnxruntime."""
         file = self.folder / "int8.onnx"
-        save_model(self.quantized(in_float), file, metadata_of(self.classifier))
+        save_model(model, file, metadata_of(self.classifier))
         return OnnxModel(file)
 
     def worst_layers(self, images: np.ndarray) -> list[str]:
         """Layers by the mean difference of probabilities that is left when they alone are in float; least first."""
         reference = _run(OnnxModel(self.file), images)
         layers = shown(self.layers, len(self.layers), "Measuring the error of each layer")
-        errors = {layer: float(np.abs(_run(self.model([layer]), images) - reference).mean()) for layer in layers}
+        errors = {layer: self._error(layer, images, reference) for layer in layers}
         return sorted(errors, key=lambda layer: errors[layer])
+
+    def _error(self, layer: str, images: np.ndarray, reference: np.ndarray) -> float:
+        found = _run(self.opened(self.quantized([layer], with_mean_logits=False)), images)
+        return float(np.abs(found - reference).mean())
 
 
 def _run(model: OnnxModel, images: np.ndarray) -> np.ndarray:
