@@ -99,7 +99,7 @@ def test_what_measures_imgbench_itself_needs_a_clone(tmp_path):
     done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "what=[audit] measures imgbench itself" in done.stderr
-    assert "clone of the repository; here there are step, data, epoch." in done.stderr
+    assert "clone of the repository; here there are step, data, epoch, neighbour." in done.stderr
 
 
 def test_growth_measures_time_and_memory_of_each_number_of_images():

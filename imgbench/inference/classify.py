@@ -5,7 +5,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,12 +15,15 @@ from imgbench.decode import open_image
 from imgbench.errors import UserError
 from imgbench.files import sha256
 from imgbench.inference.journal import Journal
-from imgbench.inference.novelty import Novelty
+from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.prediction_file import FACTS, check_ending, class_columns, prediction_file, readable
 from imgbench.inference.predictor import Predictor
 from imgbench.inference.sorting import OUTDATED, How, Sorter
 from imgbench.progress import Step
 from imgbench.run import Run
+
+if TYPE_CHECKING:
+    from imgbench.inference.novelty import Novelty
 
 BATCH = 32  # images; written, and gone on from, as a whole
 MOST = 10  # problems named at the end
@@ -108,13 +111,16 @@ class Classifier:
         self.run, self.max_error = run, max_error
         self.predictor = Predictor.load(run)
         self.class_names = self.predictor.class_names
+        model = self.predictor.model
         self.acceptance: Novelty | None = None
-        if max_error is None:
-            self.acceptance = Novelty.of(run, self.predictor.model)
-        else:
+        if max_error is not None:
             from imgbench.inference.acceptance import Acceptance
 
-            self.acceptance = Acceptance.open(run, self.predictor.model, max_error)
+            self.acceptance = Acceptance.open(run, model, max_error)
+        elif not isinstance(model, OnnxModel):  # which has no features, and needs no torch
+            from imgbench.inference import novelty
+
+            self.acceptance = novelty.Novelty.of(run, model)
 
     def source(self) -> dict[str, Any]:
         """What results are of, so that those of another model are not added to them."""
