@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from imgbench.benchmark.development.planted_copies import FAULTS
 from imgbench.data.read import read_table
 from imgbench.data.split import SplitPlan
-from imgbench.inspection.alignment import COARSE, FINE
+from imgbench.inspection.alignment import COARSE, FINE, similarities
 from imgbench.inspection.candidates import (
     FREQUENCIES,
     ORIENTATIONS,
@@ -20,7 +20,7 @@ from imgbench.inspection.candidates import (
     invariants,
     turned,
 )
-from imgbench.inspection.duplicates import connected, find_duplicates
+from imgbench.inspection.duplicates import ALIKE, connected, find_duplicates
 from imgbench.inspection.file_facts import read_headers
 from imgbench.inspection.thumbnails import make_thumbnails
 from imgbench.preprocessing import Preprocessing
@@ -30,7 +30,7 @@ def texture(seed: int, size: int = 96) -> Image.Image:
     """Structures of several sizes, as photographs have them."""
     rng = np.random.default_rng(seed)
     image = np.zeros((size, size, 3))
-    for cells, strength in ((3, 60), (6, 40), (12, 25), (24, 12)):
+    for cells, strength in ((3, 60), (6, 40), (12, 25), (24, 16), (48, 10)):
         coarse = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), np.uint8))
         image += strength / 128 * (np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC)) - 128.0)
     return Image.fromarray(np.clip(image + 118, 0, 255).astype(np.uint8))
@@ -95,18 +95,32 @@ def test_a_picture_taken_twice_with_a_little_movement_is_found(textures):
     assert pairs_of(textures) == {("0", "again"): "near"}
 
 
-@pytest.mark.parametrize(("number", "found"), [(20, True), (60, False)])
-def test_what_a_crowd_of_images_has_in_common_makes_no_copies_of_them(tmp_path, number, found):
-    images = [Image.blend(texture(0), texture(1 + i), 0.2) for i in range(number)]  # agree to 0.90 to 0.98
+def test_what_many_images_have_in_common_makes_no_copies_of_them(tmp_path):
+    images = [Image.blend(texture(0), texture(1 + i), 0.4) for i in range(30)]
     write(tmp_path, {f"{'ab'[i % 2]}/{i}.png": image for i, image in enumerate(images)})
-    write(tmp_path, {"b/copy.png": FAULTS["JPEG, quality 50"](images[0])})
-    pairs = pairs_of(tmp_path)
-    assert pairs.pop(("0", "copy")) == "near"
-    assert bool(pairs) is found
+    write(tmp_path, {"b/copy.png": images[0].resize((64, 64))})
+    assert pairs_of(tmp_path) == {("0", "copy"): "near"}
+
+
+def silhouettes(number: int) -> dict[str, Image.Image]:
+    """Things of one shape on one ground, each with a pattern of its own."""
+    ground, shape = Image.blend(Image.new("RGB", (96, 96), "white"), texture(0), 0.4), Image.new("L", (96, 96))
+    ImageDraw.Draw(shape).rectangle((24, 20, 72, 84), fill=255)
+    things = [Image.blend(Image.new("RGB", (96, 96), (40, 40, 60)), texture(1 + i), 0.3) for i in range(number)]
+    return {f"{'ab'[i % 2]}/{i}.png": Image.composite(thing, ground, shape) for i, thing in enumerate(things)}
+
+
+def test_things_of_one_shape_on_one_ground_are_no_copies_of_each_other(tmp_path):
+    images = silhouettes(30)
+    write(tmp_path, images | {"b/copy.png": FAULTS["brighter by 20 %"](images["a/0.png"])})
+    table = read_table(tmp_path, Preprocessing(64), SplitPlan(), "memory")
+    grey = make_thumbnails(table).grey
+    assert (similarities(grey, find_candidates(grey)) > ALIKE).sum() > 10  # at first sight
+    assert pairs_of(tmp_path) == {("0", "copy"): "near"}
 
 
 def test_copies_elsewhere_are_found_beside_a_crowd(tmp_path):
-    frames = [Image.blend(texture(0), texture(1 + i), 0.2) for i in range(60)]
+    frames = [Image.blend(texture(0), texture(1 + i), 0.4) for i in range(60)]
     write(tmp_path, {f"{'ab'[i % 2]}/frame{i}.png": image for i, image in enumerate(frames)})
     write(tmp_path, {f"a/{i}.png": texture(i) for i in range(100, 115)})
     write(tmp_path, {f"b/copy{i}.png": texture(i).crop((3, 3, 93, 93)) for i in range(100, 115)})
@@ -163,7 +177,7 @@ def test_chains_of_pairs_are_one_group():
 
 
 @pytest.mark.skipif(not (REAL_DATA / "sneakers").is_dir(), reason="no photographs at hand")
-def test_sneakers_have_relatives_and_few_pairs_besides():
+def test_sneakers_have_three_pairs_of_copies():
     pairs = pairs_of(REAL_DATA / "sneakers", 112)
     assert ("233", "37") in pairs  # in train and in test, cropped otherwise
-    assert len(pairs) < 10
+    assert len(pairs) == 3

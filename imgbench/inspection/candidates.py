@@ -7,7 +7,7 @@ A crop of a picture has the features of the same part of the whole, so parts of 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,17 @@ class Candidates:
     second: np.ndarray
     views: np.ndarray  # indices into VIEWS
     orientations: np.ndarray  # indices into ORIENTATIONS
+
+    def take(self, which: np.ndarray | slice) -> "Candidates":
+        return Candidates(self.first[which], self.second[which], self.views[which], self.orientations[which])
+
+    def of(self, rows: np.ndarray) -> "Candidates":
+        """With each image i called rows[i]."""
+        return replace(self, first=rows[self.first], second=rows[self.second])
+
+    def among(self, rows: np.ndarray) -> "Candidates":
+        """With each image called by its place in the sorted `rows`."""
+        return replace(self, first=np.searchsorted(rows, self.first), second=np.searchsorted(rows, self.second))
 
 
 def area_weights(start: float, stop: float, size: int, samples: int) -> np.ndarray:
@@ -182,7 +193,4 @@ def find_candidates(grey: np.ndarray) -> Candidates:
 
 def in_blocks(candidates: Candidates, size: int) -> Iterator[Candidates]:
     for start in range(0, len(candidates.first), size):
-        part = slice(start, start + size)
-        yield Candidates(
-            candidates.first[part], candidates.second[part], candidates.views[part], candidates.orientations[part]
-        )
+        yield candidates.take(slice(start, start + size))

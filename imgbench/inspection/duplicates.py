@@ -1,6 +1,6 @@
 """Images that show the same picture: as it is, or turned, recompressed, resized, brighter, cropped or framed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,17 +9,14 @@ from scipy.sparse.csgraph import connected_components
 
 from imgbench.data.table import ImageTable
 from imgbench.inspection.alignment import similarities
-from imgbench.inspection.candidates import find_candidates
+from imgbench.inspection.candidates import Candidates, find_candidates
 from imgbench.inspection.file_facts import Header
-from imgbench.inspection.thumbnails import Thumbnails
+from imgbench.inspection.thumbnails import Thumbnails, enlarged
+from imgbench.inspection.verification import SIDE, verify
 
-# Copies of the potato photographs, made in each of the ways above, agree to 0.95 and more, photographs of one leaf
-# taken twice to 0.8 and more, and two leaves to 0.85 at most. Two models of shoes, photographed alike, reach 0.89; and,
-# where a part of one is compared, which gives chance more to choose from, 0.93.
-NEAR, NEAR_PART = 0.9, 0.94
-# Where so many images are chained to each other, they are simple or of one scene, and chance makes pairs as good: only
-# what hardly differs counts among them, as the frames of one film.
-CROWD, CROWD_SHARE, NEAR_IN_A_CROWD = 50, 0.05, 0.99
+ALIKE = 0.85  # agreement of thumbnails, below which a pair is not looked at again
+CLOSEST = 8  # pairs of an image that are, those that are most alike
+COPY = 0.84  # agreement of details, from which on two pictures are one; notebooks/audit.md says how it was chosen
 SIMPLE = 16  # pixels of the short side below which two drawings of one digit may be equal by chance
 
 
@@ -45,21 +42,34 @@ def find_duplicates(table: ImageTable, thumbnails: Thumbnails, headers: list[Hea
     exact = [Pair(int(first), row, "exact", 1.0) for row, first in enumerate(first_of) if first != row]
     detailed = np.array([header is not None and min(header.width, header.height) >= SIMPLE for header in headers])
     originals = np.flatnonzero((first_of == np.arange(len(first_of))) & detailed)
-    near = _near_pairs(thumbnails.grey[originals], originals)
-    group_of = connected([(pair.first, pair.second) for pair in near], len(first_of))
-    crowded = (np.bincount(group_of) > max(CROWD, CROWD_SHARE * len(first_of)))[group_of]  # (N,) of each image
-    return exact + [pair for pair in near if pair.similarity >= NEAR_IN_A_CROWD or not crowded[pair.first]]
+    candidates = find_candidates(thumbnails.grey[originals]).of(originals)
+    return exact + list(_near_pairs(table, thumbnails.grey, sizes[:, 0], candidates))
 
 
-def _near_pairs(grey: np.ndarray, rows: np.ndarray) -> list[Pair]:
-    """Of thumbnails (N, T, T) that belong to `rows`."""
-    candidates = find_candidates(grey)
-    scores = similarities(grey, candidates)
+def _near_pairs(table: ImageTable, grey: np.ndarray, pixels: np.ndarray, candidates: Candidates) -> Iterator[Pair]:
+    """Of thumbnails (N, T, T), and `pixels` (N,) of each image's short side."""
+    likeness = similarities(grey, candidates)
+    order = np.argsort(-likeness, kind="stable")
+    candidates = candidates.take(order[likeness[order] >= ALIKE])
+    candidates = candidates.take(_among_the_closest(np.stack([candidates.first, candidates.second], 1)))
+    rows = np.unique(np.concatenate([candidates.first, candidates.second]))
+    scores = verify(enlarged(table, rows, SIDE), pixels[rows], candidates.among(rows))
     found: dict[tuple[int, int], float] = {}
-    for index in np.flatnonzero(scores >= np.where(candidates.views == 0, NEAR, NEAR_PART)):
-        one, other = sorted((int(rows[candidates.first[index]]), int(rows[candidates.second[index]])))
+    for index in np.flatnonzero(scores >= COPY):
+        one, other = sorted((int(candidates.first[index]), int(candidates.second[index])))
         found[one, other] = max(found.get((one, other), 0), float(scores[index]))
-    return [Pair(one, other, "near", score) for (one, other), score in sorted(found.items())]
+    for (one, other), score in sorted(found.items()):
+        yield Pair(one, other, "near", score)
+
+
+def _among_the_closest(pairs: np.ndarray) -> np.ndarray:
+    """(P,) whether each of the pairs (P, 2), the most alike first, is among the first few of either image."""
+    images = pairs.ravel()
+    order = np.argsort(images, kind="stable")
+    ordered = images[order]
+    rank = np.empty(len(images), np.int64)
+    rank[order] = np.arange(len(images)) - np.searchsorted(ordered, ordered)
+    return rank.reshape(-1, 2).min(1) < CLOSEST
 
 
 def _first_rows(files: np.ndarray, pixels: np.ndarray, usable: np.ndarray) -> np.ndarray:

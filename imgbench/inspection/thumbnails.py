@@ -10,6 +10,7 @@ from imgbench.data.look import SIDE, digest
 from imgbench.data.table import ImageTable
 from imgbench.files import cores
 from imgbench.preprocessing import Preprocessing
+from imgbench.progress import shown
 
 
 @dataclass
@@ -43,3 +44,17 @@ def make_thumbnails(table: ImageTable) -> Thumbnails:
     with ThreadPoolExecutor(cores()) as pool:  # Pillow and hashlib let go of the interpreter lock
         list(pool.map(show, deep))
     return Thumbnails(grey, hashes.view("V16").ravel())
+
+
+def enlarged(table: ImageTable, rows: np.ndarray, side: int) -> np.ndarray:
+    """(len(rows), side, side) uint8: larger grey pictures of some images, which are decoded anew."""
+    result = np.zeros((len(rows), side, side), np.uint8)
+    decode = Preprocessing(side, intensity=table.intensity).decode
+
+    def show(place: int) -> None:
+        result[place] = np.asarray(Image.fromarray(decode(table.read(int(rows[place])))).convert("L"))
+
+    with ThreadPoolExecutor(cores()) as pool:
+        done = pool.map(show, range(len(rows)))
+        list(shown(done, len(rows), "Looking again at images that look alike"))
+    return result
