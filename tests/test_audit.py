@@ -77,7 +77,9 @@ def test_what_is_open_in_a_configuration_is_so_after_an_audit(photos):
 def test_copies_that_could_not_be_decoded_are_found_once_they_can(photos, monkeypatch):
     heif = pytest.importorskip("pillow_heif")
     for number in range(3):
-        heif.from_pillow(Image.open(photos / "cat" / f"cat{number}.png")).save(photos / "dog" / f"cat{number}.heic")
+        heif.from_pillow(Image.open(photos / "cat" / f"cat{number}.png")).save(
+            photos / "dog" / f"cat{number}.heic", quality=90
+        )
     with monkeypatch.context() as patch:
         patch.setitem(EXTRAS, "heic", "no_such_package")
         assert inspect(photos).pairs == []
@@ -194,3 +196,23 @@ def test_audit_before_training_can_be_left_out(leaking_run, caplog):
 def test_audit_is_true_or_false(leaking_run):
     with pytest.raises(UserError, match=r"data\.audit=.brief., but it is true or false"):
         leaking_run("data.audit=brief")
+
+
+def test_what_merely_looks_alike_is_suspect_and_no_label_is_called_wrong(tmp_path):
+    root = tmp_path / "photos"
+    for seed, split in enumerate(("train", "test")):
+        paint(root / split, {"cat": 25, "dog": 25}, seed=seed)
+    for number in range(4):
+        image = Image.open(root / f"train/cat/cat{number}.png")
+        other = Image.open(root / f"train/dog/dog{number}.png")
+        Image.blend(image, other, 0.28).save(root / f"test/dog/mixed{number}.png")
+    result = inspect(root)
+    assert "near" in {pair["kind"] for pair in result.pairs}, result.pairs
+    assert (result.verdict, result.leaked) == ("suspect", {})
+    assert "at most one label" not in result.summary()
+
+
+def test_an_audit_of_an_earlier_version_can_be_read(photos):
+    values = json.loads(inspect(photos).to_json())
+    del values["proven"]
+    assert Audit.from_json(json.dumps(values | {"verdict": "leaks", "leaking": {"test": 2}})).leaked == {"test": 2}

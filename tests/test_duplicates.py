@@ -44,9 +44,9 @@ def write(root: Path, images: dict[str, Image.Image]) -> Path:
 
 
 def pairs_of(root: Path, size: int = 64, cache: str = "memory") -> dict[tuple[str, str], str]:
-    """(name, name) -> kind."""
+    """(name, name) -> kind, of those that are taken for copies."""
     table = read_table(root, Preprocessing(size), SplitPlan(), cache)
-    pairs = find_duplicates(table, make_thumbnails(table), read_headers(table))
+    pairs = [pair for pair in find_duplicates(table, make_thumbnails(table), read_headers(table)) if pair.copies]
     names = [Path(path).stem for path in table.paths]
     ends = [(names[pair.first], names[pair.second]) for pair in pairs]
     return {(min(end), max(end)): pair.kind for end, pair in zip(ends, pairs, strict=True)}
@@ -106,7 +106,7 @@ def silhouettes(number: int) -> dict[str, Image.Image]:
     """Things of one shape on one ground, each with a pattern of its own."""
     ground, shape = Image.blend(Image.new("RGB", (96, 96), "white"), texture(0), 0.4), Image.new("L", (96, 96))
     ImageDraw.Draw(shape).rectangle((24, 20, 72, 84), fill=255)
-    things = [Image.blend(Image.new("RGB", (96, 96), (40, 40, 60)), texture(1 + i), 0.3) for i in range(number)]
+    things = [Image.blend(Image.new("RGB", (96, 96), (40, 40, 60)), texture(1 + i), 0.45) for i in range(number)]
     return {f"{'ab'[i % 2]}/{i}.png": Image.composite(thing, ground, shape) for i, thing in enumerate(things)}
 
 

@@ -38,6 +38,7 @@ ORDER = {"error": 0, "warning": 1, "note": 2}
 UNSEEN = ("file names", "file times")  # what probes may use and no network
 LEFT = "Move each group to one side. Or leave the folders undivided, with data.split.group=auto."
 RELATED = "a near-duplicate or an image of the same group among the training images"
+KINDS = {"near": "look alike", "scene": "one scene?"}  # in the titles of pictures
 KEPT = "data.split.group=auto keeps near-duplicates and groups on one side."
 
 
@@ -51,8 +52,10 @@ class Finder(Protocol):
 class Audit:
     """What `audit.json` holds.
 
-    `leaking` counts the images of val and test that have a relative among the training images: the same picture, or a
-    member of the same family of file names. `pairs` and `groups` name paths.
+    `leaking` counts the images of val and test that have a relative among the training images: what looks like the same
+    picture, or a member of the same family of file names. `proven` counts those of which it is certain: the same
+    pixels, hardly changed ones, or a group that `data.split.group` states; audits of earlier versions have none.
+    `pairs` and `groups` name paths.
     """
 
     root: str
@@ -68,6 +71,7 @@ class Audit:
     relatives: dict[str, str] = field(default_factory=dict)  # path -> name of its group, where that has other images
     proposal: dict[str, Any] | None = None  # an expression for data.split.group
     seconds: float = 0
+    proven: dict[str, int] | None = None
 
     def __repr__(self) -> str:
         return f"<Audit of {self.images:,} images: {self.verdict}, {len(self.findings)} findings>"
@@ -80,6 +84,11 @@ class Audit:
             name: Number.from_dict(number) for name, number in probes if number["skill"] > 0 and name not in UNSEEN
         }
         return dict(sorted(known.items(), key=lambda probe: -probe[1].value))
+
+    @property
+    def leaked(self) -> dict[str, int]:
+        """The images of each split that the verdict rests on."""
+        return self.leaking if self.proven is None else self.proven
 
     @property
     def shown(self) -> list[Finding]:
@@ -177,14 +186,18 @@ def _inspect(table: ImageTable, finders: Sequence[Finder]) -> Audit:
     start = time.perf_counter()
     evidence = Evidence(table)
     pairs, family, codes, names = evidence.pairs, evidence.family, evidence.codes, evidence.groups
-    leaking = {split: rows for split in ("val", "test") if len(rows := _leaking(table, codes, split))}
+    certain = related(table, [pair for pair in pairs if pair.sure], None)
+    leaking, proven = (
+        {split: rows for split in ("val", "test") if len(rows := _leaking(table, among, split))}
+        for among in (codes, certain)
+    )
     asked = shown(finders, len(finders), "Judging shortcuts and labels")
     findings = [
         *file_findings(table, evidence.headers, evidence.thumbnails),
         *class_findings(table),
         *duplicate_findings(table, pairs),
         *family_findings(table, family),
-        *leak_findings(table, leaking),
+        *leak_findings(table, leaking, proven),
         *(finding for finder in asked for finding in finder(table, names)),
     ]
     findings.sort(key=lambda finding: ORDER[finding.severity])
@@ -195,7 +208,7 @@ def _inspect(table: ImageTable, finders: Sequence[Finder]) -> Audit:
         members.setdefault(int(codes[row]), []).append(table.paths[row])
     used = table.splits != NO_SPLIT
     counts = np.bincount(table.labels[used], minlength=len(table.class_names)).tolist()
-    tested = "test" in leaking or (table.plan.selects_on_test and "val" in leaking)
+    tested = "test" in proven or (table.plan.selects_on_test and "val" in proven)
     return Audit(
         root=str(table.root),
         hash=table.hash,
@@ -204,6 +217,7 @@ def _inspect(table: ImageTable, finders: Sequence[Finder]) -> Audit:
         classes=dict(zip(table.class_names, counts, strict=True)),
         splits={split: len(table.rows(split)) for split in SPLITS},
         leaking={split: len(rows) for split, rows in leaking.items()},
+        proven={split: len(rows) for split, rows in proven.items()},
         findings=findings,
         pairs=[_described(table, pair) for pair in pairs],
         groups=sorted(members.values(), key=len, reverse=True),
@@ -222,14 +236,19 @@ def _inspect(table: ImageTable, finders: Sequence[Finder]) -> Audit:
 
 
 def related(table: ImageTable, pairs: Sequence[Pair], family: Family | None) -> np.ndarray:
-    """(N,) the same number for images that duplicates, a family of names, patients or data.split.group connect."""
-    links = [(pair.first, pair.second) for pair in pairs]
-    known = [table.groups] if table.plan.group is not None else []
+    """(N,) the same number for images that copies, a family of names, patients or data.split.group connect."""
+    links = [(pair.first, pair.second) for pair in pairs if pair.copies]
+    known = [table.groups] if _stated(table) else []
     known += [names] if (names := subjects(table)[1]) else []
     for groups in known + ([family.groups] if family and family.support == "pixels" else []):
         first: dict[str, int] = {}
         links += [(first.setdefault(name, row), row) for row, name in enumerate(groups) if row not in table.errors]
     return connected(links, len(table.paths))
+
+
+def _stated(table: ImageTable) -> bool:
+    """Whether the groups are the user's: those that were found are called after an image."""
+    return table.plan.group is not None and not set(table.groups) <= {*table.paths, ""}
 
 
 def _leaking(table: ImageTable, codes: np.ndarray, split: str) -> np.ndarray:
@@ -250,8 +269,11 @@ def _described(table: ImageTable, pair: Pair) -> dict[str, Any]:
 
 
 def duplicate_findings(table: ImageTable, pairs: Sequence[Pair]) -> Iterator[Finding]:
-    """Copies within a class, across classes and across splits, exact ones and near ones."""
-    for kind, what in (("exact", "the same pixels"), ("near", "nearly the same picture")):
+    """The same pixels, and what looks alike, within a class, across classes and across splits; then likely scenes."""
+    for kind, what, labels in (
+        ("exact", "with the same pixels", ": at most one label of each can be right"),
+        ("near", "that look alike", ""),
+    ):
         own = [pair for pair in pairs if pair.kind == kind]
         across_labels = [pair for pair in own if table.labels[pair.first] != table.labels[pair.second]]
         across_splits = [
@@ -261,17 +283,19 @@ def duplicate_findings(table: ImageTable, pairs: Sequence[Pair]) -> Iterator[Fin
             yield Finding(
                 f"{kind}_across_labels",
                 "warning",
-                f"{counted(len(across_labels), 'pair')} of images with {what} in different classes: at most one label "
-                "of each can be right.",
+                f"{counted(len(across_labels), 'pair')} of images {what}{_range(across_labels)} in different "
+                f"classes{labels}.",
                 len(across_labels),
                 first_few([_named(table, pair) for pair in across_labels]),
-                "Look at each pair, and delete or move one image of it.",
+                "Look at each pair, and delete or move one image of it."
+                if kind == "exact"
+                else "Look at each pair. If it is one picture, delete or move one image of it.",
             )
         if across_splits:
             yield Finding(
                 f"{kind}_across_splits",
                 "warning",
-                f"{counted(len(across_splits), 'pair')} of images with {what} in different splits.",
+                f"{counted(len(across_splits), 'pair')} of images {what}{_range(across_splits)} in different splits.",
                 len(across_splits),
                 first_few([_named(table, pair) for pair in across_splits]),
                 LEFT if table.folder_splits else KEPT,
@@ -280,14 +304,34 @@ def duplicate_findings(table: ImageTable, pairs: Sequence[Pair]) -> Iterator[Fin
             yield Finding(
                 f"{kind}_duplicates",
                 "note",
-                f"{counted(len(own), 'pair')} of images with {what}.",
+                f"{counted(len(own), 'pair')} of images {what}{_range(own)}.",
                 len(own),
                 first_few([_named(table, pair) for pair in own]),
             )
+    scenes = [pair for pair in pairs if not pair.copies]
+    if scenes:
+        yield Finding(
+            "scenes",
+            "note",
+            f"{counted(len(scenes), 'pair')} of images may show one thing or one scene twice{_range(scenes)}, or two "
+            "things of one kind. They are not taken for copies, and may be in different splits.",
+            len(scenes),
+            first_few([_named(table, pair) for pair in scenes]),
+            "Look at some. If images come in series, state the groups: data.split.group.",
+        )
+
+
+def _range(pairs: Sequence[Pair]) -> str:
+    """How far pairs agree, where that is a question."""
+    if all(pair.kind == "exact" for pair in pairs):
+        return ""
+    low, high = (f"{function(pair.similarity for pair in pairs):.2f}" for function in (min, max))
+    return f" ({low})" if low == high else f" ({low} to {high})"
 
 
 def _named(table: ImageTable, pair: Pair) -> str:
-    return f"{table.paths[pair.first]} = {table.paths[pair.second]}"
+    sign = "=" if pair.kind == "exact" else f"~ ({pair.similarity:.2f})"
+    return f"{table.paths[pair.first]} {sign} {table.paths[pair.second]}"
 
 
 def family_findings(table: ImageTable, family: Family | None) -> Iterator[Finding]:
@@ -312,14 +356,21 @@ def family_findings(table: ImageTable, family: Family | None) -> Iterator[Findin
     )
 
 
-def leak_findings(table: ImageTable, leaking: dict[str, np.ndarray]) -> Iterator[Finding]:
+def leak_findings(
+    table: ImageTable, leaking: dict[str, np.ndarray], proven: dict[str, np.ndarray]
+) -> Iterator[Finding]:
     for split, rows in leaking.items():
-        total = len(table.rows(split))
+        total, certain = len(table.rows(split)), len(proven.get(split, ()))
+        share = f"of {counted(total, f'{split} image')} ({len(rows) / total:.1%})"
+        if certain:
+            more = f" Of {len(rows) - certain:,} of them this is likely, not certain." if len(rows) > certain else ""
+            message = f"{len(rows):,} {share} have {RELATED}. The {split} accuracy is too good.{more}"
+        else:
+            message = f"{len(rows):,} {share} seem to have {RELATED}. The {split} accuracy may be too good."
         yield Finding(
             f"leak_{split}",
-            "error" if split == "test" or table.plan.selects_on_test else "warning",
-            f"{len(rows):,} of {counted(total, f'{split} image')} ({len(rows) / total:.1%}) have "
-            f"{RELATED}. The {split} accuracy is too good.",
+            "error" if certain and (split == "test" or table.plan.selects_on_test) else "warning",
+            message,
             len(rows),
             first_few([table.paths[row] for row in rows]),
             LEFT if split in table.folder_splits else KEPT,
@@ -329,8 +380,13 @@ def leak_findings(table: ImageTable, leaking: dict[str, np.ndarray]) -> Iterator
 def shown_pairs(result: Audit, number: int = 24) -> tuple[np.ndarray, list[str]]:
     """Pairs of images (N, 2, 112, 112, 3) uint8 and their titles: those across classes and splits first."""
 
-    def order(pair: dict[str, Any]) -> tuple[bool, bool, float]:
-        return len(set(pair["classes"])) == 1, len({*pair["splits"], ""}) < 3, -pair["similarity"]
+    def order(pair: dict[str, Any]) -> tuple[bool, bool, bool, float]:
+        return (
+            pair["kind"] == "scene",
+            len(set(pair["classes"])) == 1,
+            len({*pair["splits"], ""}) < 3,
+            -pair["similarity"],
+        )
 
     chosen = sorted(result.pairs, key=order)[:number]
     decode = Preprocessing(112).decode
@@ -345,15 +401,16 @@ def shown_pairs(result: Audit, number: int = 24) -> tuple[np.ndarray, list[str]]
     titles = []
     for pair in chosen:
         sides = [" ".join(filter(None, side)) for side in zip(pair["splits"], pair["classes"], strict=True)]
-        titles.append(f"{pair['kind']} {pair['similarity']:.2f}: {' = '.join(dict.fromkeys(sides))}")
+        what = "same pixels" if pair["kind"] == "exact" else f"{KINDS[pair['kind']]} ({pair['similarity']:.2f})"
+        titles.append(f"{what}: {' / '.join(dict.fromkeys(sides))}")
     return images, titles
 
 
 def brief(result: Audit) -> str:
     """The verdict in one line, for the start of a training."""
     if result.verdict == "leaks":
-        splits = [split for split in ("test", "val") if split in result.leaking]
-        counts = [f"{result.leaking[split]:,} of {counted(result.splits[split], f'{split} image')}" for split in splits]
+        splits = [split for split in ("test", "val") if split in result.leaked]
+        counts = [f"{result.leaked[split]:,} of {counted(result.splits[split], f'{split} image')}" for split in splits]
         return f"Audit: leaks. {' and '.join(counts)} have {RELATED}."
     doubtful = [finding for finding in result.findings if finding.severity != "note"]
     if doubtful:

@@ -16,16 +16,20 @@ from imgbench.inspection.verification import SIDE, verify
 
 ALIKE = 0.85  # agreement of thumbnails, below which a pair is not looked at again
 CLOSEST = 8  # pairs of an image that are, those that are most alike
-COPY = 0.84  # agreement of details, from which on two pictures are one; notebooks/audit.md says how it was chosen
+# Agreement of details, from which on two pictures are taken for one; notebooks/audit.md says how it was chosen. Below
+# it, down to the second figure, most pairs show one thing or one scene twice, or one model in two colours.
+COPY, SCENE = 0.84, 0.75
+# Only a small change and another photograph of the same moment reach so much: the verdict rests on no less.
+SURE = 0.95
 SIMPLE = 16  # pixels of the short side below which two drawings of one digit may be equal by chance
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two rows of a table, `first` < `second`, that show the same picture.
+    """Two rows of a table, `first` < `second`, that show the same picture or the same scene.
 
-    `kind` is `exact` (the same pixels, whatever the format of the file) or `near`. `similarity` is how far
-    details and tones agree, at most 1.
+    `kind` is `exact` (the same pixels, whatever the format of the file), `near` (they look like one picture) or
+    `scene` (they may be two pictures of one thing or scene). `similarity` is how far details agree, at most 1.
     """
 
     first: int
@@ -33,9 +37,18 @@ class Pair:
     kind: str
     similarity: float
 
+    @property
+    def copies(self) -> bool:
+        """Whether it is one picture, as far as can be told."""
+        return self.kind != "scene"
+
+    @property
+    def sure(self) -> bool:
+        return self.kind == "exact" or self.similarity >= SURE
+
 
 def find_duplicates(table: ImageTable, thumbnails: Thumbnails, headers: list[Header | None]) -> list[Pair]:
-    """All pairs of near duplicates that the index brings to light, and each exact copy with the first of its kind."""
+    """All pairs that look alike and that the index brings to light, and each exact copy with the first of its kind."""
     sizes = np.array([sorted((header.width, header.height)) if header else (0, 0) for header in headers], np.int32)
     pixels = np.concatenate([thumbnails.hashes.view(np.uint8).reshape(-1, 16), sizes.view(np.uint8)], 1)
     first_of = _first_rows(table.digests, pixels, sizes[:, 0] > 0)
@@ -55,11 +68,11 @@ def _near_pairs(table: ImageTable, grey: np.ndarray, pixels: np.ndarray, candida
     rows = np.unique(np.concatenate([candidates.first, candidates.second]))
     scores = verify(enlarged(table, rows, SIDE), pixels[rows], candidates.among(rows))
     found: dict[tuple[int, int], float] = {}
-    for index in np.flatnonzero(scores >= COPY):
+    for index in np.flatnonzero(scores >= SCENE):
         one, other = sorted((int(candidates.first[index]), int(candidates.second[index])))
         found[one, other] = max(found.get((one, other), 0), float(scores[index]))
     for (one, other), score in sorted(found.items()):
-        yield Pair(one, other, "near", score)
+        yield Pair(one, other, "near" if score >= COPY else "scene", score)
 
 
 def _among_the_closest(pairs: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ OVERLAP = 0.4  # share of the pictures that lies on each other, at least
 BURNT_OUT, BLACK = 245, 3  # grey levels from which on, and up to which, nothing can be compared
 LOWEST, HIGHEST = 0.02, 0.3  # cycles per pixel of the phases that are compared, unless a picture was enlarged
 LEAST_USABLE = 0.25  # share of the pictures; of others, all pixels are compared
-NOISE = 2  # grey levels of standard deviation, of a compressed picture
+NOISE = 4  # grey levels of standard deviation, of a strongly compressed picture
 SHIFTS = 2  # pixels in each direction within which the phases may agree
 
 _BLURS = {side: blur_matrix(side, 1) for side, _ in LEVELS}
@@ -65,9 +65,8 @@ def _verify(grey: np.ndarray, pixels: np.ndarray, pairs: Candidates) -> np.ndarr
         if not len(going_on):
             break
         images, targets = one[going_on], other[going_on]
-        finer = follow(
-            *(blur(_resized(each, side), _BLURS[side]) for each in (images, targets)), motion[going_on], steps
-        )
+        smooth, smooth_targets = (blur(_resized(each, side), _BLURS[side]) for each in (images, targets))
+        finer = follow(smooth, smooth_targets, motion[going_on], steps)
         moved, inside = sampled(images, finer)
         agreement = _Target(targets, highest[going_on]).agreement(moved, inside)
         # A step may lead astray where the pictures do not fit: what fitted best so far is kept.

@@ -119,10 +119,10 @@ def _verdict(evaluated: EvaluatedRun, t: Texts) -> tuple[str, str]:
     found = evaluated.audit
     if found is None:
         return "none", ""
-    if found.verdict == "leaks" and "test" in found.leaking:
-        return found.verdict, t("verdict_leaks", related=found.leaking["test"], n=found.splits["test"])
+    if found.verdict == "leaks" and "test" in found.leaked:
+        return found.verdict, t("verdict_leaks", related=found.leaked["test"], n=found.splits["test"])
     if found.verdict == "leaks":
-        return found.verdict, t("found_leak_val", message=t("verdict_suspect"), n=found.leaking.get("val", 0))
+        return found.verdict, t("found_leak_val", message=t("verdict_suspect"), n=found.leaked.get("val", 0))
     return found.verdict, ""
 
 
