@@ -169,7 +169,7 @@ def test_planted_copies_are_counted(tmp_path):
     for number in range(30):
         path = tmp_path / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(exist_ok=True)
-        coarse = np.random.default_rng(number).integers(0, 256, (12, 12, 3), np.uint8)
+        coarse = np.random.default_rng(number).integers(0, 256, (32, 32, 3), np.uint8)
         Image.fromarray(coarse).resize((96, 96), Image.Resampling.BICUBIC).save(path)
     config = compose(["data=folder", f"data.root={tmp_path}", "data.image_size=64"])
     rows = measure_audit({**plain(config), "planted": 3})

@@ -191,6 +191,11 @@ def test_without_photographs_there_is_no_picture_but_all_else():
     assert page.tags.count("svg") == 7, "charts are no photographs"
 
 
+def test_labels_that_the_audit_doubted_are_named_where_those_of_test_are_not_suspect():
+    page = report_page(report_of(label_suspects=[], audit_suspects=["<a>.jpg is labelled 'cat'"]), "en")
+    assert "&lt;a&gt;.jpg is labelled" in page.partition('<section id="labels">')[2].partition("</section>")[0]
+
+
 def test_a_bare_run_is_a_page_too():
     test = predictions_of(["a", "b"], 12, right=1.0)
     report = Report("bare", test, classification_metrics(test, "test"), np.zeros(2, int), label_suspects=None)

@@ -108,6 +108,7 @@ def write_report(evaluated: EvaluatedRun) -> None:
         report.augmented = _samples(run)
     else:
         report.label_suspects = [_described(suspect, None) for suspect in suspects[:SUSPECTS]]
+    report.audit_suspects = _doubted_before(evaluated.audit)
     if not any(review.conclusive for review in evaluated.reviews):
         report.label_suspects = None
     with Step("Writing the report"):
@@ -124,6 +125,12 @@ def _verdict(evaluated: EvaluatedRun, t: Texts) -> tuple[str, str]:
     if found.verdict == "leaks":
         return found.verdict, t("found_leak_val", message=t("verdict_suspect"), n=found.leaked.get("val", 0))
     return found.verdict, ""
+
+
+def _doubted_before(found: Audit | None) -> list[str]:
+    """The labels that the audit names, which saw the training images too."""
+    named = [finding for finding in found.findings if finding.kind == "label_suspects"] if found else []
+    return [sentence for finding in named for sentence in finding.examples]
 
 
 def _beside(found: Audit | None, t: Texts) -> Iterator[str]:

@@ -117,6 +117,7 @@ class Report:
         neighbours: mistake -> the training images most like it.
         sampled: how many training images the neighbours were looked for among, if not all.
         label_suspects: None where the model is not good enough to doubt a label by.
+        audit_suspects: what the audit said of labels before training, a sentence each.
         selections: what can be promised at which error; empty where nothing was asked.
         epochs: the rows of metrics.csv.
         small_models: those that a study made of it, itself first; empty where the run is of none.
@@ -142,6 +143,7 @@ class Report:
     neighbours: Mapping[int, Sequence[Neighbour]] = field(default_factory=dict)
     sampled: int | None = None
     label_suspects: Sequence[LabelSuspect] | None = ()
+    audit_suspects: Sequence[str] = ()
     selections: Sequence[Selection] = ()
     epochs: Sequence[Mapping[str, str]] = ()
     best_epoch: int | None = None
