@@ -35,38 +35,29 @@ from imgbench.scientific import PHOTOMETRIC, SAMPLE_FORMAT, OtherTiff, open_dico
 
 T = TypeVar("T")
 
-
 # Raise it when the same file comes out otherwise. Caches are keyed by it, and a checkpoint says by which one its images
 # were decoded, and goes on getting such images: 1 ignored colour profiles, and of 16-bit colours kept the high bytes.
 DECODING = 2
 
-
 # A header that promises more is taken for an attack or damage. The largest photographs of phones have 200 million.
 MAX_PIXELS = 300_000_000
 
-
 LARGE = 50_000_000  # pixels in memory above which images are decoded one at a time
-
 
 DEEPER = 5  # times as many where colours have more than 8 bits and are scaled
 
-
 BYTES_PER_PIXEL = 8  # Pillow keeps four for each RGB pixel; turning a picture upright makes a copy
-
 
 # JPEG photographs are decoded at 1/2, 1/4 or 1/8 of their size if their short side keeps this many times the pixels
 # needed. At 3, resized photographs of 12 megapixels differ from fully decoded ones by at most one grey level in all but
 # one value of 100,000; at 2, by up to three levels.
 REDUCED = 3
 
-
 # Smaller pictures are decoded fast enough as they are, and they are sharper than what comes from a camera, so that they
 # would differ more.
 SMALLEST_REDUCED = 1500  # pixels of the short side
 
-
 LARGE_TEXT = 1_000_000  # bytes of a PNG's text or profile, unpacked; Pillow gives up at 2**20
-
 
 # How a PNG's chunks begin that hold something packed.
 PACKED = {
@@ -75,9 +66,9 @@ PACKED = {
     b"iTXt": re.compile(rb"[^\0]*\0\x01\0[^\0]*\0[^\0]*\0"),
 }
 
+FULL = np.float32(65535)  # opacity of 16 bits
 
 # Pillow's names for the two bytes of 16-bit colours, of which it keeps the first or the second.
-FULL = np.float32(65535)
 COLOURS_16 = re.compile("(RGB|RGBX|RGBA);16([BLN])$")
 
 
@@ -201,8 +192,6 @@ def unread_kind(name: str, head: bytes = b"") -> str | None:
 
 
 IMAGE_ENDINGS = {ending for kind in FORMATS.values() for ending in kind.endings}
-
-
 HEAD = 132  # bytes of a file that tell its kind
 
 

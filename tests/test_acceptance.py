@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,15 @@ def test_files_say_why_a_prediction_is_unsure(finished, foreign, run_predict, tm
     assert [row["unsure"] or None for row in rows] == reasons
     assert set(reasons[-3:]) == {"unlike the training images"}
     assert reasons.count(None) > 80
+
+
+def test_nothing_is_promised_where_the_runs_own_test_images_break_it(run, run_predict):
+    run_predict(run.path, photos_of(run), "--max-error", "0.1")
+    test = Predictions.read_csv(run.path / "predictions.csv")
+    spoilt = replace(test, targets=1 - test.predicted)
+    (run.path / "predictions.csv").write_text(spoilt.to_csv())
+    with pytest.raises(UserError, match=r"of the 20 independent test images .* 20 are predicted wrongly \(100 %\)"):
+        predict.predict(run.path, [photos_of(run)], max_error=0.1)
 
 
 def test_what_is_not_probable_enough_is_unsure(run, run_predict):

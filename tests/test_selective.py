@@ -11,9 +11,11 @@ from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.selective import (
     RISK,
     UNLIKE,
+    checked,
     distance_limit,
     fewest_images,
     least_error,
+    novelty_limit,
     one_of_each_group,
     risk_coverage,
     search_starts,
@@ -177,6 +179,29 @@ def test_distance_limit_is_reached_by_as_few_new_images_as_is_said():
     assert np.mean(reached) == pytest.approx(UNLIKE, abs=0.002)  # 3 of 60
     assert distance_limit(np.arange(18.0)) == np.inf
     assert distance_limit(np.zeros(100)) == np.inf, "images that are all alike are not all unlike"
+
+
+def test_a_promise_that_the_test_images_break_beyond_chance_is_not_made():
+    validation = predictions_of(np.full(100, 0.9), np.arange(100) < 3)
+    promise = select(validation, np.zeros(100), 0.1)
+    assert promise.threshold is not None
+
+    def on_test(errors: int, groups: list[str] | None = None):
+        return checked(promise, predictions_of(np.full(58, 0.95), np.arange(58) < errors, groups))
+
+    assert on_test(6) == promise
+    assert (on_test(12).threshold, on_test(12).refuted) == (None, (12, 58))
+    one_patient = ["one"] * 12 + [""] * 46  # whose photographs are all wrong
+    assert on_test(12, one_patient) == promise
+    assert checked(promise, predictions_of(np.full(58, 0.6), np.arange(58) < 30)).refuted == (30, 58)
+
+
+def test_novelty_limit_is_beyond_all_but_a_hundredth_and_needs_twenty_images():
+    distances = np.arange(1000.0)
+    assert (distances >= novelty_limit(distances)).sum() == 10
+    few = np.arange(1.0, 22)
+    assert novelty_limit(few) == 2 * 21 - 11
+    assert novelty_limit(few[:19]) == novelty_limit(np.zeros(50)) == np.inf
 
 
 def test_leaving_the_least_sure_leaves_fewer_errors():

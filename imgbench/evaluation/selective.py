@@ -15,7 +15,7 @@ grow more frequent as the probability falls.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -43,6 +43,7 @@ class Selection:
     surest: int  # of these, with the highest probabilities: what the last test counted
     errors: int
     coverage: Number  # share of all validation images that is accepted
+    refuted: tuple[int, int] | None = None  # wrong, and accepted, of the test images, where these stand against it
 
     def accepts(self, probabilities: np.ndarray, distances: np.ndarray) -> np.ndarray:
         """(N,) bool, of the highest probability of each image and its distance from the training images (N,)."""
@@ -75,6 +76,22 @@ def select(validation: Predictions, distances: np.ndarray, max_error: float) -> 
     accepted = _accepted(probabilities, distances, threshold, limit)
     coverage = share(accepted, np.ones(len(wrong), bool), group_codes(validation.groups))
     return Selection(max_error, threshold, limit, len(rows), surest, errors, coverage)
+
+
+def checked(selection: Selection, test: Predictions) -> Selection:
+    """Without its threshold, where of the test images that it accepts more are wrong than its promise and chance allow.
+
+    Photographs to come may be as unlike the validation images as the test images are. One image of each group is
+    counted, and the distances from the training images are not looked at.
+    """
+    if selection.threshold is None:
+        return selection
+    rows = one_of_each_group(test.groups)
+    rows = rows[test.probabilities.max(1)[rows] > selection.threshold]
+    errors = int((test.predicted != test.targets)[rows].sum())
+    if stats.binom.sf(errors - 1, len(rows), selection.max_error) >= RISK:
+        return selection
+    return replace(selection, threshold=None, refuted=(errors, len(rows)))
 
 
 def risk_coverage(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:

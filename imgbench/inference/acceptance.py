@@ -14,6 +14,7 @@ from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.selective import (
     UNLIKE,
     Selection,
+    checked,
     fewest_images,
     least_error,
     novelty_limit,
@@ -30,7 +31,7 @@ from imgbench.inference.torch_model import TorchModel
 from imgbench.run import ACCEPTANCE_FILES, Run
 from imgbench.training.checkpoint import load_classifier
 
-VALIDATION = ACCEPTANCE_FILES[0]
+VALIDATION, TEST = ACCEPTANCE_FILES[0], "predictions.csv"
 REMARK = "# weights "  # the first line of the former: the hash of what it was made of
 MOST_TRAINING_IMAGES = 2000  # more of them hardly change a distribution of a few hundred features
 
@@ -131,7 +132,7 @@ class Acceptance(Novelty):
                 f"{run.path / VALIDATION}.\nAn ONNX file is exported anew by: python -m imgbench.export "
                 f"{shlex.quote(str(run.shown))}\n{renewing(run)}"
             )
-        validation = _read_validation(run, model)
+        validation = _read_predictions(run, VALIDATION, model)
         if not validation.paths:
             raise UserError(
                 f"{option} cannot be promised for {run.shown}: every validation image has a near-duplicate or an "
@@ -142,6 +143,8 @@ class Acceptance(Novelty):
         if has_features(model):
             distribution, distances = _read_features(run, len(validation.paths), _weights_measured(run))
         selection = select(validation, distances, max_error)
+        if (run.path / TEST).is_file():
+            selection = checked(selection, _read_predictions(run, TEST, model))
         if selection.threshold is None:
             raise UserError(f"{option} cannot be promised for {run.shown}: {_hindrance(selection)}")
         return cls(model, selection, distribution)
@@ -166,6 +169,13 @@ class Acceptance(Novelty):
 
 def _hindrance(selection: Selection) -> str:
     """Why there is no threshold, and what would help."""
+    if selection.refuted:
+        errors, accepted = selection.refuted
+        return (
+            f"of the {accepted} independent test images that it would accept, {errors} are predicted wrongly "
+            f"({100 * errors / accepted:.0f} %), more than chance explains: its test images are unlike its validation "
+            "images.\nAsk for a larger --max-error, or take validation images that are like the photographs to come."
+        )
     images, needed = selection.images, fewest_images(selection.max_error)
     if images >= needed:
         return (
@@ -181,14 +191,14 @@ def _hindrance(selection: Selection) -> str:
     )
 
 
-def _read_validation(run: Run, model: Model) -> Predictions:
-    path = run.path / VALIDATION
+def _read_predictions(run: Run, name: str, model: Model) -> Predictions:
+    path = run.path / name
     try:
         found = Predictions.read_csv(path)
         if found.class_names != model.class_names:
             raise ValueError(f"its classes are {found.class_names}")
     except (ValueError, IndexError, StopIteration, OSError) as error:
-        raise UserError(f"{path} is damaged: {error}.\nRemove it. {renewing(run)}") from error
+        raise damaged(path, error) from error
     return found
 
 

@@ -107,10 +107,11 @@ def distribution_of(kept: dict[str, np.ndarray], file: Path) -> FeatureDistribut
 
 
 def damaged(file: Path, reason: object) -> UserError:
-    return UserError(f"{file} is damaged: {reason}.\nRemove it. {renewing(Run(file.parent))}")
+    return UserError(f"{file} is damaged: {reason}.\nRemove it. {renewing(Run(file.parent), file.name)}")
 
 
-def renewing(run: Run) -> str:
-    """How what a run keeps of its validation images is written anew."""
+def renewing(run: Run, name: str = FEATURES) -> str:
+    """How what a run keeps of its validation images, or its predictions of the test images, are written anew."""
+    split = " --split val" if name in ACCEPTANCE_FILES else ""
     place = shlex.quote(str(run.shown))
-    return f"Where its images are still there, this writes it: python -m imgbench.evaluate {place} --split val"
+    return f"Where its images are still there, this writes it: python -m imgbench.evaluate {place}{split}"

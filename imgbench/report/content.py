@@ -11,7 +11,7 @@ from PIL import Image
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
 from imgbench.evaluation.predictions import Predictions
-from imgbench.evaluation.selective import Selection, select
+from imgbench.evaluation.selective import Selection, checked, select
 from imgbench.files import write_atomically
 from imgbench.inference.acceptance import training_rows
 from imgbench.inference.neighbours import features_of, nearest, network_inputs
@@ -74,7 +74,8 @@ def write_report(evaluated: EvaluatedRun) -> None:
     suspects = [suspect for review in evaluated.reviews for suspect in review]
     selections: list[Selection] = []
     if evaluated.validation is not None and evaluated.distances is not None and len(evaluated.validation.paths):
-        selections = [select(evaluated.validation, evaluated.distances, error) for error in ERRORS]
+        chosen = (select(evaluated.validation, evaluated.distances, error) for error in ERRORS)
+        selections = [checked(one, evaluated.results["test"]) for one in chosen]
     curve, gain = read_learning_curve(run, test, len(data.rows("train")), evaluated.metrics["test/acc"])
     study = read_study(run) or {}
     report = Report(

@@ -326,6 +326,9 @@ def _promise(selection: Selection, texts: Texts) -> tuple[str, str]:
         left = percent(1 - coverage.value)
         low, high = f"{100 * (1 - coverage.high):.0f}", percent(1 - coverage.low, 0)
         return error, texts("promise", value=left, low=low, high=high)
+    if selection.refuted:
+        errors, accepted = selection.refuted
+        return error, texts("promise_refuted", accepted=accepted, errors=errors)
     needed = fewest_images(selection.max_error)
     if selection.images < needed:
         return error, texts("few_validation", needed=needed, n=selection.images)
