@@ -51,6 +51,7 @@ def test_beside_a_busy_program_the_fastest_number_is_taken_until_it_ends(steps, 
     assert steps(30, cores=1, seconds={2: 5.0, 1: 2.0})[-10:] == [1] * 10
     assert "Other programs use 1.0 cores, and steps with 2 threads took 2.5 times as long" in caplog.text
     assert steps(20, cores=0, seconds={2: 1.0, 1: 2.0})[-1] == 2
+    assert steps(30, cores=1, seconds={2: 5.0, 1: 2.0})[-1] == 1
 
 
 def test_all_threads_go_on_where_fewer_are_hardly_faster(steps):

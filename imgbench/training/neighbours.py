@@ -4,6 +4,7 @@ import logging
 import os
 import statistics
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ BETTER = 1.1  # times as fast as with all threads, or it is not worth other digi
 
 @dataclass(frozen=True)
 class Used:
-    """Seconds at a moment, and those of all cores that all programs, and this process, have used until then."""
+    """Seconds at a moment, and those that all programs, and this one with its workers, have used of cores."""
 
     now: float
     all: float
@@ -30,8 +31,11 @@ class Used:
 
     @classmethod
     def so_far(cls) -> "Used":
-        times, own = psutil.cpu_times(), psutil.Process().cpu_times()
-        return cls(time.monotonic(), sum(times) - times.idle - getattr(times, "iowait", 0.0), own.user + own.system)
+        times, own, process = psutil.cpu_times(), 0.0, psutil.Process()
+        for each in (process, *process.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):  # it has ended since
+                own += each.cpu_times().user + each.cpu_times().system
+        return cls(time.monotonic(), sum(times) - times.idle - getattr(times, "iowait", 0.0), own)
 
     def cores_of_others(self, before: "Used") -> float:
         """On average since a moment before."""
@@ -47,7 +51,7 @@ class Neighbours(Callback):
     """
 
     def __init__(self) -> None:
-        self._all = self._taken = self._tried = 1
+        self._all = self._taken = 1
         self._begun = self._decided = self._others = 0.0
         self._looked = Used.so_far()
         self._waiting: list[int] = []
@@ -85,6 +89,7 @@ class Neighbours(Callback):
         now = Used.so_far()
         others, self._looked = now.cores_of_others(self._looked), now
         if others < UNUSED:
+            self._others = 0.0
             self._take(self._all, "The other programs have ended")
         elif others > USED and (abs(others - self._others) > USED or now.now - self._decided > AGAIN):
             self._others = others
