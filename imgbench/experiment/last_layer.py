@@ -47,14 +47,11 @@ def fit_head(
     if type(classifier) is not ImageClassifier:
         raise UserError("model=pretrained solves for its last layer, from labels alone: take objective=classify.")
     rows = {split: data.rows(split) for split in ("train", "val")}
-    if end < math.inf:  # first of all those by which it is judged
-        image_features(classifier, data, np.concatenate([rows["val"], data.rows("test")]))
-        drawn = np.random.default_rng(data.seed).permutation(rows["train"])
-        least = max(FEWEST_LEARNT, FEWEST_OF_CLASS * len(data.class_names))
-        seen = len(image_features(classifier, data, drawn, end, least))
-        rows["train"] = np.sort(drawn[:seen])
-    else:
-        image_features(classifier, data, np.concatenate([*rows.values(), data.rows("test")]))  # all in one go
+    judged = np.concatenate([rows["val"], data.rows("test")])
+    drawn = np.random.default_rng(data.seed).permutation(rows["train"])
+    least = len(judged) + max(FEWEST_LEARNT, FEWEST_OF_CLASS * len(data.class_names))
+    seen = len(image_features(classifier, data, np.concatenate([judged, drawn]), end, least))  # all in one go
+    rows["train"] = np.sort(drawn[: seen - len(judged)])
     solve_last_layer(classifier, data, rows["train"])
     metrics = {
         f"{split}/{name}": value

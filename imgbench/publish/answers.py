@@ -14,7 +14,7 @@ from imgbench.inference.acceptance import MOST_TRAINING_IMAGES, Acceptance
 from imgbench.inference.inputs import decode_pixels
 from imgbench.inference.labelled import images_of_run
 from imgbench.inference.neighbours import features_of, features_of_images, nearest
-from imgbench.inference.novelty import Novelty, has_features
+from imgbench.inference.novelty import UNLIKE, Novelty, has_features
 from imgbench.inference.predictor import Model, Predictor
 from imgbench.report.catalogue import Texts
 from imgbench.report.content import ERRORS, NEIGHBOURS, heat_maps, images_of_rows
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 CLASSES = 5  # most probable ones that are shown
 # What `predict` calls the reasons, and the names that the catalogue has for them.
-DOUBTS = {"unlike the training images": "doubt_unlike", "not probable enough": "doubt_probability"}
+DOUBTS = {UNLIKE: "doubt_unlike", "not probable enough": "doubt_probability"}
 
 
 @dataclass(frozen=True)

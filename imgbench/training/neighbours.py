@@ -34,7 +34,8 @@ class Used:
         times, own, process = psutil.cpu_times(), 0.0, psutil.Process()
         for each in (process, *process.children(recursive=True)):
             with suppress(psutil.NoSuchProcess):  # it has ended since
-                own += each.cpu_times().user + each.cpu_times().system
+                used = each.cpu_times()
+                own += used.user + used.system
         return cls(time.monotonic(), sum(times) - times.idle - getattr(times, "iowait", 0.0), own)
 
     def cores_of_others(self, before: "Used") -> float:
