@@ -36,9 +36,11 @@ INFO_TYPES = {"status": str, **dict.fromkeys(("provenance", "compressed_from", "
 DECIDES = (*NODES, "seed", "monitor", "mode", "init_from", "quantized")
 OF_NO_WEIGHT = ("root", "cache", "audit", "thumbnails")
 SWITCH = {True: True, "on": True, False: False, "off": False}  # earlier runs say on and off
-RESULTS = ("metrics.json", "predictions.csv", "report.html")  # of a run that was trained to its end
+PREDICTIONS = "predictions.csv"
+RESULTS = ("metrics.json", PREDICTIONS, "report.html")  # of a run that was trained to its end
 LEARNING_CURVE = "learning_curve.json"  # what parts of the training images reach
 ACCEPTANCE_FILES = ("validation.csv", "features.npz")  # what `predict --max-error` needs; earlier runs lack them
+FOLDS = "folds"  # where the networks of a cross-validation were trained, and what each says of its test images
 INIT = "checkpoints/init.ckpt"  # pruned weights that training starts from
 # What is made of weights, and what run.json says of them; and what comes before.
 OF_RESULTS = (*RESULTS, *ACCEPTANCE_FILES, LEARNING_CURVE, "confusion.png", "reliability.png", "model.onnx",
@@ -46,7 +48,7 @@ OF_RESULTS = (*RESULTS, *ACCEPTANCE_FILES, LEARNING_CURVE, "confusion.png", "rel
 FACTS_OF_RESULTS = ("cost", "parent_cost", "best_epoch", "score")
 OF_TRAINING = ("split.csv", "left_out.csv", "audit.json", "audit.html", "pairs.png", "summary.txt", "samples.png",
                "metrics.csv", "curves.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt", INIT, "steps",
-               "candidates")  # fmt: skip
+               "candidates", FOLDS)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,16 @@ class Run:
                 raise ValueError("it holds no object")
             check_types(content, INFO_TYPES)
         return content
+
+    @property
+    def folds(self) -> int | None:
+        """How many networks tested its images by cross-validation, so that all of them could be learnt from; or None.
+
+        Raises:
+            UserError: as of `stored_config`.
+        """
+        split = self.stored_config["data"].get("split") or {}
+        return split.get("folds") if split.get("fold") is None else None
 
     @property
     def status(self) -> str | None:

@@ -15,8 +15,8 @@ from imgbench.budget import Budget
 from imgbench.compression.target import Target
 from imgbench.data.scan import SPLIT_FOLDERS
 from imgbench.errors import UserError
-from imgbench.experiment.check import check_at_once
-from imgbench.experiment.compose import storable
+from imgbench.experiment.check import check_at_once, cross_validates
+from imgbench.experiment.compose import is_open, storable
 from imgbench.hydra_entry import hydra_command, interruption_explained
 from imgbench.progress import IMAGE_FACTS, loading, quiet
 from imgbench.report.study_file import SMALL, begin_study
@@ -25,7 +25,9 @@ from imgbench.split_file import SPLITS
 from imgbench.sweep.resume import resumed_study
 from imgbench.train import budget_of_command, is_trained, train
 
-TRAINING = 0.75  # share of the time after the audit; the rest is for smaller models and the report
+# Shares of the time after the audit; the rest is for smaller models and the report.
+TRAINING = 0.75  # of a network that a smaller one may have to learn from
+COMPARING = 0.85  # of networks of which the smaller one is a part, or a candidate: it is made without a training
 REPORT = 0.1  # share of the whole
 
 
@@ -58,6 +60,11 @@ def study(config: DictConfig, run: Run, budget: Budget | None = None) -> None:
     if config.trainer.devices not in (1, "auto", "1"):
         raise UserError(f"trainer.devices={config.trainer.devices}: a study trains on one device, trainer.devices=1.")
     check_at_once(config)
+    if cross_validates(config):
+        raise UserError(
+            f"data.split.folds={config.data.split.folds} leaves no images to test the smaller model of a study on. "
+            "Use imgbench.train with it, or leave it out."
+        )
     budget = budget or Budget.from_now(config.budget)
     run.path.mkdir(parents=True, exist_ok=True)
     trained = is_trained(config, run)
@@ -82,7 +89,7 @@ def study(config: DictConfig, run: Run, budget: Budget | None = None) -> None:
             print(f"{run.shown} is trained already.")
         else:
             with quiet(*IMAGE_FACTS):  # as of the audit above
-                train(config, run, conclude, budget.part(TRAINING))
+                train(config, run, conclude, budget.part(COMPARING if is_open(config) else TRAINING))
         write_audit(found, run.path)
         print(division(run))
         begin(3, f"Smaller models, target {target}, and the report")

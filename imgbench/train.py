@@ -48,10 +48,10 @@ def train(
     with run.recorded(seed=config.seed):
         check_at_once(config)
         with loading():  # take seconds, and errors and --help need no torch
-            from imgbench.experiment.choose import train_best
+            from imgbench.experiment.cross_validation import train_and_test
             from imgbench.report.conclude import conclude as evaluate_and_report
 
-        return train_best(config, run, conclude or evaluate_and_report, budget=budget)
+        return train_and_test(config, run, conclude or evaluate_and_report, budget=budget)
 
 
 def is_trained(config: DictConfig, run: Run) -> bool:

@@ -267,6 +267,11 @@ def test_each_image_is_tested_in_one_fold_and_groups_stay_whole(make_scan, size)
             assert own.isdisjoint({groups[row] for row in np.flatnonzero(splits != split)})
 
 
+def test_without_a_fold_no_image_is_left_to_test_on(make_scan):
+    splits = divide(make_scan(40, 40), folds=5)
+    assert set(splits.tolist()) == {TRAIN, VAL}
+
+
 def test_the_seed_decides_the_folds(make_scan):
     found = make_scan(30, 30)
     first, again, other = (divide(found, folds=3, fold=0, seed=seed) for seed in (1, 1, 2))
@@ -278,7 +283,6 @@ def test_the_seed_decides_the_folds(make_scan):
     ("plan", "message"),
     [
         ({"folds": 5, "fold": 5}, "data.split.fold=5, but of data.split.folds=5 they are 0 to 4"),
-        ({"folds": 5}, "-m data.split.fold=0,1,2,3,4"),
         ({"folds": 1, "fold": 0}, "data.split.folds=1, but it is a number of parts, 2 or more"),
         ({"fold": 2}, "Set data.split.folds too"),
         ({"folds": 5, "fold": 0, "val": "test"}, "data.split.val=test would choose the epoch on the fold"),

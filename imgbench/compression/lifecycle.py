@@ -18,8 +18,13 @@ def weights_file(run: Run) -> Path:
     """The checkpoint that a method starts from.
 
     Raises:
-        UserError: the run has none, or is quantised.
+        UserError: the run has none, is quantised, or was cross-validated.
     """
+    if run.folds:
+        raise UserError(
+            f"{run.shown} was cross-validated (data.split.folds={run.folds}): it has learnt from all images, and "
+            "none is left to test a smaller model on. Train again without data.split.folds, and compress that run."
+        )
     if run.best.is_file():
         return run.best
     if (run.path / "model.onnx").is_file():

@@ -25,7 +25,8 @@ class SplitPlan:
     finds out which images belong together.
 
     With `folds`, the images are divided into so many parts. Part `fold`, counted from 0, is the test images; the
-    share of `val` is drawn from the others, so that nothing is chosen on the images that are tested on.
+    share of `val` is drawn from the others, so that nothing is chosen on the images that are tested on. Without `fold`
+    there are no test images: it is the plan of the network that is kept by a run that cross-validates.
 
     Where the folders divide, images in val and test that belong to a group of the training images are only named with
     `leaks="warn"`, and left out with `leaks="drop"`.
@@ -43,6 +44,11 @@ class SplitPlan:
     @property
     def selects_on_test(self) -> bool:
         return self.val == "test"
+
+    @property
+    def cross_validates(self) -> bool:
+        """Whether every image is tested on once, by one of as many networks as there are folds."""
+        return self.folds is not None and self.fold is None
 
 
 def group_names(paths: list[str], pattern: str | None, without: Container[int] = ()) -> list[str]:
@@ -99,8 +105,9 @@ def assign_splits(
         _check_folds(given, plan)
         rows = np.flatnonzero(splits == TRAIN)
         splits[rows[draw_folds(labels[rows], [groups[row] for row in rows], plan.folds, rng) == plan.fold]] = TEST
+    elsewhere = TEST if plan.cross_validates else VAL if plan.selects_on_test else None
     for split, share in ((TEST, plan.test), (VAL, plan.val)):
-        if (splits == split).any() or (split == VAL and plan.selects_on_test):
+        if (splits == split).any() or split == elsewhere:
             continue
         assert not isinstance(share, str)
         wanted = share if isinstance(share, int) else round(share * whole)
@@ -114,8 +121,8 @@ def assign_splits(
             chosen = rng.permutation(candidates)[:wanted]
         splits[chosen] = split
     drawn = [TRAIN, *(split for split in (VAL, TEST) if split not in given)]
-    if plan.selects_on_test and VAL in drawn:
-        drawn.remove(VAL)
+    if elsewhere in drawn:
+        drawn.remove(elsewhere)
     _require_every_class(drawn, splits, labels, class_names, groups)
     return splits
 
@@ -148,10 +155,7 @@ def _check_folds(given: np.ndarray, plan: SplitPlan) -> None:
     folds, fold = plan.folds, plan.fold
     if not isinstance(folds, int) or isinstance(folds, bool) or folds < 2:
         raise UserError(f"data.split.folds={folds!r}, but it is a number of parts, 2 or more.")
-    every = ",".join(map(str, range(folds)))
-    if fold is None:
-        raise UserError(f"data.split.folds={folds}, and which is tested on? All in turn: -m data.split.fold={every}")
-    if not isinstance(fold, int) or isinstance(fold, bool) or not 0 <= fold < folds:
+    if fold is not None and (not isinstance(fold, int) or isinstance(fold, bool) or not 0 <= fold < folds):
         raise UserError(f"data.split.fold={fold!r}, but of data.split.folds={folds} they are 0 to {folds - 1}.")
     if plan.selects_on_test:
         raise UserError("data.split.val=test would choose the epoch on the fold that is tested on. Set a share: 0.15")

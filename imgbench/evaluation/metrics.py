@@ -54,7 +54,7 @@ def classification_metrics(
         metrics[f"recall/{name}"] = share(found, true, codes)
         metrics[f"specificity/{name}"] = share(~found, ~true & there, codes)
         metrics[f"f1/{name}"] = _f1(share(true & found, (true | found) & there, codes))
-    return {f"{split}/{name}": number for name, number in metrics.items()}
+    return {f"{split}/{name}": number.of_networks(predictions.networks) for name, number in metrics.items()}
 
 
 def _majority(predictions: Predictions, codes: np.ndarray) -> Number:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ class Predictions:
     targets: np.ndarray  # (N,) int64, indices into class_names
     probabilities: np.ndarray  # (N, num_classes) float32
     class_names: list[str]
+    networks: int = 1  # that made them, each for other images: more than one by cross-validation
 
     @cached_property
     def predicted(self) -> np.ndarray:
@@ -38,6 +40,22 @@ class Predictions:
             self.targets[rows],
             self.probabilities[rows],
             self.class_names,
+            self.networks,
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence["Predictions"]) -> "Predictions":
+        """Those of several networks, each for other images of the same classes, in the order of paths."""
+        paths = [path for part in parts for path in part.paths]
+        order = sorted(range(len(paths)), key=paths.__getitem__)
+        groups = [group for part in parts for group in part.groups]
+        return cls(
+            [paths[row] for row in order],
+            [groups[row] for row in order],
+            np.concatenate([part.targets for part in parts])[order],
+            np.concatenate([part.probabilities for part in parts])[order],
+            parts[0].class_names,
+            len(parts),
         )
 
     def to_csv(self, remark: str = "") -> str:

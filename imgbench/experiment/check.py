@@ -40,6 +40,7 @@ def check_at_once(config: DictConfig) -> None:
     if OmegaConf.is_dict(config.model) and is_open(config):
         check_comparison(config)
     check_numbers(config)
+    check_folds(config)
     for name in ("ckpt_path", "init_from"):
         path = config.get(name)
         if path is not None and not Path(path).is_file():
@@ -52,6 +53,33 @@ def check_at_once(config: DictConfig) -> None:
         raise UserError("data.root is not set. Point it at your photographs: data=folder data.root=/my/photos")
     if config.data.get("root") is not None:
         check_root(config.data.root)
+
+
+def check_folds(config: DictConfig) -> None:
+    """Raises:
+    UserError: `data.split.folds` is no number of parts, or something is asked for that takes images to test on.
+    """
+    if not cross_validates(config):
+        return
+    folds = OmegaConf.select(config, "data.split.folds")
+    if not isinstance(folds, int) or isinstance(folds, bool) or folds < 2:
+        raise UserError(f"data.split.folds={folds!r}, but it is a number of parts, 2 or more.")
+    if OmegaConf.select(config, "report.learning_curve"):
+        raise UserError(
+            f"report.learning_curve=true measures on test images, but with data.split.folds={folds} none are left. "
+            "Leave one of the two out."
+        )
+    if config.trainer.devices not in (1, "auto", "1"):
+        raise UserError(
+            f"trainer.devices={config.trainer.devices}: cross-validation trains on one device. Set trainer.devices=1, "
+            "or train the folds one by one: data.split.fold=0"
+        )
+
+
+def cross_validates(config: DictConfig) -> bool:
+    """Whether every image is to be tested on, by one network for each of `data.split.folds`."""
+    folds, fold = (OmegaConf.select(config, f"data.split.{name}") for name in ("folds", "fold"))
+    return folds is not None and fold is None
 
 
 def check_numbers(config: DictConfig) -> None:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, open_dict
 
 from imgbench.budget import Budget
 from imgbench.evaluation.predictions import Predictions
-from imgbench.experiment.check import check_comparison
+from imgbench.experiment.check import check_comparison, cross_validates
 from imgbench.experiment.compose import is_open, storable, with_model
 from imgbench.experiment.train import Conclude, Experiment, Fitted, finish, resolve, train
 from imgbench.inference.predict_split import predict_split
@@ -24,7 +24,7 @@ from imgbench.inference.torch_model import TorchModel
 from imgbench.models.summary import multiply_adds
 from imgbench.number import Number, group_codes, share, standard_error
 from imgbench.progress import FACTS, quiet
-from imgbench.run import Run, fingerprint_of
+from imgbench.run import FOLDS, Run, fingerprint_of
 from imgbench.training.median_stopping import MedianStopping
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def train_best(
     names = check_comparison(config)
     budget = budget or Budget.from_now(config.budget)
     run.path.mkdir(parents=True, exist_ok=True)
-    run.forget_all("candidates")
+    run.forget_all("candidates", *([FOLDS] if cross_validates(config) else []))
     run.write_config(storable(config))  # from which an interrupted comparison goes on
     trials: list[Trial] = []
     left_out: list[str] = []

@@ -45,7 +45,7 @@ from imgbench.models.summary import model_table
 from imgbench.models.weights import facts_of_weights
 from imgbench.progress import Step, quiet
 from imgbench.provenance import first_process
-from imgbench.run import INIT, Run, fingerprint_of, switched_on
+from imgbench.run import FOLDS, INIT, Run, fingerprint_of, switched_on
 from imgbench.training import fast
 from imgbench.training.callbacks import EpochProgress, run_of_checkpoint
 from imgbench.training.checkpoint import load_classifier
@@ -240,7 +240,10 @@ def begin(run: Run, experiment: Experiment) -> ImageClassifier:
         if goes_on:
             run.forget_results()
         else:  # but for the weights that it starts from
-            run.forget_all(*([INIT] if config.init_from == str((run.path / INIT).resolve()) else []))
+            run.forget_all(
+                *([INIT] if config.init_from == str((run.path / INIT).resolve()) else []),
+                *([FOLDS] if data.plan.cross_validates else []),
+            )
         stored = storable(config)
         if goes_on:
             stored["ckpt_path"] = None  # its own: training from this configuration gives the same run

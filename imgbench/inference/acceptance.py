@@ -28,10 +28,10 @@ from imgbench.inference.onnx_file import weights_hash
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predictor import Model
 from imgbench.inference.torch_model import TorchModel
-from imgbench.run import ACCEPTANCE_FILES, Run
+from imgbench.run import ACCEPTANCE_FILES, PREDICTIONS, Run
 from imgbench.training.checkpoint import load_classifier
 
-VALIDATION, TEST = ACCEPTANCE_FILES[0], "predictions.csv"
+VALIDATION, TEST = ACCEPTANCE_FILES[0], PREDICTIONS
 REMARK = "# weights "  # the first line of the former: the hash of what it was made of
 MOST_TRAINING_IMAGES = 2000  # more of them hardly change a distribution of a few hundred features
 

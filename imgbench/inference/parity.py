@@ -74,13 +74,13 @@ def images_to_compare(run: Run, number: int) -> list[Photograph]:
         UserError: they are no longer there.
     """
     root = Path(run.config["data"]["root"])
-    rows = run.split_rows("test")
+    rows = run.split_rows("val" if run.folds else "test")  # by cross-validation, no test images are left
     chosen = [rows[i * len(rows) // min(number, len(rows))] for i in range(min(number, len(rows)))]
     there = photographs(root, [row["path"] for row in chosen])
     missing = [row["path"] for row in chosen if row["path"] not in there]
     if missing:
         raise UserError(
-            f"{len(missing)} test images of {run.shown} are no longer in {root}, for example {missing[0]}.\n"
+            f"{len(missing)} images of {run.shown} are no longer in {root}, for example {missing[0]}.\n"
             "Put them back, or export without comparing: --images 0"
         )
     return list(there.values())
@@ -119,6 +119,6 @@ def _compared(
 def describe(facts: dict[str, Any]) -> str:
     """What the comparison found, in a line."""
     return (
-        f"Compared on {facts['images']} test images: top-1 agreement {100 * facts['top1_agreement']:.2f} %, "
+        f"Compared on {facts['images']} images: top-1 agreement {100 * facts['top1_agreement']:.2f} %, "
         f"largest probability difference {facts['largest_difference']:.2g}"
     )

@@ -128,11 +128,13 @@ def _of_numbers(
         yield Advice(t("advise_pretrained", n=images), again(run, "model=pretrained"))
     width = accuracy.high - accuracy.low
     if width > WIDE and not data.table.folder_splits and not config["data"]["split"].get("folds"):
-        folds = ("-m", "data.split.folds=5", "data.split.fold=0,1,2,3,4")
-        yield Advice(t("advise_test", n=accuracy.n, width=f"{100 * width:.0f}"), again(run, *folds))
+        text = t("advise_test", n=accuracy.n, width=f"{100 * width:.0f}")
+        yield Advice(text, again(run, "data.split.folds=5"))
     if kept := promised(selections):
         text = t("advise_unsure", error=percent(kept.max_error, 0), share=percent(kept.coverage.value, 0))
         yield Advice(text, f"{command('predict', run)} PHOTOGRAPHS --max-error {kept.max_error:g}")
+    if run.folds:  # no image is left to test a smaller model or a part of the images on
+        return
     if not run.info.get("compressed_from") and read_study(run) is None:  # which has made it smaller already
         if config["model"]["_target_"].endswith("pooled_features"):
             yield Advice(t("advise_distill"), command("compress", run, "distill", "model=compact"))

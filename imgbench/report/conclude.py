@@ -30,7 +30,8 @@ from imgbench.report.catalogue import Texts
 from imgbench.report.charts import curve_charts, read_epochs
 from imgbench.report.content import EvaluatedRun, write_report
 from imgbench.report.results import SELECTED_ON_TEST, measure, write_results
-from imgbench.run import Run
+from imgbench.run import FOLDS, PREDICTIONS, Run
+from imgbench.trust import damage_named
 
 
 def conclude(run: Run, data: ImageFolderDataModule, announce: bool = True) -> None:
@@ -57,11 +58,13 @@ def evaluate_run(run: Run, data: ImageFolderDataModule, announce: bool = True) -
     model = Predictor.load(run.model).model
     selected_on_test = data.plan.selects_on_test
     splits = ("test",) if selected_on_test else ("test", "val")
-    results = {split: predict_split(model, data, split) for split in splits}
-    reviews = [suspects_of_predictions(predictions) for predictions in results.values()]
+    results = {split: predictions_of(run, model, data, split) for split in splits}
+    judged = splits[:1] if run.folds else splits  # by cross-validation, all images are among the first
+    reviews = [suspects_of_predictions(results[split]) for split in judged]
     found = audit_of(run)
     related = related_to_training(run, found)
-    results = with_unrelated(results, related)
+    if not run.folds:  # whose networks, but for the one that is kept, have learnt from no image of the same group
+        results = with_unrelated(results, related)
     metrics = write_results(run.path, title, results, selected_on_test)
     training = features_of(model, data, training_rows(data)) if has_features(model) else None
     validation, distances = None, None
@@ -76,11 +79,46 @@ def evaluate_run(run: Run, data: ImageFolderDataModule, announce: bool = True) -
     return evaluated
 
 
+def predictions_of(run: Run, model: Model, data: ImageFolderDataModule, split: str) -> Predictions:
+    """What the run's model says of the images of a split; of a run that cross-validates, `joined_folds` of test images.
+
+    Raises:
+        UserError: as of `joined_folds`.
+    """
+    return joined_folds(run) if split == "test" and run.folds else predict_split(model, data, split)
+
+
+def joined_folds(run: Run) -> Predictions:
+    """What the networks of a run's cross-validation say, each of the images that it did not learn from.
+
+    Raises:
+        UserError: predictions of a fold are missing or damaged.
+    """
+    parts = []
+    for fold in range(run.folds or 0):
+        file = run.path / FOLDS / str(fold) / PREDICTIONS
+        with damage_named(file):
+            parts.append(Predictions.read_csv(file))
+    return Predictions.joined(parts)
+
+
+def describe_folds(run: Run, n: int) -> str | None:
+    """What a reader must know of an accuracy by cross-validation; None where it is none."""
+    if not run.folds:
+        return None
+    return (
+        f"cross-validated: each of the {n:,} images was tested by one of {run.folds} networks, which learnt from "
+        "neither it nor its group; the network that is kept learnt from more images"
+    )
+
+
 def _announce(evaluated: EvaluatedRun) -> None:
     run, results, metrics, found = evaluated.run, evaluated.results, evaluated.metrics, evaluated.audit
     print(f"\nRun directory  {run.shown}\nTest accuracy  {describe_accuracy(metrics, 'test')}")
     if evaluated.selected_on_test:
         print(f"Note           {SELECTED_ON_TEST}")
+    if note := describe_folds(run, len(results["test"].paths)):
+        print(f"Note           {note}")
     if silent := ", ".join(results["test"].never_predicted):
         print(f"Note           the network takes none of the {len(results['test'].paths)} test images for {silent}")
     if UNRELATED in results:
@@ -218,7 +256,10 @@ def evaluate(
         notes = notes_on_seen(path, data.table, allow_seen)
     else:
         split = "test" if selected_on_test and split == "val" else split  # which is all that it was selected on
-        data, notes = images_of_run(Run.open(path), split, model)
+        run = Run.open(path)
+        if run.folds and split == "test":
+            return _of_folds(path, run, output, sensitivity)
+        data, notes = images_of_run(run, split, model)
     if selected_on_test:
         notes.append(SELECTED_ON_TEST)
     table = data.table
@@ -244,6 +285,28 @@ def evaluate(
     else:
         metrics = write_results(output, title, results, selected_on_test, temperature)
     return Evaluation(split, title, model.class_names, metrics, left_out, notes, points)
+
+
+def _of_folds(path: Path, run: Run, output: Path | None, sensitivity: float | None) -> Evaluation:
+    """What a run's cross-validation has found; it needs no image.
+
+    Raises:
+        UserError: as of `joined_folds`, or a sensitivity is wanted.
+    """
+    if sensitivity is not None:
+        raise UserError(
+            f"--sensitivity {sensitivity:g} is of one network and the images that it was tested on, but {path} was "
+            "cross-validated. Name other photographs: --data DIR"
+        )
+    predictions = joined_folds(run)
+    results, temperature = {"test": predictions}, _temperature(path)
+    title = f"{path} by cross-validation in {run.folds} folds"
+    if output is None:
+        metrics = measure(results, temperature)
+    else:
+        metrics = write_results(output, title, results, False, temperature)
+    note = str(describe_folds(run, len(predictions.paths)))
+    return Evaluation("test", title, predictions.class_names, metrics, [], [note], [])
 
 
 def _keep_missing(run: Run, model: Model, validation: Predictions, data: ImageFolderDataModule) -> str:

@@ -142,6 +142,8 @@ def _beside(found: Audit | None, t: Texts) -> Iterator[str]:
 def _notes(evaluated: EvaluatedRun, model: Model, t: Texts) -> Iterator[str]:
     if evaluated.selected_on_test:
         yield t("selected_on_test")
+    if folds := evaluated.run.folds:
+        yield t("cross_validated", n=len(evaluated.results["test"].paths), folds=folds)
     found = evaluated.audit
     if found and found.leaking.get("test") and "test_unrelated/acc" not in evaluated.metrics:
         yield t("all_related")
@@ -157,6 +159,7 @@ def _facts(run: Run, data: ImageFolderDataModule, model: Model, t: Texts) -> dic
     epochs = read_epochs(run)
     seconds = sum(float(row.get("epoch_seconds") or 0) for row in epochs)
     counts = {split: len(data.rows(split)) for split in ("train", "val", "test")}
+    counts["test"] = counts["test"] or sum(counts.values())  # by cross-validation, all
     weights = model.provenance.get("weights")
     file = run.model
     versions = info.get("versions") or {}
@@ -237,10 +240,10 @@ def _add_photographs(
     training: np.ndarray | None,
     suspects: Sequence[Suspect],
 ) -> None:
-    shown, rows = ShownRows.of(report.predictions), data.rows("test")
+    row_of = {path: row for row, path in enumerate(data.table.paths)}
+    shown, rows = ShownRows.of(report.predictions), np.array([row_of[path] for path in report.predictions.paths])
     images = images_of_rows(data, rows[shown.all])
     report.images = dict(zip(shown.all.tolist(), images, strict=True))
-    row_of = {path: row for row, path in enumerate(data.table.paths)}
     chosen = suspects[:SUSPECTS]
     pictures = images_of_rows(data, np.array([row_of[suspect.path] for suspect in chosen], np.int64))
     report.label_suspects = [_described(suspect, picture) for suspect, picture in zip(chosen, pictures, strict=True)]
@@ -248,7 +251,7 @@ def _add_photographs(
     heat = looked_at(model, data, rows[explained], report.predictions.predicted[explained])
     report.heat = dict(zip(explained.tolist(), heat, strict=False))  # of the first, where there are fewer
     if training is not None and has_features(model) and len(shown.mistakes):
-        near, similarity = nearest(features_of(model, data, rows[shown.mistakes]), training, NEIGHBOURS)
+        near, similarity = nearest(features_of(model, data, rows[shown.mistakes]), training, NEIGHBOURS + 1)
         known = training_rows(data)
         report.sampled = len(known) if len(known) < len(data.rows("train")) else None
         wanted = np.unique(near)
@@ -258,7 +261,8 @@ def _add_photographs(
             int(row): [
                 Neighbour(data.class_names[labels[i]], float(alike), pixels[int(i)])
                 for i, alike in zip(near[position], similarity[position], strict=True)
-            ]
+                if known[i] != rows[row]  # of a cross-validation, what was tested was learnt from afterwards
+            ][:NEIGHBOURS]
             for position, row in enumerate(shown.mistakes)
         }
 

@@ -206,7 +206,7 @@ def _read(run: Run) -> Tested:
         ) from error
     if not predictions.paths:
         raise UserError(f"{run.path / 'predictions.csv'} holds no test images.")
-    hashes = {row["path"]: row["hash"] for row in run.split_rows("test")}
+    hashes = {row["path"]: row["hash"] for row in run.split_rows()}
     images = [(path, hashes.get(path, "")) for path in predictions.paths]
     right = (predictions.predicted == predictions.targets).tolist()
     settings = dict(_flat(run.config))
@@ -272,7 +272,7 @@ def _configuration(name: str, runs: list[Tested], cost_of: Callable[[Run], dict[
     groups = {image: group for tested in runs for image, group in tested.groups.items()}
     codes, values = group_codes([groups[image] for image in images]), np.array(list(images.values()))
     if len(runs) == 1:
-        accuracy = share(values == 1, np.ones(len(values), bool), codes)
+        accuracy = share(values == 1, np.ones(len(values), bool), codes).of_networks(runs[0].run.folds or 1)
     else:
         accuracy = mean_of_images(values, codes)
         if not by_folds(runs):
@@ -371,7 +371,7 @@ def _notes(configurations: Sequence[Configuration]) -> Iterator[str]:
         repeated = [tested.repetition for tested in one.runs]
         if len(set(repeated)) < len(repeated):
             yield f"{one.name} has runs of the same seed: their interval does not hold for other seeds"
-        if one.folds:
+        if one.folds or one.runs[0].run.folds:
             yield f"the folds of {one.name} share training images: their interval is probably too narrow"
     if any(one.test_sets != first.test_sets for one in configurations):
         yield "test images differ: the accuracies cannot be compared"

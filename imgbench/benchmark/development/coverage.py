@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from imgbench.data.split import draw_folds
 from imgbench.evaluation.metrics import classification_metrics
 from imgbench.evaluation.predictions import Predictions
 from imgbench.progress import shown
@@ -15,6 +16,10 @@ DESIGNS = {
     "groups of 4": ([160, 160], 4, 0.5),
     "copies in groups of 14": ([560, 560], 14, 0.9),
 }
+# Images and features of each; ten of the features tell two classes apart.
+CROSS_VALIDATED = {"100 images": (100, 20), "100 images, many features": (100, 200), "400 images": (400, 50)}
+FOLDS = 5
+NEW = 4000  # images on which the truth is measured
 MARGIN = 1.4  # of the right class's logit, in standard deviations: 84 % of two classes are told apart
 
 
@@ -45,8 +50,41 @@ def coverage(images: list[int], size: int, likeness: float, draws: int, seed: in
     return {name: count / draws for name, count in held.items()}
 
 
+def cross_validated_coverage(images: int, features: int, draws: int, seed: int = 1) -> float:
+    """The share of draws in which the interval by cross-validation holds the accuracy that all images lead to."""
+    rng = np.random.default_rng(seed)
+
+    def drawn(n: int) -> tuple[np.ndarray, np.ndarray]:
+        targets = rng.integers(0, 2, n)
+        values = rng.normal(size=(n, features))
+        values[:, :10] += 0.35 * (2 * targets[:, None] - 1)
+        return np.column_stack([values, np.ones(n)]), targets
+
+    def scores(values: np.ndarray, targets: np.ndarray, new: np.ndarray) -> np.ndarray:
+        squares = values.T @ values + 0.5 * features * np.eye(features + 1)  # ridge regression
+        return new @ np.linalg.solve(squares, values.T @ (2.0 * targets - 1))
+
+    held = 0
+    for _ in shown(range(draws), draws, "Cross-validating"):
+        values, targets = drawn(images)
+        fold_of = draw_folds(targets, [""] * images, FOLDS, rng)
+        answers = np.empty(images)
+        for fold in range(FOLDS):
+            own = fold_of == fold
+            answers[own] = scores(values[~own], targets[~own], values[own])
+        probabilities = np.column_stack([answers < 0, answers >= 0]).astype(np.float32)
+        predictions = Predictions([""] * images, [""] * images, targets, probabilities, ["0", "1"], networks=FOLDS)
+        found = classification_metrics(predictions, "test")["test/acc"]
+        new, truth = drawn(NEW)
+        held += int(found.low <= ((scores(values, targets, new) >= 0) == truth).mean() <= found.high)
+    return held / draws
+
+
 def measure_coverage(draws: int) -> dict[str, dict[str, float]]:
     """Of each number, the share in each design; `value` is their mean."""
     found = {design: coverage(*sizes, draws) for design, sizes in DESIGNS.items()}
     rows = {name: {design: shares[name] for design, shares in found.items()} for name in MEASURED}
+    rows["acc by cross-validation"] = {
+        design: cross_validated_coverage(*sizes, draws) for design, sizes in CROSS_VALIDATED.items()
+    }
     return {name: {"value": float(np.mean(list(row.values()))), **row} for name, row in rows.items()}
