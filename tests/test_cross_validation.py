@@ -12,6 +12,7 @@ from imgbench.errors import UserError
 from imgbench.evaluation.metrics import classification_metrics
 from imgbench.evaluation.predictions import Predictions
 from imgbench.experiment.compose import compose
+from imgbench.number import read_metrics
 from imgbench.report.conclude import conclude, evaluate
 from imgbench.run import Run
 from imgbench.study import study
@@ -61,7 +62,7 @@ def test_the_network_that_is_kept_learns_from_the_images_that_it_is_not_chosen_b
 
 def test_its_interval_is_wider_than_of_as_many_independent_answers(crossed):
     alone = classification_metrics(Predictions.read_csv(crossed.path / "predictions.csv"), "test")["test/acc"]
-    found = imgbench.Run.open(crossed.path).metrics["test/acc"]
+    found = read_metrics(crossed.path / "metrics.json")["test/acc"]
     assert (found.value, found.n) == (alone.value, 36)
     assert found.high - found.low > 1.1 * (alone.high - alone.low)
 
@@ -72,8 +73,7 @@ def test_the_interval_holds_the_accuracy_of_the_network_that_learnt_from_all_ima
 
 def test_evaluating_it_repeats_what_the_folds_found_and_says_so(crossed):
     found = evaluate(crossed.path, "test")
-    known = imgbench.Run.open(crossed.path).metrics
-    assert found.metrics["test/acc"] == known["test/acc"]
+    assert found.metrics["test/acc"] == read_metrics(crossed.path / "metrics.json")["test/acc"]
     assert "tested by one of 3 networks" in found.table()
     page = (crossed.path / "report.html").read_text("utf-8")
     assert "36 photographs was tested by one of 3 networks" in page

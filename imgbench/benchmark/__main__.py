@@ -137,11 +137,11 @@ def _rows(timings: "dict[str, Timing]", show: Any) -> dict[str, dict[str, Any]]:
 def print_table(title: str, rows: dict[str, dict[str, Any]]) -> None:
     table = Table(title=title)
     table.add_column("")
-    shown = [name for name in next(iter(rows.values())) if name != "rounds"]
+    shown = dict.fromkeys(name for row in rows.values() for name in row if name != "rounds")
     for name in shown:
         table.add_column(name, justify="right")
     for name, row in rows.items():
-        table.add_row(name, *(f"{row[key]:.4g}" for key in shown))
+        table.add_row(name, *(f"{row[key]:.4g}" if key in row else "" for key in shown))
     Console().print(table)
 
 
