@@ -260,6 +260,17 @@ def grouped_difference(correct: np.ndarray, reference: np.ndarray, codes: np.nda
     return Number(value, max(value - half, -1.0), min(value + half, 1.0), n, groups)
 
 
+def independent_difference(one: Number, other: Number) -> Number:
+    """One proportion minus another of other images; of its images and groups, the fewer.
+
+    Newcombe 1998, https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I, method 10
+    """
+    value = one.value - other.value
+    low = value - math.hypot(one.value - one.low, other.high - other.value)
+    high = value + math.hypot(one.high - one.value, other.value - other.low)
+    return Number(value, low, high, min(one.n, other.n), min(one.groups, other.groups))
+
+
 def mean_of_runs(values: Sequence[float]) -> tuple[float, float, float]:
     """The mean over seeds or folds and Student's interval, which of a single run is endless."""
     mean, n = float(np.mean(values)), len(values)

@@ -5,9 +5,9 @@ from imgbench.evaluation.calibration import TemperatureScaling, fit_temperature
 from imgbench.evaluation.metrics import classification_metrics, describe_accuracy
 from imgbench.evaluation.plots import draw_confusion
 from imgbench.evaluation.predictions import Predictions
-from imgbench.number import read_metrics
+from imgbench.number import Number, read_metrics, share
 from imgbench.report import results
-from imgbench.report.results import SELECTED_ON_TEST, measure, write_results
+from imgbench.report.results import SELECTED_ON_TEST, falls_behind, measure, write_results
 
 NAMES = ["猫", "<b>bold</b>", 'dog & "cat"']
 
@@ -67,3 +67,20 @@ def test_heading_states_title_split_and_accuracy(tmp_path, headings):
 def test_selection_on_the_test_images_is_said_in_the_heading(tmp_path, headings):
     write_results(tmp_path, "cnn on folder", {"test": predictions_of(0)}, selected_on_test=True)
     assert SELECTED_ON_TEST in headings[0]
+
+
+def test_a_test_accuracy_below_that_of_validation_images_is_told_where_it_is_more_than_chance():
+    def metrics(val: int, test: int) -> dict[str, Number]:
+        codes = np.arange(60)
+        return {
+            f"{split}/acc": share(codes < hits, np.ones(60, bool), codes)
+            for split, hits in (("val", val), ("test", test))
+        }
+
+    found = falls_behind(metrics(59, 48), None)
+    assert found is not None
+    assert found.value == pytest.approx(11 / 60)
+    assert found.low > 0.05
+    assert falls_behind(metrics(59, 56), None) is None
+    assert falls_behind(metrics(48, 59), None) is None
+    assert falls_behind(metrics(59, 48), 5) is None

@@ -79,7 +79,11 @@ class Audit:
     @property
     def shortcuts(self) -> dict[str, Number]:
         """The accuracies of probes of what a network sees too, where they know anything; the best first."""
-        probes = [(finding.kind.removeprefix(PROBE), finding.accuracy) for finding in self.findings if finding.accuracy]
+        probes = [
+            (finding.kind.removeprefix(PROBE), finding.accuracy)
+            for finding in self.findings
+            if finding.accuracy and finding.kind.startswith(PROBE)
+        ]
         known = {
             name: Number.from_dict(number) for name, number in probes if number["skill"] > 0 and name not in UNSEEN
         }

@@ -8,7 +8,7 @@ from imgbench.errors import UserError
 from imgbench.evaluation.plots import draw_pairs
 from imgbench.files import write_atomically
 from imgbench.inspection.audit import Audit, audit, read_audit, shown_pairs
-from imgbench.inspection.finders import label_findings, probe_findings
+from imgbench.inspection.finders import label_findings, probe_findings, shift_findings
 from imgbench.inspection.page import audit_page
 from imgbench.run import Run
 
@@ -17,7 +17,7 @@ FILE = "audit.json"
 
 def inspect(table: ImageTable) -> Audit:
     """All that is asked of a data set; from the cache, where its images are as they were."""
-    return audit(table, [probe_findings, label_findings])
+    return audit(table, [probe_findings, label_findings, shift_findings])
 
 
 def write_findings(result: Audit, folder: Path) -> None:

@@ -29,7 +29,7 @@ from imgbench.number import Number, read_metrics
 from imgbench.report.catalogue import Texts
 from imgbench.report.charts import curve_charts, read_epochs
 from imgbench.report.content import EvaluatedRun, write_report
-from imgbench.report.results import SELECTED_ON_TEST, measure, write_results
+from imgbench.report.results import SELECTED_ON_TEST, falls_behind, measure, write_results
 from imgbench.run import FOLDS, PREDICTIONS, Run
 from imgbench.trust import damage_named
 
@@ -119,6 +119,13 @@ def _announce(evaluated: EvaluatedRun) -> None:
         print(f"Note           {SELECTED_ON_TEST}")
     if note := describe_folds(run, len(results["test"].paths)):
         print(f"Note           {note}")
+    if falls := falls_behind(metrics, run.folds):
+        val, test = metrics["val/acc"], metrics["test/acc"]
+        points = f"{100 * falls.value:.1f} points ({100 * falls.low:.1f} to {100 * falls.high:.1f})"
+        print(
+            f"Note           {points} below the {100 * val.value:.1f} % of {val.n} validation images, more than by "
+            f"chance: the {test.n} test images may come from elsewhere"
+        )
     if silent := ", ".join(results["test"].never_predicted):
         print(f"Note           the network takes none of the {len(results['test'].paths)} test images for {silent}")
     if UNRELATED in results:

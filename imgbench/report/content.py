@@ -41,6 +41,7 @@ from imgbench.report.page import (
     report_page,
 )
 from imgbench.report.photographs import picture_data
+from imgbench.report.results import falls_behind
 from imgbench.report.study_file import read_study
 from imgbench.run import Run, switched_on
 
@@ -144,6 +145,10 @@ def _notes(evaluated: EvaluatedRun, model: Model, t: Texts) -> Iterator[str]:
         yield t("selected_on_test")
     if folds := evaluated.run.folds:
         yield t("cross_validated", n=len(evaluated.results["test"].paths), folds=folds)
+    if falls := falls_behind(evaluated.metrics, evaluated.run.folds):
+        val, test = evaluated.metrics["val/acc"], evaluated.metrics["test/acc"]
+        points = {name: f"{100 * getattr(falls, name):.1f}" for name in ("value", "low", "high")}
+        yield t("falls_behind", **points, val=percent(val.value), n_val=val.n, n_test=test.n)
     found = evaluated.audit
     if found and found.leaking.get("test") and "test_unrelated/acc" not in evaluated.metrics:
         yield t("all_related")

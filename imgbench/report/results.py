@@ -1,6 +1,7 @@
 """What an evaluation leaves in a directory: predictions, numbers with intervals, pictures."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from imgbench.evaluation.calibration import TemperatureScaling, fit_temperature
@@ -8,7 +9,7 @@ from imgbench.evaluation.metrics import classification_metrics, confusion_matrix
 from imgbench.evaluation.plots import draw_charts, draw_confusion
 from imgbench.evaluation.predictions import Predictions
 from imgbench.files import write_atomically
-from imgbench.number import Number
+from imgbench.number import Number, independent_difference
 from imgbench.report.catalogue import Texts
 from imgbench.report.charts import reliability_chart
 
@@ -28,6 +29,17 @@ def measure(results: dict[str, Predictions], temperature: float | None = None) -
     for split, predictions in results.items():
         metrics |= classification_metrics(predictions, split, scaling if split != "val" else None)
     return metrics | ({"val/temperature": fitted} if fitted else {})
+
+
+def falls_behind(metrics: Mapping[str, Number], folds: int | None) -> Number | None:
+    """How far the test accuracy is below the validation accuracy, where that is more than chance.
+
+    Of a cross-validation (`folds`) the two are of different networks, and nothing is said.
+    """
+    if folds or "val/acc" not in metrics:
+        return None
+    difference = independent_difference(metrics["val/acc"], metrics["test/acc"])
+    return difference if difference.low > 0 else None
 
 
 def write_results(
