@@ -11,13 +11,14 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch.nn.functional import cross_entropy
 
 from imgbench.benchmark.data import image_folder_loader
 from imgbench.benchmark.rounds import Timing, alternate, serve
 from imgbench.benchmark.step import plain_model, plain_step
 from imgbench.experiment.build import apply_defaults, build_classifier, build_data, build_trainer, with_facts
+from imgbench.experiment.train import quiet_libraries
 from imgbench.training import fast
 from imgbench.training.neighbours import Neighbours
 
@@ -49,7 +50,9 @@ class _Gate(Callback):
         self.start = time.perf_counter()
 
 
-def train_epochs(connection: Connection, config: dict[str, Any], beside: Beside = contextlib.nullcontext) -> None:
+def train_epochs(
+    connection: Connection, config: dict[str, Any] | DictConfig, beside: Beside = contextlib.nullcontext
+) -> None:
     """One epoch for each word on the connection, each within a context of `beside`."""
     composed = OmegaConf.create(config)
     composed.callbacks.early_stopping = None
@@ -60,7 +63,7 @@ def train_epochs(connection: Connection, config: dict[str, Any], beside: Beside 
     composed.trainer.max_epochs = 1000  # a schedule needs an end; the gate comes before it
     classifier = build_classifier(composed, data.class_names, data.preprocessing, settings, class_weights=None)
     fast.prepare(classifier, settings)
-    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(SystemExit):
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(SystemExit), quiet_libraries():
         trainer = build_trainer(composed, settings, Path(folder), [_Gate(connection, beside), Neighbours()])
         trainer.fit(classifier, datamodule=data)
 

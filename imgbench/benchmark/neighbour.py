@@ -23,11 +23,11 @@ BUSY = (0, 1, 2)  # programs beside it
 
 
 def measure_neighbours(config: dict[str, Any], rounds: int) -> dict[str, dict[str, Timing]]:
-    """Seconds, idle and beside others, of an epoch of the configured network, of an audit, and of features.
+    """Seconds, idle and beside others, of an epoch of the configured network, of one that fine-tunes, and more.
 
-    The features are those of a frozen network. They and the audit are made anew each time.
+    That is an audit, and the features of a frozen network, which are made anew each time.
     """
-    works = {"an epoch": _epoch, "an audit": _audit, "features": _features}
+    works = {"an epoch": _epoch, "fine-tuning": _fine_tuning, "an audit": _audit, "features": _features}
     return {
         name: alternate(
             {f"{name}, {f'beside {busy} busy' if busy else 'idle'}": partial(work, busy=busy) for busy in BUSY},
@@ -59,6 +59,11 @@ def beside(busy: int) -> Iterator[None]:
 
 def _epoch(connection: Connection, config: dict[str, Any], busy: int) -> None:
     train_epochs(connection, config, partial(beside, busy))
+
+
+def _fine_tuning(connection: Connection, config: dict[str, Any], busy: int) -> None:
+    own = with_model(DictConfig({**config, "data": {**config["data"], "image_size": None}}), "finetuned")
+    train_epochs(connection, own, partial(beside, busy))
 
 
 def _audit(connection: Connection, config: dict[str, Any], busy: int) -> None:

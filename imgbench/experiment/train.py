@@ -113,7 +113,7 @@ def train(
         KeyboardInterrupt: training was interrupted; the run is complete up to there.
     """
     with run.recorded(seed=experiment.config.seed, **facts):
-        with _quiet_libraries():
+        with quiet_libraries():
             fitted = _fitted(experiment, run, callbacks, end)
         finish(fitted, run, conclude)
     return fitted
@@ -357,7 +357,7 @@ def _carry_over(checkpoint: Path, run: Run) -> None:
 
 
 @contextmanager
-def _quiet_libraries() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """What Lightning has to say of devices, tips and cloud services would bury what a user needs to read."""
     with warnings.catch_warnings(), quiet("lightning.pytorch", "lightning.fabric"):
         # Lightning's own use of PyTorch, which only Lightning can mend.
