@@ -364,6 +364,8 @@ def quiet_libraries() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
         # The cache hands out batches in a millisecond without workers; see ImageFolderDataModule.
         warnings.filterwarnings("ignore", message=".*does not have many workers which may be a bottleneck")
+        # Levels that are frozen stay in eval mode, which is meant.
+        warnings.filterwarnings("ignore", message="Found .* in eval mode at the start of training")
         # A run resumed in its own directory, and one that starts from weights written there.
         warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
         # Tiny data sets have fewer batches than Lightning's logging interval, which only concerns its own loggers.

@@ -64,7 +64,7 @@ def shift(table: ImageTable, split: str, groups: Sequence[str], seed: int = 0) -
         return None
     codes = np.unique(group_codes(groups)[rows], return_inverse=True)[1]
     seen = compute(table, rows, (colours, edges, thumbnails))
-    features = dict(zip(("colours", "edges", "thumbnails"), seen, strict=True))
+    features: dict[str, np.ndarray] = dict(zip(("colours", "edges", "thumbnails"), seen, strict=True))
     predicted = cross_validated(features, here, codes, 2)
     if predicted is None:
         return None
