@@ -104,7 +104,7 @@ def test_validation_images_with_a_relative_in_training_promise_nothing(own, make
     assert sorted(kept.paths) == [f"val/{name}/{i}.png" for name in ("cat", "dog") for i in range(own)]
     with np.load(run.path / "features.npz") as content:
         assert len(content["distances"]) == 2 * own
-    reason = "8 independent validation images promise" if own else "every validation image has a near-duplicate"
+    reason = "8 independent validation images promise" if own else "every validation image looks like a training image"
     with pytest.raises(UserError, match=reason):
         predict.predict(run.path, [root / "test"], max_error=0.1)
 

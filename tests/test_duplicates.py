@@ -79,6 +79,16 @@ def test_the_same_pixels_in_another_format_are_exact_and_many_copies_are_linked_
     assert pairs_of(textures) == {("0", f"copy{n}"): "exact" for n in range(3)}
 
 
+def test_pictures_that_differ_in_a_few_pixels_look_alike_and_are_not_called_the_same(textures):
+    whole = texture(50, 640)
+    retouched = np.array(whole)
+    retouched[300, 300] += 5
+    write(textures, {"a/one.png": whole, "a/retouched.png": Image.fromarray(retouched), "b/same.tiff": whole})
+    table = read_table(textures, Preprocessing(64), SplitPlan(), "memory")
+    assert len(set(make_thumbnails(table).hashes.tolist())) == 41, "small pictures do not tell them apart"
+    assert pairs_of(textures) == {("one", "same"): "exact", ("one", "retouched"): "near"}
+
+
 def test_a_common_frame_or_caption_does_not_make_pictures_the_same(tmp_path):
     def framed(image: Image.Image) -> Image.Image:
         page = ImageOps.expand(image, 10, "black")

@@ -151,13 +151,13 @@ def test_relatives_of_training_images_are_left_out_of_test_and_val_where_that_is
         dropped = read_table(tmp_path, plan=SplitPlan(group=group, leaks="drop"), **plan)
         assert [len(dropped.rows(split)) for split in SPLITS] == [10, 9, 9]
         assert {path for path, _ in dropped.left_out} == {"val/cat/0.png", "test/cat/0.png"}
-        reason = "image with a relative in train"
+        reason = "image that looks like a training image or is of its group"
         assert {found for _, found in dropped.left_out} == {f"val {reason}", f"test {reason}"}
 
 
 def test_a_test_folder_of_relatives_only_cannot_be_dropped(tmp_path, make_folder):
     for split in ("train", "val", "test"):
         make_folder(tmp_path / split, {"cat": 5, "dog": 5})
-    with pytest.raises(UserError, match=r"data.split.leaks=drop leaves no val image: all 10 have a near-duplicate"):
+    with pytest.raises(UserError, match=r"data.split.leaks=drop leaves no val image: all 10 look like a"):
         plan = SplitPlan(group="auto", leaks="drop")
         read_table(tmp_path, Preprocessing(16), plan, find_groups=lambda table: ["one"] * len(table.paths))

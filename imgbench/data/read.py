@@ -123,8 +123,8 @@ def _drop_leaks(table: ImageTable, groups: list[str]) -> None:
         related = [row for row in rows if groups[row] in trained]
         if len(related) == len(rows):
             raise UserError(
-                f"data.split.leaks=drop leaves no {split} image: all {len(rows)} have a near-duplicate or an image of "
-                "the same group among the training images. Leave the folders undivided, so that these stay on one side."
+                f"data.split.leaks=drop leaves no {split} image: all {len(rows)} look like a training image or "
+                "belong to its group. Leave the folders undivided, so that these stay on one side."
             )
         table.splits[related] = NO_SPLIT
         if related:

@@ -28,8 +28,8 @@ class LeftOut(StrEnum):
     BESIDE = "folder beside the splits"
     UNLABELLED = "unlabelled image"
     DAMAGED = "damaged image"
-    RELATED_VAL = "val image with a relative in train"
-    RELATED_TEST = "test image with a relative in train"
+    RELATED_VAL = "val image that looks like a training image or is of its group"
+    RELATED_TEST = "test image that looks like a training image or is of its group"
 
     def counted(self, number: int) -> str:
         """For example `1 empty file` or `3 hidden files`."""

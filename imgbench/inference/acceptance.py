@@ -135,9 +135,9 @@ class Acceptance(Novelty):
         validation = _read_predictions(run, VALIDATION, model)
         if not validation.paths:
             raise UserError(
-                f"{option} cannot be promised for {run.shown}: every validation image has a near-duplicate or an "
-                "image of the same group among the training images.\n"
-                "Divide the images again: data.split.group=auto keeps near-duplicates and groups on one side."
+                f"{option} cannot be promised for {run.shown}: every validation image looks like a training image "
+                "or belongs to its group.\n"
+                "Divide the images again: data.split.group=auto keeps images that look alike, and groups, on one side."
             )
         distribution, distances = None, np.zeros(len(validation.paths))
         if has_features(model):

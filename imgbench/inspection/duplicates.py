@@ -1,13 +1,17 @@
 """Images that show the same picture: as it is, or turned, recompressed, resized, brighter, cropped or framed."""
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from imgbench.data.look import digest
 from imgbench.data.table import ImageTable
+from imgbench.decode import open_image
+from imgbench.files import cores
 from imgbench.inspection.alignment import similarities
 from imgbench.inspection.candidates import Candidates, find_candidates
 from imgbench.inspection.file_facts import Header
@@ -16,11 +20,10 @@ from imgbench.inspection.verification import SIDE, verify
 
 ALIKE = 0.85  # agreement of thumbnails, below which a pair is not looked at again
 CLOSEST = 8  # pairs of an image that are, those that are most alike
-# Agreement of details, from which on two pictures are taken for one; notebooks/audit.md says how it was chosen. Below
-# it, down to the second figure, most pairs show one thing or one scene twice, or one model in two colours.
+# Agreement of details, from which on two pictures look like one; notebooks/audit.md says how it was chosen. Below it,
+# down to the second figure, most pairs show one thing or one scene twice, or one model in two colours. No agreement is
+# proof: two circuit boards with one printed motif reach 0.99.
 COPY, SCENE = 0.84, 0.75
-# Only a small change and another photograph of the same moment reach so much: the verdict rests on no less.
-SURE = 0.95
 SIMPLE = 16  # pixels of the short side below which two drawings of one digit may be equal by chance
 
 
@@ -39,19 +42,17 @@ class Pair:
 
     @property
     def copies(self) -> bool:
-        """Whether it is one picture, as far as can be told."""
+        """Whether it is one picture, or looks like one."""
         return self.kind != "scene"
-
-    @property
-    def sure(self) -> bool:
-        return self.kind == "exact" or self.similarity >= SURE
 
 
 def find_duplicates(table: ImageTable, thumbnails: Thumbnails, headers: list[Header | None]) -> list[Pair]:
     """All pairs that look alike and that the index brings to light, and each exact copy with the first of its kind."""
     sizes = np.array([sorted((header.width, header.height)) if header else (0, 0) for header in headers], np.int32)
     pixels = np.concatenate([thumbnails.hashes.view(np.uint8).reshape(-1, 16), sizes.view(np.uint8)], 1)
-    first_of = _first_rows(table.digests, pixels, sizes[:, 0] > 0)
+    usable = sizes[:, 0] > 0
+    _look_closer(table, pixels, usable)
+    first_of = _first_rows(table.digests, pixels, usable)
     exact = [Pair(int(first), row, "exact", 1.0) for row, first in enumerate(first_of) if first != row]
     detailed = np.array([header is not None and min(header.width, header.height) >= SIMPLE for header in headers])
     originals = np.flatnonzero((first_of == np.arange(len(first_of))) & detailed)
@@ -83,6 +84,21 @@ def _among_the_closest(pairs: np.ndarray) -> np.ndarray:
     rank = np.empty(len(images), np.int64)
     rank[order] = np.arange(len(images)) - np.searchsorted(ordered, ordered)
     return rank.reshape(-1, 2).min(1) < CLOSEST
+
+
+def _look_closer(table: ImageTable, pixels: np.ndarray, usable: np.ndarray) -> None:
+    """Of different files with equal keys `pixels` (N, D), which are of thumbnails, all pixels make new keys."""
+    alike: dict[bytes, dict[bytes, list[int]]] = {}
+    for row in np.flatnonzero(usable):
+        alike.setdefault(pixels[row].tobytes(), {}).setdefault(table.digests[row].tobytes(), []).append(int(row))
+    doubtful = [rows for files in alike.values() if len(files) > 1 for rows in files.values()]
+
+    def look(rows: list[int]) -> None:
+        shown = open_image(table.read(rows[0]), table.intensity)
+        pixels[rows, :16] = np.frombuffer(digest(shown.tobytes()), np.uint8)
+
+    with ThreadPoolExecutor(cores()) as pool:
+        list(pool.map(look, doubtful))
 
 
 def _first_rows(files: np.ndarray, pixels: np.ndarray, usable: np.ndarray) -> np.ndarray:

@@ -158,7 +158,7 @@ def _limits(run: Run, provenance: dict[str, Any], metrics: dict[str, Number]) ->
     lines = [f"{SELECTED_ON_TEST[0].upper()}{SELECTED_ON_TEST[1:]}."] if provenance.get("selected_on_test") else []
     if unrelated := metrics.get("test_unrelated/acc"):
         number = describe(unrelated)
-        lines.append(f"Accuracy without the near-duplicates and groups of training images: {number}.")
+        lines.append(f"Accuracy without images that look like a training image or belong to its group: {number}.")
     found = audit_of(run)
     if found is None:
         return [*lines, "The photographs were not inspected for copies, leaks or shortcuts."]

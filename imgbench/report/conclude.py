@@ -131,7 +131,7 @@ def _announce(evaluated: EvaluatedRun) -> None:
     if UNRELATED in results:
         print(f"Independent    {describe_unrelated(metrics)}")
     elif found and found.leaking.get("test"):
-        print(f"Note           every test image has {RELATED}: the accuracy is too good")
+        print(f"Note           every test image has {RELATED}: the accuracy may be too good")
     if found and (shortcuts := describe_shortcuts(found, metrics)):
         print(f"Probes         {shortcuts}")
     if suspects := [suspect for review in evaluated.reviews for suspect in review]:
