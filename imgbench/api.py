@@ -477,7 +477,7 @@ def _thumbnail(path: Path | None) -> str:
     """An image element; nothing where no photograph is to be shown, it is gone, or it cannot be decoded."""
     from imgbench.decode import open_image
     from imgbench.errors import DecodeError
-    from imgbench.report.photographs import SIDE, picture_data
+    from imgbench.evaluation.photographs import SIDE, picture_data
 
     if path is None:
         return ""

@@ -16,3 +16,8 @@ def language_of_locale() -> str:
 
 def _known(name: str) -> str:
     return "zh" if name.lower().startswith(("zh", "chinese")) else "en"
+
+
+def probability(value: float) -> str:
+    """Of a class, in per cent and never as certain: a network knows of nothing for sure."""
+    return "> 99.9 %" if value >= 0.9995 else "< 0.1 %" if value < 0.0005 else f"{100 * value:.1f} %"

@@ -216,6 +216,29 @@ def test_what_merely_looks_alike_is_suspect_and_no_label_is_called_wrong(tmp_pat
     assert "at most one label" not in result.summary()
 
 
+def test_groups_that_names_tell_are_those_by_which_all_is_counted(tmp_path):
+    """Of each of 24 patients two photographs that look alike, and one that does not."""
+    images = paint(tmp_path / "images", {"x": 48}) / "x"
+
+    def take(root: Path, divided: bool) -> Path:
+        for patient in range(24):
+            first, other = (Image.open(images / f"x{number}.png") for number in (patient, 24 + patient))
+            for number, image in enumerate((first, first.transpose(Image.Transpose.ROTATE_90), other)):
+                place = root / ("test" if number == 2 else "train") if divided else root
+                place = place / "ab"[patient % 2] / f"p{patient:02}_{number}.png"
+                place.parent.mkdir(parents=True, exist_ok=True)
+                image.save(place)
+        return root
+
+    whole, divided = (inspect(take(tmp_path / str(divided), divided), "data.split.group=auto") for divided in (0, 1))
+    family = next(finding for finding in whole.findings if finding.kind == "family")
+    assert (family.severity, family.count, whole.leaking) == ("note", 24, {})
+    counts = [finding.accuracy["groups"] for finding in whole.findings if finding.accuracy]
+    assert counts and max(counts) < 24
+    assert (divided.verdict, divided.leaked) == ("suspect", {})
+    assert divided.leaking["test"] > 12, "all of which a patient is among the training images"
+
+
 def test_an_audit_of_an_earlier_version_can_be_read(photos):
     values = json.loads(inspect(photos).to_json())
     del values["proven"]

@@ -4,11 +4,16 @@ import re
 import shutil
 
 import pytest
+from omegaconf import DictConfig
 
 from imgbench.errors import UserError
 from imgbench.experiment.build import build_data_of, resolve_report
 from imgbench.experiment.compose import compose
+from imgbench.experiment.inspect import inspect_configured
 from imgbench.inference.onnx_file import write_onnx
+from imgbench.inspection.audit import labels_to_look_at
+from imgbench.inspection.labels import LabelReview
+from imgbench.inspection.record import audit_of
 from imgbench.number import Number
 from imgbench.report.conclude import conclude
 from imgbench.report.content import compared_networks
@@ -131,3 +136,18 @@ def test_networks_that_another_version_compared_are_read(tmp_path):
     run.note(compared=[{"name": "cnn"}])
     with pytest.raises(UserError, match=r"run\.json is damaged"):
         compared_networks(run)
+
+
+def test_labels_that_the_audit_doubted_are_in_the_runs_list_with_their_pictures_once(tmp_path, make_folder, train_run):
+    root = make_folder(tmp_path / "photos", {"cat": 40, "dog": 40})
+    for number in range(2):
+        (root / f"cat/{number}.png").rename(root / f"dog/cat{number}.png")
+    run = train_run(root, tmp_path / "run", "data.split.seed=1", *HARD)
+    doubted = labels_to_look_at(audit_of(run))
+    assert {suspect.path for suspect in doubted} == {"dog/cat0.png", "dog/cat1.png"}
+    labels = page_of(run).partition('<section id="labels">')[2].partition("</section>")[0]
+    assert [labels.count(f'alt="{suspect.path}"') for suspect in doubted] == [1, 1]
+    assert labels_to_look_at(audit_of(run), [LabelReview(doubted[1:], 1.0, 9)]) == doubted[::-1]
+    inspect_configured(DictConfig(run.config), tmp_path)
+    page = (tmp_path / "audit.html").read_text("utf-8")
+    assert [page.count(f'alt="{suspect.path}"') for suspect in doubted] == [1, 1]

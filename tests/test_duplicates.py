@@ -14,13 +14,15 @@ from imgbench.data.split import SplitPlan
 from imgbench.inspection.alignment import COARSE, FINE, similarities
 from imgbench.inspection.candidates import (
     FREQUENCIES,
+    NEIGHBOURS,
     ORIENTATIONS,
+    VIEWS,
     NeighbourIndex,
     find_candidates,
     invariants,
     turned,
 )
-from imgbench.inspection.duplicates import ALIKE, connected, find_duplicates
+from imgbench.inspection.duplicates import ALIKE, CLOSEST, _among_the_closest, connected, find_duplicates
 from imgbench.inspection.file_facts import read_headers
 from imgbench.inspection.thumbnails import make_thumbnails
 from imgbench.preprocessing import Preprocessing
@@ -135,6 +137,15 @@ def test_copies_elsewhere_are_found_beside_a_crowd(tmp_path):
     write(tmp_path, {f"a/{i}.png": texture(i) for i in range(100, 115)})
     write(tmp_path, {f"b/copy{i}.png": texture(i).crop((3, 3, 93, 93)) for i in range(100, 115)})
     assert pairs_of(tmp_path) == {(str(i), f"copy{i}"): "near" for i in range(100, 115)}
+
+
+def test_of_pictures_that_are_all_alike_a_few_pairs_of_each_are_looked_at():
+    rng = np.random.default_rng(0)
+    grey = np.asarray(texture(0, 64).convert("L"))[None] + rng.integers(-9, 10, (1500, 64, 64))
+    candidates = find_candidates(grey.clip(0, 255).astype(np.uint8))
+    pairs = np.stack([candidates.first, candidates.second], 1)
+    assert 1500 < len(pairs) <= 1500 * len(VIEWS) * NEIGHBOURS
+    assert 1500 < _among_the_closest(pairs).sum() <= 1500 * CLOSEST
 
 
 def test_flat_and_damaged_and_very_small_images_are_no_near_duplicates(textures):

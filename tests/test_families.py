@@ -48,7 +48,7 @@ def test_copies_of_a_photograph_are_proposed_where_pixels_show_them(augmented):
     assert family is not None
     assert (family.support, family.expression) == ("pixels", "^((?:[^_]+_){1}[^_]+)_")
     assert (family.number, family.images) == (48, 288)
-    assert "96 of 96 pairs" in family.evidence
+    assert "96 of 96 pairs of images that look alike" in family.evidence
 
 
 def test_patients_are_proposed_where_their_photographs_are_alike_too(augmented):

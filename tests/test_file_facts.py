@@ -228,6 +228,8 @@ def write_all(root: Path, images: dict[str, list[Image.Image]]) -> Path:
 
 NOISE = [noise(32, 32, seed=seed) for seed in range(40)]
 MIRRORS = [Image.fromarray(np.concatenate([np.asarray(one), np.asarray(one)[:, ::-1]], 1)) for one in NOISE]
+SCENE = noise(15, 12, seed=9).resize((120, 96), Image.Resampling.BICUBIC)
+FILM = [SCENE.crop((i, 0, i + 96, 96)) for i in range(20)]  # the camera turns
 BLACK = [Image.new("RGB", (32, 32))] * 20
 
 
@@ -237,6 +239,7 @@ BLACK = [Image.new("RGB", (32, 32))] * 20
         ({"a": NOISE[:1], "b": NOISE[1:2]}, "has 1 image, and none of them.*add images, or remove the class folder"),
         ({"a": NOISE[:20], "b": NOISE[:1] * 300}, "all 300 images of class 'b' show one and the same picture"),
         ({"a": NOISE[:20], "b": BLACK}, "all 20 images of class 'b' are blank"),
+        ({"a": NOISE[:20], "b": FILM}, "class 'b' has 20 images in 1 group,.* data.split.group=null divides them"),
         ({"a": NOISE[:20], "b": NOISE[20:]}, None),
         ({"a": MIRRORS[:20], "b": MIRRORS[20:]}, None),
     ],

@@ -13,13 +13,13 @@ import pytest
 from imgbench.evaluation.metrics import classification_metrics
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.selective import select
+from imgbench.inspection.labels import Suspect
 from imgbench.language import LANGUAGES
 from imgbench.number import Number
 from imgbench.report.catalogue import Texts
 from imgbench.report.page import (
     MISTAKES,
     Advice,
-    LabelSuspect,
     Neighbour,
     Report,
     ShownRows,
@@ -70,7 +70,7 @@ def report_of(names=NAMES, photographs=True, **options):
         "verdict": ("suspect", ""),
         "notes": ["the weights are not for sale"],
         "advice": [Advice(f"Reason {i} of <b>many</b>.", "python -m x", "warning", ["a.jpg"]) for i in range(9)],
-        "label_suspects": [LabelSuspect("a/1.jpg", names[0], names[-1], 0.98, picture() if photographs else None)],
+        "label_suspects": [(doubted(names), picture() if photographs else None)],
         "selections": [select(validation, np.zeros(400), error) for error in (0.001, 0.05, 0.2)],
         "epochs": EPOCHS,
         "best_epoch": 2,
@@ -83,6 +83,10 @@ def report_of(names=NAMES, photographs=True, **options):
     counts = np.arange(len(names)) + 1
     return Report("<i>cnn</i> on folder", test, classification_metrics(test, "test"), counts,
                   **{**values, **(pictures if photographs else {}), **options})  # fmt: skip
+
+
+def doubted(names):
+    return Suspect("a/1.jpg", names[0], names[-1], 0.001, 0.9999)
 
 
 def accuracy_of(value=0.5):
@@ -191,9 +195,10 @@ def test_without_photographs_there_is_no_picture_but_all_else():
     assert page.tags.count("svg") == 7, "charts are no photographs"
 
 
-def test_labels_that_the_audit_doubted_are_named_where_those_of_test_are_not_suspect():
-    page = report_page(report_of(label_suspects=[], audit_suspects=["<a>.jpg is labelled 'cat'"]), "en")
-    assert "&lt;a&gt;.jpg is labelled" in page.partition('<section id="labels">')[2].partition("</section>")[0]
+def test_doubted_labels_are_one_list_and_nothing_is_called_certain():
+    page = Page(report_page(report_of(labels=7), "en"))
+    assert f"labelled {NAMES[0]} (0.1 %), looks like {NAMES[-1]} (> 99.9 %)" in page.text
+    assert "Shown are 1 of 7." in page.text
 
 
 def test_a_bare_run_is_a_page_too():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgbench.report.photographs import SIDE, as_data, with_heat
+from imgbench.evaluation.photographs import SIDE, as_data, with_heat
 
 
 def decoded(address: str) -> Image.Image:

@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 
 NAMED = 10  # of how many things a message gives the names
 RELATED = {"val": LeftOut.RELATED_VAL, "test": LeftOut.RELATED_TEST}
+ALIKE = (
+    "These groups were found: their images look alike, as frames of one film do. data.split.group=null divides them "
+    "nevertheless. The accuracy is then that on pictures like those learned from."
+)
 FindGroups = Callable[[ImageTable], list[str]]
 
 
@@ -70,8 +74,20 @@ def _divided(table: ImageTable, plan: SplitPlan, groups: list[str]) -> ImageTabl
     except UserError as error:
         if what := _class_of_one_picture(table):
             raise UserError(f"data.root: {what} Replace them by photographs, or remove the folder.") from error
+        if plan.group == "auto" and _can_be_divided(table, plan):
+            raise UserError(f"{error}\n{ALIKE}") from error
         raise
     return replace(table, plan=plan, groups=groups, splits=splits)
+
+
+def _can_be_divided(table: ImageTable, plan: SplitPlan) -> bool:
+    """Whether it is only the groups that stand in the way."""
+    alone = [""] * len(table.paths)
+    try:
+        assign_splits(table.given, table.labels, table.class_names, plan, alone, without=table.errors)
+    except UserError:
+        return False
+    return True
 
 
 def _class_of_one_picture(table: ImageTable) -> str:

@@ -19,6 +19,7 @@ from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.prediction_file import FACTS, check_ending, class_columns, prediction_file, readable
 from imgbench.inference.predictor import Predictor
 from imgbench.inference.sorting import OUTDATED, How, Sorter
+from imgbench.language import probability
 from imgbench.progress import Step
 from imgbench.run import Run
 
@@ -152,11 +153,6 @@ class Classifier:
         assert answer.probabilities is not None
         prediction = self.predictor.prediction(answer.probabilities)
         return [f"{name} {probability(p)}" for name, p in list(prediction.probabilities.items())[:top_k]]
-
-
-def probability(value: float) -> str:
-    """In per cent, never as certain: a network knows of nothing for sure."""
-    return "over 99.9 %" if value >= 0.9995 else f"{100 * value:.1f} %"
 
 
 class Report:

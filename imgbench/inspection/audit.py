@@ -23,6 +23,7 @@ from imgbench.inspection.duplicates import Pair, connected, find_duplicates
 from imgbench.inspection.families import Family, find_family
 from imgbench.inspection.file_facts import Header, file_findings, read_headers, subjects
 from imgbench.inspection.findings import PROBE, Finding, counted, first_few
+from imgbench.inspection.labels import LabelReview, Suspect
 from imgbench.inspection.thumbnails import Thumbnails, make_thumbnails
 from imgbench.number import Number
 from imgbench.preprocessing import Preprocessing
@@ -116,7 +117,7 @@ class Audit:
     @classmethod
     def from_json(cls, text: str) -> "Audit":
         values = json.loads(text)
-        return cls(**{**values, "findings": [Finding(**finding) for finding in values["findings"]]})
+        return cls(**{**values, "findings": [Finding.from_dict(finding) for finding in values["findings"]]})
 
 
 @dataclass
@@ -152,7 +153,8 @@ class Evidence:
     @cached_property
     def codes(self) -> np.ndarray:
         """(N,) the same number for images that duplicates, a family of names or data.split.group connect."""
-        return related(self.table, self.pairs, self.family)
+        family = [self.family.groups] if self.family and self.family.support == "pixels" else []
+        return related(self.table, self.pairs, stated_groups(self.table) + family)
 
     @cached_property
     def groups(self) -> list[str]:
@@ -197,7 +199,7 @@ def _inspect(table: ImageTable, finders: Sequence[Finder]) -> Audit:
     start = time.perf_counter()
     evidence = Evidence(table)
     pairs, family, codes, names = evidence.pairs, evidence.family, evidence.codes, evidence.groups
-    certain = related(table, [pair for pair in pairs if pair.kind == "exact"], None)
+    certain = related(table, [pair for pair in pairs if pair.kind == "exact"], stated_groups(table))
     leaking, proven = (
         {split: rows for split in ("val", "test") if len(rows := _leaking(table, among, split))}
         for among in (codes, certain)
@@ -246,20 +248,20 @@ def _inspect(table: ImageTable, finders: Sequence[Finder]) -> Audit:
     )
 
 
-def related(table: ImageTable, pairs: Sequence[Pair], family: Family | None) -> np.ndarray:
-    """(N,) the same number for images that copies, a family of names, patients or data.split.group connect."""
+def related(table: ImageTable, pairs: Sequence[Pair], known: list[list[str]]) -> np.ndarray:
+    """(N,) the same number for images that copies, or one of the ways to name groups that are known, connect."""
     links = [(pair.first, pair.second) for pair in pairs if pair.copies]
-    known = [table.groups] if _stated(table) else []
-    known += [names] if (names := subjects(table)[1]) else []
-    for groups in known + ([family.groups] if family and family.support == "pixels" else []):
+    for groups in known:
         first: dict[str, int] = {}
         links += [(first.setdefault(name, row), row) for row, name in enumerate(groups) if row not in table.errors]
     return connected(links, len(table.paths))
 
 
-def _stated(table: ImageTable) -> bool:
-    """Whether the groups are the user's: those that were found are called after an image."""
-    return table.plan.group is not None and not set(table.groups) <= {*table.paths, ""}
+def stated_groups(table: ImageTable) -> list[list[str]]:
+    """The names of groups that the user states, and the patients that DICOM files do."""
+    # Groups that were found are called after an image.
+    own = [table.groups] if table.plan.group is not None and not set(table.groups) <= {*table.paths, ""} else []
+    return own + ([names] if (names := subjects(table)[1]) else [])
 
 
 def _leaking(table: ImageTable, codes: np.ndarray, split: str) -> np.ndarray:
@@ -352,7 +354,10 @@ def family_findings(table: ImageTable, family: Family | None) -> Iterator[Findin
         return
     moved = family.moves(table)
     remedy = f"data.split.group='{family.expression}'"
-    if table.folder_splits:
+    joined = table.plan.group == "auto" and family.support == "pixels" and not table.folder_splits
+    if joined:
+        remedy = "data.split.group=auto keeps each group on one side."
+    elif table.folder_splits:
         remedy = LEFT
     elif moved is None:
         remedy += " would keep them together, but leaves a class without images on one side."
@@ -360,8 +365,8 @@ def family_findings(table: ImageTable, family: Family | None) -> Iterator[Findin
         remedy += f" keeps each group on one side; {counted(moved)} change sides."
     yield Finding(
         "family",
-        "warning",
-        f"The file names tell {counted(family.number, 'family', 'families')} of {counted(family.images)} in all: "
+        "note" if joined else "warning",
+        f"By their file names, {counted(family.images)} may belong together in {counted(family.number, 'group')}: "
         f"{family.evidence}.",
         family.number,
         [],
@@ -403,21 +408,31 @@ def shown_pairs(result: Audit, number: int = 24) -> tuple[np.ndarray, list[str]]
         )
 
     chosen = sorted(result.pairs, key=order)[:number]
-    decode = Preprocessing(112).decode
-    root = Path(result.root)
-    places = photographs(root, [path for pair in chosen for path in pair["paths"]])
-
-    def pixels(path: str) -> np.ndarray:
-        place = places[path] if path in places else root / path  # of one that is gone, the error names the file
-        return decode(place.read_bytes())
-
-    images = np.stack([[pixels(path) for path in pair["paths"]] for pair in chosen])
+    images = pictures(result, [path for pair in chosen for path in pair["paths"]])
     titles = []
     for pair in chosen:
         sides = [" ".join(filter(None, side)) for side in zip(pair["splits"], pair["classes"], strict=True)]
         what = "same pixels" if pair["kind"] == "exact" else f"{KINDS[pair['kind']]} ({pair['similarity']:.2f})"
         titles.append(f"{what}: {' / '.join(dict.fromkeys(sides))}")
-    return images, titles
+    return images.reshape(-1, 2, *images.shape[1:]), titles
+
+
+def pictures(result: Audit, paths: Sequence[str]) -> np.ndarray:
+    """(N, 112, 112, 3) uint8 of images of the data set."""
+    decode = Preprocessing(112).decode
+    root = Path(result.root)
+    places = photographs(root, paths)
+    # Of one that is gone, the error names the file.
+    found = [decode((places[path] if path in places else root / path).read_bytes()) for path in paths]
+    return np.stack(found) if found else np.zeros((0, 112, 112, 3), np.uint8)
+
+
+def labels_to_look_at(found: Audit | None, reviews: Iterable[LabelReview] = ()) -> list[Suspect]:
+    """First those that a run's own predictions contradict, then what the audit named before, each image once."""
+    own = [suspect for review in reviews for suspect in review]
+    before = [suspect for finding in (found.findings if found else ()) for suspect in finding.suspects]
+    named = {suspect.path for suspect in own}
+    return own + [suspect for suspect in before if suspect.path not in named]
 
 
 def brief(result: Audit) -> str:

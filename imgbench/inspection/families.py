@@ -50,7 +50,7 @@ class Family:
 def find_family(table: ImageTable, pairs: Sequence[Pair]) -> Family | None:
     """The expression that has most support; of several equally good ones that with the smallest groups.
 
-    None where names tell nothing, or no more than `data.split.group`, which is set.
+    None where names tell nothing, or no more than the expression that `data.split.group` states.
     """
     names = [path.rsplit("/", 1)[-1] for path in table.paths]
     rows = np.setdiff1d(np.arange(len(names)), list(table.errors))
@@ -67,8 +67,8 @@ def find_family(table: ImageTable, pairs: Sequence[Pair]) -> Family | None:
         number, images = int((sizes > 1).sum()), int(sizes[sizes > 1].sum())
         if within.sum() >= PAIRS and within.mean() > max(SHARE, min(BEYOND_CHANCE * chance, 0.9)):
             evidence = (
-                f"{within.sum():,} of {len(links):,} pairs of duplicates lie within these groups ({within.mean():.0%}; "
-                f"by chance {chance:.1%})"
+                f"{within.sum():,} of {len(links):,} pairs of images that look alike lie within these groups "
+                f"({within.mean():.0%}; by chance {chance:.1%})"
             )
             family = Family(expression, groups, number, images, "pixels", evidence)
         elif usual := _usual_size(table, codes, sizes, rows):
@@ -79,7 +79,7 @@ def find_family(table: ImageTable, pairs: Sequence[Pair]) -> Family | None:
             continue
         supported.append((float(within.mean()) if len(within) else 0.0, family, codes))
     best = _choose(supported, links)
-    known = table.groups if table.plan.group is not None else None
+    known = table.groups if table.plan.group not in (None, "auto") else None
     if best is None or (known and len(set(zip(best.groups, known, strict=True))) == len(set(best.groups))):
         return None
     return best

@@ -21,7 +21,7 @@ def label_findings(table: ImageTable, groups: Sequence[str]) -> Iterator[Finding
     """The labels that cross-validated predictions contradict, the most suspicious first."""
     review = label_suspects(table, groups)
     examples = first_few([suspect.sentence for suspect in review])
-    yield Finding("label_suspects", "note", review.sentence, len(review), examples)
+    yield Finding("label_suspects", "note", review.sentence, len(review), examples, suspects=review.suspects)
 
 
 def shift_findings(table: ImageTable, groups: Sequence[str]) -> Iterator[Finding]:

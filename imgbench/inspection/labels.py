@@ -15,6 +15,7 @@ from scipy.special import log_softmax
 
 from imgbench.data.table import ImageTable
 from imgbench.inspection.simple_features import colours, compute, cross_validated, edges, group_codes, thumbnails
+from imgbench.language import probability
 
 if TYPE_CHECKING:
     from imgbench.evaluation.predictions import Predictions
@@ -41,8 +42,8 @@ class Suspect:
     @property
     def sentence(self) -> str:
         return (
-            f"{self.path} is labelled {self.label!r} ({100 * self.label_probability:.0f} %), but looks more like "
-            f"{self.likelier!r} ({100 * self.likelier_probability:.0f} %)"
+            f"{self.path} is labelled {self.label!r} ({probability(self.label_probability)}), but looks more like "
+            f"{self.likelier!r} ({probability(self.likelier_probability)})"
         )
 
 

@@ -5,11 +5,19 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from imgbench.inspection.audit import Audit, brief
+from imgbench.evaluation.photographs import as_data
+from imgbench.inspection.audit import Audit, brief, labels_to_look_at, pictures
+from imgbench.language import probability
+
+LABELS = 12  # that are shown
 
 
 def audit_page(result: Audit, picture: Path | None) -> str:
-    """HTML of an audit, with the picture of its pairs."""
+    """HTML of an audit, with the picture of its pairs, and those of doubtful labels."""
     templates = Environment(loader=PackageLoader("imgbench.inspection"), autoescape=True, undefined=StrictUndefined)
+    templates.filters |= {"data": as_data, "probability": probability}
     encoded = base64.b64encode(picture.read_bytes()).decode() if picture else None
-    return templates.get_template("audit.html.jinja").render(audit=result, verdict=brief(result), picture=encoded)
+    suspects = labels_to_look_at(result)[:LABELS]
+    shown = list(zip(suspects, pictures(result, [suspect.path for suspect in suspects]), strict=True))
+    page = templates.get_template("audit.html.jinja")
+    return page.render(audit=result, verdict=brief(result), picture=encoded, suspects=shown)

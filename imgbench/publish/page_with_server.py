@@ -13,11 +13,11 @@ from PIL import Image
 
 from imgbench.decode import IMAGE_ENDINGS
 from imgbench.errors import UserError
+from imgbench.evaluation.photographs import picture_data, with_heat
 from imgbench.inference.acceptance import Acceptance
 from imgbench.publish.answers import Answer, Classifier
 from imgbench.report.catalogue import Texts
 from imgbench.report.page import percent, templates_of
-from imgbench.report.photographs import picture_data, with_heat
 
 log = logging.getLogger(__name__)
 

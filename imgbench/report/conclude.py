@@ -20,7 +20,7 @@ from imgbench.inference.neighbours import features_of
 from imgbench.inference.novelty import has_features
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Model, Predictor
-from imgbench.inspection.audit import RELATED, Audit
+from imgbench.inspection.audit import RELATED, Audit, labels_to_look_at
 from imgbench.inspection.findings import counted
 from imgbench.inspection.labels import suspects_of_predictions
 from imgbench.inspection.record import audit_of, related_to_training
@@ -134,7 +134,7 @@ def _announce(evaluated: EvaluatedRun) -> None:
         print(f"Note           every test image has {RELATED}: the accuracy may be too good")
     if found and (shortcuts := describe_shortcuts(found, metrics)):
         print(f"Probes         {shortcuts}")
-    if suspects := [suspect for review in evaluated.reviews for suspect in review]:
+    if suspects := labels_to_look_at(found, evaluated.reviews):
         print(f"Labels         {len(suspects)} may be wrong, shown in report.html; the first: {suspects[0].sentence}")
     weights, warnings = described_weights(evaluated.model.provenance)
     if weights:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
+from imgbench.evaluation.photographs import picture_data
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.selective import Selection, checked, select
 from imgbench.files import write_atomically
@@ -18,7 +19,7 @@ from imgbench.inference.neighbours import features_of, nearest, network_inputs
 from imgbench.inference.novelty import has_features
 from imgbench.inference.occlusion import occlusion
 from imgbench.inference.predictor import Model
-from imgbench.inspection.audit import Audit
+from imgbench.inspection.audit import Audit, labels_to_look_at
 from imgbench.inspection.labels import LabelReview, Suspect
 from imgbench.language import language_of_locale
 from imgbench.models.activation import class_activation
@@ -32,7 +33,6 @@ from imgbench.report.learning_curve import read_learning_curve
 from imgbench.report.page import (
     SUSPECTS,
     ComparedNetwork,
-    LabelSuspect,
     Neighbour,
     Report,
     ShownRows,
@@ -40,7 +40,6 @@ from imgbench.report.page import (
     percent,
     report_page,
 )
-from imgbench.report.photographs import picture_data
 from imgbench.report.results import falls_behind
 from imgbench.report.study_file import read_study
 from imgbench.run import Run, switched_on
@@ -72,7 +71,7 @@ def write_report(evaluated: EvaluatedRun) -> None:
     run, data, model = evaluated.run, evaluated.data, evaluated.model
     language = (run.config.get("report") or {}).get("language") or language_of_locale()
     t, test = Texts(language), evaluated.results["test"]
-    suspects = [suspect for review in evaluated.reviews for suspect in review]
+    suspects = labels_to_look_at(evaluated.audit, evaluated.reviews)
     selections: list[Selection] = []
     if evaluated.validation is not None and evaluated.distances is not None and len(evaluated.validation.paths):
         chosen = (select(evaluated.validation, evaluated.distances, error) for error in ERRORS)
@@ -109,9 +108,9 @@ def write_report(evaluated: EvaluatedRun) -> None:
         _add_photographs(report, data, model, evaluated.training, suspects)
         report.augmented = _samples(run)
     else:
-        report.label_suspects = [_described(suspect, None) for suspect in suspects[:SUSPECTS]]
-    report.audit_suspects = _doubted_before(evaluated.audit)
-    if not any(review.conclusive for review in evaluated.reviews):
+        report.label_suspects = [(suspect, None) for suspect in suspects[:SUSPECTS]]
+    report.labels = len(suspects)
+    if not suspects and not any(review.conclusive for review in evaluated.reviews):
         report.label_suspects = None
     with Step("Writing the report"):
         # A name that no encoding knows is shown as far as it goes.
@@ -127,12 +126,6 @@ def _verdict(evaluated: EvaluatedRun, t: Texts) -> tuple[str, str]:
     if found.verdict == "leaks":
         return found.verdict, t("found_leak_val", message=t("verdict_suspect"), n=found.leaked.get("val", 0))
     return found.verdict, ""
-
-
-def _doubted_before(found: Audit | None) -> list[str]:
-    """The labels that the audit names, which saw the training images too."""
-    named = [finding for finding in found.findings if finding.kind == "label_suspects"] if found else []
-    return [sentence for finding in named for sentence in finding.examples]
 
 
 def _beside(found: Audit | None, t: Texts) -> Iterator[str]:
@@ -251,7 +244,7 @@ def _add_photographs(
     report.images = dict(zip(shown.all.tolist(), images, strict=True))
     chosen = suspects[:SUSPECTS]
     pictures = images_of_rows(data, np.array([row_of[suspect.path] for suspect in chosen], np.int64))
-    report.label_suspects = [_described(suspect, picture) for suspect, picture in zip(chosen, pictures, strict=True)]
+    report.label_suspects = list(zip(chosen, pictures, strict=True))
     explained = np.array(list(dict.fromkeys([*shown.mistakes, *shown.least_sure, *shown.all])), np.int64)
     heat = looked_at(model, data, rows[explained], report.predictions.predicted[explained])
     report.heat = dict(zip(explained.tolist(), heat, strict=False))  # of the first, where there are fewer
@@ -302,7 +295,3 @@ def heat_maps(model: Model, images: torch.Tensor, classes: np.ndarray, most_hidd
 def images_of_rows(data: ImageFolderDataModule, rows: np.ndarray) -> list[np.ndarray]:
     """(H, W, 3) uint8 of rows of the table, as the network gets them."""
     return [image for batch in network_inputs(data, rows) for image in batch.permute(0, 2, 3, 1).numpy()]
-
-
-def _described(suspect: Suspect, image: np.ndarray | None) -> LabelSuspect:
-    return LabelSuspect(suspect.path, suspect.label, suspect.likelier, suspect.likelier_probability, image)

@@ -8,20 +8,22 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from imgbench.evaluation.metrics import confusion_matrix, describe
+from imgbench.evaluation.photographs import as_data, with_heat
 from imgbench.evaluation.plots import CELLS, Chart, as_svg, draw_charts, draw_confusion
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.selective import Selection, fewest_images
+from imgbench.inspection.labels import Suspect
+from imgbench.language import probability
 from imgbench.number import Number, group_codes, share
 from imgbench.report.catalogue import Texts
 from imgbench.report.charts import curve_charts, learning_curve_chart, reliability_chart, unsure_chart
 from imgbench.report.mistakes import ConfusedPair, confident_mistakes, confused_pairs, least_sure
-from imgbench.report.photographs import as_data, with_heat
 
-MISTAKES, PAIRS, OF_PAIR, LEAST_SURE, SUSPECTS = 12, 5, 4, 6, 8  # how many are shown
+MISTAKES, PAIRS, OF_PAIR, LEAST_SURE, SUSPECTS = 12, 5, 4, 6, 12  # how many are shown
 CLASSES = 30  # of more, only the weakest are shown at once
 ADVICE = 7
 
@@ -43,17 +45,6 @@ class Neighbour:
     label: str
     similarity: float  # 1 is the same
     image: np.ndarray  # (H, W, 3) uint8
-
-
-@dataclass(frozen=True)
-class LabelSuspect:
-    """An image whose label is doubtful."""
-
-    path: str
-    label: str
-    likelier: str
-    probability: float  # of the likelier class
-    image: np.ndarray | None  # (H, W, 3) uint8
 
 
 @dataclass(frozen=True)
@@ -116,8 +107,9 @@ class Report:
         heat: row -> (h, w), how much each place speaks for the answer.
         neighbours: mistake -> the training images most like it.
         sampled: how many training images the neighbours were looked for among, if not all.
-        label_suspects: None where the model is not good enough to doubt a label by.
-        audit_suspects: what the audit said of labels before training, a sentence each.
+        label_suspects: with their pictures (H, W, 3) uint8, if these are shown; None where there are none, and the
+            model is not good enough to doubt a label by.
+        labels: how many are suspect in all.
         selections: what can be promised at which error; empty where nothing was asked.
         epochs: the rows of metrics.csv.
         small_models: those that a study made of it, itself first; empty where the run is of none.
@@ -142,8 +134,8 @@ class Report:
     heat: Mapping[int, np.ndarray] = field(default_factory=dict)
     neighbours: Mapping[int, Sequence[Neighbour]] = field(default_factory=dict)
     sampled: int | None = None
-    label_suspects: Sequence[LabelSuspect] | None = ()
-    audit_suspects: Sequence[str] = ()
+    label_suspects: Sequence[tuple[Suspect, np.ndarray | None]] | None = ()
+    labels: int = 0
     selections: Sequence[Selection] = ()
     epochs: Sequence[Mapping[str, str]] = ()
     best_epoch: int | None = None
@@ -204,13 +196,13 @@ def report_page(report: Report, language: str) -> str:
 def templates_of(package: str) -> Environment:
     """The templates of pages in a package, with the filters that they share."""
     templates = Environment(
-        loader=PackageLoader(package),
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("imgbench.inspection")]),  # its list of labels
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"percent": percent, "describe": describe, "data": as_data}
+    templates.filters |= {"percent": percent, "probability": probability, "describe": describe, "data": as_data}
     return templates
 
 
