@@ -20,6 +20,7 @@ from PIL import Image
 from imgbench.benchmark import data, rounds
 from imgbench.benchmark.development.growth import CLASSES, FILES, make_images, measure_growth
 from imgbench.benchmark.development.planted_copies import FAULTS, measure_audit, score
+from imgbench.benchmark.development.planted_shortcuts import PLANTS, measure_shortcuts
 from imgbench.benchmark.development.shards import measure_shards
 from imgbench.benchmark.rounds import Timing, alternate, serve
 from imgbench.data.scan import scan
@@ -175,6 +176,20 @@ def test_planted_copies_are_counted(tmp_path):
     rows = measure_audit({**plain(config), "planted": 3})
     assert list(rows) == list(FAULTS)
     assert all(row["planted"] == 3 and row["value"] == 1 and row["pairs with others"] == 0 for row in rows.values())
+
+
+def test_planted_shortcuts_are_warned_of_and_none_where_there_are_none(tmp_path):
+    for number in range(60):
+        path = tmp_path / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        coarse = np.random.default_rng(number).integers(60, 190, (16, 16, 3), np.uint8)
+        Image.fromarray(coarse).resize((48, 48), Image.Resampling.BICUBIC).save(path)
+    config = compose(["data=folder", f"data.root={tmp_path}", "data.image_size=32"])
+    rows = measure_shortcuts({**plain(config), "planted": 30})
+    assert list(rows) == list(PLANTS)
+    absent = [name for name, row in rows.items() if not row["warnings"]]
+    assert absent[:2] == ["as they are", "labels at random"]
+    assert len(absent) < 4
 
 
 def test_copies_count_as_found_beside_any_file_of_their_origin_and_relatives_are_not_false():
