@@ -197,8 +197,29 @@ def test_without_photographs_there_is_no_picture_but_all_else():
 
 def test_doubted_labels_are_one_list_and_nothing_is_called_certain():
     page = Page(report_page(report_of(labels=7), "en"))
-    assert f"labelled {NAMES[0]} (0.1 %), looks like {NAMES[-1]} (> 99.9 %)" in page.text
+    assert f"labelled {NAMES[0]} (0.1 %), predicted as {NAMES[-1]} (> 99.9 %)" in page.text
     assert "Shown are 1 of 7." in page.text
+
+
+@pytest.mark.parametrize(
+    ("sureness", "right", "n", "said"),
+    [
+        (0.80, 0.80, 200, "no difference can be told. One of less than about 6 points"),
+        (0.99, 0.80, 200, "it is surer than it should be"),
+        (0.60, 0.80, 200, "less sure than it could be"),
+        ((0.99, 0.61), 0.80, 400, "not so at each level of sureness"),
+    ],
+)
+def test_probabilities_are_not_called_true_where_a_difference_could_not_show(sureness, right, n, said):
+    targets = np.arange(n) % 2
+    predicted = np.where(np.arange(n) // 2 % 5 < round(5 * right), targets, 1 - targets)
+    probabilities = np.zeros((n, 2), np.float32)
+    probabilities[np.arange(n), predicted] = np.resize(sureness, n // 2).repeat(2)[:n]
+    probabilities[np.arange(n), 1 - predicted] = 1 - probabilities[np.arange(n), predicted]
+    report = report_of(
+        predictions=Predictions([""] * n, [""] * n, targets, probabilities, ["a", "b"]), names=["a", "b"]
+    )
+    assert said in Page(report_page(report, "en")).text
 
 
 def test_a_bare_run_is_a_page_too():

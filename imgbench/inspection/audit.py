@@ -284,7 +284,7 @@ def _described(table: ImageTable, pair: Pair) -> dict[str, Any]:
 def duplicate_findings(table: ImageTable, pairs: Sequence[Pair]) -> Iterator[Finding]:
     """The same pixels, and what looks alike, within a class, across classes and across splits; then likely scenes."""
     for kind, what, labels in (
-        ("exact", "with the same pixels", ": at most one label of each can be right"),
+        ("exact", "with the same pixels", ": no network can be right on both"),
         ("near", "that look alike", ""),
     ):
         own = [pair for pair in pairs if pair.kind == kind]

@@ -42,7 +42,7 @@ class Suspect:
     @property
     def sentence(self) -> str:
         return (
-            f"{self.path} is labelled {self.label!r} ({probability(self.label_probability)}), but looks more like "
+            f"{self.path} is labelled {self.label!r} ({probability(self.label_probability)}), but predicted as "
             f"{self.likelier!r} ({probability(self.likelier_probability)})"
         )
 

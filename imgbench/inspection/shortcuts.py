@@ -43,8 +43,8 @@ CAUTION = {
     "classes taken in the same light.",
     "border pixels": "The background may give the class away. A network that learns it fails on photographs taken "
     "elsewhere. Test it on some.",
-    "file sizes": "The classes differ in sharpness, compression or detail. A network may learn that instead of the "
-    "object. Save all images in the same way, and compare.",
+    "file sizes": "The classes differ in sharpness, compression, detail or size. A network may learn that instead of "
+    "the object. Save all images in the same way, and compare.",
     "dimensions": "The classes differ in shape or resolution. A network may learn that instead of the object. Crop all "
     "images to the same shape.",
 }

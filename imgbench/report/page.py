@@ -290,18 +290,20 @@ def _calibration(report: Report, texts: Texts) -> list[str]:
     predictions, metrics = report.predictions, report.metrics
     confidence = float(predictions.probabilities.max(1).mean())
     accuracy, error = metrics["test/acc"], metrics["test/ece"]
-    judgement = "believed" if accuracy.low <= confidence <= accuracy.high else "too_sure"
-    if confidence < accuracy.low:
-        judgement = "not_sure_enough"
+    chance = error.if_calibrated or 0
+    judgement = "uneven" if error.low > chance else "no_difference"
+    if not accuracy.low <= confidence <= accuracy.high:
+        judgement = "not_sure_enough" if confidence < accuracy.low else "too_sure"
     low, high = _interval(error)
+    width = f"{50 * (accuracy.high - accuracy.low):.0f}"
     said = [
-        texts(judgement, confidence=percent(confidence), accuracy=percent(accuracy.value)),
+        texts(judgement, confidence=percent(confidence), accuracy=percent(accuracy.value), width=width),
         texts(
             "calibration_error",
             value=percent(error.value),
             low=low,
             high=high,
-            chance=percent(error.if_calibrated or 0),
+            chance=percent(chance),
         ),
     ]
     if "val/temperature" in metrics and "test/ece_scaled" in metrics:
