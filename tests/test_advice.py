@@ -65,7 +65,7 @@ def test_findings_are_said_in_chinese_too(advised):
 
 
 def test_a_class_that_is_recognised_least_asks_for_photographs(advised):
-    assert "“cat” is recognised least: 191 of 200" in text_of(advised(wrong=9))
+    assert "“cat” was recognised least: 191 of 200" in text_of(advised(wrong=9))
     assert "recognised least" not in text_of(advised(wrong=1))
 
 

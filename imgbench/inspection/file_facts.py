@@ -130,7 +130,7 @@ def two_levels(table: ImageTable, thumbnails: Thumbnails) -> Iterator[Finding]:
         yield Finding(
             "two_levels",
             "warning",
-            f"{counted(len(rows))} of two grey levels: masks, drawings or text among photographs?",
+            f"{counted(len(rows))} of little but two grey levels: masks, drawings or text among photographs?",
             len(rows),
             first_few([table.paths[row] for row in rows]),
             "Delete them, or move them out of the folder, if they are no photographs.",
