@@ -230,7 +230,8 @@ def test_groups_that_names_tell_are_those_by_which_all_is_counted(tmp_path):
                 image.save(place)
         return root
 
-    whole, divided = (inspect(take(tmp_path / str(divided), divided), "data.split.group=auto") for divided in (False, True))
+    auto = "data.split.group=auto"
+    whole, divided = (inspect(take(tmp_path / str(apart), apart), auto) for apart in (False, True))
     family = next(finding for finding in whole.findings if finding.kind == "family")
     assert (family.severity, family.count, whole.leaking) == ("note", 24, {})
     counts = [finding.accuracy["groups"] for finding in whole.findings if finding.accuracy]

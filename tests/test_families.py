@@ -110,6 +110,15 @@ def test_marks_of_copies_make_families():
     assert family.number == 30
 
 
+def test_the_beginning_of_all_names_of_a_source_is_no_family():
+    persons = [f"person{p}_{kind}_{n}.jpg" for p in range(700) for n, kind in enumerate(("virus", "bacteria"))]
+    table = make_table({"ill": persons, "well": [f"NORMAL2-IM-{n:04}-0001.jpg" for n in range(300)]})
+    family = find_family(table, [Pair(row, row + 1, "near", 0.95) for row in (*range(0, 80, 2), *range(1400, 1420, 2))])
+    assert family is not None
+    assert family.expression == r"^(NORMAL2.*|\D*\d+)\D+\d"
+    assert (family.number, family.images) == (700, 1400)
+
+
 def test_expressions_match_every_name():
     assert list(expressions(["a_1_x.jpg", "b_2_y.jpg"]))[:2] == ["^([^_]+)_", "^((?:[^_]+_){1}[^_]+)_"]
     assert "^([^_]+)_" not in list(expressions(["a_1.jpg", "b.jpg"]))

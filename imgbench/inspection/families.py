@@ -19,6 +19,7 @@ from imgbench.inspection.duplicates import Pair
 SEPARATORS = "_-. ()"
 LONGEST = 4  # parts of a name that make a group
 MOST = 0.2  # share of all images that one group may have
+HUGE = 100  # times the usual size: a group that is no family; patients of radiographs reach 16
 PAIRS = 5  # at least, within groups
 SHARE = 0.5  # of all pairs, within groups
 BEYOND_CHANCE = 10  # times
@@ -57,9 +58,12 @@ def find_family(table: ImageTable, pairs: Sequence[Pair]) -> Family | None:
     links = np.array([(pair.first, pair.second) for pair in pairs], np.int64).reshape(-1, 2)
     supported: list[tuple[float, Family, np.ndarray]] = []
     for expression in expressions([names[row] for row in rows]):
-        groups = _groups(expression, names)
-        codes = np.unique(groups, return_inverse=True)[1]
-        sizes = np.bincount(codes[rows], minlength=codes.max() + 1)
+        groups, codes, sizes = _groups(expression, names, rows)
+        usual = float(np.median(sizes[sizes > 1])) if (sizes > 1).any() else 1.0
+        if prefixes := [groups[int(np.flatnonzero(codes == code)[0])] for code in np.flatnonzero(sizes > HUGE * usual)]:
+            # What so many images have in common is the beginning of all names of a source: there the name goes on.
+            expression = f"^({''.join(f'{re.escape(name)}.*|' for name in prefixes)}{expression[2:]}"
+            groups, codes, sizes = _groups(expression, names, rows)
         if sizes.max() > max(MOST * len(rows), 2) or len(rows) == (sizes > 0).sum():
             continue
         within = codes[links[:, 0]] == codes[links[:, 1]]
@@ -117,9 +121,12 @@ def expressions(names: Sequence[str]) -> Iterator[str]:
             yield expression
 
 
-def _groups(expression: str, names: Sequence[str]) -> list[str]:
+def _groups(expression: str, names: Sequence[str], rows: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """The name and the number of the group of each image, and how many of the images `rows` each group has."""
     found = (re.search(expression, name) for name in names)  # damaged files need not match
-    return [match[1] if match else name for match, name in zip(found, names, strict=True)]
+    groups = [match[1] if match else name for match, name in zip(found, names, strict=True)]
+    codes = np.unique(groups, return_inverse=True)[1]
+    return groups, codes, np.bincount(codes[rows], minlength=codes.max() + 1)
 
 
 def _usual_size(table: ImageTable, codes: np.ndarray, sizes: np.ndarray, rows: np.ndarray) -> int | None:

@@ -41,7 +41,7 @@ MEANING = {
 CAUTION = {
     "colours": "A network may learn colours or lighting instead of the object. Test it on photographs of all "
     "classes taken in the same light.",
-    "border pixels": "The background may give the class away. A network that learns it fails on photographs taken "
+    "border pixels": "The background may give the class away. A network that learns it may fail on photographs taken "
     "elsewhere. Test it on some.",
     "file sizes": "The classes differ in sharpness, compression, detail or size. A network may learn that instead of "
     "the object. Save all images in the same way, and compare.",
