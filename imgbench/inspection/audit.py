@@ -445,7 +445,7 @@ def brief(result: Audit) -> str:
     if doubtful:
         more = f" And {counted(len(doubtful) - 1, 'more finding')}." if len(doubtful) > 1 else ""
         return f"Audit: suspect. {doubtful[0].message}{more}"
-    return "Audit: clean. No file is damaged. No image was found that looks like one in another split."
+    return "Audit: clean. No file is damaged. No image was found that looks like a copy of one in another split."
 
 
 def summary(result: Audit) -> str:
