@@ -121,6 +121,8 @@ def _verdict(evaluated: EvaluatedRun, t: Texts) -> tuple[str, str]:
     found = evaluated.audit
     if found is None:
         return "none", ""
+    if found.verdict == "leaks" and "test" in found.leaked and found.proven is None:  # by likeness too
+        return found.verdict, t("found_leak_test", message=t("verdict_suspect"), n=found.leaked["test"])
     if found.verdict == "leaks" and "test" in found.leaked:
         return found.verdict, t("verdict_leaks", related=found.leaked["test"], n=found.splits["test"])
     if found.verdict == "leaks":
