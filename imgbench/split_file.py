@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
+from imgbench.cells import guarded, unguarded
 from imgbench.trust import stays_below
 
 SPLITS = ("train", "val", "test")
@@ -32,7 +33,8 @@ def read_rows(path: Path, columns: Columns) -> Iterator[list[str]]:
         reader = csv.reader(file, strict=True)
         if (first := next(reader, None)) != [*columns]:
             raise ValueError(f"its columns are {first}, not {[*columns]}")
-        for row in filter(None, reader):
+        for cells in filter(None, reader):
+            row = [*map(unguarded, cells)]
             if len(row) != len(columns):
                 raise ValueError(f"line {reader.line_num} has not {len(columns)} columns")
             for place, name, is_right, expected in checks:
@@ -48,10 +50,14 @@ class _LastLine:
         self.line = line
 
 
-def csv_lines(columns: Iterable[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """The lines of a file, never all at once, since of a million images they take a quarter of a gigabyte."""
+def csv_lines(columns: Iterable[str], rows: Iterable[Sequence[str]], guard: bool = True) -> Iterator[str]:
+    """The lines of a file, never all at once, since of a million images they take a quarter of a gigabyte.
+
+    Args:
+        guard: as `imgbench.cells` has it; a hash is taken of the texts as they are.
+    """
     last = _LastLine()
     writer = csv.writer(last, lineterminator="\n")
     for row in chain([[*columns]], rows):
-        writer.writerow(row)
+        writer.writerow(map(guarded, row) if guard else row)
         yield last.line

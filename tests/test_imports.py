@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "imgbench"
 GROUND = {"budget", "errors", "files", "trust", "split_file", "run", "number", "intensity", "colour", "scientific",
-          "decode", "preprocessing", "language",
+          "decode", "preprocessing", "language", "cells",
           "provenance", "recording", "progress", "terminal"}  # fmt: skip
 COMMANDS = {"audit", "train", "summary", "evaluate", "predict", "compare", "compress", "ladder", "export", "demo",
             "study", "shard", "cache", "benchmark"}  # fmt: skip
@@ -20,7 +20,8 @@ ALLOWED = {
     "errors": set(),
     "files": {"errors"},
     "trust": {"errors"},
-    "split_file": {"trust"},
+    "cells": set(),
+    "split_file": {"trust", "cells"},
     "language": set(),
     "provenance": set(),
     "recording": {"errors", "files", "provenance"},

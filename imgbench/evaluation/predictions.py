@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from imgbench.cells import guarded, unguarded
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -67,18 +69,18 @@ class Predictions:
         file = io.StringIO()
         file.write(f"# {remark}\n" if remark else "")
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["path", "group", "target", "predicted", *self.class_names])
+        writer.writerow(["path", "group", "target", "predicted", *map(guarded, self.class_names)])
         for i, path in enumerate(self.paths):
-            names = [self.class_names[self.targets[i]], self.class_names[self.predicted[i]]]
+            names = [path, self.groups[i], self.class_names[self.targets[i]], self.class_names[self.predicted[i]]]
             # Nine digits give back the same float32, so that near ties fall as they fell.
-            writer.writerow([path, self.groups[i], *names, *(f"{p:.9g}" for p in self.probabilities[i])])
+            writer.writerow([*map(guarded, names), *(f"{p:.9g}" for p in self.probabilities[i])])
         return file.getvalue()
 
     @classmethod
     def read_csv(cls, path: Path) -> "Predictions":
         """Reads `predictions.csv`; that of an earlier imgbench has no groups."""
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            header, *rows = csv.reader(file)
+            header, *rows = ([*map(unguarded, row)] for row in csv.reader(file))
         if header[0].startswith("#"):
             header, *rows = rows
         if header[1] != "group":

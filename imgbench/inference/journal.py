@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from imgbench.cells import guarded, unguarded
 from imgbench.errors import UserError
 from imgbench.files import replacing, write_atomically
 
@@ -15,7 +16,7 @@ from imgbench.files import replacing, write_atomically
 def csv_line(cells: Sequence[object]) -> bytes:
     """A row of CSV; Python before 3.13 would leave a carriage return in a file's name unquoted with another ending."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    csv.writer(text, lineterminator="\r\n").writerow(map(guarded, cells))
     return (text.getvalue().removesuffix("\r\n") + "\n").encode("utf-8", "surrogateescape")
 
 
@@ -27,7 +28,8 @@ def complete_rows(file: BinaryIO) -> Iterator[tuple[int, list[str]]]:
         # A name may hold a line break; then the quotation marks up to there are odd in number.
         if row.endswith(b"\n") and row.count(b'"') % 2 == 0:
             end += len(row)
-            yield end, next(csv.reader([row.decode("utf-8", "surrogateescape")], strict=True))
+            cells = next(csv.reader([row.decode("utf-8", "surrogateescape")], strict=True))
+            yield end, [*map(unguarded, cells)]
             row = b""
 
 

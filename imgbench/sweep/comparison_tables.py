@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from imgbench.cells import guarded
 from imgbench.evaluation.plots import draw_pareto
 from imgbench.files import write_atomically
 from imgbench.sweep.comparison import Comparison, Configuration, Difference
@@ -136,7 +137,7 @@ def _numbers(one: Configuration) -> list[Any]:
 
 def _csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerows([header, *rows])
+    csv.writer(file, lineterminator="\n").writerows(map(guarded, row) for row in [header, *rows])
     return file.getvalue()
 
 

@@ -1,0 +1,31 @@
+from pathlib import Path
+
+import pytest
+
+from imgbench.cells import guarded, unguarded
+
+FORMULAS = ["=cmd|' /C calc'!A0", "+1+1", "-1/a.png", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "'=1", "''=1"]  # noqa: RUF001
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_a_text_that_a_spreadsheet_takes_for_a_formula_is_written_as_text_and_reads_back(text):
+    assert str(guarded(text)).startswith("'")
+    assert guarded(text) != text
+    assert unguarded(str(guarded(text))) == text
+
+
+@pytest.mark.parametrize("text", ["", "cat/0.png", "a=b", "'quoted'", "'", "1e-05", "健康"])
+def test_other_texts_are_written_as_they_are(text):
+    assert guarded(text) == text == unguarded(text)
+
+
+def test_numbers_stay_numbers():
+    assert [guarded(-1), guarded(-0.5), guarded(None)] == [-1, -0.5, None]
+
+
+def test_whatever_writes_csv_guards_its_cells():
+    package = Path(__file__).parents[1] / "imgbench"
+    sources = {path.name: path.read_text("utf-8") for path in package.rglob("*.py")}
+    writers = {name for name, source in sources.items() if "csv.writer(" in source}
+    assert writers == {"split_file.py", "predictions.py", "journal.py", "comparison_tables.py"}
+    assert all("guarded" in sources[name] for name in writers)
