@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from imgbench.audit import audit
 from imgbench.budget import Budget
 from imgbench.compression.target import Target
-from imgbench.data.scan import SPLIT_FOLDERS
+from imgbench.data.layout import split_of
 from imgbench.errors import UserError
 from imgbench.experiment.check import check_at_once, cross_validates
 from imgbench.experiment.compose import is_open, storable
@@ -36,7 +36,7 @@ def division(run: Run) -> str:
     rows = run.split_rows()
     counts = Counter(row["split"] for row in rows)
     train, val, test = (f"{counts[split]:,}" for split in SPLITS)
-    stated = {row["split"] for row in rows if SPLIT_FOLDERS.get(row["path"].split("/")[0]) == row["split"]}
+    stated = {row["split"] for row in rows if split_of(row["path"].split("/")[0]) == row["split"]}
     open_ones = [f"data.split.{split}=0.2" for split in ("val", "test") if split not in stated]
     options = " or ".join([*open_ones, "data.split.group=REGEX"])
     otherwise = f"{options} divides otherwise" if open_ones else "the folders say so"

@@ -1,6 +1,6 @@
 import pytest
 
-from imgbench.data.layout import advice, folder_that_would_do, setting
+from imgbench.data.layout import advice, folder_that_would_do, setting, split_of
 
 
 @pytest.mark.parametrize(
@@ -8,6 +8,7 @@ from imgbench.data.layout import advice, folder_that_would_do, setting
     [
         (["photos/cat", "photos/dog"], "photos"),
         (["photos/cat", "photos/dog", "__MACOSX/photos/cat"], "photos"),
+        (["a/Training/cat", "a/Training/dog"], "a"),
         (["a/b/train/cat", "a/b/train/dog", "a/b/test/cat"], "a/b"),
         (["photos/cat"], None),
         (["photos/train/cat"], None),
@@ -17,6 +18,23 @@ from imgbench.data.layout import advice, folder_that_would_do, setting
 def test_the_nearest_folder_with_classes_is_found(tmp_path, make_folder, folders, expected):
     make_folder(tmp_path, dict.fromkeys(folders, 1))
     assert folder_that_would_do(tmp_path) == (expected and tmp_path / expected)
+
+
+NAMES = {
+    "train": ["train", "Training", "TRAIN ", "train_images", "images-train", "seg_train", "trainset", "训练集", "训练"],
+    "val": ["val", "Valid", "validation", "dev", "val_set", "验证集", "PublicTest"],
+    "test": ["test", "Testing", "test images", "seg_test", "testset", "测试集", "PrivateTest"],
+}
+
+
+@pytest.mark.parametrize(("name", "split"), [(name, split) for split, names in NAMES.items() for name in names])
+def test_splits_are_known_by_the_names_that_people_give_them(name, split):
+    assert split_of(name) == split
+
+
+@pytest.mark.parametrize("name", ["trains", "train 1", "cats", "set", "images", "", "seg_pred", "cat_train", "地铁"])
+def test_other_names_are_no_splits(name):
+    assert split_of(name) is None
 
 
 def test_the_search_ends_at_links_to_a_folder_above(tmp_path, make_folder):

@@ -33,6 +33,19 @@ def test_split_folders_say_the_split_under_each_of_their_names(tmp_path, make_fo
     assert found.paths[6] == f"{name}/cat/0.png"
 
 
+@pytest.mark.parametrize(
+    "names", [("Training", "Testing"), ("seg_train/seg_train", "seg_test/seg_test"), ("训练集 ", "测试集")]
+)
+def test_folders_of_splits_as_people_call_them_are_no_classes(tmp_path, make_folder, names):
+    for name, count in zip(names, (3, 1), strict=True):
+        make_folder(tmp_path / name, {"cat": count, "dog": count})
+    found = scan(tmp_path)
+    assert found.class_names == ["cat", "dog"]
+    assert found.given.tolist() == [TRAIN] * 6 + [TEST] * 2
+    assert found.paths[0] == f"{names[0]}/cat/0.png"
+    assert found.notes == []
+
+
 def test_val_and_test_folders_may_be_missing(tmp_path, make_folder):
     make_folder(tmp_path / "train", {"cat": 1, "dog": 1})
     assert scan(tmp_path).given.tolist() == [TRAIN, TRAIN]
@@ -280,7 +293,10 @@ LAYOUTS = {
         ["a/cat", "a/dog", "b/cat", "b/dog"],
         "Every class folder holds the folders cat, dog: if these",
     ),
-    "another split": (["train/cat", "train/dog", "dev/cat"], "what lies beside it is left out: dev. Splits are called"),
+    "another split": (
+        ["train/cat", "train/dog", "rest/cat"],
+        "what lies beside it is left out: rest. Splits are called",
+    ),
     "accents": (["Caf\u00e9", "Cafe\u0301", "tea"], "differ only in how accents are encoded"),
     "accents in splits": (
         ["train/Caf\u00e9", "train/tea", "test/Cafe\u0301"],

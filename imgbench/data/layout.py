@@ -1,14 +1,14 @@
 """What to say of a folder that cannot be used as it is: what was expected, what is there, and which folder would do."""
 
 import os
+import re
 import shlex
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imgbench.data.split import NO_SPLIT
 from imgbench.data.walk import has_image_ending, is_hidden, natural_sort, visible_folders
 
 if TYPE_CHECKING:
@@ -16,8 +16,18 @@ if TYPE_CHECKING:
 
 LAYOUTS = """Expected one of
   {root}/<class>/*.jpg
-  {root}/{{train,val,test}}/<class>/*.jpg      (val and test may be missing; valid and validation mean val)"""
-SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+  {root}/{{train,val,test}}/<class>/*.jpg      (val and test may be missing; Training, valid, test_images too)
+  {root}/**/*.jpg and a table of labels beside them: data.labels=labels.csv"""
+SPLIT_WORDS = {
+    "train": "train", "training": "train", "trainset": "train", "trainingset": "train", "trn": "train",
+    "val": "val", "valid": "val", "validation": "val", "valset": "val", "validset": "val", "validationset": "val",
+    "dev": "val", "devset": "val", "publictest": "val",
+    "test": "test", "testing": "test", "testset": "test", "testingset": "test", "tst": "test", "privatetest": "test",
+    "训练": "train", "验证": "val", "测试": "test",
+}  # fmt: skip
+# What stands beside such a word in the name of a folder or in a table, and says nothing.
+FILLING = {"images", "image", "imgs", "img", "photos", "pictures", "pics", "set", "split", "data", "dataset", "folder",
+           "seg", "集", "图片", "图像", "数据"}  # fmt: skip
 LEVELS, BREADTH = 3, 50  # how far below a folder is looked for one that would do, and at how many in each level
 
 
@@ -25,6 +35,20 @@ BACKSLASHES = (
     "The file names have a backslash in them, as an archive of Windows leaves them that was unpacked without its "
     "folders. Unpack it anew with unzip or 7z x, which make folders of them."
 )
+
+
+def split_of(name: str) -> str | None:
+    """The split that a folder, or an entry of a table, is called after; None of another name, or one with numbers."""
+    words = re.findall(r"[a-z]+|集|图片|图像|数据|训练|验证|测试|.", re.sub(r"[\s_.\-]+", "-", name.strip().casefold()))
+    telling = [word for word in words if word not in FILLING and word != "-"]
+    return SPLIT_WORDS.get(telling[0]) if len(telling) == 1 else None
+
+
+def inner_split(folder: Path) -> Path:
+    """The folder below one of a split that is all that there is in it and means the same, as in `train/train`."""
+    below = _subfolders(folder)
+    nested = len(below) == 1 and split_of(below[0].name) == split_of(folder.name) and not _holds_images(folder)
+    return inner_split(below[0]) if nested else folder
 
 
 def setting(option: str, path: Path) -> str:
@@ -62,7 +86,7 @@ def _holds_images(folder: Path) -> bool:
 def would_do(folder: Path) -> bool:
     """Whether a folder has at least two folders of images, or a `train` that has them."""
     below = _subfolders(folder)
-    if train := next((path for path in below if path.name.lower() == "train"), None):
+    if train := next((path for path in below if split_of(path.name) == "train"), None):
         return would_do(train)
     return sum(map(_holds_images, below[:BREADTH])) >= 2
 
@@ -96,7 +120,7 @@ def advice(root: Path, option: str, class_names: list[str]) -> str:
     loose = _holds_images(root)
     if any("\\" in name for name in os.listdir(root)):  # noqa: PTH208
         return BACKSLASHES
-    train = next((folder for folder in _subfolders(root) if folder.name.lower() == "train"), None)
+    train = next((folder for folder in _subfolders(root) if split_of(folder.name) == "train"), None)
     if train and _holds_images(train) and not _subfolders(train):
         return (
             f"{train} was taken for the training images, of which each class has a folder. If it is a class itself, "
@@ -116,14 +140,17 @@ def advice(root: Path, option: str, class_names: list[str]) -> str:
     )
 
 
-def layout_notes(table: "ImageTable", min_classes: int) -> Iterator[str]:
-    """What was taken for what where a folder could be read in another way, in a sentence or two each."""
+def layout_notes(table: "ImageTable", depths: Mapping[int, int], min_classes: int) -> Iterator[str]:
+    """What was taken for what where a folder could be read in another way, in a sentence or two each.
+
+    `depths` says of each split how many folders lie above the files of a class.
+    """
     below: dict[str, Counter[str]] = {}  # class -> its sub-folders, and how many images lie in each
     for path, label, split in zip(table.paths, table.labels.tolist(), table.given.tolist(), strict=True):
-        depth = 1 if split == NO_SPLIT else 2  # of the files in a class folder
+        depth = depths[split]
         if path.count("/") > depth:
             below.setdefault(table.class_names[label], Counter())[path.split("/")[depth]] += 1
-    split_names = sorted({sub for subs in below.values() for sub in subs if sub.lower() in SPLIT_FOLDERS})
+    split_names = sorted({sub for subs in below.values() for sub in subs if split_of(sub)})
     shared = set.intersection(*map(set, below.values())) if len(below) == len(table.class_names) else set()
     if split_names:
         yield (

@@ -11,14 +11,15 @@ import numpy as np
 
 from imgbench.data.layout import (
     LAYOUTS,
-    SPLIT_FOLDERS,
     advice,
     describe_tree,
     folder_that_would_do,
+    inner_split,
     layout_notes,
     listed,
     one_form,
     setting,
+    split_of,
 )
 from imgbench.data.shards import Folder
 from imgbench.data.split import NO_SPLIT, TRAIN
@@ -54,7 +55,8 @@ def scan(root: str | Path, option: str = "data.root", min_classes: int = 2) -> I
         places = _class_folders(walk, root, option, min_classes, notes)
         result = _collect(walk, root, places)
         _require_images(result, places, option)
-        notes += layout_notes(result, min_classes)
+        depths = {place.split: len(place.folder.relative_to(root).parts) + 1 for place in places}
+        notes += layout_notes(result, depths, min_classes)
     except PermissionError as error:
         raise UserError(f"{option}: {error.filename} cannot be read: {error.strerror}.") from error
     result.notes = notes
@@ -112,18 +114,19 @@ def _require_readable_names(class_names: list[str], root: Path, option: str) -> 
 def _places(walk: Walk, root: Path, option: str, notes: list[str]) -> Iterator[_Place]:
     """The folders of class folders: `root`, or those of the splits, train first."""
     folders = visible_folders(root)
-    split_folders = [name for name in folders if name.lower() in SPLIT_FOLDERS]
-    train = next((name for name in split_folders if name.lower() == "train"), None)
+    split_folders = [name for name in folders if split_of(name)]
+    train = next((name for name in split_folders if split_of(name) == "train"), None)
     if train is None or _is_class(root, train, folders):  # then a class may well be called "test"
         yield _Place(NO_SPLIT, root, walk.without_second_names(root, folders))
         _leave_out_unlabelled(walk, root)
         return
     folder_of: dict[str, Path] = {}
     for name in walk.without_second_names(root, split_folders):
-        split = SPLIT_FOLDERS[name.lower()]
+        split = split_of(name)
+        assert split is not None
         if split in folder_of:
             raise UserError(f"{option}: {root} has two folders for the split {split!r}: {split_folders}.")
-        folder_of[split] = root / name
+        folder_of[split] = inner_split(root / name)
     if "train" not in folder_of:  # a link to the folder of another split, which would be trained and tested on
         raise UserError(
             f"{option}: {root / train} is the same folder as that of another split: it leads to "
@@ -136,7 +139,7 @@ def _places(walk: Walk, root: Path, option: str, notes: list[str]) -> Iterator[_
     if beside:
         notes.append(
             f"{root / train} is taken for the training images, and what lies beside it is left out: "
-            f"{listed(beside)}. Splits are called train, val (valid, validation) and test; rename what is one of them."
+            f"{listed(beside)}. Splits are called train, val and test, or much like it; rename what is one of them."
         )
     known: list[str] = []
     for split, name in enumerate(SPLITS):
@@ -168,7 +171,7 @@ def _places(walk: Walk, root: Path, option: str, notes: list[str]) -> Iterator[_
 
 def _is_class(root: Path, train: str, folders: list[str]) -> bool:
     """Whether the folder "train" shows trains: it has images and no folders, and two more folders beside it do so."""
-    others = [name for name in folders if name.lower() not in SPLIT_FOLDERS]
+    others = [name for name in folders if split_of(name) is None]
     alike = [name for name in [train, *others] if any(images_in(root / name)) and not visible_folders(root / name)]
     return train in alike and len(alike) > 2
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from imgbench.data.layout import SPLIT_FOLDERS
+from imgbench.data.layout import split_of
 from imgbench.data.pixels import digest
 from imgbench.data.scan import check_folder, scan
 from imgbench.data.shards import Folder, Photograph, Shards, index_path, is_shards, require_whole, shard_paths
@@ -255,7 +255,7 @@ def _indexed(paths: list[Path], by_folder: bool) -> Iterator[list[str]]:
                     continue
                 if row:
                     yield row
-                split = SPLIT_FOLDERS.get(folder.parent.name.lower(), "")
+                split = split_of(folder.parent.name) or ""
                 row = [name, label, "", split, digest(data).hex(), path.name, str(offset), str(size), ""]
     if not row:
         raise UserError(f"No image in {paths[0]} can be decoded: {damaged[0]}.")

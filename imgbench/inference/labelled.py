@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from imgbench.data.datamodule import ImageFolderDataModule
-from imgbench.data.layout import folder_that_would_do, setting
+from imgbench.data.layout import folder_that_would_do, setting, split_of
 from imgbench.data.read import NAMED, labelled_table
-from imgbench.data.scan import SPLIT_FOLDERS
 from imgbench.data.shard_index import find_images, find_listed
 from imgbench.data.shards import is_shards
 from imgbench.data.split import NO_SPLIT
@@ -72,7 +71,7 @@ def images_of_folder(folder: str | Path, split: str, model: Model) -> ImageFolde
     found = find_images(folder, option="--data", min_classes=1)
     unknown = [name for name in found.class_names if name not in model.class_names]
     if unknown:
-        split_folder = next((found.root / name for name in unknown if name.lower() in SPLIT_FOLDERS), None)
+        split_folder = next((found.root / name for name in unknown if split_of(name)), None)
         inner = split_folder or folder_that_would_do(found.root)
         mend = "rename or remove the folders" + (
             f", or name the one inside: {setting('--data', inner)}" if inner else ""
