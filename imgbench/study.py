@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from imgbench.audit import audit
 from imgbench.budget import Budget
 from imgbench.compression.target import Target
+from imgbench.data.columns import AUTO
 from imgbench.data.layout import split_of
 from imgbench.errors import UserError
 from imgbench.experiment.check import check_at_once, cross_validates
@@ -32,7 +33,8 @@ REPORT = 0.1  # share of the whole
 
 
 def division(run: Run) -> str:
-    """How many images each part has, and what divides otherwise: what the folders say stays."""
+    """How many images each part has, and what divides otherwise: what the folders or a table of labels say stays."""
+    columns = run.config["data"].get("columns") or {}
     rows = run.split_rows()
     counts = Counter(row["split"] for row in rows)
     train, val, test = (f"{counts[split]:,}" for split in SPLITS)
@@ -40,6 +42,8 @@ def division(run: Run) -> str:
     open_ones = [f"data.split.{split}=0.2" for split in ("val", "test") if split not in stated]
     options = " or ".join([*open_ones, "data.split.group=REGEX"])
     otherwise = f"{options} divides otherwise" if open_ones else "the folders say so"
+    if columns.get("split") not in (None, AUTO):
+        otherwise = f"the column {columns['split']!r} of the table of labels says so"
     parts = f"{train} images to learn from, {val} to choose by and {test} to test on, once"
     return f"Division       {parts}; {otherwise}."
 

@@ -30,7 +30,8 @@ CONFIG_TYPES = {
     **dict.fromkeys(("data.root", "data_name", "model_name", "monitor", "mode"), str),
     "logger": dict | None,
     "seed": int,
-    **dict.fromkeys(("init_from", "ckpt_path"), str | None),
+    **dict.fromkeys(("init_from", "ckpt_path", "data.labels"), str | None),
+    "data.columns": dict,
 }
 
 # What each entry of a run's configuration may be made by.

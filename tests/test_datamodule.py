@@ -69,7 +69,7 @@ def test_stated_num_classes_must_agree_with_the_folder(folder, make_data):
     assert make_data(folder, num_classes=2).class_names == ["cat", "dog"]
     with pytest.raises(UserError) as error:
         make_data(folder, num_classes=3).setup()
-    assert f"data.num_classes=3, but {folder} has 2 class folders: ['cat', 'dog']" in str(error.value)
+    assert f"data.num_classes=3, but {folder} has 2 classes: ['cat', 'dog']" in str(error.value)
     assert "Set data.num_classes=2, or null" in str(error.value)
 
 

@@ -236,7 +236,7 @@ BLACK = [Image.new("RGB", (32, 32))] * 20
 @pytest.mark.parametrize(
     ("images", "said"),
     [
-        ({"a": NOISE[:1], "b": NOISE[1:2]}, "has 1 image, and none of them.*add images, or remove the class folder"),
+        ({"a": NOISE[:1], "b": NOISE[1:2]}, "has 1 image, and none of them.*add images, or leave the class out"),
         ({"a": NOISE[:20], "b": NOISE[:1] * 300}, "all 300 images of class 'b' show one and the same picture"),
         ({"a": NOISE[:20], "b": BLACK}, "all 20 images of class 'b' are blank"),
         ({"a": NOISE[:20], "b": FILM}, "class 'b' has 20 images in 1 group,.* data.split.group=null divides them"),

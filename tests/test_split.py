@@ -295,7 +295,7 @@ def test_folds_that_cannot_be_had_are_an_error_saying_what_can(make_scan, plan, 
 
 
 def test_folders_that_divide_leave_nothing_to_fold(make_scan):
-    with pytest.raises(UserError, match="divided by folders: train and test"):
+    with pytest.raises(UserError, match="divided by folders or a table of labels: train and test"):
         divide(make_scan(20, splits=[TRAIN] * 15 + [TEST] * 5), folds=5, fold=0)
 
 

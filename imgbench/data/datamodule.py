@@ -17,6 +17,8 @@ from imgbench.data.batches import (
     StreamingLoader,
     keep_batch,
 )
+from imgbench.data.columns import AUTO, Chosen
+from imgbench.data.labels import OPEN
 from imgbench.data.read import FindGroups, read_table
 from imgbench.data.split import SplitPlan
 from imgbench.data.table import ImageTable
@@ -28,7 +30,9 @@ CHANNELS = {"mean": 3, "std": 3}
 
 
 class ImageFolderDataModule(L.LightningDataModule):
-    """Reads `root/<class>/*`, `root/<split>/<class>/*` or shards, divides them, and hands out uint8 batches.
+    """Reads `root/<class>/*`, `root/<split>/<class>/*`, `root/**/*` with a table of labels, or shards.
+
+    It divides the images, and hands out uint8 batches.
 
     Training batches leave it as float images in 0 to 1, augmented on the device; evaluation batches as uint8. The
     normalisation belongs to the model. `setup` may be called often and works once.
@@ -43,6 +47,7 @@ class ImageFolderDataModule(L.LightningDataModule):
         find_groups: names the group of each image where `split.group` is `auto`.
         cache: see `imgbench.data.pixels.decode_images`.
         unlabelled: a folder of further images, which are shown in training with the target `UNLABELLED`.
+        labels, columns: see `imgbench.data.shard_index.find_images`.
 
     Raises:
         UserError: by `setup`, when the folder cannot be used as it is.
@@ -62,6 +67,8 @@ class ImageFolderDataModule(L.LightningDataModule):
         seed: int = 42,
         find_groups: FindGroups = lambda table: table.paths,
         unlabelled: str | None = None,
+        labels: str | None = AUTO,
+        columns: Chosen | None = None,
     ) -> None:
         super().__init__()
         if isinstance(normalize, str) and normalize not in (*STATISTICS, "train"):
@@ -75,6 +82,7 @@ class ImageFolderDataModule(L.LightningDataModule):
         self.batch_size = batch_size if isinstance(batch_size, int) else 0
         self.stated_classes, self.find_groups = num_classes, find_groups
         self.unlabelled = unlabelled
+        self.labels, self.columns = labels, columns or OPEN
         self.preprocessing = Preprocessing(image_size, short_side)
         self._table: ImageTable | None = None
 
@@ -102,7 +110,14 @@ class ImageFolderDataModule(L.LightningDataModule):
     def setup(self, stage: str = "fit") -> None:
         if self._table is None:
             self._table = read_table(
-                self.root, self.preprocessing, self.plan, self.cache, self.stated_classes, self.find_groups
+                self.root,
+                self.preprocessing,
+                self.plan,
+                self.cache,
+                self.stated_classes,
+                self.find_groups,
+                self.labels,
+                self.columns,
             )
             self.preprocessing = replace(self.preprocessing, intensity=self._table.intensity)
             self.preprocessing = replace(self.preprocessing, **self._statistics())

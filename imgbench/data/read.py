@@ -7,9 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from imgbench.data.columns import AUTO, Chosen
 from imgbench.data.derived import mask_rows
+from imgbench.data.labels import OPEN
+from imgbench.data.layout import listed
 from imgbench.data.pixels import decode_images
 from imgbench.data.shard_index import find_images
+from imgbench.data.shards import Shards
 from imgbench.data.split import NO_SPLIT, SplitPlan, assign_splits, group_names
 from imgbench.data.table import ImageTable
 from imgbench.data.walk import LeftOut, describe_left_out, remedies
@@ -21,6 +25,7 @@ from imgbench.split_file import SPLITS
 log = logging.getLogger(__name__)
 
 NAMED = 10  # of how many things a message gives the names
+OF_LABELS = (LeftOut.MISSING, LeftOut.UNLISTED, LeftOut.UNLABELLED, LeftOut.CONTRADICTED)
 RELATED = {"val": LeftOut.RELATED_VAL, "test": LeftOut.RELATED_TEST}
 ALIKE = (
     "These groups were found: their images look alike, as frames of one film do. data.split.group=null divides them "
@@ -36,26 +41,33 @@ def read_table(
     cache: str = "auto",
     num_classes: int | None = None,
     find_groups: FindGroups = lambda table: table.paths,
+    labels: str | None = AUTO,
+    columns: Chosen = OPEN,
 ) -> ImageTable:
     """Scans, decodes and divides the images of a folder, and logs what was found and what was left out.
 
     `find_groups` names the group of each image, for `plan.group="auto"` and `plan.leaks="drop"`; by default each is
     alone. `cache`: see `imgbench.data.pixels.decode_images`. `num_classes`, where stated, must agree with what is
-    found.
+    found. `labels` and `columns`: see `imgbench.data.shard_index.find_images`.
 
     Raises:
         UserError: the folder cannot be used as it is, or has other classes than stated.
     """
-    found = find_images(root)
+    found = find_images(root, labels=labels, columns=columns)
     if num_classes not in (None, len(found.class_names)):
         raise UserError(
-            f"data.num_classes={num_classes}, but {found.root} has {len(found.class_names)} class folders: "
+            f"data.num_classes={num_classes}, but {found.root} has {len(found.class_names)} classes: "
             f"{found.class_names}.\nSet data.num_classes={len(found.class_names)}, or null to take what is there."
         )
+    for note in found.notes:
+        log.warning("%s", note)
     table = decode_images(found, preprocessing, cache)
     _require_decodable(table)
-    if plan.group == "auto" and table.groups:
+    if plan.group == "auto" and isinstance(table.source, Shards) and table.groups:
         groups = table.groups
+    elif plan.group == "auto" and table.groups:  # those of a table of labels, with copies of one photograph together
+        table = _divided(table, plan, table.groups)
+        groups = find_groups(table)
     elif plan.group == "auto":
         table = _divided(table, replace(plan, group=None), [""] * len(table.paths))
         groups = find_groups(table)
@@ -73,7 +85,7 @@ def _divided(table: ImageTable, plan: SplitPlan, groups: list[str]) -> ImageTabl
         splits = assign_splits(table.given, table.labels, table.class_names, plan, groups, without=table.errors)
     except UserError as error:
         if what := _class_of_one_picture(table):
-            raise UserError(f"data.root: {what} Replace them by photographs, or remove the folder.") from error
+            raise UserError(f"data.root: {what} Replace them by photographs, or leave the class out.") from error
         if plan.group == "auto" and _can_be_divided(table, plan):
             raise UserError(f"{error}\n{ALIKE}") from error
         raise
@@ -125,7 +137,7 @@ def _require_decodable(table: ImageTable) -> None:
             example = f"{table.root / table.paths[rows[0]]} ({table.errors[int(rows[0])]})"
             raise UserError(
                 f"data.root: {kind} {names[key]!r} has {len(rows)} images, and none can be decoded, for example "
-                f"{example}.\nReplace them or remove the folder."
+                f"{example}.\nReplace them or leave the {kind} out."
             )
 
 
@@ -149,7 +161,7 @@ def _drop_leaks(table: ImageTable, groups: list[str]) -> None:
 
 
 def _describe(table: ImageTable) -> None:
-    for note in (*table.notes, *remedies(table.passed_over)):
+    for note in remedies(table.passed_over):
         log.warning("%s", note)
     if masks := mask_rows(table.paths):
         log.warning(
@@ -158,6 +170,10 @@ def _describe(table: ImageTable) -> None:
             len(masks),
             table.paths[masks[0]],
         )
+    if table.source.labels:
+        for reason in OF_LABELS:
+            if names := table.passed_over.get(reason):
+                log.info("%s: %s", reason.counted(len(names)), listed(names))
     for row, reason in sorted(table.errors.items())[:NAMED]:
         log.warning("Left out, cannot be decoded: %s (%s)", table.root / table.paths[row], reason)
     if (more := len(table.errors) - NAMED) > 0:

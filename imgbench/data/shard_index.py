@@ -10,7 +10,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from imgbench.data.layout import split_of
+from imgbench.data.columns import AUTO, Chosen
+from imgbench.data.labels import OPEN, OPTION, found_labels, labels_path, read_labels, tables_in, tables_near
+from imgbench.data.layout import setting, split_of
 from imgbench.data.pixels import digest
 from imgbench.data.scan import check_folder, scan
 from imgbench.data.shards import Folder, Photograph, Shards, index_path, is_shards, require_whole, shard_paths
@@ -40,18 +42,62 @@ SIDE = 64  # pixels to which images are decoded that are only to be known to be 
 END = 1024  # bytes of zeros with which every tar ends
 
 
-def find_images(root: str | Path, option: str = "data.root", min_classes: int = 2) -> ImageTable:
-    """The images of a folder or of shards; raises what `scan` raises."""
-    return read_index(root, option, min_classes) if is_shards(root) else scan(root, option, min_classes)
+def find_images(
+    root: str | Path,
+    option: str = "data.root",
+    min_classes: int = 2,
+    labels: str | None = AUTO,
+    columns: Chosen = OPEN,
+) -> ImageTable:
+    """The images of shards, of class folders, or of a folder beside which a table says the classes.
+
+    Args:
+        labels: where that table lies; AUTO takes the one that is there where there are no class folders, None never.
+        columns: which of its columns were named, by what they hold.
+
+    Raises:
+        UserError: as `scan`, `read_index` and `read_labels`.
+    """
+    if is_shards(root):
+        return read_index(root, option, min_classes)
+    if labels not in (AUTO, None):
+        return read_labels(root, labels_path(root, labels), columns, option, min_classes)
+    try:
+        found = scan(root, option, min_classes)
+        if labels is None:
+            return found
+        if len(found.class_names) > 1:
+            found.notes += [_not_used(path) for path in tables_in(found.root)]
+            return found
+        return found_labels(root, columns, option, min_classes)[0] or found
+    except UserError as error:
+        if labels is None or not tables_near(Path(root).expanduser()):
+            raise
+        by_table, reasons = found_labels(root, columns, option, min_classes)
+        if by_table is None:
+            raise UserError("\n".join([str(error), *reasons])) from error
+        return by_table
 
 
-def check_root(root: str | Path, option: str = "data.root") -> None:
-    """Raises the errors of `find_images` that need neither a look into class folders nor at each line of an index."""
+def _not_used(table: Path) -> str:
+    return f"{table} is not read: the class folders say the classes. If it is to say them, {setting(OPTION, table)}"
+
+
+def check_root(root: str | Path, option: str = "data.root", labels: str | None = AUTO) -> None:
+    """Raises the errors of `find_images` that need neither a look into class folders nor at each line of a table."""
     if is_shards(root):
         shard_paths(root, option)
         _require_index(root, option)
+        if labels not in (AUTO, None):
+            raise UserError(f"data.labels={labels}: the classes of shards stand in their index. Leave it out.")
+    elif labels not in (AUTO, None):
+        labels_path(root, labels)
     else:
-        check_folder(root, option)
+        try:
+            check_folder(root, option)
+        except UserError:
+            if labels is None or not tables_near(Path(root).expanduser()):
+                raise
 
 
 def find_listed(root: Path, paths: Iterable[str]) -> ImageTable:

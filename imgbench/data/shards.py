@@ -11,10 +11,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 
+from imgbench.data.columns import Labels
 from imgbench.data.layout import setting, shards_in
 from imgbench.errors import UserError
 
@@ -51,6 +52,7 @@ class Folder:
     """Where images lie that are files of a folder."""
 
     root: Path
+    labels: Labels | None = None  # what says their classes; None where folders do
 
     def photograph(self, row: int, path: str) -> Photograph:
         return self.root / path
@@ -76,6 +78,7 @@ class Shards:
     numbers: np.ndarray  # (N,) int32, indices into names
     offsets: np.ndarray  # (N,) int64, bytes from the beginning of the tar
     sizes: np.ndarray  # (N,) int64, bytes
+    labels: ClassVar[Labels | None] = None  # their index has all that a table of labels says
 
     def photograph(self, row: int, path: str) -> Photograph:
         place = self.folder / self.names[self.numbers[row]]

@@ -12,6 +12,7 @@ from imgbench.split_file import SPLITS
 
 TRAIN, VAL, TEST = range(3)  # indices into SPLITS
 NO_SPLIT = -1
+MOST_NAMED = 12  # classes, in a message
 WEIGHED = 2000  # groups, from which those are chosen that have the number of images wanted
 
 
@@ -161,8 +162,9 @@ def _check_folds(given: np.ndarray, plan: SplitPlan) -> None:
         raise UserError("data.split.val=test would choose the epoch on the fold that is tested on. Set a share: 0.15")
     if others := [name for split, name in enumerate(SPLITS) if split != TRAIN and split in given]:
         raise UserError(
-            f"data.split.folds={folds} divides images, but these are divided by folders: "
-            f"train and {' and '.join(others)}. Put the class folders side by side, or leave data.split.folds out."
+            f"data.split.folds={folds} divides images, but these are divided by folders or a table of labels: "
+            f"train and {' and '.join(others)}. Put the class folders side by side, set data.columns.split=null, or "
+            "leave data.split.folds out."
         )
 
 
@@ -263,20 +265,26 @@ def _require_every_class(
     drawn: list[int], splits: np.ndarray, labels: np.ndarray, class_names: list[str], groups: list[str]
 ) -> None:
     """Every class has images in train, and in what is carved out of train; a folder for val or test may lack some."""
+    lacking: dict[int, int] = {}  # class -> the first of the splits in which it has no image
     for split in drawn:
         counts = np.bincount(labels[splits == split], minlength=len(class_names))
-        for label in np.flatnonzero(counts == 0):
-            rows = np.flatnonzero((labels == label) & (splits != NO_SPLIT))
-            number = len(_members(rows, groups))
-            unit, thing = "images" if len(rows) > 1 else "image", "image"
-            if number < len(rows):
-                unit += f" in {number} group{'s' if number > 1 else ''}, which data.split.group keeps together"
-                thing = "group"
-            needed = ", ".join(SPLITS[one] for one in drawn)
-            other = ", change data.split.seed, or use data.split.stratify=true" if number >= len(drawn) else ""
-            remove = "remove the class folder" if other else "or remove the class folder"
-            raise UserError(
-                f"data.split: class {class_names[label]!r} has {len(rows)} {unit}, and none of them came into "
-                f"{SPLITS[split]!r}.\nEach class needs at least one {thing} for each of {needed}: "
-                f"add images, {remove}{other}."
-            )
+        for label in np.flatnonzero(counts == 0).tolist():
+            lacking.setdefault(label, split)
+    for label, split in lacking.items():
+        rows = np.flatnonzero((labels == label) & (splits != NO_SPLIT))
+        number = len(_members(rows, groups))
+        unit, thing = "images" if len(rows) > 1 else "image", "image"
+        if number < len(rows):
+            unit += f" in {number} group{'s' if number > 1 else ''}, which data.split.group keeps together"
+            thing = "group"
+        needed = ", ".join(SPLITS[one] for one in drawn)
+        other = ", change data.split.seed, or use data.split.stratify=true" if number >= len(drawn) else ""
+        leave = f"{'' if other else 'or '}leave the class out (remove its folder, or its name from the table of labels)"
+        others = [f"{class_names[one]!r} ({(labels == one).sum()})" for one in lacking if one != label]
+        more = f", and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
+        too = f"\nSo it is with {len(others)} more: {', '.join(others[:MOST_NAMED])}{more}." if others else ""
+        raise UserError(
+            f"data.split: class {class_names[label]!r} has {len(rows)} {unit}, and none of them came into "
+            f"{SPLITS[split]!r}.{too}\nEach class needs at least one {thing} for each of {needed}: "
+            f"add images, {leave}{other}."
+        )

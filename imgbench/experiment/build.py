@@ -13,12 +13,12 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
-from imgbench.experiment.check import check_numbers
+from imgbench.experiment.check import NAME_LABELS, check_numbers
 from imgbench.experiment.compose import choices, explain, is_open, with_model
 from imgbench.experiment.defaults import IMAGE_SIZE, default_epochs, default_learning_rate
 from imgbench.inspection.audit import group_names
@@ -146,6 +146,8 @@ def build_data(config: DictConfig) -> ImageFolderDataModule:
     """
     if OmegaConf.is_missing(config.data, "root"):
         raise UserError("data.root is not set. Point it at your photographs: data=folder data.root=/my/photos")
+    if OmegaConf.is_missing(config.data, "labels"):
+        raise UserError(f"data.labels is not set. {NAME_LABELS}")
     settings = plain(prepared_for_network(config).data)
     for name in ("audit", "thumbnails"):  # say what comes before training and after it, not what the images are
         settings.pop(name, None)
@@ -177,8 +179,17 @@ def build_data_of(run: Run, config: DictConfig | None = None) -> ImageFolderData
 
 
 def with_facts(config: DictConfig, data: ImageFolderDataModule) -> DictConfig:
-    """A copy of the configuration with the number of classes, the folder, and what the network expects of images."""
+    """A copy of the configuration with the facts of the data, and with what the network expects of images.
+
+    These are the number of classes, the folder, and the table of labels with its columns, null where there is none.
+    """
     config = prepared_for_network(config)
+    labels = data.table.source.labels
+    with open_dict(config):
+        if labels:
+            config.data.labels, config.data.columns = str(labels.path.resolve()), labels.columns
+        elif "labels" in config.data:
+            config.data.labels = None
     config.data.num_classes = len(data.class_names)
     config.data.root = str(data.table.root.resolve())
     return config

@@ -22,6 +22,7 @@ from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from imgbench.data.spreadsheet import ENDINGS as TABLES
 from imgbench.errors import UserError
 from imgbench.experiment.defaults import default_model
 from imgbench.run import CONF, Run
@@ -33,7 +34,7 @@ ENGINES = ("launcher", "sweeper")  # groups of what runs a sweep; the configurat
 LEFT_OUT = ("head", "experiment", *ENGINES)  # groups where nothing need be chosen
 RUN_CHOICE = "of_the_run"
 STORED_RUN = f"{RUN_CHOICE}.yaml"  # as Hydra calls it in its store
-PATHS = ("data.root", "data.unlabelled", "data_dir", "init_from", "ckpt_path", "output", "hydra.run.dir")
+PATHS = ("data.root", "data.labels", "data.unlabelled", "data_dir", "init_from", "ckpt_path", "output", "hydra.run.dir")
 
 
 def slug(text: str) -> str:
@@ -76,11 +77,16 @@ def name_of_data(choice: str, words: Sequence[str]) -> str:
 
 
 def with_folder(words: Sequence[str]) -> list[str]:
-    """The words, in which a folder that stands first is `data.root`, and where that is set, `data` is a folder."""
+    """The words, in which a folder that stands first is `data.root`, and where that is set, `data` is a folder.
+
+    A table of labels in its place stands for itself and the folder that it lies in.
+    """
     result = list(words)
     first = next((place for place, word in enumerate(words) if word not in ("-m", "--multirun")), None)
     if first is not None and "=" not in words[first] and Path(words[first]).is_dir():
         result[first] = f"data.root={words[first]}"
+    elif first is not None and Path(words[first]).suffix.lower() in TABLES and Path(words[first]).is_file():
+        result[first : first + 1] = [f"data.root={Path(words[first]).parent}", f"data.labels={words[first]}"]
     root = next((place for place, word in enumerate(result) if word.startswith("data.root=")), None)
     chosen = any(word.startswith(("data=", "experiment=", "--config-", "-cd", "-cn", "-cp")) for word in result)
     if root is not None and not chosen:

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
+from imgbench.data.columns import AUTO, Chosen
 from imgbench.data.datamodule import ImageFolderDataModule
+from imgbench.data.labels import OPEN
 from imgbench.data.layout import folder_that_would_do, setting, split_of
 from imgbench.data.read import NAMED, labelled_table
 from imgbench.data.shard_index import find_images, find_listed
 from imgbench.data.shards import is_shards
 from imgbench.data.split import NO_SPLIT
+from imgbench.data.spreadsheet import ENDINGS
 from imgbench.data.table import ImageTable
 from imgbench.errors import UserError
 from imgbench.inference.predictor import Model
@@ -62,13 +65,27 @@ def images_of_run(
     return ImageFolderDataModule.of_table(table, model.preprocessing), notes
 
 
-def images_of_folder(folder: str | Path, split: str, model: Model) -> ImageFolderDataModule:
-    """All images of a folder of class folders; of one with splits, those of `split`. Classes are matched by name.
+def images_of_folder(
+    folder: str | Path, split: str, model: Model, columns: Chosen = OPEN
+) -> tuple[ImageFolderDataModule, list[str]]:
+    """All images of a folder whose classes are known; of one with splits, those of `split`. Classes match by name.
+
+    The second value are notes on what was taken for what.
+
+    Args:
+        folder: of class folders, or with a table of labels in it or beside it; or that table.
+        columns: of such a table, those that the model was trained by: taken where it has them.
 
     Raises:
         UserError: the folder cannot be used, or has classes that the model does not know.
     """
-    found = find_images(folder, option="--data", min_classes=1)
+    path, labels = Path(folder), AUTO
+    if path.suffix.lower() in ENDINGS and path.is_file():
+        path, labels = path.parent, str(path.resolve())
+    try:
+        found = find_images(path, "--data", 1, labels, columns)
+    except UserError:  # another table may well have other names
+        found = find_images(path, "--data", 1, labels)
     unknown = [name for name in found.class_names if name not in model.class_names]
     if unknown:
         split_folder = next((found.root / name for name in unknown if split_of(name)), None)
@@ -76,6 +93,8 @@ def images_of_folder(folder: str | Path, split: str, model: Model) -> ImageFolde
         mend = "rename or remove the folders" + (
             f", or name the one inside: {setting('--data', inner)}" if inner else ""
         )
+        if found.source.labels:
+            mend = f"write these into {found.source.labels.path}"
         raise UserError(
             f"--data {folder} has classes the model does not know: {unknown}.\nIt knows {model.class_names}; {mend}."
         )
@@ -84,7 +103,19 @@ def images_of_folder(folder: str | Path, split: str, model: Model) -> ImageFolde
         raise UserError("\n".join([f"--data {folder} has no images for --split {split}.", *found.notes]))
     of_model = np.array([model.class_names.index(name) for name in found.class_names], np.int32)
     chosen = replace(found, class_names=model.class_names, labels=of_model[found.labels]).take(rows)
-    return ImageFolderDataModule.of_table(labelled_table(chosen, split, model.preprocessing), model.preprocessing)
+    by_table = found.source.labels is not None
+    table = labelled_table(chosen, split, model.preprocessing, chosen.groups if by_table else None)
+    notes = found.notes if by_table else []
+    return ImageFolderDataModule.of_table(table, model.preprocessing), [note.removesuffix(".") for note in notes]
+
+
+def columns_of(path: Path) -> Chosen:
+    """The column of the class in the table of labels that the model of `path` was trained by."""
+    try:
+        columns = Run.open(path).config["data"].get("columns") or OPEN
+    except UserError:
+        return OPEN
+    return {"class": columns.get("class", AUTO)}
 
 
 def notes_on_seen(path: Path, table: ImageTable, allow_seen: bool) -> list[str]:

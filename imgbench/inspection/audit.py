@@ -48,6 +48,8 @@ HOW_SURE = (
     "Look at some: of 129 such pairs that were looked at in eight collections none was two different pictures, of "
     "1,127 in one of circuit boards 349 were."
 )
+OF_LABELS = "Give the images of each group one split in {table}, or divide them anew: data.columns.split=null"
+GROUPED = "Give what shows one thing one {group} in {table}, or leave it to names and likeness: data.columns.group=null"
 
 
 class Finder(Protocol):
@@ -148,7 +150,8 @@ class Evidence:
 
     @cached_property
     def family(self) -> Family | None:
-        return find_family(self.table, self.pairs)
+        """What names tell of groups, where no table of labels states them."""
+        return None if group_column(self.table) else find_family(self.table, self.pairs)
 
     @cached_property
     def codes(self) -> np.ndarray:
@@ -175,8 +178,34 @@ def audit(table: ImageTable, finders: Sequence[Finder] = ()) -> Audit:
 
 
 def group_names(table: ImageTable) -> list[str]:
-    """The name of each image's group: images with the same name show the same thing, and belong on one side."""
-    return Evidence(table).groups
+    """The name of each image's group: images with the same name show the same thing, and belong on one side.
+
+    Where a table of labels states the groups they are those, and only what is certain is added: those of two groups
+    that have a photograph in common are called after the first.
+    """
+    evidence = Evidence(table)
+    if not group_column(table):
+        return evidence.groups
+    codes = related(table, [pair for pair in evidence.pairs if pair.kind == "exact"], stated_groups(table))
+    first = np.unique(codes, return_index=True)[1]
+    return [table.groups[first[code]] for code in codes]
+
+
+def group_column(table: ImageTable) -> str | None:
+    """The column of a table of labels that states the groups, unless data.split.group does."""
+    labels = table.source.labels
+    column = labels.columns["group"] if labels and table.plan.group == "auto" else None
+    return column if isinstance(column, str) else None
+
+
+def _remedy(table: ImageTable, divided: bool) -> str:
+    """What keeps images of one group on one side; `divided` says whether the data divides them, not imgbench."""
+    labels = table.source.labels
+    if labels and divided:
+        return OF_LABELS.format(table=labels.name)
+    if labels and (column := group_column(table)):
+        return GROUPED.format(table=labels.name, group=column)
+    return LEFT if divided else KEPT
 
 
 def _kept(kind: str, facts: tuple[Any, ...], make: Callable[[], str], read: Callable[[str], T]) -> T:
@@ -311,7 +340,7 @@ def duplicate_findings(table: ImageTable, pairs: Sequence[Pair]) -> Iterator[Fin
                 f"{counted(len(across_splits), 'pair')} of images {what}{_range(across_splits)} in different splits.",
                 len(across_splits),
                 first_few([_named(table, pair) for pair in across_splits]),
-                LEFT if table.folder_splits else KEPT,
+                _remedy(table, bool(table.folder_splits)),
             )
         if own:
             joined = f" {JOINED}" if table.plan.group == "auto" else ""
@@ -392,7 +421,7 @@ def leak_findings(
             message,
             len(rows),
             first_few([table.paths[row] for row in rows]),
-            LEFT if split in table.folder_splits else KEPT,
+            _remedy(table, split in table.folder_splits),
         )
 
 

@@ -73,10 +73,10 @@ def similar_names(table: ImageTable) -> Iterator[Finding]:
         yield Finding(
             "class_names",
             "warning",
-            f"Class folders whose names hardly differ: {'; '.join(first_few(doubtful))}.",
+            f"Classes whose names hardly differ: {'; '.join(first_few(doubtful))}.",
             len(doubtful),
             [],
-            "If they mean one class, move the images into one folder.",
+            "If they mean one class, move the images into one folder, or write one name into the table of labels.",
         )
 
 

@@ -28,7 +28,10 @@ STRAY = {
     LeftOut.BROKEN: ("broken_link", "warning", "Restore what they point to, or delete them."),
     LeftOut.BESIDE: ("stray_folder", "warning", "Move what belongs to a split below train, val or test."),
     LeftOut.VISITED: ("stray_folder", "note", None),
-    LeftOut.UNLABELLED: ("unlabelled", "note", "Sort them into class folders, or classify them with imgbench.predict."),
+    LeftOut.UNLABELLED: ("unlabelled", "note", "Give them a class, or classify them with imgbench.predict."),
+    LeftOut.UNLISTED: ("unlisted", "note", "Give them a row in the table, or classify them with imgbench.predict."),
+    LeftOut.MISSING: ("missing_file", "warning", "Copy them from where the others came, or delete their rows."),
+    LeftOut.CONTRADICTED: ("contradicted", "warning", "Look at them, and leave one class for each in the table."),
 }
 
 

@@ -7,7 +7,7 @@ from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.shards import Folder
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.selective import Selection
-from imgbench.inspection.audit import Audit
+from imgbench.inspection.audit import Audit, group_column
 from imgbench.inspection.findings import PROBE, Finding
 from imgbench.inspection.labels import Suspect
 from imgbench.number import Number
@@ -61,7 +61,8 @@ def command(name: str, run: Run, *words: str) -> str:
 def _of_finding(run: Run, data: ImageFolderDataModule, finding: Finding, found: Audit | None, t: Texts) -> Advice:
     kind, line = finding.kind, again(run).replace("imgbench.train", "imgbench.audit")
     if kind.startswith(DIVIDED):
-        line = again(run, "data.split.leaks=drop" if data.table.folder_splits else "data.split.group=auto")
+        grouped = "data.columns.group=null" if group_column(data.table) else "data.split.group=auto"
+        line = again(run, "data.split.leaks=drop" if data.table.folder_splits else grouped)
     elif kind == "family" and found and found.proposal and not data.table.folder_splits:
         line = again(run, f"data.split.group={found.proposal['group']}")
     elif kind == "imbalance":

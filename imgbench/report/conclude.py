@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from imgbench.data.datamodule import ImageFolderDataModule
+from imgbench.data.read import NAMED
 from imgbench.errors import UserError
 from imgbench.evaluation.calibration import OperatingPoint, operating_point
 from imgbench.evaluation.metrics import describe, describe_accuracy, unmeasured_classes
 from imgbench.evaluation.plots import draw_charts
 from imgbench.evaluation.predictions import Predictions
 from imgbench.inference.acceptance import is_kept, keep_for_acceptance, training_rows
-from imgbench.inference.labelled import images_of_folder, images_of_run, notes_on_seen
+from imgbench.inference.labelled import columns_of, images_of_folder, images_of_run, notes_on_seen
 from imgbench.inference.neighbours import features_of
 from imgbench.inference.novelty import has_features
 from imgbench.inference.predict_split import predict_split
@@ -204,7 +205,9 @@ class Evaluation:
         """The numbers of all images, and a line per class, each with its interval."""
         width = max(len(name) for name in [*self.class_names, "macro F1"])
         split = self.split
-        lines = [*(f"Left out: {line}" for line in self.left_out), *(f"Note: {note}." for note in self.notes)]
+        more = len(self.left_out) - NAMED
+        lines = [f"Left out: {line}" for line in self.left_out[:NAMED]]
+        lines += [f"Left out: {more:,} more"] * (more > 0) + [f"Note: {note}." for note in self.notes]
         lines += [
             self.title,
             f"{split} accuracy  {describe_accuracy(self.metrics, split)}",
@@ -259,8 +262,8 @@ def evaluate(
     model = Predictor.load(path).model
     selected_on_test = folder is None and bool(model.provenance.get("selected_on_test"))
     if folder is not None:
-        data = images_of_folder(folder, split, model)
-        notes = notes_on_seen(path, data.table, allow_seen)
+        data, notes = images_of_folder(folder, split, model, columns_of(path))
+        notes += notes_on_seen(path, data.table, allow_seen)
     else:
         split = "test" if selected_on_test and split == "val" else split  # which is all that it was selected on
         run = Run.open(path)

@@ -1,0 +1,413 @@
+"""A table of labels beside images: it gives the same table of images as class folders do.
+
+Nothing is opened by a name that stands in the table: rows are matched with the images that were found below the folder.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imgbench.data.columns import (
+    AUTO,
+    ROLES,
+    Chosen,
+    FileNames,
+    Labels,
+    comparable,
+    file_column,
+    find_columns,
+    is_blank,
+    one_hot_names,
+    splits_of,
+)
+from imgbench.data.layout import listed, one_form, setting
+from imgbench.data.shards import Folder
+from imgbench.data.split import NO_SPLIT, TRAIN
+from imgbench.data.spreadsheet import ENDINGS, Spreadsheet, read_spreadsheet
+from imgbench.data.table import ImageTable
+from imgbench.data.walk import LeftOut, Stamp, Walk, describe_left_out, has_image_ending, natural_sort
+from imgbench.errors import UserError
+from imgbench.split_file import SPLITS
+
+OPTION = "data.labels"
+OPEN: Chosen = dict.fromkeys(ROLES, AUTO)
+# Tables that imgbench writes, and reads where it looks for them: none is a table of labels.
+OWN = {"corrections", "split", "predictions", "left_out", "validation", "metrics", "comparison", "differences"}
+
+
+def is_own(path: Path) -> bool:
+    """Whether a table is one that imgbench wrote: of a run, of shards, or what `predict --output` made."""
+    written = path.with_name(f"{path.name}.source.json").is_file()
+    return path.stem.casefold() in OWN or path.name.endswith("-index.csv") or written
+
+
+def tables_in(folder: Path) -> list[Path]:
+    """The tables in a folder that may be of labels."""
+    try:
+        names = natural_sort(entry.name for entry in os.scandir(folder) if entry.is_file())
+    except OSError:
+        return []
+    found = (folder / name for name in names if not name.startswith((".", "~$")))  # Excel's lock
+    return [path for path in found if path.suffix.lower() in ENDINGS and not is_own(path)]
+
+
+def tables_near(root: Path) -> list[Path]:
+    """The tables in a folder of images and beside it."""
+    return [*tables_in(root), *tables_in(Path(os.path.normpath(root / "..")))] if root.is_dir() else []
+
+
+def labels_path(root: str | Path, labels: str) -> Path:
+    """Where a table of labels lies that is named as seen from here, from the folder of images, or from beside it.
+
+    Raises:
+        UserError: there is none, or it is one of imgbench's own.
+    """
+    root, named = Path(root).expanduser(), Path(labels).expanduser()
+    places = [named, root / named, Path(os.path.normpath(root / "..")) / named]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        there = [*map(str, tables_near(root))]
+        hint = f" There are {listed(there)}." if there else ""
+        raise UserError(f"{OPTION}={labels}: there is no such file, here, in {root} or beside it.{hint}")
+    if is_own(path):
+        raise UserError(
+            f"{OPTION}={path} is a table that imgbench writes, and no table of labels. Name another, or give it "
+            "another name."
+        )
+    return path
+
+
+@dataclass
+class _Images:
+    """The images below a folder."""
+
+    root: Path
+    paths: list[str]
+    stamps: list[Stamp]
+    left_out: dict[LeftOut, list[str]]
+    files: FileNames
+
+    @classmethod
+    def below(cls, root: Path, option: str) -> "_Images":
+        if not root.is_dir():
+            raise UserError(f"{option}: {root} should be a folder of images, but there is none.")
+        walk = Walk(root)
+        try:
+            found = list(walk.images(str(root)))
+        except PermissionError as error:
+            raise UserError(f"{option}: {error.filename} cannot be read: {error.strerror}.") from error
+        if not found:
+            raise UserError(
+                f"{option}: there is no image in {root} or below it (left out: {describe_left_out(walk.left_out)})."
+            )
+        paths = [walk.relative(path) for path, _ in found]
+        return cls(root, paths, [stamp for _, stamp in found], walk.left_out, FileNames(str(root.resolve()), paths))
+
+
+def read_labels(
+    root: str | Path, path: Path, chosen: Chosen = OPEN, option: str = "data.root", min_classes: int = 2
+) -> ImageTable:
+    """The images below `root` that a table gives a class; its groups and splits are those of the table, too.
+
+    Args:
+        chosen: the columns that were named, by what they hold.
+
+    Raises:
+        UserError: the folder has no images; the table cannot be read, names none of them, names a file outside, or has
+            no column that could be the class, or several.
+    """
+    images = _Images.below(Path(root).expanduser(), option)
+    table = read_spreadsheet(path)
+    if (known := _with_file_column(table, images, chosen)) is None:
+        raise UserError(_no_files(table, images))
+    return _collect(images, *known, chosen, option, min_classes)
+
+
+def found_labels(
+    root: str | Path, chosen: Chosen = OPEN, option: str = "data.root", min_classes: int = 2
+) -> tuple[ImageTable | None, list[str]]:
+    """As `read_labels` with the one table in the folder, or else beside it, that names its images.
+
+    The second value says of each table near by why it is not taken.
+
+    Raises:
+        UserError: as `read_labels`, of a table that names the images; or several tables do.
+    """
+    root = Path(root).expanduser()
+    reasons: list[str] = []
+    places = [tables_in(root), tables_in(Path(os.path.normpath(root / "..")))] if root.is_dir() else []
+    if not any(places):
+        return None, []
+    images = _Images.below(root, option)
+    for tables in places:
+        able: list[tuple[Spreadsheet, str, bool]] = []
+        for path in tables:
+            try:
+                table = read_spreadsheet(path)
+                known = _with_file_column(table, images, {role: chosen.get(role, AUTO) for role in ("file",)})
+            except UserError as error:
+                reasons.append(str(error))
+                continue
+            if known is None:
+                reasons.append(_no_files(table, images))
+            else:
+                able.append(known)
+        found: list[ImageTable] = []
+        names: list[str] = []
+        errors: list[UserError] = []
+        for known in able:
+            try:
+                found.append(_collect(images, *known, chosen, option, min_classes))
+                names.append(str(known[0].path))
+            except UserError as error:
+                errors.append(error)
+        if len(found) > 1:
+            raise UserError(
+                f"{option}: {len(names)} tables give the images of {root} a class: {listed(names)}. Which is right? "
+                f"For example {setting(OPTION, Path(names[0]))}"
+            )
+        if found:
+            return found[0], reasons
+        if errors:
+            raise UserError("\n".join(map(str, errors)))
+    return None, reasons
+
+
+def _with_file_column(table: Spreadsheet, images: _Images, chosen: Chosen) -> tuple[Spreadsheet, str, bool] | None:
+    """The table, which of its columns names the files, and whether by numbers alone; None where none does."""
+    if any(has_image_ending(name) and images.files.find(name) for name in table.columns):
+        table = table.without_header()
+    wanted = check_chosen(table, chosen)["file"]
+    if wanted == AUTO:
+        found = file_column(table, images.files)
+        return found and (table, *found)
+    texts = {cell for cell in table.columns[wanted] if cell}
+    return table, wanted, not any(images.files.find(text) for text in texts)
+
+
+def check_chosen(table: Spreadsheet, chosen: Chosen) -> dict[str, Any]:
+    """Role -> the column that was named for it, AUTO or None.
+
+    Raises:
+        UserError: the table has no such column, or what is named is none.
+    """
+    result: dict[str, Any] = {}
+    for role in ROLES:
+        value = chosen.get(role, AUTO)
+        if value is None and role in ("file", "class"):
+            raise UserError(f"data.columns.{role}=null, but a table of labels has one. Name it, or leave it to {AUTO}.")
+        if value is None or value == AUTO:
+            result[role] = value
+            continue
+        names = [str(name) for name in value] if isinstance(value, Sequence) and not isinstance(value, str) else None
+        if names is not None and (role != "class" or len(names) < 2):
+            raise UserError(f"data.columns.{role}={names}, but it is the name of a column.")
+        known = [_column(table, role, name) for name in names or [str(value)]]
+        result[role] = known if names else known[0]
+    return result
+
+
+def _column(table: Spreadsheet, role: str, name: str) -> str:
+    if name in table.columns:
+        return name
+    alike = [column for column in table.columns if column.casefold() == name.strip().casefold()]
+    if len(alike) == 1:
+        return alike[0]
+    raise UserError(f"data.columns.{role}={name}, but the columns of {table.path} are: {', '.join(table.columns)}.")
+
+
+def _no_files(table: Spreadsheet, images: _Images) -> str:
+    rows = [", ".join(filter(None, row[:4])) for row in zip(*table.columns.values(), strict=True)][:1]
+    return (
+        f"{table.path}: no column names the images of {images.root}. Its columns are {listed([*table.columns], 12)}, "
+        f"its first row is {rows[0]!r}, and the images are called as {images.paths[0]}. Name the column, "
+        "data.columns.file=COLUMN, or the folder that holds the images, data.root=DIR"
+    )
+
+
+def _collect(
+    images: _Images, table: Spreadsheet, file: str, by_number: bool, chosen: Chosen, option: str, min_classes: int
+) -> ImageTable:
+    wanted = check_chosen(table, chosen)
+    columns = find_columns(table, file, wanted)
+    classes, groups, given = _classes(table, columns), _groups(table, columns), _splits(table, columns)
+    rows_of, missing = _rows_by_image(images, table, file, by_number)
+    left_out = {reason: [*paths] for reason, paths in images.left_out.items()}
+    _forget_table(left_out, images.root, table.path)
+    if missing:
+        left_out[LeftOut.MISSING] = missing
+    chosen_rows: list[tuple[int, str, int, str]] = []  # split, class, image, group
+    for image, path in enumerate(images.paths):
+        names = {classes[row] for row in rows_of.get(image, ())} - {""}
+        if len(names) != 1:
+            reason = LeftOut.CONTRADICTED if names else LeftOut.UNLABELLED if image in rows_of else LeftOut.UNLISTED
+            left_out.setdefault(reason, []).append(path)
+            continue
+        # Of an image in two splits, nothing may be tested on what is learnt.
+        split = min((given[row] for row in rows_of[image] if given[row] != NO_SPLIT), default=NO_SPLIT)
+        group = next((groups[row] for row in rows_of[image] if groups[row]), path) if columns["group"] else ""
+        chosen_rows.append((split, names.pop(), image, group))
+    class_names = natural_sort({name for _, name, _, _ in chosen_rows})
+    _require_classes(table, columns, class_names, chosen_rows, min_classes)
+    codes = {name: code for code, name in enumerate(class_names)}
+    chosen_rows.sort(key=lambda row: (row[0], codes[row[1]], row[2]))
+    kept = [image for _, _, image, _ in chosen_rows]
+    result = ImageTable(
+        images.root,
+        class_names,
+        [images.paths[image] for image in kept],
+        np.array([codes[name] for _, name, _, _ in chosen_rows], np.int32),
+        np.array([split for split, _, _, _ in chosen_rows], np.int8),
+        np.array([images.stamps[image] for image in kept], np.int64).reshape(-1, 4),
+        Folder(images.root, Labels(table.path, columns)),
+        left_out,
+        groups=[group for _, _, _, group in chosen_rows] if columns["group"] else [],
+    )
+    choice = " To choose otherwise: data.columns.class=COLUMN etc." if option.startswith("data.") else ""
+    result.notes = [f"{_sentence(table, columns, result)}.{choice}"]
+    return result
+
+
+def _classes(table: Spreadsheet, columns: Mapping[str, Any]) -> list[str]:
+    """The class of each row; "" where it has none."""
+    name = columns["class"]
+    if isinstance(name, str):
+        return ["" if is_blank(cell) else one_form(cell) for cell in table.columns[name]]
+    found = list(one_hot_names(table.columns, name))
+    if both := next((row for row, ones in enumerate(found) if len(ones) > 1), None):
+        raise UserError(
+            f"{table.path}: row {both + 1} has a 1 in {listed(found[both])}. imgbench gives an image one class; leave "
+            "columns out, or take one for the class: data.columns.class=COLUMN"
+        )
+    return [ones[0] if ones else "" for ones in found]
+
+
+def _groups(table: Spreadsheet, columns: Mapping[str, Any]) -> list[str]:
+    if columns["group"] is None:
+        return [""] * table.rows
+    return ["" if is_blank(cell) else cell for cell in table.columns[columns["group"]]]
+
+
+def _splits(table: Spreadsheet, columns: Mapping[str, Any]) -> list[int]:
+    name = columns["split"]
+    if name is None:
+        return [NO_SPLIT] * table.rows
+    meant = splits_of(table.columns[name], name)
+    if meant is None:
+        found = listed(natural_sort({cell for cell in table.columns[name] if cell}), 8)
+        raise UserError(f"data.columns.split={name}: its entries are {found}, but expected are train, val and test.")
+    return [SPLITS.index(meant[cell]) if cell in meant else NO_SPLIT for cell in table.columns[name]]
+
+
+def _rows_by_image(
+    images: _Images, table: Spreadsheet, file: str, by_number: bool
+) -> tuple[dict[int, list[int]], list[str]]:
+    """The rows of each image, and the names that no image has.
+
+    Raises:
+        UserError: a name leads outside of the root, or may mean several images.
+    """
+    cells = table.columns[file]
+    rows_of: dict[int, list[int]] = {}
+    missing: list[str] = []
+    known: dict[str, list[int]] = {}
+    for row, text in enumerate(cells):
+        if text not in known:
+            known[text] = images.files.find(_inside(text, images.root, table.path), by_number) if text else []
+        found = known[text]
+        if len(found) > 1:
+            both = " and ".join(images.paths[image] for image in found[:2])
+            raise UserError(
+                f"{table.path}: {text!r} in column {file!r} may mean {both}. Write the folder and the ending into the "
+                "table, or name the folder that holds the images: data.root=DIR"
+            )
+        if found:
+            rows_of.setdefault(found[0], []).append(row)
+        else:
+            _refuse_outside(text, images.root, table.path)
+            missing.append(text or f"row {row + 1}, which names none")
+    for image, rows in rows_of.items():
+        if len({comparable(cells[row]) for row in rows}) > 1:  # test/1.jpg is not train/1.jpg
+            alike = [images.files.agreement(cells[row], image) for row in rows]
+            missing += [cells[row] for row, number in zip(rows, alike, strict=True) if number < max(alike)]
+            rows_of[image] = [row for row, number in zip(rows, alike, strict=True) if number == max(alike)]
+    return rows_of, list(dict.fromkeys(missing))
+
+
+def _inside(text: str, root: Path, table: Path) -> str:
+    """A name without steps upwards, which are taken from the table's own folder.
+
+    Raises:
+        UserError: they lead outside of the root.
+    """
+    parts = text.replace("\\", "/").split("/")
+    if ".." not in parts:
+        return text
+    place = Path(os.path.normpath(table.resolve().parent / "/".join(parts)))
+    if not place.is_relative_to(root.resolve()):
+        raise _outside(text, root, table)
+    return str(place)
+
+
+def _refuse_outside(text: str, root: Path, table: Path) -> None:
+    """Raises UserError: the name is of a file that is there, but not below the root."""
+    if Path(text).is_absolute() and Path(text).exists():
+        raise _outside(text, root, table)
+
+
+def _outside(text: str, root: Path, table: Path) -> UserError:
+    return UserError(
+        f"{table} names {text}, which lies outside of {root}. Only what is below data.root is read: name a folder "
+        "above all images, data.root=DIR, or mend the table."
+    )
+
+
+def _forget_table(left_out: dict[LeftOut, list[str]], root: Path, table: Path) -> None:
+    """The table is no stray file of the folder."""
+    others = [path for path in left_out.get(LeftOut.OTHER, ()) if (root / path).resolve() != table.resolve()]
+    left_out.pop(LeftOut.OTHER, None)
+    if others:
+        left_out[LeftOut.OTHER] = others
+
+
+def _require_classes(
+    table: Spreadsheet,
+    columns: Mapping[str, Any],
+    class_names: Sequence[str],
+    rows: Sequence[tuple[int, str, int, str]],
+    min_classes: int,
+) -> None:
+    if len(class_names) < min_classes:
+        raise UserError(
+            f"{table.path}: the images have {len(class_names)} class(es) in the column {columns['class']!r}"
+            f"{f', {class_names[0]!r}' if class_names else ''}, but at least {min_classes} are needed. "
+            "Name another column: data.columns.class=COLUMN"
+        )
+    trained = {name for split, name, _, _ in rows if split in (NO_SPLIT, TRAIN)}
+    if unknown := [name for name in class_names if name not in trained]:
+        raise UserError(
+            f"{table.path}: the column {columns['split']!r} has no training image of {listed(unknown, 8)}. Give it "
+            "some, leave the class of the others blank, or divide anew: data.columns.split=null"
+        )
+
+
+def _sentence(table: Spreadsheet, columns: Mapping[str, Any], found: ImageTable) -> str:
+    """What was taken for what."""
+    classes = columns["class"]
+    parts = [
+        f"file {columns['file']!r} ({len(found.paths):,} images)",
+        f"class {classes!r} ({len(found.class_names):,})"
+        if isinstance(classes, str)
+        else f"class in {len(classes):,} columns of 0 and 1",
+    ]
+    if columns["group"]:
+        parts.append(f"group {columns['group']!r} ({len(set(found.groups)):,})")
+    parts += [f"{role} {columns[role]!r}" for role in ("split", "date") if columns[role]]
+    none = [role for role in ("group", "split") if not columns[role]]
+    parts += [f"no {' and no '.join(none)}"] if none else []
+    form = f" ({table.form})" if table.form else ""
+    return f"Labels from {table.path}{form}: {', '.join(parts)}"
