@@ -52,8 +52,8 @@ def train(
     """Trains a classifier, as `python -m imgbench.train` does.
 
     Args:
-        data: a folder of photographs, or the name of a configuration in `conf/data`; a Path is always a folder. None:
-            handwritten digits that come with scikit-learn.
+        data: a folder of photographs, a table of labels that lies in or beside it, or the name of a configuration in
+            `conf/data`, which a Path never is. None: handwritten digits that come with scikit-learn.
         model: the name of a configuration in `conf/model`; None compares networks and takes the best (of the digits: a
             small network).
         budget: minutes for that comparison; None: 5.
@@ -363,7 +363,7 @@ def _words(data: str | Path | None, named: dict[str, Any], overrides: Sequence[s
 
 
 def _data_words(data: str | Path | None) -> list[str]:
-    from imgbench.experiment.compose import choices
+    from imgbench.experiment.compose import TABLES, choices
 
     if data is None:
         return []
@@ -375,6 +375,8 @@ def _data_words(data: str | Path | None) -> list[str]:
             f"data={str(data)!r}: there is no such folder, seen from {Path.cwd()}, and no such configuration. "
             f"Name a folder of photographs, or one of: {', '.join(choices('data'))}"
         )
+    if path.is_file() and path.suffix.lower() in TABLES:
+        return ["data=folder", f"data.root={_quoted(str(path.parent))}", f"data.labels={_quoted(str(path))}"]
     return ["data=folder", f"data.root={_quoted(str(path))}"]
 
 

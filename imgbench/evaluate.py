@@ -31,7 +31,7 @@ def evaluate(
 
     Args:
         split: which images of the run to measure it on; of `data`, all are used.
-        data: another folder with a folder for each class; classes are matched by name.
+        data: another folder with a folder for each class, or with a table of labels; classes are matched by name.
         output: a new directory for predictions, metrics and pictures.
         sensitivity: for two classes: a share such as 0.95; for each class, choose on the validation images the
             threshold of its probability that finds this share of the class.

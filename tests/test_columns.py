@@ -117,6 +117,7 @@ def test_columns_are_found_by(kind):
 SEVERAL = {
     "equal names": {"label": CLASSES, "category": FINER},
     "no names": {"state": CLASSES, "part": FINER},
+    "shares and kinds": {"share": every("0.0", "0.33", "0.67"), "kind": CLASSES},
     "circumstances alone": {"sex": CLASSES, "side": FINER},
     "labels of several at once": {
         "cough": every("1", "0", "1"),

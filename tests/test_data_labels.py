@@ -74,6 +74,15 @@ def test_class_folders_are_what_counts_where_there_are_some(photos, make_folder,
         find_images(tmp_path / "photos/images", labels=None)
 
 
+def test_folders_that_are_parts_of_a_collection_are_no_classes_beside_a_table(tmp_path, make_folder):
+    root = make_folder(tmp_path, {"images_part_1": 6, "images_part_2": 6})
+    names = [f"images_part_{part}/{number}.png" for part in (1, 2) for number in range(6)]
+    write(root / "meta.csv", [("path", "dx"), *zip(names, ["nv", "mel"] * 6, strict=True)])
+    assert find_images(root).class_names == ["mel", "nv"]
+    write(root / "meta.csv", [("path", "dx"), *zip(names, ["nv"] * 6 + ["mel"] * 6, strict=True)])
+    assert find_images(root).class_names == ["images_part_1", "images_part_2"]  # persons, of whom each is of one sex
+
+
 @pytest.mark.parametrize("named", ["labels.csv", "photos/labels.csv", "{root}/labels.csv"])
 def test_a_table_is_named_from_here_or_from_the_folder(photos, tmp_path, monkeypatch, named):
     root = photos()
@@ -227,7 +236,7 @@ def test_a_class_that_appears_once_is_an_error_that_names_all_of_them(photos, ma
     make = {"labels": "labels.csv", "split": {"val": 2, "test": 2}}
     make_data(root, **make).setup()
     photos(*rows(("cat", "dog"))[2:], ("0.png", "emu"), ("1.png", "fox"))
-    with pytest.raises(UserError, match=r"'emu' has 1 image.*\nSo it is with 1 more: 'fox' \(1\)"):
+    with pytest.raises(UserError, match=r"'emu' has 1 image.*\nSo it is with 1 more: 'fox' \(1\)[^$]*Labels from"):
         make_data(root, **make).setup()
 
 
@@ -327,4 +336,5 @@ def test_the_audit_names_what_the_table_says_wrongly_and_a_table_stands_for_its_
     named = {finding.kind: finding.examples for finding in result.findings}
     assert named["missing_file"] == ["99.png"] and named["contradicted"] == ["-images/1.png"]
     assert "family" not in named
-    assert "Labels from" in capsys.readouterr().out
+    (said,) = [finding.message for finding in result.findings if finding.kind == "labels"]
+    assert said.startswith(f"Labels from {root}/labels.csv: ") and said in capsys.readouterr().out

@@ -46,6 +46,7 @@ TEXTS = {
     "equal names": ("file,class,class\na,x,y\n", {"file": ["a"], "class": ["x"], "class (2)": ["y"]}),
     "no name": (",file,class\n0,a,x\n", {"column 1": ["0"], "file": ["a"], "class": ["x"]}),
     "an empty column": (",file,class,\n,a,x,\n", {"file": ["a"], "class": ["x"]}),
+    "blanks between columns": ("file  class\na    x\nb    y\n", {"file": ["a", "b"], "class": ["x", "y"]}),
     "a guarded formula": ("file,class\n'=a,x\n", {"file": ["=a"], "class": ["x"]}),
 }  # fmt: skip
 

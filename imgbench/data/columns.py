@@ -43,7 +43,7 @@ DATE = re.compile(
 )
 NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?([eE][-+]?\d+)?")
 BINARY = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
-MOST_CODES = 20  # whole numbers of more values are measured or counted, and no classes, unless the name says so
+MOST_CODES = 20  # numbers of more values are measured or counted, and no classes, unless the name says so
 ENOUGH = 0.5  # share of the images, or of the names where these are fewer, that a column of files has to match
 
 
@@ -245,8 +245,8 @@ def _may_be_class(name: str, cells: Sequence[str]) -> bool:
     if number < 2 or number == rows or (number > rows / 2 and hint < 2) or _is_date(cells):
         return False
     if all(NUMBER.fullmatch(value) for value in values):
-        whole = all(value.lstrip("+-").isdecimal() for value in values)
-        return whole and (hint > 0 or (number <= MOST_CODES and 5 * number <= rows))
+        few = number <= MOST_CODES and 5 * number <= rows
+        return few or (hint > 0 and all(value.isdecimal() for value in values))
     return hint > 0 or sum(map(len, values)) < 60 * number  # longer ones are remarks
 
 

@@ -1,5 +1,6 @@
 """A folder of photographs as a LightningDataModule."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -77,6 +78,8 @@ class ImageFolderDataModule(L.LightningDataModule):
             raise UserError(f"data.normalize={normalize}, but it has three numbers for mean and three for std.")
         if short_side is not None and short_side < image_size:
             raise UserError(f"data.short_side={short_side} is smaller than data.image_size={image_size}.")
+        if columns is not None and not isinstance(columns, Mapping):
+            raise UserError(f"data.columns={columns}, but it has entries: data.columns.class=COLUMN")
         self.root, self.augment, self.normalize, self.cache = root, augment, normalize, cache
         self.plan, self.seed = SplitPlan(**split or {}), seed
         self.batch_size = batch_size if isinstance(batch_size, int) else 0

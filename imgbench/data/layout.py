@@ -28,6 +28,7 @@ SPLIT_WORDS = {
 # What stands beside such a word in the name of a folder or in a table, and says nothing.
 FILLING = {"images", "image", "imgs", "img", "photos", "pictures", "pics", "set", "split", "data", "dataset", "folder",
            "seg", "集", "图片", "图像", "数据"}  # fmt: skip
+IN_A_TABLE = "If a table says the classes, put it beside them, or name it: data.labels=labels.csv"
 LEVELS, BREADTH = 3, 50  # how far below a folder is looked for one that would do, and at how many in each level
 
 
@@ -131,10 +132,10 @@ def advice(root: Path, option: str, class_names: list[str]) -> str:
     if len(class_names) == 1:
         return (
             f"A classifier tells classes apart, and {class_names[0]!r} is the only one: put images of something else "
-            "into a second folder beside it, for example other."
+            f"into a second folder beside it, for example other. {IN_A_TABLE}"
         )
     if loose:
-        return f"The images lie in {root} itself: sort them into a folder for each class."
+        return f"The images lie in {root} itself: sort them into a folder for each class. {IN_A_TABLE}"
     return (
         f"Point {option} at the folder that holds the class folders, for example {setting(option, Path('/my/photos'))}"
     )

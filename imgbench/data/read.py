@@ -60,7 +60,7 @@ def read_table(
             f"{found.class_names}.\nSet data.num_classes={len(found.class_names)}, or null to take what is there."
         )
     for note in found.notes:
-        log.warning("%s", note)
+        log.log(logging.INFO if found.source.labels else logging.WARNING, "%s", note)
     table = decode_images(found, preprocessing, cache)
     _require_decodable(table)
     if plan.group == "auto" and isinstance(table.source, Shards) and table.groups:
@@ -86,6 +86,8 @@ def _divided(table: ImageTable, plan: SplitPlan, groups: list[str]) -> ImageTabl
     except UserError as error:
         if what := _class_of_one_picture(table):
             raise UserError(f"data.root: {what} Replace them by photographs, or leave the class out.") from error
+        if table.source.labels:
+            raise UserError("\n".join([str(error), *table.notes])) from error
         if plan.group == "auto" and _can_be_divided(table, plan):
             raise UserError(f"{error}\n{ALIKE}") from error
         raise

@@ -5,6 +5,7 @@ import logging
 import re
 import tarfile
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -67,8 +68,7 @@ def find_images(
         if labels is None:
             return found
         if len(found.class_names) > 1:
-            found.notes += [_not_used(path) for path in tables_in(found.root)]
-            return found
+            return _of_parts(found, columns, option) or found
         return found_labels(root, columns, option, min_classes)[0] or found
     except UserError as error:
         if labels is None or not tables_near(Path(root).expanduser()):
@@ -79,8 +79,30 @@ def find_images(
         return by_table
 
 
-def _not_used(table: Path) -> str:
-    return f"{table} is not read: the class folders say the classes. If it is to say them, {setting(OPTION, table)}"
+def _of_parts(found: ImageTable, columns: Chosen, option: str) -> ImageTable | None:
+    """What a table says where folders are parts of one collection, such as images_1 and images_2, and no classes.
+
+    They have one name but for numbers, and none of its classes; most of them hold several of its classes.
+    """
+    tables = tables_in(found.root)
+    if tables and len({re.sub(r"\d+", "", name) for name in found.class_names}) == 1:
+        try:
+            by_table, _ = found_labels(found.root, columns, option)
+        except UserError:
+            by_table = None
+        if by_table and not set(by_table.class_names) & set(found.class_names):
+            folders = dict(zip(found.paths, found.labels.tolist(), strict=True))
+            held = {
+                (folders.get(path), label) for path, label in zip(by_table.paths, by_table.labels.tolist(), strict=True)
+            }
+            several = Counter(folder for folder, _ in held)
+            if sum(number > 1 for number in several.values()) > len(found.class_names) / 2:
+                return by_table
+    found.notes += [
+        f"{table} is not read: the class folders say the classes. If it is to say them, {setting(OPTION, table)}"
+        for table in tables
+    ]
+    return None
 
 
 def check_root(root: str | Path, option: str = "data.root", labels: str | None = AUTO) -> None:

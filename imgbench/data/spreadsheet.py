@@ -17,7 +17,7 @@ from typing import Any
 from imgbench.cells import unguarded
 from imgbench.errors import UserError
 
-DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", " ": "blanks"}
 MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 PACKAGES = {".xlsx": "openpyxl", ".parquet": "pyarrow"}
 ENDINGS = (".csv", ".tsv", ".xlsx", ".jsonl", ".ndjson", ".parquet")
@@ -127,7 +127,7 @@ def _text_rows(data: bytes) -> tuple[list[list[str]], str]:
     first, _, rest = text.partition("\n")
     stated = re.fullmatch(r'"?sep=(.)"?\s*', first)  # how Excel is told
     text, delimiter = (rest, stated[1]) if stated else (text, _delimiter(text))
-    rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True))
     guessed = [encoding.upper()] if encoding in ("gb18030", "cp1252", "latin-1") else []
     guessed += [DELIMITERS.get(delimiter, repr(delimiter))] if delimiter != "," else []
     return rows, ", ".join(guessed).replace("CP1252", "Latin-1").replace("LATIN-1", "Latin-1")
@@ -159,11 +159,11 @@ def _delimiter(text: str) -> str:
     lines = text.splitlines(keepends=True)[:LOOKED_AT]
 
     def agreement(delimiter: str) -> tuple[float, int]:
-        counts = Counter(len(row) for row in csv.reader(lines, delimiter=delimiter) if row)
+        counts = Counter(len(row) for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=True) if row)
         columns, number = max(counts.items(), key=lambda item: (item[1], item[0]), default=(1, 0))
         return (number / counts.total() if columns > 1 else 0.0, columns)
 
-    return max((*DELIMITERS, " "), key=agreement)
+    return max(DELIMITERS, key=agreement)
 
 
 def _excel_rows(path: Path) -> Sequence[Sequence[Any]]:

@@ -18,7 +18,7 @@ from torch import nn
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
-from imgbench.experiment.check import NAME_LABELS, check_numbers
+from imgbench.experiment.check import check_numbers
 from imgbench.experiment.compose import choices, explain, is_open, with_model
 from imgbench.experiment.defaults import IMAGE_SIZE, default_epochs, default_learning_rate
 from imgbench.inspection.audit import group_names
@@ -146,8 +146,6 @@ def build_data(config: DictConfig) -> ImageFolderDataModule:
     """
     if OmegaConf.is_missing(config.data, "root"):
         raise UserError("data.root is not set. Point it at your photographs: data=folder data.root=/my/photos")
-    if OmegaConf.is_missing(config.data, "labels"):
-        raise UserError(f"data.labels is not set. {NAME_LABELS}")
     settings = plain(prepared_for_network(config).data)
     for name in ("audit", "thumbnails"):  # say what comes before training and after it, not what the images are
         settings.pop(name, None)

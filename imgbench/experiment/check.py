@@ -12,7 +12,6 @@ from imgbench.errors import UserError
 from imgbench.experiment.compose import choices, is_open
 from imgbench.run import Run
 
-NAME_LABELS = "Name the table of labels: data=labels data.root=photos data.labels=labels.csv"
 WHOLE, REAL = (int,), (int, float)
 # Of the numbers that are set most often, their types and, where libraries fail late beyond, their ranges.
 NUMBERS: Mapping[str, tuple[tuple[type, ...], float, float]] = {
@@ -53,8 +52,6 @@ def check_at_once(config: DictConfig) -> None:
         return
     if OmegaConf.is_missing(config.data, "root"):
         raise UserError("data.root is not set. Point it at your photographs: data=folder data.root=/my/photos")
-    if OmegaConf.is_missing(config.data, "labels"):
-        raise UserError(f"data.labels is not set. {NAME_LABELS}")
     if config.data.get("root") is not None:
         check_root(config.data.root, labels=config.data.get("labels", AUTO))
 

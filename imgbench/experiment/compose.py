@@ -69,9 +69,9 @@ def new_directory(path: str) -> str:
 
 
 def name_of_data(choice: str, words: Sequence[str]) -> str:
-    """The name of the data set: that of its choice, or for `data=folder` that of the folder."""
+    """The name of the data set: that of its choice, or where this can be any folder, that of the folder."""
     roots = [word.partition("=")[2].strip("'\"") for word in words if word.startswith("data.root=")]
-    if choice != "folder" or not roots or roots[-1] in ("", "null"):
+    if choice not in ("folder", "labels") or not roots or roots[-1] in ("", "null"):
         return choice
     return slug(Path(roots[-1]).expanduser().resolve().name).lstrip(".,+-") or choice
 

@@ -170,6 +170,7 @@ def audit(table: ImageTable, finders: Sequence[Finder] = ()) -> Audit:
     """Inspects a data set; of one that was inspected before, and has not changed, the result is read back."""
     left_out = sorted((reason.value, sorted(paths)) for reason, paths in table.passed_over.items())
     names = [getattr(finder, "__name__", repr(finder)) for finder in finders]
+    names += [str(table.source.labels)] if table.source.labels else []  # which remedies name
     # A damaged image is named with the reason, which is another once its format can be read.
     versions, damaged = (FORMAT, DECODING), sorted(table.errors.items())
     facts = (versions, table.root.resolve(), table.hash, table.plan, damaged, left_out, names)

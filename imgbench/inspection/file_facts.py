@@ -64,6 +64,7 @@ def same_subject(table: ImageTable) -> Iterator[Finding]:
 
 
 def file_findings(table: ImageTable, headers: list[Header | None], thumbnails: Thumbnails) -> Iterator[Finding]:
+    yield from by_labels(table)
     yield from damaged(table)
     yield from left_out(table)
     yield from masks(table)
@@ -80,6 +81,12 @@ def file_findings(table: ImageTable, headers: list[Header | None], thumbnails: T
     yield from colour_profiles(table, headers)
     yield from unusual_modes(table, headers)
     yield from unusual_sizes(table, headers)
+
+
+def by_labels(table: ImageTable) -> Iterator[Finding]:
+    """Which table says the classes, and which of its columns were taken for what."""
+    if table.source.labels:
+        yield Finding("labels", "note", " ".join(table.notes), len(table.paths))
 
 
 def damaged(table: ImageTable) -> Iterator[Finding]:
