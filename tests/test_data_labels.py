@@ -105,9 +105,9 @@ def test_a_table_that_excel_saved_in_chinese(photos, encoding):
     assert found.class_names == ["狗", "猫"]
     assert np.unique(found.given).tolist() == [TRAIN, TEST]
     assert sorted(set(found.groups)) == ["张三", "李四", "王五"]
-    assert found.source.labels.columns == {"file": "文件名", "group": "患者", "split": "数据集", "date": None} | {
-        "class": "类别"
-    }
+    labels = found.source.labels
+    columns = {"file": "文件名", "class": "类别", "group": "患者", "split": "数据集", "date": None}
+    assert labels is not None and labels.columns == columns
 
 
 def test_rows_without_file_and_files_without_row_or_class_are_left_out_and_named(photos):
