@@ -1,4 +1,4 @@
-"""Labels from a table, as `imgbench.data.labels` reads them."""
+"""Labels from a table, as `imgbench.data.labels` reads them, and which table that is: `imgbench.data.label_files`."""
 
 import csv
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgbench.data.labels import is_own
+from imgbench.data.label_files import is_own
 from imgbench.data.shard_index import check_root, find_images
 from imgbench.data.split import NO_SPLIT, TEST, TRAIN, VAL
 from imgbench.data.walk import LeftOut
@@ -204,9 +204,12 @@ def test_one_of_several_tables_is_taken_only_where_it_alone_gives_classes(photos
         find_images(root)
 
 
-@pytest.mark.parametrize("name", ["corrections.csv", "split.csv", "predictions.csv", "photos-index.csv", "names.csv"])
+@pytest.mark.parametrize(
+    "name", ["corrections.csv", "split.csv", "predictions.csv", "photos-index.csv", "names.csv", "x.csv"]
+)
 def test_tables_of_imgbench_are_no_tables_of_labels(photos, name):
-    root = photos(name=name)
+    header = ("path", "reason") if name == "x.csv" else ("file", "class")
+    root = photos(name=name, header=header)
     if name == "names.csv":
         (root / "names.csv.source.json").touch()  # written by predict --output
     assert is_own(root / name)

@@ -24,65 +24,20 @@ from imgbench.data.columns import (
     one_hot_names,
     splits_of,
 )
-from imgbench.data.layout import listed, one_form, setting
+from imgbench.data.layout import listed, one_form
 from imgbench.data.shards import Folder
 from imgbench.data.split import NO_SPLIT, TRAIN
-from imgbench.data.spreadsheet import ENDINGS, Spreadsheet, read_spreadsheet
+from imgbench.data.spreadsheet import Spreadsheet, read_spreadsheet
 from imgbench.data.table import ImageTable
 from imgbench.data.walk import LeftOut, Stamp, Walk, describe_left_out, has_image_ending, natural_sort
 from imgbench.errors import UserError
 from imgbench.split_file import SPLITS
 
-OPTION = "data.labels"
 OPEN: Chosen = dict.fromkeys(ROLES, AUTO)
-# Tables that imgbench writes, and reads where it looks for them: none is a table of labels.
-OWN = {"corrections", "split", "predictions", "left_out", "validation", "metrics", "comparison", "differences"}
-
-
-def is_own(path: Path) -> bool:
-    """Whether a table is one that imgbench wrote: of a run, of shards, or what `predict --output` made."""
-    written = path.with_name(f"{path.name}.source.json").is_file()
-    return path.stem.casefold() in OWN or path.name.endswith("-index.csv") or written
-
-
-def tables_in(folder: Path) -> list[Path]:
-    """The tables in a folder that may be of labels."""
-    try:
-        names = natural_sort(entry.name for entry in os.scandir(folder) if entry.is_file())
-    except OSError:
-        return []
-    found = (folder / name for name in names if not name.startswith((".", "~$")))  # Excel's lock
-    return [path for path in found if path.suffix.lower() in ENDINGS and not is_own(path)]
-
-
-def tables_near(root: Path) -> list[Path]:
-    """The tables in a folder of images and beside it."""
-    return [*tables_in(root), *tables_in(Path(os.path.normpath(root / "..")))] if root.is_dir() else []
-
-
-def labels_path(root: str | Path, labels: str) -> Path:
-    """Where a table of labels lies that is named as seen from here, from the folder of images, or from beside it.
-
-    Raises:
-        UserError: there is none, or it is one of imgbench's own.
-    """
-    root, named = Path(root).expanduser(), Path(labels).expanduser()
-    places = [named, root / named, Path(os.path.normpath(root / "..")) / named]
-    path = next((place for place in places if place.is_file()), None)
-    if path is None:
-        there = [*map(str, tables_near(root))]
-        hint = f" There are {listed(there)}." if there else ""
-        raise UserError(f"{OPTION}={labels}: there is no such file, here, in {root} or beside it.{hint}")
-    if is_own(path):
-        raise UserError(
-            f"{OPTION}={path} is a table that imgbench writes, and no table of labels. Name another, or give it "
-            "another name."
-        )
-    return path
 
 
 @dataclass
-class _Images:
+class Images:
     """The images below a folder."""
 
     root: Path
@@ -92,7 +47,7 @@ class _Images:
     files: FileNames
 
     @classmethod
-    def below(cls, root: Path, option: str) -> "_Images":
+    def below(cls, root: Path, option: str) -> "Images":
         if not root.is_dir():
             raise UserError(f"{option}: {root} should be a folder of images, but there is none.")
         walk = Walk(root)
@@ -120,64 +75,14 @@ def read_labels(
         UserError: the folder has no images; the table cannot be read, names none of them, names a file outside, or has
             no column that could be the class, or several.
     """
-    images = _Images.below(Path(root).expanduser(), option)
+    images = Images.below(Path(root).expanduser(), option)
     table = read_spreadsheet(path)
-    if (known := _with_file_column(table, images, chosen)) is None:
-        raise UserError(_no_files(table, images))
-    return _collect(images, *known, chosen, option, min_classes)
+    if (known := with_file_column(table, images, chosen)) is None:
+        raise UserError(no_files(table, images))
+    return collect(images, *known, chosen, option, min_classes)
 
 
-def found_labels(
-    root: str | Path, chosen: Chosen = OPEN, option: str = "data.root", min_classes: int = 2
-) -> tuple[ImageTable | None, list[str]]:
-    """As `read_labels` with the one table in the folder, or else beside it, that names its images.
-
-    The second value says of each table near by why it is not taken.
-
-    Raises:
-        UserError: as `read_labels`, of a table that names the images; or several tables do.
-    """
-    root = Path(root).expanduser()
-    reasons: list[str] = []
-    places = [tables_in(root), tables_in(Path(os.path.normpath(root / "..")))] if root.is_dir() else []
-    if not any(places):
-        return None, []
-    images = _Images.below(root, option)
-    for tables in places:
-        able: list[tuple[Spreadsheet, str, bool]] = []
-        for path in tables:
-            try:
-                table = read_spreadsheet(path)
-                known = _with_file_column(table, images, {role: chosen.get(role, AUTO) for role in ("file",)})
-            except UserError as error:
-                reasons.append(str(error))
-                continue
-            if known is None:
-                reasons.append(_no_files(table, images))
-            else:
-                able.append(known)
-        found: list[ImageTable] = []
-        names: list[str] = []
-        errors: list[UserError] = []
-        for known in able:
-            try:
-                found.append(_collect(images, *known, chosen, option, min_classes))
-                names.append(str(known[0].path))
-            except UserError as error:
-                errors.append(error)
-        if len(found) > 1:
-            raise UserError(
-                f"{option}: {len(names)} tables give the images of {root} a class: {listed(names)}. Which is right? "
-                f"For example {setting(OPTION, Path(names[0]))}"
-            )
-        if found:
-            return found[0], reasons
-        if errors:
-            raise UserError("\n".join(map(str, errors)))
-    return None, reasons
-
-
-def _with_file_column(table: Spreadsheet, images: _Images, chosen: Chosen) -> tuple[Spreadsheet, str, bool] | None:
+def with_file_column(table: Spreadsheet, images: Images, chosen: Chosen) -> tuple[Spreadsheet, str, bool] | None:
     """The table, which of its columns names the files, and whether by numbers alone; None where none does."""
     if any(has_image_ending(name) and images.files.find(name) for name in table.columns):
         table = table.without_header()
@@ -220,7 +125,7 @@ def _column(table: Spreadsheet, role: str, name: str) -> str:
     raise UserError(f"data.columns.{role}={name}, but the columns of {table.path} are: {', '.join(table.columns)}.")
 
 
-def _no_files(table: Spreadsheet, images: _Images) -> str:
+def no_files(table: Spreadsheet, images: Images) -> str:
     rows = [", ".join(filter(None, row[:4])) for row in zip(*table.columns.values(), strict=True)][:1]
     return (
         f"{table.path}: no column names the images of {images.root}. Its columns are {listed([*table.columns], 12)}, "
@@ -229,9 +134,10 @@ def _no_files(table: Spreadsheet, images: _Images) -> str:
     )
 
 
-def _collect(
-    images: _Images, table: Spreadsheet, file: str, by_number: bool, chosen: Chosen, option: str, min_classes: int
+def collect(
+    images: Images, table: Spreadsheet, file: str, by_number: bool, chosen: Chosen, option: str, min_classes: int
 ) -> ImageTable:
+    """What a table says of images, where it is known which column names these; raises what `read_labels` raises."""
     wanted = check_chosen(table, chosen)
     columns = find_columns(table, file, wanted)
     classes, groups, given = _classes(table, columns), _groups(table, columns), _splits(table, columns)
@@ -304,7 +210,7 @@ def _splits(table: Spreadsheet, columns: Mapping[str, Any]) -> list[int]:
 
 
 def _rows_by_image(
-    images: _Images, table: Spreadsheet, file: str, by_number: bool
+    images: Images, table: Spreadsheet, file: str, by_number: bool
 ) -> tuple[dict[int, list[int]], list[str]]:
     """The rows of each image, and the names that no image has.
 

@@ -5,15 +5,15 @@ import logging
 import re
 import tarfile
 from array import array
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from imgbench.data.columns import AUTO, Chosen
-from imgbench.data.labels import OPEN, OPTION, found_labels, labels_path, read_labels, tables_in, tables_near
-from imgbench.data.layout import setting, split_of
+from imgbench.data.label_files import found_labels, labels_path, of_parts, tables_near
+from imgbench.data.labels import OPEN, read_labels
+from imgbench.data.layout import split_of
 from imgbench.data.pixels import digest
 from imgbench.data.scan import check_folder, scan
 from imgbench.data.shards import Folder, Photograph, Shards, index_path, is_shards, require_whole, shard_paths
@@ -68,7 +68,7 @@ def find_images(
         if labels is None:
             return found
         if len(found.class_names) > 1:
-            return _of_parts(found, columns, option) or found
+            return of_parts(found, columns, option) or found
         return found_labels(root, columns, option, min_classes)[0] or found
     except UserError as error:
         if labels is None or not tables_near(Path(root).expanduser()):
@@ -77,32 +77,6 @@ def find_images(
         if by_table is None:
             raise UserError("\n".join([str(error), *reasons])) from error
         return by_table
-
-
-def _of_parts(found: ImageTable, columns: Chosen, option: str) -> ImageTable | None:
-    """What a table says where folders are parts of one collection, such as images_1 and images_2, and no classes.
-
-    They have one name but for numbers, and none of its classes; most of them hold several of its classes.
-    """
-    tables = tables_in(found.root)
-    if tables and len({re.sub(r"\d+", "", name) for name in found.class_names}) == 1:
-        try:
-            by_table, _ = found_labels(found.root, columns, option)
-        except UserError:
-            by_table = None
-        if by_table and not set(by_table.class_names) & set(found.class_names):
-            folders = dict(zip(found.paths, found.labels.tolist(), strict=True))
-            held = {
-                (folders.get(path), label) for path, label in zip(by_table.paths, by_table.labels.tolist(), strict=True)
-            }
-            several = Counter(folder for folder, _ in held)
-            if sum(number > 1 for number in several.values()) > len(found.class_names) / 2:
-                return by_table
-    found.notes += [
-        f"{table} is not read: the class folders say the classes. If it is to say them, {setting(OPTION, table)}"
-        for table in tables
-    ]
-    return None
 
 
 def check_root(root: str | Path, option: str = "data.root", labels: str | None = AUTO) -> None:
