@@ -32,9 +32,12 @@ COMPARING = 0.85  # of networks of which the smaller one is a part, or a candida
 REPORT = 0.1  # share of the whole
 
 
-def division(run: Run) -> str:
-    """How many images each part has, and what divides otherwise: what the folders or a table of labels say stays."""
-    columns = run.config["data"].get("columns") or {}
+def division(run: Run, column: str | None = None) -> str:
+    """How many images each part has, and what divides otherwise: what the folders or a table of labels say stays.
+
+    Args:
+        column: of the table of labels, which says the splits.
+    """
     rows = run.split_rows()
     counts = Counter(row["split"] for row in rows)
     train, val, test = (f"{counts[split]:,}" for split in SPLITS)
@@ -42,10 +45,16 @@ def division(run: Run) -> str:
     open_ones = [f"data.split.{split}=0.2" for split in ("val", "test") if split not in stated]
     options = " or ".join([*open_ones, "data.split.group=REGEX"])
     otherwise = f"{options} divides otherwise" if open_ones else "the folders say so"
-    if columns.get("split") not in (None, AUTO):
-        otherwise = f"the column {columns['split']!r} of the table of labels says so"
+    if column is not None:
+        otherwise = f"the column {column!r} of the table of labels says so"
     parts = f"{train} images to learn from, {val} to choose by and {test} to test on, once"
     return f"Division       {parts}; {otherwise}."
+
+
+def split_column(run: Run) -> str | None:
+    """The column of a table of labels that divides the run's images; None where there is none."""
+    column = (run.config["data"].get("columns") or {}).get("split")
+    return None if column == AUTO else column
 
 
 def study(config: DictConfig, run: Run, budget: Budget | None = None) -> None:
@@ -95,7 +104,7 @@ def study(config: DictConfig, run: Run, budget: Budget | None = None) -> None:
             with quiet(*IMAGE_FACTS):  # as of the audit above
                 train(config, run, conclude, budget.part(COMPARING if is_open(config) else TRAINING))
         write_audit(found, run.path)
-        print(division(run))
+        print(division(run, split_column(run)))
         begin(3, f"Smaller models, target {target}, and the report")
         small = add_smallest(run, target, budget.but(REPORT * 60 * budget.minutes).left)
     print(f"\nStudy          {run.shown}, in {budget.spent / 60:.1f} of {budget.minutes:g} minutes")

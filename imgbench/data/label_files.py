@@ -135,7 +135,7 @@ def of_parts(found: ImageTable, columns: Chosen, option: str) -> ImageTable | No
             if sum(number > 1 for number in several.values()) > len(found.class_names) / 2:
                 return by_table
     found.notes += [
-        f"{table} is not read: the class folders say the classes. If it is to say them, {setting(OPTION, table)}"
+        f"{table} is not read: the class folders say the classes. If the table is to say them: {setting(OPTION, table)}"
         for table in tables
     ]
     return None
