@@ -31,7 +31,7 @@ CONFIG_TYPES = {
     "logger": dict | None,
     "seed": int,
     **dict.fromkeys(("init_from", "ckpt_path", "data.labels"), str | None),
-    "data.columns": dict,
+    "data.columns": dict | None,
 }
 
 # What each entry of a run's configuration may be made by.
