@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from imgbench.data.label_files import is_own
+from imgbench.data.labels import further_columns
 from imgbench.data.shard_index import check_root, find_images
 from imgbench.data.split import NO_SPLIT, TEST, TRAIN, VAL
 from imgbench.data.walk import LeftOut
@@ -225,6 +226,17 @@ def test_a_class_that_is_only_tested_on_is_an_error(photos):
     with pytest.raises(UserError, match=r"'split' has no training image of emu.*data.columns.split=null"):
         find_images(root)
     assert find_images(root, columns={"split": None}).class_names == ["cat", "dog", "emu"]
+
+
+def test_what_else_the_table_says_of_an_image_can_be_asked_for(photos):
+    root = photos(*rows(["cat", "dog"], ["A", "B", "C"]), header=("file", "class", "site"))
+    table = find_images(root)
+    found = further_columns(table)
+    assert list(found) == ["site"]
+    assert found["site"] == ["ABC"[int(path.split("/")[1][:-4]) % 3] for path in table.paths]
+    (root / "labels.csv").unlink()
+    with pytest.raises(UserError):
+        further_columns(table)
 
 
 def test_an_image_in_two_splits_is_trained_on(photos):

@@ -13,9 +13,10 @@ import pytest
 from imgbench.evaluation.metrics import classification_metrics
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.selective import select
+from imgbench.evaluation.subgroups import Subgroups
 from imgbench.inspection.labels import Suspect
 from imgbench.language import LANGUAGES
-from imgbench.number import Number
+from imgbench.number import Number, share
 from imgbench.report.catalogue import Texts
 from imgbench.report.page import (
     MISTAKES,
@@ -305,3 +306,21 @@ def test_a_thousand_classes_fit_a_phone(tmp_path):
     names = [f"a class with number {i}" for i in range(1000)]
     report = report_of(names, predictions=predictions_of(names, 3000))
     assert rendered(report_page(report, "en"), 390, tmp_path)["width"] <= 390
+
+
+def test_a_part_of_the_photographs_where_it_fails_is_told_first_and_parts_that_do_not_differ_are_named():
+    right, wrong = share_of(96), share_of(71)
+    parts = [
+        Subgroups("<site>", {"B": wrong, "A": right}, 0.001),
+        Subgroups("view", {"left": right, "right": right}, 0.8),
+    ]
+    page = report_page(report_of(subgroups=parts), "en")
+    section = page.partition('<section id="subgroups">')[2].partition("</section>")[0]
+    assert "&lt;site&gt;: they differ by more than chance (p = 0.001)" in section
+    assert section.index("71.0") < section.index("96.0")
+    assert "No difference beyond chance by: view" in " ".join(re.sub("<[^>]+>", " ", section).split())
+    assert 'id="subgroups"' not in report_page(report_of(), "en")
+
+
+def share_of(hits: int) -> Number:
+    return share(np.arange(100) < hits, np.ones(100, bool), np.arange(100))

@@ -178,6 +178,31 @@ def collect(
     return result
 
 
+def further_columns(table: ImageTable) -> dict[str, list[str]]:
+    """What a table of labels says of each image beyond its class, group and split; of an image in several rows, the
+    first.
+
+    Raises:
+        UserError: the table of labels cannot be read any more, or its names lead elsewhere.
+    """
+    labels = table.source.labels
+    if labels is None:
+        return {}
+    images = Images(table.root, table.paths, [], {}, FileNames(str(table.root.resolve()), table.paths))
+    if (known := with_file_column(read_spreadsheet(labels.path), images, labels.columns)) is None:
+        return {}
+    rows_of, _ = _rows_by_image(images, *known)
+    taken: list[str] = []
+    for role in ("file", "class", "group", "split"):
+        column = labels.columns[role]
+        taken += [column] if isinstance(column, str) else column or []
+    return {
+        name: [cells[rows_of[row][0]] if row in rows_of else "" for row in range(len(table.paths))]
+        for name, cells in known[0].columns.items()
+        if name not in taken
+    }
+
+
 def _classes(table: Spreadsheet, columns: Mapping[str, Any]) -> list[str]:
     """The class of each row; "" where it has none."""
     name = columns["class"]

@@ -33,8 +33,19 @@ class Subgroups:
         """Whether parts differ by more than chance."""
         return self.p < SIGNIFICANT
 
+    @property
+    def sentence(self) -> str:
+        """The worst and the best part, in words that need no explanation."""
+        (worst, low), *_, (best, high) = self.parts.items()
+        return (
+            f"{self.column} {worst!r}: {100 * low.value:.1f} % of {low.n:,} right, {best!r}: "
+            f"{100 * high.value:.1f} % of {high.n:,}; they differ by more than chance"
+        )
 
-def subgroups(correct: np.ndarray, codes: np.ndarray, columns: Mapping[str, Sequence[str]]) -> list[Subgroups]:
+
+def subgroups(
+    correct: np.ndarray, codes: np.ndarray, columns: Mapping[str, Sequence[str]], networks: int = 1
+) -> list[Subgroups]:
     """Those of each column that divides the images into a few parts; the surest to differ first.
 
     Numbers are divided into bands, dates into years, or else months. Images without a value, and those of parts that
@@ -44,15 +55,16 @@ def subgroups(correct: np.ndarray, codes: np.ndarray, columns: Mapping[str, Sequ
         correct: (N,) bool.
         codes: (N,) the group of each image.
         columns: (N,) texts each, "" where there is none.
+        networks: that answered, each for other images.
     """
     found = []
     for column, values in columns.items():
         parts = _parts(values)
-        large = [part for part in dict.fromkeys(parts) if part and _is_large(parts, part, codes)]
+        large = [part for part in dict.fromkeys(parts.tolist()) if part and _is_large(parts, part, codes)]
         if 2 <= len(large) <= MOST_PARTS:
             own = np.isin(parts, large)
             p = difference_test(correct[own], parts[own], codes[own])
-            numbers = {part: share(correct, parts == part, codes) for part in large}
+            numbers = {part: share(correct, parts == part, codes).of_networks(networks) for part in large}
             order = sorted(numbers, key=lambda part: numbers[part].value)
             found.append(Subgroups(column, {part: numbers[part] for part in order}, p))
     corrected = holm([one.p for one in found])

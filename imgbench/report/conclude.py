@@ -9,12 +9,15 @@ import numpy as np
 import torch
 
 from imgbench.data.datamodule import ImageFolderDataModule
+from imgbench.data.labels import further_columns
 from imgbench.data.read import NAMED
+from imgbench.data.table import ImageTable
 from imgbench.errors import UserError
 from imgbench.evaluation.calibration import OperatingPoint, operating_point
 from imgbench.evaluation.metrics import describe, describe_accuracy, unmeasured_classes
 from imgbench.evaluation.plots import draw_charts
 from imgbench.evaluation.predictions import Predictions
+from imgbench.evaluation.subgroups import Subgroups, subgroups
 from imgbench.inference.acceptance import is_kept, keep_for_acceptance, training_rows
 from imgbench.inference.labelled import columns_of, images_of_folder, images_of_run, notes_on_seen
 from imgbench.inference.neighbours import features_of
@@ -26,7 +29,7 @@ from imgbench.inspection.findings import counted
 from imgbench.inspection.labels import suspects_of_predictions
 from imgbench.inspection.record import audit_of, related_to_training
 from imgbench.models.weights import described_weights
-from imgbench.number import Number, read_metrics
+from imgbench.number import Number, group_codes, read_metrics
 from imgbench.report.catalogue import Texts
 from imgbench.report.charts import curve_charts, read_epochs
 from imgbench.report.content import EvaluatedRun, write_report
@@ -72,12 +75,26 @@ def evaluate_run(run: Run, data: ImageFolderDataModule, announce: bool = True) -
     if not selected_on_test:
         validation = _unrelated(results["val"], related)
         distances = keep_for_acceptance(run.path, model, validation, data, training)
+    parts = _subgroups(results["test"], data.table)
     evaluated = EvaluatedRun(
-        run, data, model, results, metrics, selected_on_test, found, reviews, validation, distances, training
+        run, data, model, results, metrics, selected_on_test, found, reviews, validation, distances, training, parts
     )
     if announce:
         _announce(evaluated)
     return evaluated
+
+
+def _subgroups(predictions: Predictions, table: ImageTable) -> list[Subgroups]:
+    """Of the other columns of a table of labels; none where it is not there any more."""
+    try:
+        columns = further_columns(table)
+    except (UserError, OSError):
+        return []
+    place = {path: row for row, path in enumerate(table.paths)}
+    rows = [place[path] for path in predictions.paths]
+    own = {name: [cells[row] for row in rows] for name, cells in columns.items()}
+    right, codes = predictions.predicted == predictions.targets, group_codes(predictions.groups)
+    return subgroups(right, codes, own, predictions.networks)
 
 
 def predictions_of(run: Run, model: Model, data: ImageFolderDataModule, split: str) -> Predictions:
@@ -135,6 +152,9 @@ def _announce(evaluated: EvaluatedRun) -> None:
         print(f"Note           every test image has {RELATED}: the accuracy may be too good")
     if found and (shortcuts := describe_shortcuts(found, metrics)):
         print(f"Probes         {shortcuts}")
+    for one in evaluated.subgroups:
+        if one.differ:
+            print(f"Subgroups      {one.sentence}")
     if suspects := labels_to_look_at(found, evaluated.reviews):
         print(f"Labels         {len(suspects)} may be wrong, shown in report.html; the first: {suspects[0].sentence}")
     weights, warnings = described_weights(evaluated.model.provenance)

@@ -13,6 +13,7 @@ from imgbench.errors import UserError
 from imgbench.evaluation.photographs import picture_data
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.selective import Selection, checked, select
+from imgbench.evaluation.subgroups import Subgroups
 from imgbench.files import write_atomically
 from imgbench.inference.acceptance import training_rows
 from imgbench.inference.neighbours import features_of, nearest, network_inputs
@@ -64,6 +65,7 @@ class EvaluatedRun:
     validation: Predictions | None  # those of `results` that are independent of the training images
     distances: np.ndarray | None  # of these from the training images
     training: np.ndarray | None  # (N, D) features of the `training_rows`; None where the model has none
+    subgroups: Sequence[Subgroups] = ()  # by further columns of a table of labels
 
 
 def write_report(evaluated: EvaluatedRun) -> None:
@@ -91,6 +93,7 @@ def write_report(evaluated: EvaluatedRun) -> None:
         selections=selections,
         epochs=read_epochs(run),
         best_epoch=run.info.get("best_epoch"),
+        subgroups=evaluated.subgroups,
         small_models=_small_models(study.get("small")),
         target=study.get("target", ""),
         compared=compared_networks(run),

@@ -16,6 +16,7 @@ from imgbench.evaluation.photographs import as_data, with_heat
 from imgbench.evaluation.plots import CELLS, Chart, as_svg, draw_charts, draw_confusion
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.selective import Selection, fewest_images
+from imgbench.evaluation.subgroups import Subgroups
 from imgbench.inspection.labels import Suspect
 from imgbench.language import probability
 from imgbench.number import Number, group_codes, share
@@ -139,6 +140,7 @@ class Report:
     selections: Sequence[Selection] = ()
     epochs: Sequence[Mapping[str, str]] = ()
     best_epoch: int | None = None
+    subgroups: Sequence[Subgroups] = ()
     small_models: Sequence[SmallModel] = ()
     target: str = ""
     compared: Sequence[ComparedNetwork] = ()
