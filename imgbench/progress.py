@@ -15,7 +15,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 # What these log of the images and their audit, and of the device too, is the same for each network that is trained.
-IMAGE_FACTS = ("imgbench.data.read", "imgbench.experiment.inspect")
+IMAGE_FACTS = ("imgbench.data.read", "imgbench.data.corrections", "imgbench.experiment.inspect")
 FACTS = (*IMAGE_FACTS, "imgbench.training.fast")
 SILENCE, LONGEST = 3.0, 60.0  # seconds until the first line, and at most between two; they double
 

@@ -30,11 +30,14 @@ from imgbench.trust import (
 
 # In a wheel conf lies inside the package, in a checkout beside it.
 CONF = next(path for path in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf") if path.is_dir())
-INFO_TYPES = {"status": str, **dict.fromkeys(("provenance", "compressed_from", "facts", "pruned", "asked"), dict)}
+INFO_TYPES = {
+    "status": str,
+    **dict.fromkeys(("provenance", "compressed_from", "facts", "pruned", "asked", "corrections"), dict),
+}
 # Entries of a configuration that decide which weights a training ends with, but for those of the data that say where
 # the images and labels lie and what is done before and after; images, classes, groups and splits are known by a hash.
 DECIDES = (*NODES, "seed", "monitor", "mode", "init_from", "quantized")
-OF_NO_WEIGHT = ("root", "labels", "columns", "cache", "audit", "thumbnails")
+OF_NO_WEIGHT = ("root", "labels", "columns", "cache", "audit", "thumbnails", "corrections")
 SWITCH = {True: True, "on": True, False: False, "off": False}  # earlier runs say on and off
 PREDICTIONS = "predictions.csv"
 RESULTS = ("metrics.json", PREDICTIONS, "report.html")  # of a run that was trained to its end

@@ -21,7 +21,7 @@ SPLIT_COLUMNS: Columns = {
 }
 
 
-def read_rows(path: Path, columns: Columns) -> Iterator[list[str]]:
+def read_rows(path: Path, columns: Columns, encoding: str = "utf-8") -> Iterator[list[str]]:
     """The rows of a file, one at a time, since there may be millions.
 
     Raises:
@@ -29,7 +29,7 @@ def read_rows(path: Path, columns: Columns) -> Iterator[list[str]]:
         ValueError, csv.Error: it is damaged.
     """
     checks = [(place, name, *check) for place, (name, check) in enumerate(columns.items()) if check]
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with path.open(newline="", encoding=encoding, errors="surrogateescape") as file:
         reader = csv.reader(file, strict=True)
         if (first := next(reader, None)) != [*columns]:
             raise ValueError(f"its columns are {first}, not {[*columns]}")

@@ -28,6 +28,7 @@ NODES = ("data", "model", "augment", "objective", "optimizer", "scheduler", "tra
 CONFIG_TYPES = {
     **dict.fromkeys(NODES, dict),
     **dict.fromkeys(("data.root", "data_name", "model_name", "monitor", "mode"), str),
+    "data.corrections": str | None,
     "logger": dict | None,
     "seed": int,
     **dict.fromkeys(("init_from", "ckpt_path", "data.labels"), str | None),

@@ -47,6 +47,8 @@ class ImageFolderDataModule(L.LightningDataModule):
         num_classes: stated, it must agree with what is found.
         find_groups: names the group of each image where `split.group` is `auto`.
         cache: see `imgbench.data.pixels.decode_images`.
+        corrections: what people have decided of the photographs; None: `corrections.csv` beside them, where there is
+            one.
         unlabelled: a folder of further images, which are shown in training with the target `UNLABELLED`.
         labels, columns: see `imgbench.data.shard_index.find_images`.
 
@@ -70,6 +72,7 @@ class ImageFolderDataModule(L.LightningDataModule):
         unlabelled: str | None = None,
         labels: str | None = AUTO,
         columns: Chosen | None = None,
+        corrections: str | None = None,
     ) -> None:
         super().__init__()
         if isinstance(normalize, str) and normalize not in (*STATISTICS, "train"):
@@ -84,8 +87,8 @@ class ImageFolderDataModule(L.LightningDataModule):
         self.plan, self.seed = SplitPlan(**split or {}), seed
         self.batch_size = batch_size if isinstance(batch_size, int) else 0
         self.stated_classes, self.find_groups = num_classes, find_groups
-        self.unlabelled = unlabelled
         self.labels, self.columns = labels, columns or OPEN
+        self.unlabelled, self.corrections = unlabelled, corrections
         self.preprocessing = Preprocessing(image_size, short_side)
         self._table: ImageTable | None = None
 
@@ -121,6 +124,7 @@ class ImageFolderDataModule(L.LightningDataModule):
                 self.find_groups,
                 self.labels,
                 self.columns,
+                self.corrections,
             )
             self.preprocessing = replace(self.preprocessing, intensity=self._table.intensity)
             self.preprocessing = replace(self.preprocessing, **self._statistics())

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from imgbench.data.columns import AUTO, Chosen
+from imgbench.data.corrections import corrected, decisions_of, grouped
 from imgbench.data.derived import mask_rows
 from imgbench.data.labels import OPEN
 from imgbench.data.layout import listed
@@ -43,12 +44,13 @@ def read_table(
     find_groups: FindGroups = lambda table: table.paths,
     labels: str | None = AUTO,
     columns: Chosen = OPEN,
+    corrections: str | None = None,
 ) -> ImageTable:
     """Scans, decodes and divides the images of a folder, and logs what was found and what was left out.
 
     `find_groups` names the group of each image, for `plan.group="auto"` and `plan.leaks="drop"`; by default each is
     alone. `cache`: see `imgbench.data.pixels.decode_images`. `num_classes`, where stated, must agree with what is
-    found. `labels` and `columns`: see `imgbench.data.shard_index.find_images`.
+    found. `labels` and `columns`: see `imgbench.data.shard_index.find_images`. `corrections`: see `imgbench.data.corrections.place_of`.
 
     Raises:
         UserError: the folder cannot be used as it is, or has other classes than stated.
@@ -61,6 +63,7 @@ def read_table(
         )
     for note in found.notes:
         log.log(logging.INFO if found.source.labels else logging.WARNING, "%s", note)
+    decisions = decisions_of(found.root, corrections)
     table = decode_images(found, preprocessing, cache)
     _require_decodable(table)
     if plan.group == "auto" and isinstance(table.source, Shards) and table.groups:
@@ -73,9 +76,11 @@ def read_table(
         groups = find_groups(table)
     else:
         groups = group_names(table.paths, plan.group, without=table.errors)
+    groups = grouped(table, decisions, groups)
     table = _divided(table, plan, groups)
     if plan.leaks == "drop" and table.folder_splits:
         _drop_leaks(table, groups if plan.group == "auto" else find_groups(table))
+    table = corrected(table, decisions)  # after the division, which is so the same with other labels
     _describe(table)
     return table
 
@@ -119,15 +124,24 @@ def _class_of_one_picture(table: ImageTable) -> str:
 
 
 def labelled_table(
-    found: ImageTable, split: str, preprocessing: Preprocessing, groups: list[str] | None = None
+    found: ImageTable,
+    split: str,
+    preprocessing: Preprocessing,
+    groups: list[str] | None = None,
+    corrections: str | None = None,
 ) -> ImageTable:
-    """Images of known classes, all to be evaluated as those of a split: nothing is left in the cache."""
+    """Images of known classes, all to be evaluated as those of a split: nothing is left in the cache.
+
+    Raises:
+        UserError: none can be decoded, or the table of corrections is damaged.
+    """
+    decisions = decisions_of(found.root, corrections)
     size = preprocessing.stored_size
     fits = len(found.paths) * size * size * 3 < memory_left() / 4
     table = decode_images(found, preprocessing, "memory" if fits else "stream")
     splits = np.full(len(table.paths), SPLITS.index(split), np.int8)
     splits[list(table.errors)] = NO_SPLIT
-    return replace(table, groups=groups or [""] * len(table.paths), splits=splits)
+    return corrected(replace(table, groups=groups or [""] * len(table.paths), splits=splits), decisions)
 
 
 def _require_decodable(table: ImageTable) -> None:

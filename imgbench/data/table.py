@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from imgbench.files import cores
 from imgbench.intensity import Intensity
 from imgbench.progress import shown
 from imgbench.split_file import SPLIT_COLUMNS, SPLITS, csv_lines
+
+if TYPE_CHECKING:
+    from imgbench.data.corrections import Decided
 
 
 @dataclass
@@ -45,6 +49,7 @@ class ImageTable:
     plan: SplitPlan = field(default_factory=SplitPlan)
     groups: list[str] = field(default_factory=list)  # "" where the plan has no groups
     splits: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int8))  # (N,) indices into SPLITS, or NO_SPLIT
+    decided: "Decided | None" = None  # what people's decisions have made of the labels and splits
 
     @property
     def looks(self) -> Looks:
@@ -76,6 +81,7 @@ class ImageTable:
             source=self.source.take(rows),
             digests=self.digests[rows] if len(self.digests) else self.digests,
             groups=[self.groups[row] for row in rows] if self.groups else [],
+            decided=None,
         )
 
     def rows(self, split: str) -> np.ndarray:
@@ -118,17 +124,27 @@ class ImageTable:
 
     def divided_as(self, rows: Sequence[Mapping[str, str]]) -> "ImageTable | None":
         """These images in the groups and splits of the rows of a `split.csv`; None where those are other images."""
-        own = {path: row for row, path in enumerate(self.paths) if self.splits[row] != NO_SPLIT}
-        if own.keys() != {row["path"] for row in rows}:
+        divided = self.splits if self.decided is None else self.decided.splits
+        own = {path: row for row, path in enumerate(self.paths) if divided[row] != NO_SPLIT}
+        then = {row["path"]: row for row in rows}
+        # What people have decided since then, or taken back, makes no other images of them.
+        if not own.keys() >= then.keys() or any(not self._was_decided(own[path]) for path in own.keys() - then.keys()):
             return None
         groups, splits = self.groups.copy(), self.splits.copy()
-        for known in rows:
-            row = own[known["path"]]
-            here = self.digests[row].tobytes().hex(), self.class_names[self.labels[row]]
-            if here != (known["hash"], known["class"]):
+        before = splits if self.decided is None else self.decided.splits.copy()
+        for path, known in then.items():
+            row = own[path]
+            same_class = self.class_names[self.labels[row]] == known["class"] or self._was_decided(row)
+            if self.digests[row].tobytes().hex() != known["hash"] or not same_class:
                 return None
-            groups[row], splits[row] = known["group"], SPLITS.index(known["split"])
-        return replace(self, groups=groups, splits=splits)
+            groups[row], before[row] = known["group"], SPLITS.index(known["split"])
+            if self.decided is None or not self.decided.left_out[row]:
+                splits[row] = before[row]
+        decided = self.decided and replace(self.decided, splits=before)
+        return replace(self, groups=groups, splits=splits, decided=decided)
+
+    def _was_decided(self, row: int) -> bool:
+        return self.decided is not None and bool(self.decided.looked_at[row])
 
     @cached_property
     def hash(self) -> str:

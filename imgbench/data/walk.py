@@ -31,6 +31,7 @@ class LeftOut(StrEnum):
     UNLISTED = "image that the table of labels does not name"
     MISSING = "missing file of the table of labels"
     DAMAGED = "damaged image"
+    DECIDED = "image left out by a decision"
     RELATED_VAL = "val image that looks like a training image or is of its group"
     RELATED_TEST = "test image that looks like a training image or is of its group"
 

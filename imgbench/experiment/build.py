@@ -190,6 +190,8 @@ def with_facts(config: DictConfig, data: ImageFolderDataModule) -> DictConfig:
             config.data.labels = None
     config.data.num_classes = len(data.class_names)
     config.data.root = str(data.table.root.resolve())
+    if corrections := config.data.get("corrections"):
+        config.data.corrections = str(Path(corrections).expanduser().resolve())
     return config
 
 
@@ -432,8 +434,8 @@ def _check_images(path: Path, saved: Mapping[str, Any], hparams: Mapping[str, An
     if then not in (None, now):
         raise UserError(
             f"ckpt_path={path} was trained on other images, or in other splits, than the configuration gives: compare "
-            f"split.csv in {run_of_checkpoint(path)} with the folder.\nRestore the images to go on, or begin anew "
-            "from the weights: init_from=RUN"
+            f"split.csv in {run_of_checkpoint(path)} with the folder and its corrections.\nRestore the images to go "
+            "on, or begin anew from the weights: init_from=RUN"
         )
 
 

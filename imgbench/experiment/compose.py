@@ -34,7 +34,17 @@ ENGINES = ("launcher", "sweeper")  # groups of what runs a sweep; the configurat
 LEFT_OUT = ("head", "experiment", *ENGINES)  # groups where nothing need be chosen
 RUN_CHOICE = "of_the_run"
 STORED_RUN = f"{RUN_CHOICE}.yaml"  # as Hydra calls it in its store
-PATHS = ("data.root", "data.labels", "data.unlabelled", "data_dir", "init_from", "ckpt_path", "output", "hydra.run.dir")
+PATHS = (
+    "data.root",
+    "data.labels",
+    "data.unlabelled",
+    "data.corrections",
+    "data_dir",
+    "init_from",
+    "ckpt_path",
+    "output",
+    "hydra.run.dir",
+)
 
 
 def slug(text: str) -> str:

@@ -18,7 +18,9 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 from torch import Tensor
 
+from imgbench.data.corrections import Decided
 from imgbench.data.datamodule import ImageFolderDataModule
+from imgbench.data.table import ImageTable
 from imgbench.errors import UserError
 from imgbench.experiment.build import (
     apply_defaults,
@@ -249,6 +251,8 @@ def begin(run: Run, experiment: Experiment) -> ImageClassifier:
             stored["ckpt_path"] = None  # its own: training from this configuration gives the same run
         run.write_config(stored)
         write_table(run, config, data)
+        if data.table.decided is not None:
+            run.note(corrections=facts_of_corrections(data.table, data.table.decided))
         run.note(
             fingerprint=experiment.fingerprint,
             device=experiment.device,
@@ -262,6 +266,13 @@ def begin(run: Run, experiment: Experiment) -> ImageClassifier:
             write_grid(data, run, augmented=not experiment.frozen)
     fast.prepare(classifier, settings)
     return classifier
+
+
+def facts_of_corrections(table: ImageTable, decided: Decided) -> dict[str, Any]:
+    """What `run.json` keeps: which decisions the images had, and the classes that test images had before them."""
+    changed = [row for row in table.rows("test") if decided.labels[row] != table.labels[row]]
+    before = {table.paths[row]: table.class_names[decided.labels[row]] for row in changed}
+    return {"hash": decided.hash, "sentence": decided.sentence, "test_classes_before": before}
 
 
 def write_table(run: Run, config: DictConfig, data: ImageFolderDataModule) -> None:

@@ -32,7 +32,8 @@ def images_of_run(
     Raises:
         UserError: the folder or all of its images are gone, or they have classes that the model does not know.
     """
-    root = Path(run.config["data"]["root"])
+    config = run.config["data"]
+    root = Path(config["root"])
     if not is_shards(root) and not root.is_dir():
         raise UserError(f"The images of {run.shown} are no longer in {root}. Name their folder: --data DIR")
     rows = run.split_rows(split)
@@ -52,7 +53,8 @@ def images_of_run(
     there = [known[path] for path in found.paths]
     labels = np.array([model.class_names.index(row["class"]) for row in there], np.int32)
     found = replace(found, class_names=model.class_names, labels=labels)
-    table = labelled_table(found, split, model.preprocessing, [row["group"] for row in there])
+    groups = [row["group"] for row in there]
+    table = labelled_table(found, split, model.preprocessing, groups, config.get("corrections"))
     notes = []
     if gone:
         notes.append(f"{len(gone)} image(s) are gone since training, for example {gone[0]}")

@@ -146,7 +146,15 @@ class Evidence:
             pairs = find_duplicates(self.table, self.thumbnails, self.headers)
             return json.dumps([[pair.first, pair.second, pair.kind, pair.similarity] for pair in pairs])
 
-        return _kept("pairs", facts, find, lambda text: [Pair(*values) for values in json.loads(text)])
+        pairs = _kept("pairs", facts, find, lambda text: [Pair(*values) for values in json.loads(text)])
+        return [pair for pair in pairs if not self._is_settled(pair)]
+
+    def _is_settled(self, pair: Pair) -> bool:
+        """Whether people have looked at a pair that is not certain, or have left one image of it out."""
+        if (decided := self.table.decided) is None:
+            return False
+        seen = pair.kind != "exact" and tuple(sorted((pair.first, pair.second))) in decided.pairs
+        return seen or bool(decided.left_out[[pair.first, pair.second]].any())
 
     @cached_property
     def family(self) -> Family | None:
@@ -174,6 +182,8 @@ def audit(table: ImageTable, finders: Sequence[Finder] = ()) -> Audit:
     # A damaged image is named with the reason, which is another once its format can be read.
     versions, damaged = (FORMAT, DECODING), sorted(table.errors.items())
     facts = (versions, table.root.resolve(), table.hash, table.plan, damaged, left_out, names)
+    if table.decided is not None:
+        facts += (table.decided.hash, table.decided.sentence)
     result = _kept("audit", facts, lambda: _inspect(table, finders).to_json(), Audit.from_json)
     return replace(result, root=str(table.root))  # as it is named now, which may be from another working directory
 
@@ -236,6 +246,7 @@ def _inspect(table: ImageTable, finders: Sequence[Finder]) -> Audit:
     )
     asked = shown(finders, len(finders), "Judging shortcuts and labels")
     findings = [
+        *decisions(table),
         *file_findings(table, evidence.headers, evidence.thumbnails),
         *class_findings(table),
         *duplicate_findings(table, pairs),
@@ -309,6 +320,12 @@ def _described(table: ImageTable, pair: Pair) -> dict[str, Any]:
         "classes": [table.class_names[table.labels[row]] for row in rows],
         "splits": splits,
     }
+
+
+def decisions(table: ImageTable) -> Iterator[Finding]:
+    """What people have decided of the images, which is not asked again."""
+    if table.decided is not None:
+        yield Finding("corrections", "note", table.decided.sentence, int(table.decided.looked_at.sum()))
 
 
 def duplicate_findings(table: ImageTable, pairs: Sequence[Pair]) -> Iterator[Finding]:

@@ -65,22 +65,29 @@ def same_subject(table: ImageTable) -> Iterator[Finding]:
 
 def file_findings(table: ImageTable, headers: list[Header | None], thumbnails: Thumbnails) -> Iterator[Finding]:
     yield from by_labels(table)
+    looked_at = looked_at_rows(table)
+    unseen = [None if row in looked_at else header for row, header in enumerate(headers)]
     yield from damaged(table)
     yield from left_out(table)
     yield from masks(table)
     yield from two_levels(table, thumbnails)
     yield from augmented(table)
-    yield from mislabelled(table, headers)
-    yield from tiny(table, headers)
-    yield from elongated(table, headers)
-    yield from turned_by_exif(table, headers)
+    yield from mislabelled(table, unseen)
+    yield from tiny(table, unseen)
+    yield from elongated(table, unseen)
+    yield from turned_by_exif(table, unseen)
     yield from single_coloured(table, thumbnails)
     yield from same_subject(table)
-    yield from further_pages(table, headers)
+    yield from further_pages(table, unseen)
     yield from stray_values(table)
     yield from colour_profiles(table, headers)
-    yield from unusual_modes(table, headers)
-    yield from unusual_sizes(table, headers)
+    yield from unusual_modes(table, unseen)
+    yield from unusual_sizes(table, unseen)
+
+
+def looked_at_rows(table: ImageTable) -> set[int]:
+    """The images that people have decided on, of which nothing is asked again."""
+    return set() if table.decided is None else set(np.flatnonzero(table.decided.looked_at).tolist())
 
 
 def by_labels(table: ImageTable) -> Iterator[Finding]:
@@ -91,8 +98,8 @@ def by_labels(table: ImageTable) -> Iterator[Finding]:
 
 def damaged(table: ImageTable) -> Iterator[Finding]:
     """Every file was decoded as a whole: what is cut short does not show before."""
-    if table.errors:
-        examples = [f"{table.paths[row]} ({reason})" for row, reason in sorted(table.errors.items())]
+    if rows := sorted(table.errors.keys() - looked_at_rows(table)):
+        examples = [f"{table.paths[row]} ({table.errors[row]})" for row in rows]
         yield Finding(
             "damaged",
             "warning",
@@ -135,7 +142,7 @@ def two_levels(table: ImageTable, thumbnails: Thumbnails) -> Iterator[Finding]:
         levels = (dark | bright).mean(1) >= FULL
         both = np.minimum(dark.mean(1), bright.mean(1)) >= (1 - FULL) / 5
         found += (start + np.flatnonzero(levels & both & (np.ptp(grey, 1) > 4 * SHADES))).tolist()
-    rows = sorted(set(found) - set(mask_rows(table.paths)) - set(table.errors))
+    rows = sorted(set(found) - set(mask_rows(table.paths)) - set(table.errors) - looked_at_rows(table))
     if 0 < len(rows) < len(table.paths) / 2:
         yield Finding(
             "two_levels",
@@ -226,7 +233,7 @@ def turned_by_exif(table: ImageTable, headers: list[Header | None]) -> Iterator[
 def single_coloured(table: ImageTable, thumbnails: Thumbnails) -> Iterator[Finding]:
     grey = thumbnails.grey.reshape(len(thumbnails.grey), -1)
     flat = grey.max(1, initial=0).astype(int) - grey.min(1, initial=255) <= 2
-    rows = [int(row) for row in np.flatnonzero(flat) if int(row) not in table.errors]
+    rows = sorted(set(np.flatnonzero(flat).tolist()) - set(table.errors) - looked_at_rows(table))
     if rows:
         yield Finding(
             "one_colour",

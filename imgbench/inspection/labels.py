@@ -5,8 +5,8 @@ how many images of each class are likely to be of another, and the least believa
 its authors, cleanlab, names the same images (the tests compare), but brings pandas and is no longer worked on.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,6 +61,10 @@ class LabelReview:
     def __len__(self) -> int:
         return len(self.suspects)
 
+    def without(self, paths: Collection[str]) -> "LabelReview":
+        """As if these images, at which somebody has looked, were not suspect."""
+        return replace(self, suspects=[suspect for suspect in self.suspects if suspect.path not in paths])
+
     @property
     def conclusive(self) -> bool:
         """Whether the predictions were good enough to judge labels by."""
@@ -105,7 +109,12 @@ def label_suspects(table: ImageTable, groups: Sequence[str] | None = None) -> La
             return LabelReview([], agreement, len(part))
         probabilities[part] = predicted
     paths = [table.paths[row] for row in rows]
-    return _review(paths, labels, probabilities, codes, table.class_names)
+    return _review(paths, labels, probabilities, codes, table.class_names).without(looked_at(table))
+
+
+def looked_at(table: ImageTable) -> set[str]:
+    """The paths of the images that people have decided on."""
+    return set() if table.decided is None else {table.paths[row] for row in np.flatnonzero(table.decided.looked_at)}
 
 
 def suspects_of_predictions(predictions: "Predictions") -> LabelReview:

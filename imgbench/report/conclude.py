@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +26,14 @@ from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Model, Predictor
 from imgbench.inspection.audit import RELATED, Audit, labels_to_look_at
 from imgbench.inspection.findings import counted
-from imgbench.inspection.labels import suspects_of_predictions
+from imgbench.inspection.labels import looked_at, suspects_of_predictions
 from imgbench.inspection.record import audit_of, related_to_training
 from imgbench.models.weights import described_weights
-from imgbench.number import Number, group_codes, read_metrics
+from imgbench.number import Number, group_codes, read_metrics, share
 from imgbench.report.catalogue import Texts
 from imgbench.report.charts import curve_charts, read_epochs
 from imgbench.report.content import EvaluatedRun, write_report
-from imgbench.report.results import SELECTED_ON_TEST, falls_behind, measure, write_results
+from imgbench.report.results import BEFORE_CORRECTIONS, SELECTED_ON_TEST, falls_behind, measure, write_results
 from imgbench.run import FOLDS, PREDICTIONS, Run
 from imgbench.trust import damage_named
 
@@ -64,12 +64,14 @@ def evaluate_run(run: Run, data: ImageFolderDataModule, announce: bool = True) -
     splits = ("test",) if selected_on_test else ("test", "val")
     results = {split: predictions_of(run, model, data, split) for split in splits}
     judged = splits[:1] if run.folds else splits  # by cross-validation, all images are among the first
-    reviews = [suspects_of_predictions(results[split]) for split in judged]
+    seen = looked_at(data.table)
+    reviews = [suspects_of_predictions(results[split]).without(seen) for split in judged]
     found = audit_of(run)
     related = related_to_training(run, found)
+    before = before_corrections(run, model, data, results["test"])
     if not run.folds:  # whose networks, but for the one that is kept, have learnt from no image of the same group
         results = with_unrelated(results, related)
-    metrics = write_results(run.path, title, results, selected_on_test)
+    metrics = write_results(run.path, title, results, selected_on_test, before=before)
     training = features_of(model, data, training_rows(data)) if has_features(model) else None
     validation, distances = None, None
     if not selected_on_test:
@@ -130,9 +132,41 @@ def describe_folds(run: Run, n: int) -> str | None:
     )
 
 
+def before_corrections(
+    run: Run | None, model: Model, data: ImageFolderDataModule, tested: Predictions
+) -> dict[str, Number]:
+    """The accuracy on all test images with the labels as they were; nothing where no decision is on a test image.
+
+    Of a run that cross-validates, those that were left out have no answer.
+
+    Args:
+        run: None: of images from elsewhere.
+        tested: what is said of the test images.
+    """
+    table, decided = data.table, data.table.decided
+    if decided is None:
+        return {}
+    if run is not None and run.folds:
+        row_of = {path: row for row, path in enumerate(table.paths)}
+        rows = [row_of[path] for path in tested.paths if path in row_of]
+        if len(rows) < len(tested.paths) or np.array_equal(decided.labels[rows], table.labels[rows]):
+            return {}
+        predictions = replace(tested, targets=decided.labels[rows].astype(np.int64))
+    else:
+        before = replace(table, labels=decided.labels, splits=decided.splits, decided=None)
+        rows = before.rows("test")
+        if np.array_equal(rows, table.rows("test")) and np.array_equal(decided.labels[rows], table.labels[rows]):
+            return {}
+        predictions = predict_split(model, ImageFolderDataModule.of_table(before, data.preprocessing), "test")
+    right = predictions.predicted == predictions.targets
+    return {BEFORE_CORRECTIONS: share(right, np.ones_like(right), group_codes(predictions.groups))}
+
+
 def _announce(evaluated: EvaluatedRun) -> None:
     run, results, metrics, found = evaluated.run, evaluated.results, evaluated.metrics, evaluated.audit
     print(f"\nRun directory  {run.shown}\nTest accuracy  {describe_accuracy(metrics, 'test')}")
+    if BEFORE_CORRECTIONS in metrics:
+        print(f"Corrections    of test labels; with the labels before them {describe(metrics[BEFORE_CORRECTIONS])}")
     if evaluated.selected_on_test:
         print(f"Note           {SELECTED_ON_TEST}")
     if note := describe_folds(run, len(results["test"].paths)):

@@ -15,6 +15,8 @@ from imgbench.report.charts import reliability_chart
 
 SELECTED_ON_TEST = "the model was selected on its own test images: the accuracy is too good"
 
+BEFORE_CORRECTIONS = "test/acc_before_corrections"  # of all test images, with the labels before people changed some
+
 
 def measure(results: dict[str, Predictions], temperature: float | None = None) -> dict[str, Number]:
     """The numbers of all splits in `results`.
@@ -48,13 +50,15 @@ def write_results(
     results: dict[str, Predictions],
     selected_on_test: bool,
     temperature: float | None = None,
+    before: Mapping[str, Number] | None = None,
 ) -> dict[str, Number]:
     """Writes metrics.json of all splits in `results`, and predictions.csv and the pictures of the first.
 
     Args:
         temperature: fitted on validation images before, where they are not among the results.
+        before: what was measured with the labels before corrections.
     """
-    metrics = measure(results, temperature)
+    metrics = {**measure(results, temperature), **(before or {})}
     split, predictions = next(iter(results.items()))
     warning = f"\n({SELECTED_ON_TEST})" if selected_on_test else ""
     write_atomically(folder / "predictions.csv", predictions.to_csv(), errors="surrogateescape")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from imgbench.data.corrections import CLASS, LEFT_OUT, Decisions, place_of, read_decisions
 from imgbench.errors import UserError
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.statistics import holm, mcnemar, means_test, permutation_test
@@ -27,7 +28,7 @@ from imgbench.run import Run
 LEVEL = 0.05  # adjusted p values below it count as a difference
 # Entries in which repetitions of a configuration differ, and those that change nothing of what is learnt.
 REPEATED = ("seed", "data.split.fold")
-ASIDE = (*REPEATED, "ckpt_path", "logger", "data_dir", "report", "data.audit", "data.thumbnails")
+ASIDE = (*REPEATED, "ckpt_path", "logger", "data_dir", "report", "data.audit", "data.thumbnails", "data.corrections")
 Image = tuple[str, str]  # path below the data's folder, hash of the content
 
 
@@ -41,6 +42,7 @@ class Tested:
     groups: dict[Image, str]
     targets: list[str]  # class of each image
     seconds: float | None
+    corrected: int = 0  # how many of its test images have another label now, or are left out
 
     @property
     def accuracy(self) -> float:
@@ -155,20 +157,25 @@ def _below(folder: Path) -> Iterator[Run]:
 
 
 def compare_runs(
-    runs: Sequence[Run], any_images: bool = False, cost_of: Callable[[Run], dict[str, Any] | None] = lambda _: None
+    runs: Sequence[Run],
+    any_images: bool = False,
+    cost_of: Callable[[Run], dict[str, Any] | None] = lambda _: None,
+    corrected: bool = True,
 ) -> Comparison:
     """Groups runs by their configuration and tests whether the configurations differ.
 
     Args:
         any_images: go on where test images differ; there is no test of such a pair.
         cost_of: what a run's model costs, with the keys of `Configuration.cost`.
+        corrected: judge all runs by the labels that people have given to test images until now; else by those before.
 
     Raises:
-        UserError: fewer than two runs, one that is not finished, or different test images.
+        UserError: fewer than two runs, one that is not finished, different test images, or a damaged table of
+            corrections.
     """
     if len(runs) < 2:
         raise UserError(f"A comparison needs two runs or more, but there is {len(runs)}: {_listed(runs)}")
-    tested = [_read(run) for run in runs]
+    tested = [_read(run, corrected) for run in runs]
     grouped: dict[str, list[Tested]] = {}
     for one in tested:
         settings = {name: value for name, value in one.settings.items() if not _is_aside(name)}
@@ -191,7 +198,7 @@ def _listed(runs: Sequence[Run]) -> str:
     return ", ".join(str(run.shown) for run in runs) or "none"
 
 
-def _read(run: Run) -> Tested:
+def _read(run: Run, corrected: bool) -> Tested:
     info = run.info
     if run.status != "finished" or not run.concluded:
         raise UserError(
@@ -208,8 +215,24 @@ def _read(run: Run) -> Tested:
         raise UserError(f"{run.path / 'predictions.csv'} holds no test images.")
     hashes = {row["path"]: row["hash"] for row in run.split_rows()}
     images = [(path, hashes.get(path, "")) for path in predictions.paths]
+    config = run.config
+    settings = dict(_flat(config))
+    facts = info.get("corrections", {})
+    if facts:  # other labels are other data
+        settings["corrections"] = str(facts.get("hash"))[:8]
+    names = {name: i for i, name in enumerate(predictions.class_names)}
+    decisions = _decisions(config["data"]).of_files(images)
+    before, changed = facts.get("test_classes_before", {}), 0
+    for i, (path, _) in enumerate(images):
+        decision = decisions[i]
+        if decision is not None and corrected and decision.decision == CLASS and decision.value in names:
+            changed += predictions.targets[i] != names[decision.value]
+            predictions.targets[i] = names[decision.value]
+        elif not corrected and path in before:
+            predictions.targets[i] = names[before[path]]
+    kept = np.array([one is None or one.decision != LEFT_OUT for one in decisions], bool)
+    predictions, images = predictions.subset(kept), [image for image, keep in zip(images, kept, strict=True) if keep]
     right = (predictions.predicted == predictions.targets).tolist()
-    settings = dict(_flat(run.config))
     if method := info.get("method"):
         # What compressed it does not stand in the configuration: each such run is one of its own.
         settings |= {"method": method, "run": str(run.shown)}
@@ -220,7 +243,14 @@ def _read(run: Run) -> Tested:
         dict(zip(images, predictions.groups, strict=True)),
         [predictions.class_names[i] for i in predictions.targets],
         info.get("seconds"),
+        int(changed) + int((~kept).sum()),
     )
+
+
+def _decisions(config: dict[str, Any]) -> Decisions:
+    """What people have decided of the images until now; nothing where these are gone, and with them the decisions."""
+    root, corrections = config.get("root"), config.get("corrections")
+    return Decisions(read_decisions(place_of(root, corrections)) if root else [])
 
 
 def _flat(node: dict[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
@@ -362,6 +392,8 @@ def _notes(configurations: Sequence[Configuration]) -> Iterator[str]:
     images = len(first.correct)
     groups = first.accuracy.groups
     grouped = "" if groups == images else f" in {groups} groups"
+    if corrected := max(tested.corrected for one in configurations for tested in one.runs):
+        yield f"{corrected} test images were relabelled or left out since a run was trained: all are judged by that"
     classes, counts = np.unique(first.runs[0].targets, return_counts=True)
     largest = counts.max() / counts.sum()
     yield f"{images} test images{grouped}; always {str(classes[counts.argmax()])!r}: {100 * largest:.1f} %"
