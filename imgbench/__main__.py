@@ -16,6 +16,7 @@ COMMANDS = {
     "compare": "runs side by side               imgbench compare RUN RUN...",
     "compress": "a smaller run of a run          imgbench compress RUN prune",
     "export": "one ONNX file for elsewhere     imgbench export RUN",
+    "review": "put labels right, and go on     imgbench review RUN",
     "demo": "a page on which to try a run    imgbench demo RUN",
     "ladder": "ever lighter runs of a run      imgbench ladder RUN",
     "shard": "tars of thousands of images     imgbench shard photos output=DIR",

@@ -185,9 +185,29 @@ def mislabelled(table: ImageTable, headers: list[Header | None]) -> Iterator[Fin
         )
 
 
-def tiny(table: ImageTable, headers: list[Header | None]) -> Iterator[Finding]:
+def tiny_rows(headers: list[Header | None]) -> list[int]:
+    """The small ones; none where the data set is made of such."""
     rows = [row for row, header in enumerate(headers) if header and min(header.width, header.height) < TINY]
-    if rows and len(rows) < len(headers) / 2:  # else the data set is made of small images
+    return rows if len(rows) < len(headers) / 2 else []
+
+
+def elongated_rows(headers: list[Header | None]) -> list[int]:
+    return [
+        row
+        for row, header in enumerate(headers)
+        if header and max(header.width, header.height) > LONG * min(header.width, header.height)
+    ]
+
+
+def single_coloured_rows(table: ImageTable, grey: np.ndarray) -> list[int]:
+    """Of thumbnails (N, SIDE, SIDE)."""
+    pixels = grey.reshape(len(grey), -1)
+    flat = pixels.max(1, initial=0).astype(int) - pixels.min(1, initial=255) <= 2
+    return sorted(set(np.flatnonzero(flat).tolist()) - set(table.errors) - looked_at_rows(table))
+
+
+def tiny(table: ImageTable, headers: list[Header | None]) -> Iterator[Finding]:
+    if rows := tiny_rows(headers):
         yield Finding(
             "tiny",
             "warning",
@@ -200,12 +220,7 @@ def tiny(table: ImageTable, headers: list[Header | None]) -> Iterator[Finding]:
 
 
 def elongated(table: ImageTable, headers: list[Header | None]) -> Iterator[Finding]:
-    rows = [
-        row
-        for row, header in enumerate(headers)
-        if header and max(header.width, header.height) > LONG * min(header.width, header.height)
-    ]
-    if rows:
+    if rows := elongated_rows(headers):
         yield Finding(
             "aspect",
             "warning",
@@ -231,10 +246,7 @@ def turned_by_exif(table: ImageTable, headers: list[Header | None]) -> Iterator[
 
 
 def single_coloured(table: ImageTable, thumbnails: Thumbnails) -> Iterator[Finding]:
-    grey = thumbnails.grey.reshape(len(thumbnails.grey), -1)
-    flat = grey.max(1, initial=0).astype(int) - grey.min(1, initial=255) <= 2
-    rows = sorted(set(np.flatnonzero(flat).tolist()) - set(table.errors) - looked_at_rows(table))
-    if rows:
+    if rows := single_coloured_rows(table, thumbnails.grey):
         yield Finding(
             "one_colour",
             "warning",

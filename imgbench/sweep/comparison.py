@@ -412,3 +412,32 @@ def _notes(configurations: Sequence[Configuration]) -> Iterator[str]:
     threads = {one.cost["threads"] for one in configurations if one.cost}
     if len(threads) > 1:
         yield f"milliseconds were measured with different numbers of threads: {sorted(threads)}"
+
+
+@dataclass(frozen=True)
+class Change:
+    """From one run to another on the same test images."""
+
+    first: Number
+    second: Number
+    difference: Number  # the accuracy of the second minus that of the first
+    p: float
+    distinguishable: bool
+
+
+def change_between(first: Run, second: Run, corrected: bool = True) -> Change | None:
+    """What `compare_runs` finds of two runs, in their order; None where they are one configuration with one data set.
+
+    Raises:
+        UserError: as of `compare_runs`.
+    """
+    found = compare_runs([first, second], corrected=corrected)
+    if not found.differences:
+        return None
+    [difference] = found.differences
+    of = {one.runs[0].run.path: one for one in found.configurations}
+    number = difference.accuracy
+    if difference.first != of[second.path].name:
+        number = replace(number, value=-number.value, low=-number.high, high=-number.low)
+    accuracies = of[first.path].accuracy, of[second.path].accuracy
+    return Change(*accuracies, number, difference.adjusted, difference.distinguishable)

@@ -1,0 +1,134 @@
+"""Training again with what people have decided, while they go on deciding."""
+
+import logging
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from imgbench.errors import UserError
+from imgbench.experiment.build import build_data_of
+from imgbench.experiment.compose import new_directory, override
+from imgbench.experiment.train import resolve, train
+from imgbench.number import Number
+from imgbench.publish.review_images import ReviewedImages
+from imgbench.report.conclude import conclude
+from imgbench.run import Run
+
+log = logging.getLogger(__name__)
+
+
+class Change(Protocol):
+    """From one run to another on the same test images; `imgbench.sweep.comparison.Change` is one."""
+
+    @property
+    def first(self) -> Number: ...
+    @property
+    def second(self) -> Number: ...
+    @property
+    def difference(self) -> Number: ...
+    @property
+    def p(self) -> float: ...
+    @property
+    def distinguishable(self) -> bool: ...
+
+
+Compare = Callable[[Run, Run, bool], Change | None]  # with the labels of now, or those before
+
+
+class Training:
+    """At most one at a time; `state` is what the page shows of the last."""
+
+    def __init__(self, images: ReviewedImages, compare: Compare) -> None:
+        self.images, self.compare = images, compare
+        self._lock = threading.Lock()
+        self._state: dict[str, Any] = {"status": "idle"}
+        self._run: Run | None = None  # that is made
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def state(self) -> dict[str, Any]:
+        state, run = dict(self._state), self._run
+        if state["status"] == "running":
+            state["seconds"] = round(time.monotonic() - state.pop("since"))
+            if state["whole"] and run is not None and (run.path / "config.yaml").is_file():
+                state |= {"epoch": run.epochs, "epochs": run.config["trainer"]["max_epochs"]}
+        return state
+
+    def start(self, whole: bool) -> None:
+        """Begins in the background, where none is under way.
+
+        Args:
+            whole: the network, and not its last layer alone.
+
+        Raises:
+            UserError: there is nothing to train, or one is under way.
+        """
+        if self.images.run is None:
+            raise UserError("A folder has no run to train again. Train one: imgbench train DIR")
+        if not whole and not self.images.frozen:
+            raise UserError("The network was trained as a whole, and not its last layer alone.")
+        with self._lock:
+            if self._state["status"] == "running":
+                raise UserError("A training is under way.")
+            self._state = {"status": "running", "whole": whole, "since": time.monotonic()}
+        threading.Thread(target=self._train, args=(self.images.run, whole), daemon=True).start()
+
+    def stop(self) -> None:
+        """Ends a process that is training."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait()
+
+    def _train(self, base: Run, whole: bool) -> None:
+        try:
+            place = base.path.with_name(time.strftime("%Y-%m-%d_%H-%M-%S"))
+            self._run = run = Run(Path(new_directory(str(place))))
+            self._train_whole(base, run) if whole else self._solve(base, run)
+            found = self.compare(base, run, True)
+            if found is None:
+                raise UserError("Nothing has changed: it was trained with these very labels.")
+            state: dict[str, Any] = {"status": "done", "whole": whole, "run": str(run.shown), "after": asdict_of(found)}
+            if run.info.get("corrections", {}).get("test_classes_before"):
+                before = self.compare(base, run, False)
+                state["before"] = before and asdict_of(before)
+            self._state = state
+        except UserError as error:
+            self._state = {"status": "failed", "whole": whole, "message": str(error)}
+        except Exception as error:
+            log.exception("Training again failed.")
+            self._state = {"status": "failed", "whole": whole, "message": f"{type(error).__name__}: {error}"}
+
+    def _solve(self, base: Run, run: Run) -> None:
+        """As `imgbench train` does with this configuration, of the images in the very splits of the run."""
+        config = override(base)
+        config.data.audit = False  # which finds what it found before
+        config.report.learning_curve = False
+        experiment = resolve(config, build_data_of(base, config))
+        if base.holds(experiment.fingerprint):
+            raise UserError("Nothing has changed: it was trained with these very labels.")
+        run.path.mkdir(parents=True)
+        train(experiment, run, conclude, command=f"imgbench review {base.shown}")
+
+    def _train_whole(self, base: Run, run: Run) -> None:
+        words = ["--config-dir", str(base.path), "--config-name", "config", f"hydra.run.dir={run.path.resolve()}"]
+        if self.images.frozen:
+            words.append("model=finetuned")
+        with tempfile.TemporaryFile() as said:
+            line = [sys.executable, "-m", "imgbench.train", *words]
+            self._process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=said)
+            if self._process.wait():
+                said.seek(0)
+                text = said.read().decode("utf-8", "replace").strip()
+                raise UserError(text.rpartition("Error: ")[2][-1000:] or "The training was ended.")
+
+
+def asdict_of(change: Change) -> dict[str, Any]:
+    """For the page, in numbers that JSON has."""
+    names = ("first", "second", "difference")
+    numbers = {name: asdict(getattr(change, name)) for name in names}
+    return {**numbers, "p": change.p, "distinguishable": change.distinguishable}

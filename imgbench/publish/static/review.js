@@ -1,0 +1,410 @@
+// The page: shows photographs one after the other, and hands each decision to the server before it goes on.
+"use strict";
+
+const HEIGHT = 76; // pixels of an entry of the list
+const KEYS = "123456789abcdefhijklmnopqrstuvwyz"; // of the classes; x leaves out, g groups
+const POLL = 3000; // milliseconds
+const $ = id => document.getElementById(id);
+let FACTS, language, decisions, queue, position = 0, side = 0;
+let me = localStorage.getItem("imgbench-review-name") || "";
+const made = []; // what was decided here, to be taken back
+let pending = Promise.resolve(); // decisions are stored one after the other
+const seen = {}; // what is known of photographs that were shown
+
+const text = (key, values = {}) => FACTS.texts[key][language].replace(/{(\w+)}/g, (_, name) => values[name]);
+const percent = value => `${(100 * value).toFixed(1)}\u00a0%`;
+
+function element(name, content = "", className = "") {
+  const one = document.createElement(name);
+  if (className) one.className = className;
+  one.append(content);
+  return one;
+}
+
+async function ask(path, content) {
+  const options = content === undefined ? {} :
+    { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(content) };
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch {
+    throw new Error(text("no_answer"));
+  }
+  const found = await answer.json().catch(() => ({ error: text("no_answer") }));
+  if (!answer.ok) throw new Error(found.error);
+  return found;
+}
+
+function complain(error) {
+  $("wrong").textContent = error ? error.message : "";
+  $("wrong").hidden = !error;
+}
+
+const items = () => FACTS.queues[queue];
+const rows = () => (items()[position] || [[]])[0];
+
+function isDone([numbers]) {
+  if (numbers.length === 1) return numbers[0] in decisions.rows;
+  const settled = list => list.some(one => numbers.every(number => one.includes(number)));
+  const changed = numbers.some(number => number in decisions.rows && decisions.rows[number].decision !== "right");
+  return changed || settled(decisions.pairs) || settled(decisions.groups);
+}
+
+function speak(chosen) {
+  language = chosen;
+  document.documentElement.lang = chosen === "zh" ? "zh-CN" : "en";
+  document.querySelectorAll("[data-text]").forEach(place => { place.textContent = text(place.dataset.text); });
+  document.querySelectorAll("[data-hint]").forEach(place => { place.placeholder = text(place.dataset.hint); place.setAttribute("aria-label", text(place.dataset.hint)); });
+  document.querySelectorAll("button.language").forEach(one => one.setAttribute("aria-pressed", one.lang === chosen));
+  document.title = document.querySelector("h1").textContent = text("title", { name: FACTS.root });
+  $("stored").textContent = text("stored", { place: FACTS.place });
+  showQueues();
+  show();
+  showTraining(training);
+}
+
+function showQueues() {
+  const buttons = Object.entries(FACTS.queues).filter(([name, own]) => own.length || name === "suspects").map(([name, own]) => {
+    const button = element("button", text(`queue_${name}`));
+    const left = own.filter(item => !isDone(item)).length;
+    button.append(element("b", String(left)));
+    button.title = text("left_to_do", { n: left });
+    button.type = "button";
+    button.dataset.queue = name;
+    button.setAttribute("aria-pressed", name === queue);
+    button.onclick = () => openQueue(name);
+    return button;
+  });
+  $("queues").replaceChildren(...buttons);
+  const counts = {};
+  Object.values(decisions.rows).forEach(one => { counts[one.by] = (counts[one.by] || 0) + 1; });
+  const named = Object.entries(counts).map(([name, number]) => `${name || "?"}\u00a0${number}`);
+  $("people").textContent = named.length ? `${text("decided_by")}: ${named.join(" · ")}` : "";
+}
+
+function openQueue(name) {
+  queue = name;
+  const first = items().findIndex(item => !isDone(item));
+  showQueues();
+  go(Math.max(first, 0));
+}
+
+function go(place) {
+  position = Math.max(0, Math.min(place, items().length - 1));
+  side = Math.max(0, rows().findIndex(number => FACTS.labels[number] !== null)); // a photograph that is not blind
+  show();
+}
+
+// The list: entries are made for what can be seen of it, however many there are.
+function showList() {
+  const list = $("list"), own = items();
+  $("tall").style.height = `${own.length * HEIGHT}px`;
+  const first = Math.max(0, Math.floor(list.scrollTop / HEIGHT) - 3);
+  const last = Math.min(own.length, Math.ceil((list.scrollTop + list.clientHeight) / HEIGHT) + 3);
+  const entries = [];
+  for (let place = first; place < last; place++) {
+    const [numbers] = own[place];
+    const entry = element("button", "", `entry${numbers.length > 1 ? " two" : ""}${isDone(own[place]) ? " done" : ""}`);
+    entry.type = "button";
+    entry.tabIndex = -1;
+    entry.style.top = `${place * HEIGHT}px`;
+    entry.setAttribute("aria-current", place === position);
+    entry.setAttribute("aria-label", String(place + 1));
+    numbers.forEach(number => {
+      const image = document.createElement("img");
+      image.alt = "";
+      image.src = `small/${number}`;
+      entry.append(image);
+    });
+    entry.onclick = () => { $("list").classList.remove("open"); go(place); };
+    entries.push(entry);
+  }
+  $("tall").replaceChildren(...entries);
+}
+
+function bringIntoView() {
+  const list = $("list"), top = position * HEIGHT;
+  if (top < list.scrollTop || top + HEIGHT > list.scrollTop + list.clientHeight) list.scrollTop = top - list.clientHeight / 2;
+}
+
+async function show() {
+  bringIntoView();
+  showList();
+  const item = items()[position], numbers = rows();
+  $("photos").className = numbers.length > 1 ? "two" : "";
+  $("actions").querySelectorAll("button").forEach(button => { button.disabled = !item && button.id !== "back"; });
+  $("back").disabled = !made.length;
+  $("group").hidden = numbers.length < 2;
+  $("right").hidden = false;
+  $("right").firstElementChild.textContent = text(numbers.length > 1 ? "pair_right" : "right");
+  if (!item) {
+    ["photos", "says", "near", "classes", "decided"].forEach(id => $(id).replaceChildren());
+    $("blind").hidden = true;
+    $("why").textContent = text("nothing_here");
+    return;
+  }
+  $("why").textContent = text(item[1], { value: item[2] });
+  showDecided();
+  showPhotos(numbers);
+  await Promise.all(numbers.map(async number => { seen[number] ??= await ask(`about/${number}`); })).catch(complain);
+  if (rows() === numbers && numbers.every(number => seen[number])) showFacts(numbers);
+  const following = items()[position + 1];
+  if (following) following[0].forEach(number => { new Image().src = `photo/${number}`; });
+}
+
+function showDecided() {
+  const numbers = rows(), item = items()[position];
+  const own = numbers.map(number => decisions.rows[number]).filter(Boolean).map(one =>
+    text(`decided_${one.decision.replace(" ", "_")}`, { name: FACTS.classes[one.label], by: one.by || "?" }));
+  if (numbers.length > 1 && !own.length && isDone(item)) {
+    const together = decisions.groups.some(one => numbers.every(number => one.includes(number)));
+    own.push(text(together ? "decided_group" : "decided_pair"));
+  }
+  if (items().length && items().every(isDone)) own.push(text("all_done"));
+  $("decided").textContent = own.join(" · ");
+}
+
+function showPhotos(numbers) {
+  const figures = numbers.map((number, place) => {
+    const figure = document.createElement("figure"), frame = element("div", "", "frame"), image = document.createElement("img");
+    image.alt = "";
+    image.src = `photo/${number}`;
+    image.onerror = () => frame.replaceChildren(element("p", text("cannot_show"), "faint"));
+    frame.append(image);
+    figure.append(frame, document.createElement("figcaption"));
+    figure.setAttribute("aria-current", place === side);
+    if (numbers.length > 1) frame.onclick = () => choose(place);
+    return figure;
+  });
+  $("photos").replaceChildren(...figures);
+}
+
+function choose(place) {
+  side = place;
+  [...$("photos").children].forEach((figure, other) => figure.setAttribute("aria-current", other === side));
+  showFacts(rows());
+}
+
+const labelOf = number => decisions.rows[number] && decisions.rows[number].label !== undefined
+  ? decisions.rows[number].label : seen[number].blind ? null : seen[number].folder;
+
+function showFacts(numbers) {
+  numbers.forEach((number, place) => {
+    const fact = seen[number], caption = $("photos").children[place].lastElementChild, label = labelOf(number);
+    caption.replaceChildren();
+    if (label !== null) caption.append(`${text("is_class")}: `, element("strong", FACTS.classes[label]));
+    const words = [fact.split && text(`split_${fact.split}`), fact.size[0] ? `${fact.size[0]} × ${fact.size[1]}` : "", fact.path];
+    if (label !== null && label !== fact.folder) words.push(text("in_folder", { name: FACTS.classes[fact.folder] }));
+    caption.append(element("span", words.filter(Boolean).join(" · "), "faint"));
+  });
+  const fact = seen[numbers[side]];
+  $("blind").hidden = !numbers.some(number => seen[number].blind);
+  $("blind").textContent = [text("blind_reason"), numbers.length === 1 && text("blind_chance")].filter(Boolean).join(" ");
+  $("right").hidden = numbers.length === 1 && fact.blind;
+  showClasses();
+  $("says").replaceChildren();
+  $("near").replaceChildren();
+  if (fact.blind) return;
+  $("says").append(element("h3", text("network_says")));
+  if (!fact.classes.length) {
+    $("says").append(element("p", text("nothing_said"), "faint"));
+  } else {
+    const table = document.createElement("table");
+    fact.classes.forEach(([label, probability]) => {
+      const line = table.insertRow(), bar = document.createElement("progress");
+      line.insertCell().append(FACTS.classes[label]);
+      const number = line.insertCell();
+      number.className = "number";
+      number.append(percent(probability));
+      bar.value = probability;
+      const share = line.insertCell();
+      share.className = "share";
+      share.append(bar);
+    });
+    $("says").append(table);
+    if (FACTS.frozen) $("says").append(element("p", text("unseen"), "faint"));
+  }
+  if (fact.neighbours.length && numbers.length === 1) {
+    const grid = document.createElement("div");
+    fact.neighbours.forEach(([number, label]) => {
+      const figure = document.createElement("figure"), image = document.createElement("img");
+      image.alt = "";
+      image.src = `small/${number}`;
+      figure.append(image, element("figcaption", FACTS.classes[label], label === fact.folder ? "" : "other"));
+      grid.append(figure);
+    });
+    $("near").append(element("h3", text("neighbours")), grid);
+  }
+}
+
+function showClasses() {
+  const number = rows()[side], wanted = $("search").value.trim().toLowerCase();
+  if (number === undefined || !seen[number]) return;
+  const own = labelOf(number);
+  const found = FACTS.classes.map((name, label) => ({ name, label })).filter(({ name }) => name.toLowerCase().includes(wanted));
+  $("classes").replaceChildren(...found.slice(0, 60).map(({ name, label }) => {
+    const button = element("button", name);
+    button.type = "button";
+    button.dataset.label = label;
+    if (label < KEYS.length) button.append(element("kbd", KEYS[label]));
+    button.setAttribute("aria-pressed", label === own);
+    button.onclick = () => decide("class", label);
+    return button;
+  }));
+  return found[0];
+}
+
+function decide(decision, label) {
+  pending = pending.then(async () => {
+    const item = items()[position];
+    if (!item) return;
+    const both = item[0].length > 1 && (decision === "right" || decision === "group");
+    const numbers = both ? item[0] : [item[0][side]];
+    if (decision === "right" && numbers.length === 1 && (seen[numbers[0]] || {}).blind) return;
+    const why = FACTS.texts[item[1]].en.replace("{value}", item[2]);
+    decisions = await ask("decide", { rows: numbers, decision, label, by: me, why });
+    complain(null);
+    made.push({ queue, position, numbers: decision === "right" && both ? [numbers[0]] : numbers });
+    $("search").value = "";
+    advance();
+  }).catch(complain);
+}
+
+function advance() {
+  showQueues();
+  const following = items().findIndex((item, place) => place > position && !isDone(item));
+  go(following >= 0 ? following : Math.min(position + 1, items().length - 1));
+}
+
+function takeBack() {
+  pending = pending.then(async () => {
+    const last = made[made.length - 1];
+    if (!last) return;
+    decisions = await ask("decide", { rows: last.numbers, decision: "withdrawn", by: me });
+    complain(null);
+    made.pop();
+    queue = last.queue;
+    showQueues();
+    go(last.position);
+  }).catch(complain);
+}
+
+document.addEventListener("keydown", event => {
+  if (!FACTS || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  if (event.target === $("search")) {
+    if (event.key === "Escape") $("search").blur();
+    if (event.key === "Enter") {
+      const first = $("search").value.trim() && showClasses();
+      $("search").blur();
+      if (first) decide("class", first.label);
+    }
+    return;
+  }
+  const label = KEYS.indexOf(event.key.toLowerCase());
+  const acts = {
+    " ": () => decide("right"), Enter: () => decide("right"), x: () => decide("left out"),
+    g: () => rows().length > 1 && decide("group"), Backspace: takeBack, ArrowLeft: () => go(position - 1),
+    ArrowRight: () => go(position + 1), "/": () => $("search").focus(),
+    ArrowUp: () => rows().length > 1 && choose(0), ArrowDown: () => rows().length > 1 && choose(1),
+  };
+  const act = acts[event.key] || acts[event.key.toLowerCase()] || (label >= 0 && label < FACTS.classes.length && (() => decide("class", label)));
+  if (!act || (event.target.tagName === "BUTTON" && [" ", "Enter"].includes(event.key))) return;
+  event.preventDefault();
+  act();
+});
+
+// Training again.
+let training = { status: "idle" };
+
+function changeOf(name, change) {
+  const points = value => `${value > 0 ? "+" : value < 0 ? "−" : ""}${Math.abs(100 * value).toFixed(1)}`;
+  const plain = value => `${value < 0 ? "−" : ""}${Math.abs(100 * value).toFixed(1)}`;
+  const { first, second, difference } = change, part = element("div", element("h3", name));
+  part.append(element("strong", text("change", {
+    first: (100 * first.value).toFixed(1), second: (100 * second.value).toFixed(1),
+    difference: points(difference.value), low: plain(difference.low), high: plain(difference.high),
+  })));
+  const p = change.p < 0.001 ? "< 0.001" : change.p.toPrecision(2);
+  part.append(element("p", text(change.distinguishable ? "told_apart" : "not_told_apart", { p, n: difference.n })));
+  return part;
+}
+
+function showTraining(state) {
+  training = state;
+  const ways = FACTS.frozen ? [["train_head", false], ["train_tuned", true]] : [["train_whole", true]];
+  $("ways").replaceChildren(...(FACTS.run ? ways : []).map(([key, whole]) => {
+    const button = element("button", text(key));
+    button.type = "button";
+    button.dataset.whole = whole;
+    button.disabled = state.status === "running";
+    button.onclick = () => ask("train", { whole }).then(watch).catch(error => showTraining({ status: "failed", message: error.message }));
+    return button;
+  }));
+  const said = [];
+  if (!FACTS.run) said.push(element("p", text("train_none")));
+  if (state.status === "running") said.push(element("p", text(state.epochs ? "running_epochs" : "running", state)));
+  if (state.epochs) said.push(Object.assign(document.createElement("progress"), { max: state.epochs, value: state.epoch }));
+  if (state.status === "failed") said.push(element("p", text("failed", state)));
+  if (state.status === "done") {
+    said.push(changeOf(text(state.before ? "with_labels_now" : "accuracy"), state.after));
+    if (state.before) said.push(changeOf(text("with_labels_before"), state.before));
+    said.push(element("p", text("new_run", state), "faint"));
+  }
+  $("outcome").replaceChildren(...said);
+}
+
+function watch(state) {
+  showTraining(state);
+  if (state.status === "running") setTimeout(() => ask("training").then(watch).catch(() => setTimeout(() => watch(training), POLL)), 700);
+}
+
+async function follow() {
+  try {
+    const found = await ask(`decisions?version=${decisions.version}`);
+    if (found && found.version > decisions.version) {
+      decisions = found;
+      showQueues();
+      showList();
+      if (rows().length && seen[rows()[0]]) { showDecided(); showFacts(rows()); }
+    }
+  } catch { /* said when something is decided */ }
+  setTimeout(follow, POLL);
+}
+
+function named() {
+  const name = $("name").value.trim();
+  if (!name) return;
+  me = name;
+  localStorage.setItem("imgbench-review-name", me);
+  $("ask").close();
+}
+
+async function begin() {
+  FACTS = await (await fetch("start")).json();
+  decisions = FACTS.decisions;
+  const own = FACTS.language || ((navigator.language || "").toLowerCase().startsWith("zh") ? "zh" : "en");
+  queue = Object.keys(FACTS.queues).find(name => FACTS.queues[name].some(item => !isDone(item))) || "suspects";
+  speak(own);
+  openQueue(queue);
+  for (const button of document.querySelectorAll("button.language")) button.onclick = () => speak(button.lang);
+  $("right").onclick = () => decide("right");
+  $("leave_out").onclick = () => decide("left out");
+  $("group").onclick = () => decide("group");
+  $("back").onclick = takeBack;
+  $("previous").onclick = () => go(position - 1);
+  $("next").onclick = () => go(position + 1);
+  $("list").onscroll = showList;
+  $("search").oninput = showClasses;
+  $("show_list").onclick = () => { $("list").classList.toggle("open"); bringIntoView(); showList(); };
+  $("train").onclick = () => { $("training").showModal(); ask("training").then(watch).catch(complain); };
+  $("close").onclick = () => $("training").close();
+  $("begin").onclick = named;
+  $("name").onkeydown = event => { if (event.key === "Enter") named(); };
+  $("ask").oncancel = event => { if (!me) event.preventDefault(); };
+  addEventListener("resize", showList);
+  $("search").hidden = FACTS.classes.length <= 9;
+  if (!me) $("ask").showModal();
+  setTimeout(follow, POLL);
+}
+
+begin();
