@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import signal
 import zlib
 from pathlib import Path
@@ -26,6 +27,7 @@ os.environ["LANGUAGE"] = "en"  # of reports, whoever runs the tests
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 COLORS = [(200, 60, 60), (60, 200, 60), (60, 60, 200), (200, 200, 60), (60, 200, 200), (200, 60, 200)]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"  # photographs that lie beside the repository, or do not
 
 
@@ -59,6 +61,20 @@ def make_folder():
         return root
 
     return make
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, driven by playwright."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium to look at the page with; on Debian: apt install chromium")
+    api = pytest.importorskip(
+        "playwright.sync_api", reason='no playwright to drive it with: pip install "imgbench[dev]"'
+    )
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

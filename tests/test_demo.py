@@ -31,7 +31,6 @@ from imgbench.report.catalogue import Texts, entries
 from imgbench.report.page import percent
 from imgbench.run import Run
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 NAMES = ["<script>alert(1)<", "猫"]
 
 
@@ -74,19 +73,6 @@ def runtime(tmp_path_factory) -> Path:
 def folder(run, exported, runtime, tmp_path_factory) -> Path:
     """The page as a folder."""
     return write_static(run.path, tmp_path_factory.mktemp("page") / "new", 0.1, runtime).parent
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium to look at the page with; on Debian: apt install chromium")
-    api = pytest.importorskip(
-        "playwright.sync_api", reason='no playwright to drive it with: pip install "imgbench[dev]"'
-    )
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -257,8 +257,11 @@ def _hashes(table: "ImageTable") -> list[str]:
     return [digest.tobytes().hex() for digest in table.digests]
 
 
-def corrected(table: "ImageTable", decisions: Decisions) -> "ImageTable":
+def corrected(table: "ImageTable", decisions: Decisions, whole: bool = True) -> "ImageTable":
     """The table with other labels and without what was left out; its splits stay, so that results can be compared.
+
+    Args:
+        whole: the table has all images of its folder: it is said how many decisions are on others.
 
     Raises:
         UserError: a decision names a class that there is not, or a class has no image left to train on.
@@ -284,7 +287,8 @@ def corrected(table: "ImageTable", decisions: Decisions) -> "ImageTable":
             labels[row] = codes[decision.value]
     row_of = {digest: row for row, digest in enumerate(hashes)}
     pairs = {tuple(sorted(row_of[one] for one in pair if one in row_of)) for pair in decisions.pairs}
-    sentence = _sentence(decisions, table.labels != labels, gone, looked_at, set(hashes))
+    missing = sum(decision.hash not in row_of for decision in decisions.rows) if whole else 0
+    sentence = _sentence(decisions, table.labels != labels, gone, looked_at, missing)
     facts = [astuple(replace(one, by="", when="", why="")) for one in decisions.rows if one.hash in row_of]
     known = hashlib.blake2b(repr(facts).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
     decided = Decided(
@@ -297,7 +301,8 @@ def corrected(table: "ImageTable", decisions: Decisions) -> "ImageTable":
         sentence,
     )
     if not looked_at.any() and not (decisions.groups.keys() | set().union(*decisions.pairs)) & set(hashes):
-        log.warning("%s", sentence)
+        if whole:
+            log.warning("%s", sentence)
         return table
     passed_over = dict(table.passed_over)
     if gone.any():
@@ -308,10 +313,7 @@ def corrected(table: "ImageTable", decisions: Decisions) -> "ImageTable":
     return result
 
 
-def _sentence(
-    decisions: Decisions, changed: np.ndarray, gone: np.ndarray, looked_at: np.ndarray, hashes: set[str]
-) -> str:
-    missing = sum(decision.hash not in hashes for decision in decisions.rows)
+def _sentence(decisions: Decisions, changed: np.ndarray, gone: np.ndarray, looked_at: np.ndarray, missing: int) -> str:
     if missing == len(decisions.rows):
         return (
             f"Corrections: none of the {missing} rows in {FILE} matches an image here. It is of other photographs, or "

@@ -141,7 +141,7 @@ def labelled_table(
     table = decode_images(found, preprocessing, "memory" if fits else "stream")
     splits = np.full(len(table.paths), SPLITS.index(split), np.int8)
     splits[list(table.errors)] = NO_SPLIT
-    return corrected(replace(table, groups=groups or [""] * len(table.paths), splits=splits), decisions)
+    return corrected(replace(table, groups=groups or [""] * len(table.paths), splits=splits), decisions, whole=False)
 
 
 def _require_decodable(table: ImageTable) -> None:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import secrets
+import socket
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -197,9 +198,11 @@ def serve(images: ReviewedImages, training: Training, port: int, language: str |
 
     token = secrets.token_urlsafe(16)
     app = build_app(images, training, token, port, language)
+    config = uvicorn.Config(app, log_level="warning", lifespan="off", ws="none", server_header=False)
+    place = socket.create_server((HOST, port))  # from here on, browsers wait until they are answered
     print(f"Decisions go to {images.place}: a plain table; {FILE} beside photographs counts in every command.")
     print(f"The page is at http://{HOST}:{port}/{token}/ until Ctrl-C.", flush=True)
     try:
-        uvicorn.run(app, host=HOST, port=port, log_level="warning", lifespan="off", ws="none", server_header=False)
+        uvicorn.Server(config).run(sockets=[place])
     finally:
         training.stop()

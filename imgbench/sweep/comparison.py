@@ -218,8 +218,7 @@ def _read(run: Run, corrected: bool) -> Tested:
     config = run.config
     settings = dict(_flat(config))
     facts = info.get("corrections", {})
-    if facts:  # other labels are other data
-        settings["corrections"] = str(facts.get("hash"))[:8]
+    settings["corrections"] = str(facts.get("hash", "none"))[:8]  # other labels are other data
     names = {name: i for i, name in enumerate(predictions.class_names)}
     decisions = _decisions(config["data"]).of_files(images)
     before, changed = facts.get("test_classes_before", {}), 0

@@ -78,7 +78,7 @@ function showQueues() {
   $("queues").replaceChildren(...buttons);
   const counts = {};
   Object.values(decisions.rows).forEach(one => { counts[one.by] = (counts[one.by] || 0) + 1; });
-  const named = Object.entries(counts).map(([name, number]) => `${name || "?"}\u00a0${number}`);
+  const named = Object.entries(counts).sort().map(([name, number]) => `${name || "?"}\u00a0${number}`);
   $("people").textContent = named.length ? `${text("decided_by")}: ${named.join(" · ")}` : "";
 }
 
@@ -272,8 +272,8 @@ function decide(decision, label) {
 
 function advance() {
   showQueues();
-  const following = items().findIndex((item, place) => place > position && !isDone(item));
-  go(following >= 0 ? following : Math.min(position + 1, items().length - 1));
+  const left = items().map((item, place) => (isDone(item) ? -1 : place)).filter(place => place >= 0);
+  go(left.find(place => place > position) ?? left[0] ?? position);
 }
 
 function takeBack() {
