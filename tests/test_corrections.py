@@ -213,8 +213,9 @@ def test_table_elsewhere_counts_and_has_to_be_there(photos, make_data, tmp_path)
     (photos / FILE).rename(tmp_path / "mine.csv")
     assert make_data(photos).table.decided is None
     assert make_data(photos, corrections=str(tmp_path / "mine.csv")).table.decided is not None
-    with pytest.raises(UserError, match=r"data.corrections=.*nowhere"):
-        make_data(photos, corrections="nowhere").setup()
+    for wrong in ("nowhere.csv", "table"):
+        with pytest.raises(UserError, match=f"data.corrections={wrong}, but"):
+            make_data(photos, corrections=wrong).setup()
 
 
 def test_what_was_looked_at_is_not_raised_again(photos, make_data):

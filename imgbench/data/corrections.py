@@ -80,8 +80,14 @@ class Decided:
 
 
 def place_of(root: str | Path, corrections: str | Path | None = None) -> Path:
-    """Where the table lies: as `data.corrections` says, or in the folder of the photographs or of their shards."""
+    """Where the table lies: as `data.corrections` says, or in the folder of the photographs or of their shards.
+
+    Raises:
+        UserError: it is called as no table is.
+    """
     if corrections is not None:
+        if Path(corrections).suffix.lower() != ".csv":  # a run of somebody else's shall not have any file written to
+            raise UserError(f"data.corrections={corrections}, but it is a table whose name ends in .csv.")
         return Path(corrections).expanduser()
     return (index_path(root).parent if is_shards(root) else Path(root).expanduser()) / FILE
 

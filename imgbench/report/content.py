@@ -41,7 +41,7 @@ from imgbench.report.page import (
     percent,
     report_page,
 )
-from imgbench.report.results import falls_behind
+from imgbench.report.results import BEFORE_CORRECTIONS, falls_behind
 from imgbench.report.study_file import read_study
 from imgbench.run import Run, switched_on
 
@@ -147,6 +147,8 @@ def _notes(evaluated: EvaluatedRun, model: Model, t: Texts) -> Iterator[str]:
         val, test = evaluated.metrics["val/acc"], evaluated.metrics["test/acc"]
         points = {name: f"{100 * getattr(falls, name):.1f}" for name in ("value", "low", "high")}
         yield t("falls_behind", **points, val=percent(val.value), n_val=val.n, n_test=test.n)
+    if before := evaluated.metrics.get(BEFORE_CORRECTIONS):
+        yield t("before_corrections", value=percent(before.value))
     found = evaluated.audit
     if found and found.leaking.get("test") and "test_unrelated/acc" not in evaluated.metrics:
         yield t("all_related")
