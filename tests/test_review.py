@@ -302,7 +302,8 @@ def test_queues_hide_in_blind_what_the_network_says():
     assert rows["files"] == [(11,), (12,)]
     assert rows["unsure"][0] == (3,) and (4,) not in rows["unsure"]
     assert rows["pairs"] == [(0, 5), (9, 17), (6, 25)]
-    assert queues["pairs"][2].why == "why_pair_splits", "of a test image it is not said that the classes differ"
+    whys = [item.why for item in queues["pairs"]]  # of a test image it is not said that the classes differ
+    assert whys == ["why_pair_classes", "why_same_splits", "why_pair_splits"]
     wrong = {20, 21, 22, 25}
     blind = [row for (row,) in rows["blind"]]
     assert wrong < set(blind) and len(blind) == 2 * len(wrong) and blind == sorted(blind, reverse=True)
@@ -319,7 +320,7 @@ def test_every_text_is_there_in_both_languages_and_used():
     for key, entry in texts.items():
         assert set(entry) == {"en", "zh"}
         assert set(re.findall(r"{(\w+)}", entry["en"])) == set(re.findall(r"{(\w+)}", entry["zh"]))
-        made = key.startswith(("queue_", "split_", "decided_"))
+        made = key.startswith(("queue_", "split_", "decided_", "why_pair_", "why_same_"))
         assert made or key in asked or f'"{key}"' in script + queues + images, key
 
 
@@ -327,3 +328,17 @@ def test_packages_that_are_not_installed_are_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r'pip install "imgbench\[demo\]"'):
         command.review("nowhere")
+
+
+def test_one_class_is_given_to_files_of_the_same_content_in_two_folders(home):
+    shutil.copy(home / "photos" / CAT / "9.png", home / "photos" / DOG / "same.png")
+    images = ReviewedImages(home / "photos")
+    [item] = [item for item in images.queues["pairs"] if item.why.startswith("why_same")]
+    numbers = [int(images.numbers[row]) for row in item.rows]
+    images.decide({"rows": numbers, "decision": CLASS, "label": 0, "by": "Ann"})
+    images.decide({"rows": numbers, "decision": CLASS, "label": 0, "by": "Ann"})
+    assert [one[1:] for one in decided(home)] == [(CLASS, CAT, "Ann")]
+    images.decide({"rows": numbers, "decision": "withdrawn", "by": "Ann"})
+    images.decide({"rows": numbers, "decision": "withdrawn", "by": "Ann"})
+    assert [one[1] for one in decided(home)] == [CLASS, "withdrawn"]
+    assert images.described()["rows"] == {}

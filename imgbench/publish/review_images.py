@@ -2,7 +2,7 @@
 
 import io
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -243,34 +243,38 @@ class ReviewedImages:
         """
         rows, by, what = self._checked(request)
         why = str(request.get("why") or "")[: LONGEST["why"]]
-        if what == WITHDRAWN:
-            new = [self._row(row, WITHDRAWN, "", by, why) for row in rows]
-
-            def wanted(known: list[Decision]) -> bool:
-                return any(one.by == by and one.hash == new[0].hash for one in standing(known))
-
-        elif what == GROUP:
-            name = self.table.paths[rows[0]] if not self.is_blind(rows[0]) else self.hashes[rows[0]]
+        if what == GROUP:
+            name = self.hashes[rows[0]] if self.is_blind(rows[0]) else self.table.paths[rows[0]]
             new = [self._row(row, GROUP, name, by, why) for row in rows]
-            wanted = _not_last(new)
         elif what == RIGHT and len(rows) == 2:
             new = [self._row(rows[0], RIGHT, self.hashes[rows[1]], by, why)]
-            wanted = _not_last(new)
-        elif what == LEFT_OUT:
-            new = [self._row(rows[0], LEFT_OUT, "", by, why)]
-            wanted = _not_last(new)
+        elif what in (LEFT_OUT, WITHDRAWN):
+            new = [self._row(row, what, "", by, why) for row in rows]
         else:
-            row, decisions = rows[0], self.decisions()[1]
-            if what == CLASS:
-                label = request.get("label")
-                if type(label) is not int or not 0 <= label < len(self.class_names):
-                    raise UserError(f"There is no class {label!r}.")
-            else:  # what the page shows is right
-                label = self.label_now(row, decisions.of_files(self.files)[row])
-            kept = label == self.labels[row]
-            new = [self._row(row, RIGHT if kept else CLASS, "" if kept else self.class_names[label], by, why)]
-            wanted = _not_last(new)
+            label = request.get("label")
+            if what == RIGHT:  # as the page shows it
+                label = self.label_now(rows[0], self.decisions()[1].of_files(self.files)[rows[0]])
+            if type(label) is not int or not 0 <= label < len(self.class_names):
+                raise UserError(f"There is no class {label!r}.")
+            new = [self._labelled(row, label, by, why) for row in rows]
+        new = list({one.hash: one for one in new}.values())  # of two files with the same bytes, one row is of both
+
+        def wanted(known: list[Decision]) -> bool:
+            last = {(one.hash, one.by): one for one in standing(known)}
+            mine = [last.get((one.hash, by)) for one in new]
+            if what == WITHDRAWN:
+                return mine[0] is not None
+            latest = {one.hash: one for one in standing(known)}
+            return any(own is None or latest[own.hash] is not own or _said(own) != _said(one)
+                       for own, one in zip(mine, new, strict=True))  # fmt: skip
+
         add_decisions(self.place, new, wanted)
+
+    def _labelled(self, row: int, label: int, by: str, why: str) -> Decision:
+        """`right`, where that is the class of all folders in which a file of this content lies."""
+        folders = {self.labels[other] for other in range(len(self.hashes)) if self.hashes[other] == self.hashes[row]}
+        kept = folders == {label}
+        return self._row(row, RIGHT if kept else CLASS, "" if kept else self.class_names[label], by, why)
 
     def _checked(self, request: Mapping[str, Any]) -> tuple[list[int], str, str]:
         numbers, by, what = request.get("rows"), request.get("by"), request.get("decision")
@@ -331,14 +335,10 @@ class ReviewedImages:
         return file.getvalue()
 
 
-def _not_last(new: Sequence[Decision]) -> Any:
-    """Whether the same person has not decided the same just before."""
-
-    def wanted(known: list[Decision]) -> bool:
-        last = {one.hash: (one.decision, one.value, one.by, one.path) for one in standing(known)}
-        return any(last.get(one.hash) != (one.decision, one.value, one.by, one.path) for one in new)
-
-    return wanted
+def _said(decision: Decision) -> tuple[str, ...]:
+    """What makes a decision another one than the last of the same person on the same photograph."""
+    path = decision.path if decision.decision == LEFT_OUT else ""
+    return decision.decision, decision.value, path
 
 
 def _opened(path: str | Path) -> tuple[Run | None, ImageFolderDataModule]:

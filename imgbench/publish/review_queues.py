@@ -77,9 +77,10 @@ def _pairs(labels: np.ndarray, splits: np.ndarray, pairs: Sequence[tuple[int, in
             continue
         # Of a test image, the class must not be told, and so neither that it is another one.
         hidden = TEST in (splits[first], splits[second])
-        why = "why_pair_splits" if hidden or not other_class else "why_pair_classes"
-        text = "100" if kind == "exact" else f"{100 * similarity:.0f}"
-        asked.append((hidden or not other_class, -similarity, Item((first, second), why, text)))
+        why = "splits" if hidden or not other_class else "classes"
+        why = f"why_same_{why}" if kind == "exact" else f"why_pair_{why}"
+        item = Item((first, second), why, "" if kind == "exact" else f"{100 * similarity:.0f}")
+        asked.append((hidden or not other_class, -similarity, item))
     return [item for _, _, item in sorted(asked, key=lambda one: one[:2])]
 
 

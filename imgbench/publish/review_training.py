@@ -1,6 +1,7 @@
 """Training again with what people have decided, while they go on deciding."""
 
 import logging
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -112,7 +113,8 @@ class Training:
         if base.holds(experiment.fingerprint):
             raise UserError("Nothing has changed: it was trained with these very labels.")
         run.path.mkdir(parents=True)
-        train(experiment, run, conclude, command=f"imgbench review {base.shown}")
+        again = ["python", "-m", "imgbench.train", "--config-dir", str(base.shown), "--config-name", "config"]
+        train(experiment, run, conclude, command=shlex.join(again))
 
     def _train_whole(self, base: Run, run: Run) -> None:
         words = ["--config-dir", str(base.path), "--config-name", "config", f"hydra.run.dir={run.path.resolve()}"]

@@ -40,6 +40,7 @@ function complain(error) {
   $("wrong").hidden = !error;
 }
 
+const isSame = item => item[1].startsWith("why_same"); // what has the same pixels is no question of opinion
 const items = () => FACTS.queues[queue];
 const rows = () => (items()[position] || [[]])[0];
 
@@ -114,6 +115,7 @@ function showList() {
       const image = document.createElement("img");
       image.alt = "";
       image.src = `small/${number}`;
+      image.onerror = () => image.removeAttribute("src");
       entry.append(image);
     });
     entry.onclick = () => { $("list").classList.remove("open"); go(place); };
@@ -134,8 +136,8 @@ async function show() {
   $("photos").className = numbers.length > 1 ? "two" : "";
   $("actions").querySelectorAll("button").forEach(button => { button.disabled = !item && button.id !== "back"; });
   $("back").disabled = !made.length;
-  $("group").hidden = numbers.length < 2;
-  $("right").hidden = false;
+  $("group").hidden = numbers.length < 2 || isSame(item);
+  $("right").hidden = Boolean(item) && isSame(item);
   $("right").firstElementChild.textContent = text(numbers.length > 1 ? "pair_right" : "right");
   if (!item) {
     ["photos", "says", "near", "classes", "decided"].forEach(id => $(id).replaceChildren());
@@ -200,7 +202,7 @@ function showFacts(numbers) {
   const fact = seen[numbers[side]];
   $("blind").hidden = !numbers.some(number => seen[number].blind);
   $("blind").textContent = [text("blind_reason"), numbers.length === 1 && text("blind_chance")].filter(Boolean).join(" ");
-  $("right").hidden = numbers.length === 1 && fact.blind;
+  $("right").hidden = (numbers.length === 1 && fact.blind) || isSame(items()[position]);
   showClasses();
   $("says").replaceChildren();
   $("near").replaceChildren();
@@ -258,7 +260,8 @@ function decide(decision, label) {
   pending = pending.then(async () => {
     const item = items()[position];
     if (!item) return;
-    const both = item[0].length > 1 && (decision === "right" || decision === "group");
+    if (isSame(item) && (decision === "right" || decision === "group")) return;
+    const both = item[0].length > 1 && (decision === "right" || decision === "group" || (decision === "class" && isSame(item)));
     const numbers = both ? item[0] : [item[0][side]];
     if (decision === "right" && numbers.length === 1 && (seen[numbers[0]] || {}).blind) return;
     const why = FACTS.texts[item[1]].en.replace("{value}", item[2]);
