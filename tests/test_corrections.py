@@ -28,6 +28,7 @@ from imgbench.data.corrections import (
     standing,
 )
 from imgbench.data.look import digest
+from imgbench.data.shard_writer import write_shards
 from imgbench.data.walk import LeftOut
 from imgbench.errors import UserError
 from imgbench.evaluate import evaluate
@@ -187,6 +188,18 @@ def test_photographs_that_a_decision_puts_together_come_to_one_side(photos, make
     table = make_data(photos, split={"group": None}).table
     splits = {split for path, _, _, split, _ in table.split_rows() if path in together}
     assert len(splits) == 1 and table.groups.count("one plant") == 6
+
+
+def test_what_is_left_out_comes_into_no_shard_and_decisions_beside_shards_count(photos, make_data, tmp_path):
+    pytest.importorskip("webdataset", reason='nothing to write shards with: pip install "imgbench[shards]"')
+    decide(photos, ("cat/0.png", LEFT_OUT, ""), ("cat/1.png", CLASS, "dog"))
+    root = write_shards(make_data(photos).table, tmp_path / "shards", 100, 0)
+    table = make_data(root).table
+    assert "cat/0.png" not in table.paths and table.decided is None
+    assert table.labels[table.paths.index("cat/1.png")] == 1
+    add_decisions(tmp_path / "shards" / FILE, [Decision(hash_of(photos / "dog/1.png"), "dog/1.png", CLASS, "cat")])
+    table = make_data(root).table
+    assert table.labels[table.paths.index("dog/1.png")] == 0
 
 
 @pytest.mark.parametrize(

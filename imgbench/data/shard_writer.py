@@ -34,7 +34,7 @@ def require_free(folder: Path) -> None:
 
 
 def write_shards(table: ImageTable, folder: Path, images_per_shard: int, seed: int) -> str:
-    """Writes all images that can be decoded, and returns the `data.root` that reads them.
+    """Writes all images that can be decoded and were not left out, and returns the `data.root` that reads them.
 
     They come into the shards in random order, so that a few shards have of every class; the index lists them in the
     order of the table, so that they are divided as those of the folder are. All is written beside its place and
@@ -50,7 +50,8 @@ def write_shards(table: ImageTable, folder: Path, images_per_shard: int, seed: i
     shutil.rmtree(work, ignore_errors=True)  # what a killed command left
     work.mkdir()
     try:
-        rows = np.setdiff1d(np.arange(len(table.paths)), [*table.errors])
+        left_out = [] if table.decided is None else np.flatnonzero(table.decided.left_out).tolist()
+        rows = np.setdiff1d(np.arange(len(table.paths)), [*table.errors, *left_out])
         order = np.random.default_rng(seed).permutation(rows)
         names = _write(table, order, work, images_per_shard)
         root = NAME.replace("%06d", f"{{000000..{len(names) - 1:06d}}}" if len(names) > 1 else "000000")

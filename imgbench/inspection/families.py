@@ -41,11 +41,12 @@ class Family:
     def moves(self, table: ImageTable) -> int | None:
         """How many images come into another split if these groups are kept together; None if they cannot be."""
         plan = replace(table.plan, group=self.expression)
+        before = table.decided or table  # images are divided by the labels before corrections
         try:
-            new = assign_splits(table.given, table.labels, table.class_names, plan, self.groups, table.errors)
+            new = assign_splits(table.given, before.labels, table.class_names, plan, self.groups, table.errors)
         except UserError:
             return None
-        return int((new != table.splits).sum())
+        return int((new != before.splits).sum())
 
 
 def find_family(table: ImageTable, pairs: Sequence[Pair]) -> Family | None:
