@@ -279,4 +279,7 @@ def test_run_keeps_both_accuracies_and_comparisons_judge_by_the_new_labels(photo
     relabelled = (test[0], hash_of(photos / test[0]))
     predicted = dict(line.split(",")[::3][:2] for line in (old.path / "predictions.csv").read_text().splitlines())
     assert answers[old.path][relabelled] == (predicted[test[0]] == other[test[0][:3]])
-    assert evaluate(old.path).metrics["test/acc"].n == len(test) - 1
+    evaluated = evaluate(old.path)
+    assert evaluated.metrics["test/acc"].n == len(test) - 1
+    assert evaluated.metrics["test/acc_before_corrections"].n == len(test)
+    assert "test accuracy before corrections" in evaluated.table()

@@ -271,6 +271,11 @@ class Evaluation:
                 else []
             ),
             *(
+                [f"{split} accuracy before corrections  {describe(self.metrics[BEFORE_CORRECTIONS])}"]
+                if BEFORE_CORRECTIONS in self.metrics
+                else []
+            ),
+            *(
                 f"{split} {label}  {describe(self.metrics[f'{split}/{name}'])}"
                 for name, label in LABELS.items()
                 if f"{split}/{name}" in self.metrics
@@ -344,10 +349,11 @@ def evaluate(
         points, missing = _operating_points(path, model, results[split], sensitivity, selected_on_test)
         notes += missing
     temperature = _temperature(path)
+    before = _before_corrections(model, data) if split == "test" else {}
     if output is None:
-        metrics = measure(results, temperature)
+        metrics = {**measure(results, temperature), **before}
     else:
-        metrics = write_results(output, title, results, selected_on_test, temperature)
+        metrics = write_results(output, title, results, selected_on_test, temperature, before)
     return Evaluation(split, title, model.class_names, metrics, left_out, notes, points)
 
 
