@@ -16,13 +16,20 @@ Decisions lie in corrections.csv beside the photographs, of which none is moved,
 PORT = 7861
 
 
-def review(run: str | Path, port: int = PORT, language: Literal["en", "zh"] | None = None) -> None:
+def review(
+    run: str | Path,
+    port: int = PORT,
+    language: Literal["en", "zh"] | None = None,
+    corrections: Path | None = None,
+) -> None:
     """Serves the page until it is interrupted.
 
     Args:
         run: a run directory, or a folder of photographs.
         port: serve the page at this port of this machine; 0 takes any that is free.
         language: of the page; otherwise that of the browser.
+        corrections: the table of decisions, where it cannot lie beside the photographs; then name it in training too,
+            by data.corrections.
 
     Raises:
         UserError: the run or the photographs cannot be used, the port is taken, or the packages of the page are
@@ -33,7 +40,7 @@ def review(run: str | Path, port: int = PORT, language: Literal["en", "zh"] | No
 
     review_server.require_starlette()
     port = page_with_server.free_port(port)  # before anything is computed
-    images = review_images.ReviewedImages(run)
+    images = review_images.ReviewedImages(run, corrections)
     training = review_training.Training(images, change_between)
     review_server.serve(images, training, port, language)
 

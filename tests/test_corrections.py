@@ -85,6 +85,13 @@ def test_damaged_table_is_refused_with_its_line(line, said, tmp_path):
     assert (tmp_path / FILE).read_bytes() == before
 
 
+def test_empty_file_is_a_table_without_decisions(tmp_path):
+    (tmp_path / FILE).touch()
+    assert read_decisions(tmp_path / FILE) == []
+    add_decisions(tmp_path / FILE, [Decision(ONE, "a", RIGHT)])
+    assert len(read_decisions(tmp_path / FILE)) == 1
+
+
 def test_table_saved_with_semicolons_is_named(tmp_path):
     (tmp_path / FILE).write_text(";".join(COLUMNS) + "\n")
     with pytest.raises(UserError, match="a table with commas, in UTF-8"):

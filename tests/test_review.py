@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from imgbench.errors import UserError
 from imgbench.publish import review_server
 from imgbench.publish.review_images import ReviewedImages
 from imgbench.publish.review_queues import NAMES, build_queues
-from imgbench.publish.review_training import asdict_of
+from imgbench.publish.review_training import Training, asdict_of
 from imgbench.run import Run
 from imgbench.sweep.comparison import change_between
 
@@ -328,6 +329,23 @@ def test_packages_that_are_not_installed_are_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r'pip install "imgbench\[demo\]"'):
         command.review("nowhere")
+
+
+def test_table_lies_elsewhere_where_it_is_asked_for(home):
+    images = ReviewedImages(home / "run", home / "decisions.csv")
+    row = int(images.table.rows("train")[0])
+    images.decide({"rows": [int(images.numbers[row])], "decision": LEFT_OUT, "by": "Ann"})
+    assert len(read_decisions(home / "decisions.csv")) == 1 and decided(home) == []
+    training = Training(images, change_between)
+    training.start(whole=False)
+    with pytest.raises(UserError, match="under way"):
+        training.start(whole=False)
+    while training.state()["status"] == "running":
+        time.sleep(0.05)
+    assert training.state()["status"] == "done", training.state()
+    assert Run(Path(training.state()["run"])).config["data"]["corrections"] == str(home / "decisions.csv")
+    with pytest.raises(UserError, match="cannot be written"):
+        ReviewedImages(home / "run", home / "nowhere" / "decisions.csv")
 
 
 def test_one_class_is_given_to_files_of_the_same_content_in_two_folders(home):

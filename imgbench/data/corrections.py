@@ -43,6 +43,7 @@ COLUMNS: Columns = {
     "when": None,
     "why": None,
 }
+WAIT = 30  # seconds for others that write
 MARK = "\N{BYTE ORDER MARK}"  # by which Excel knows UTF-8
 # What a spreadsheet would take for a formula, and what would be mistaken for one that was escaped.
 FORMULA = re.compile("'*[=+@\\-\t\r]")
@@ -99,7 +100,7 @@ def read_decisions(path: Path) -> list[Decision]:
         UserError: it is damaged, or cannot be read.
     """
     try:
-        rows = list(read_rows(path, COLUMNS, encoding="utf-8-sig"))
+        rows = list(read_rows(path, COLUMNS, encoding="utf-8-sig")) if path.stat().st_size else []
     except FileNotFoundError:
         return []
     except PermissionError as error:
@@ -125,7 +126,8 @@ def _unescaped(text: str) -> str:
 def _is_open(path: Path) -> str:
     return (
         f"{path} cannot be opened: another program, perhaps Excel, holds it, or it is not yours to write. Close it "
-        "there; nothing was changed."
+        "there, or have the table elsewhere: data.corrections=FILE.csv, or review --corrections FILE.csv. Nothing was "
+        "changed."
     )
 
 
@@ -154,8 +156,10 @@ def add_decisions(
     Raises:
         UserError: the table is damaged, open in another program, or there is no place for it.
     """
+    if not path.parent.is_dir():
+        raise UserError(f"{path} cannot be written: there is no folder {path.parent}. Nothing was decided.")
     try:
-        with FileLock(path.with_name(f".{path.name}.lock")):
+        with FileLock(path.with_name(f".{path.name}.lock"), timeout=WAIT):
             known = read_decisions(path)
             if wanted(known):
                 _append(path, new)
@@ -164,7 +168,7 @@ def add_decisions(
     except PermissionError as error:
         raise UserError(_is_open(path)) from error
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}. Nothing was decided.") from error
+        raise UserError(f"{path} cannot be written: {error.strerror or error}. Nothing was decided.") from error
 
 
 def _append(path: Path, new: Sequence[Decision]) -> None:

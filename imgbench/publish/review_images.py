@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from omegaconf import DictConfig
 from PIL import Image
 
 from imgbench.data.corrections import (
@@ -54,12 +55,15 @@ GRID = 16  # pixels each way, by which photographs are compared where no network
 class ReviewedImages:
     """All photographs of a table, known to the page by numbers that tell nothing of their class.
 
+    Args:
+        corrections: the table of decisions; None: as the run has it, or `corrections.csv` beside the photographs.
+
     Raises:
         UserError: the photographs, the run or the table of corrections cannot be used.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.run, self.data = _opened(path)
+    def __init__(self, path: str | Path, corrections: str | Path | None = None) -> None:
+        self.run, self.data = _opened(path, corrections)
         self.table: ImageTable = self.data.table
         table = self.table
         self.place = place_of(table.root, self.data.corrections)
@@ -341,11 +345,15 @@ def _said(decision: Decision) -> tuple[str, ...]:
     return decision.decision, decision.value, path
 
 
-def _opened(path: str | Path) -> tuple[Run | None, ImageFolderDataModule]:
+def _opened(path: str | Path, corrections: str | Path | None) -> tuple[Run | None, ImageFolderDataModule]:
     """A run and its images, or the images of a folder that was not trained on yet."""
     place = Path(path)
-    if place.is_dir() and not (place / "config.yaml").is_file():
-        config = compose([str(place)], "audit")
-        return None, build_data(config)
-    run = Run.open(place)
-    return run, build_data_of(run)
+    is_folder = place.is_dir() and not (place / "config.yaml").is_file()
+    run = None if is_folder else Run.open(place)
+    config = compose([str(place)], "audit") if run is None else DictConfig(run.config)
+    if corrections is not None:
+        table = place_of(config.data.root, corrections).resolve()
+        if not table.exists():
+            add_decisions(table, [])  # so that a place where none can be written is found out at once
+        config.data.corrections = str(table)
+    return run, build_data(config) if run is None else build_data_of(run, config)

@@ -107,6 +107,7 @@ class Training:
     def _solve(self, base: Run, run: Run) -> None:
         """As `imgbench train` does with this configuration, of the images in the very splits of the run."""
         config = override(base)
+        config.data.corrections = self.images.data.corrections
         config.data.audit = False  # which finds what it found before
         config.report.learning_curve = False
         experiment = resolve(config, build_data_of(base, config))
@@ -120,6 +121,8 @@ class Training:
         words = ["--config-dir", str(base.path), "--config-name", "config", f"hydra.run.dir={run.path.resolve()}"]
         if self.images.frozen:
             words.append("model=finetuned")
+        if self.images.data.corrections is not None:
+            words.append(f"data.corrections={self.images.data.corrections}")
         with tempfile.TemporaryFile() as said:
             line = [sys.executable, "-m", "imgbench.train", *words]
             self._process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=said)

@@ -175,7 +175,8 @@ def compare_runs(
     """
     if len(runs) < 2:
         raise UserError(f"A comparison needs two runs or more, but there is {len(runs)}: {_listed(runs)}")
-    tested = [_read(run, corrected) for run in runs]
+    decisions = _decisions(runs)
+    tested = [_read(run, decisions, corrected) for run in runs]
     grouped: dict[str, list[Tested]] = {}
     for one in tested:
         settings = {name: value for name, value in one.settings.items() if not _is_aside(name)}
@@ -198,7 +199,7 @@ def _listed(runs: Sequence[Run]) -> str:
     return ", ".join(str(run.shown) for run in runs) or "none"
 
 
-def _read(run: Run, corrected: bool) -> Tested:
+def _read(run: Run, decided: Decisions, corrected: bool) -> Tested:
     info = run.info
     if run.status != "finished" or not run.concluded:
         raise UserError(
@@ -220,7 +221,7 @@ def _read(run: Run, corrected: bool) -> Tested:
     facts = info.get("corrections", {})
     settings["corrections"] = str(facts.get("hash", "none"))[:8]  # other labels are other data
     names = {name: i for i, name in enumerate(predictions.class_names)}
-    decisions = _decisions(config["data"]).of_files(images)
+    decisions = decided.of_files(images)
     before, changed = facts.get("test_classes_before", {}), 0
     for i, (path, _) in enumerate(images):
         decision = decisions[i]
@@ -246,10 +247,11 @@ def _read(run: Run, corrected: bool) -> Tested:
     )
 
 
-def _decisions(config: dict[str, Any]) -> Decisions:
-    """What people have decided of the images until now; nothing where these are gone, and with them the decisions."""
-    root, corrections = config.get("root"), config.get("corrections")
-    return Decisions(read_decisions(place_of(root, corrections)) if root else [])
+def _decisions(runs: Sequence[Run]) -> Decisions:
+    """What people have decided until now of the images of any of the runs: all are judged alike."""
+    data = [run.config["data"] for run in runs]
+    places = dict.fromkeys(place_of(one["root"], one.get("corrections")) for one in data if one.get("root"))
+    return Decisions([decision for place in places for decision in read_decisions(place)])
 
 
 def _flat(node: dict[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
