@@ -100,7 +100,7 @@ def test_table_saved_with_semicolons_is_named(tmp_path):
 
 def test_last_decision_counts_and_everybody_takes_back_their_own():
     first, second = Decision(ONE, "a", CLASS, "dog", "Ann"), Decision(ONE, "a", RIGHT, "", "Bob")
-    assert Decisions([first, second]).of(ONE, "a", ["a"]) == second
+    assert Decisions([first, second]).of(ONE, "a", "a".__eq__) == second
     assert standing([first, second, Decision(ONE, "a", WITHDRAWN, "", "Ann")]) == [second]
     assert standing([first, second, Decision(ONE, "a", WITHDRAWN, "", "Bob")]) == [first]
     assert standing([first, Decision(ONE, "a", WITHDRAWN, "", "Cid")]) == [first]

@@ -25,6 +25,7 @@ from imgbench.data.split import NO_SPLIT
 from imgbench.data.walk import LeftOut
 from imgbench.errors import UserError
 from imgbench.split_file import SPLIT_COLUMNS, SPLITS, Columns, csv_lines, read_rows
+from imgbench.trust import stays_below
 
 if TYPE_CHECKING:
     from imgbench.data.table import ImageTable
@@ -217,24 +218,36 @@ class Decisions:
             else:
                 self._of.setdefault(decision.hash, []).append(decision)
 
-    def of(self, digest: str, path: str, paths: Sequence[str]) -> Decision | None:
+    def of(self, digest: str, path: str, is_there: Callable[[str], bool]) -> Decision | None:
         """The last decision on a photograph; None where there is none.
 
         Args:
-            paths: of all files that have the same content: of these, only the one that was meant is left out.
+            is_there: whether a path is of a file with the same content: of these, only the one that was meant is left
+                out.
         """
         for decision in reversed(self._of.get(digest, ())):
-            if decision.decision != LEFT_OUT or decision.path == path or decision.path not in paths:
+            if decision.decision != LEFT_OUT or decision.path == path or not is_there(decision.path):
                 return decision
         return None
 
-    def of_files(self, files: Sequence[tuple[str, str]]) -> list[Decision | None]:
-        """As `of`, of each (path, hash)."""
+    def of_files(self, files: Sequence[tuple[str, str]], root: Path | None = None) -> list[Decision | None]:
+        """As `of`, of each (path, hash).
+
+        Args:
+            root: where further files may lie; None: these are all.
+        """
         paths: dict[str, list[str]] = {}
         for path, digest in files:
             if digest in self._of:
                 paths.setdefault(digest, []).append(path)
-        return [self.of(digest, path, paths[digest]) if digest in paths else None for path, digest in files]
+
+        def decision(path: str, digest: str) -> Decision | None:
+            if digest not in paths:
+                return None
+            elsewhere = root and (lambda one: stays_below(one) and (root / one).is_file())
+            return self.of(digest, path, lambda one: one in paths[digest] or bool(elsewhere and elsewhere(one)))
+
+        return [decision(path, digest) for path, digest in files]
 
 
 def decisions_of(root: str | Path, corrections: str | Path | None = None) -> Decisions:
@@ -282,7 +295,8 @@ def corrected(table: "ImageTable", decisions: Decisions, whole: bool = True) -> 
     labels, splits = table.labels.copy(), table.splits.copy()
     looked_at, gone = np.zeros(len(hashes), bool), np.zeros(len(hashes), bool)
     codes = {name: label for label, name in enumerate(table.class_names)}
-    for row, decision in enumerate(decisions.of_files(list(zip(table.paths, hashes, strict=True)))):
+    files = list(zip(table.paths, hashes, strict=True))
+    for row, decision in enumerate(decisions.of_files(files, None if whole else table.root)):
         if decision is None:
             continue
         looked_at[row] = True

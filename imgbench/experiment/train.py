@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 from hydra.errors import InstantiationException
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from imgbench.data.corrections import Decided
 from imgbench.data.datamodule import ImageFolderDataModule
+from imgbench.data.split import NO_SPLIT
 from imgbench.data.table import ImageTable
 from imgbench.errors import UserError
 from imgbench.experiment.build import (
@@ -270,7 +272,8 @@ def begin(run: Run, experiment: Experiment) -> ImageClassifier:
 
 def facts_of_corrections(table: ImageTable, decided: Decided) -> dict[str, Any]:
     """What `run.json` keeps: which decisions the images had, and the classes that test images had before them."""
-    changed = [row for row in table.rows("test") if decided.labels[row] != table.labels[row]]
+    tested = np.flatnonzero(table.splits != NO_SPLIT) if table.plan.cross_validates else table.rows("test")
+    changed = [row for row in tested if decided.labels[row] != table.labels[row]]
     before = {table.paths[row]: table.class_names[decided.labels[row]] for row in changed}
     return {"hash": decided.hash, "sentence": decided.sentence, "test_classes_before": before}
 

@@ -73,6 +73,7 @@ def build_app(images: ReviewedImages, training: Training, token: str, port: int,
                 "place": str(images.place),
                 "run": str(images.run.shown) if images.run else None,
                 "frozen": images.frozen,
+                "folds": bool(images.run and images.run.folds),
                 "classes": images.class_names,
                 "labels": [None if images.is_blind(row) else int(images.table.labels[row]) for row in images.rows],
                 "queues": {

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from imgbench.errors import UserError
 from imgbench.experiment.build import build_data_of
 from imgbench.experiment.compose import new_directory, override
+from imgbench.experiment.cross_validation import train_and_test
 from imgbench.experiment.train import resolve, train
 from imgbench.number import Number
 from imgbench.publish.review_images import ReviewedImages
@@ -115,7 +116,11 @@ class Training:
             raise UserError("Nothing has changed: it was trained with these very labels.")
         run.path.mkdir(parents=True)
         again = ["python", "-m", "imgbench.train", "--config-dir", str(base.shown), "--config-name", "config"]
-        train(experiment, run, conclude, command=shlex.join(again))
+        with run.recorded(command=shlex.join(again)):
+            if base.folds:
+                train_and_test(config, run, conclude)
+            else:
+                train(experiment, run, conclude)
 
     def _train_whole(self, base: Run, run: Run) -> None:
         words = ["--config-dir", str(base.path), "--config-name", "config", f"hydra.run.dir={run.path.resolve()}"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from imgbench.data.corrections import decisions_of
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.labels import further_columns
 from imgbench.data.read import NAMED
@@ -19,7 +20,7 @@ from imgbench.evaluation.plots import draw_charts
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.subgroups import Subgroups, subgroups
 from imgbench.inference.acceptance import is_kept, keep_for_acceptance, training_rows
-from imgbench.inference.labelled import columns_of, images_of_folder, images_of_run, notes_on_seen
+from imgbench.inference.labelled import as_decided, columns_of, images_of_folder, images_of_run, notes_on_seen
 from imgbench.inference.neighbours import features_of
 from imgbench.inference.novelty import has_features
 from imgbench.inference.predict_split import predict_split
@@ -349,7 +350,7 @@ def evaluate(
         points, missing = _operating_points(path, model, results[split], sensitivity, selected_on_test)
         notes += missing
     temperature = _temperature(path)
-    before = _before_corrections(model, data) if split == "test" else {}
+    before = before_corrections(None, model, data, results[split]) if split == "test" else {}
     if output is None:
         metrics = {**measure(results, temperature), **before}
     else:
@@ -368,7 +369,8 @@ def _of_folds(path: Path, run: Run, output: Path | None, sensitivity: float | No
             f"--sensitivity {sensitivity:g} is of one network and the images that it was tested on, but {path} was "
             "cross-validated. Name other photographs: --data DIR"
         )
-    predictions = joined_folds(run)
+    config = run.config["data"]
+    predictions = as_decided(run, joined_folds(run), decisions_of(config["root"], config.get("corrections")))
     results, temperature = {"test": predictions}, _temperature(path)
     title = f"{path} by cross-validation in {run.folds} folds"
     if output is None:

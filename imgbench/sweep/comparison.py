@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from imgbench.data.corrections import CLASS, LEFT_OUT, Decisions, place_of, read_decisions
+from imgbench.data.corrections import Decisions, place_of, read_decisions
 from imgbench.errors import UserError
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.statistics import holm, mcnemar, means_test, permutation_test
+from imgbench.inference.labelled import as_decided
 from imgbench.number import (
     Number,
     group_codes,
@@ -214,24 +215,21 @@ def _read(run: Run, decided: Decisions, corrected: bool) -> Tested:
         ) from error
     if not predictions.paths:
         raise UserError(f"{run.path / 'predictions.csv'} holds no test images.")
-    hashes = {row["path"]: row["hash"] for row in run.split_rows()}
-    images = [(path, hashes.get(path, "")) for path in predictions.paths]
-    config = run.config
-    settings = dict(_flat(config))
+    settings = dict(_flat(run.config))
     facts = info.get("corrections", {})
     settings["corrections"] = str(facts.get("hash", "none"))[:8]  # other labels are other data
-    names = {name: i for i, name in enumerate(predictions.class_names)}
-    decisions = decided.of_files(images)
-    before, changed = facts.get("test_classes_before", {}), 0
-    for i, (path, _) in enumerate(images):
-        decision = decisions[i]
-        if decision is not None and corrected and decision.decision == CLASS and decision.value in names:
-            changed += predictions.targets[i] != names[decision.value]
-            predictions.targets[i] = names[decision.value]
-        elif not corrected and path in before:
-            predictions.targets[i] = names[before[path]]
-    kept = np.array([one is None or one.decision != LEFT_OUT for one in decisions], bool)
-    predictions, images = predictions.subset(kept), [image for image, keep in zip(images, kept, strict=True) if keep]
+    judged = as_decided(run, predictions, decided)
+    then = dict(zip(predictions.paths, predictions.targets.tolist(), strict=True))
+    changed = sum(then[path] != target for path, target in zip(judged.paths, judged.targets.tolist(), strict=True))
+    if not corrected:
+        before = {
+            path: predictions.class_names.index(name) for path, name in facts.get("test_classes_before", {}).items()
+        }
+        targets = [before.get(path, then[path]) for path in judged.paths]
+        judged = replace(judged, targets=np.array(targets, np.int64))
+    changed, predictions = changed + len(then) - len(judged.paths), judged
+    hashes = {row["path"]: row["hash"] for row in run.split_rows()}
+    images = [(path, hashes.get(path, "")) for path in predictions.paths]
     right = (predictions.predicted == predictions.targets).tolist()
     if method := info.get("method"):
         # What compressed it does not stand in the configuration: each such run is one of its own.
@@ -243,7 +241,7 @@ def _read(run: Run, decided: Decisions, corrected: bool) -> Tested:
         dict(zip(images, predictions.groups, strict=True)),
         [predictions.class_names[i] for i in predictions.targets],
         info.get("seconds"),
-        int(changed) + int((~kept).sum()),
+        changed,
     )
 
 

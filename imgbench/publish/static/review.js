@@ -58,7 +58,7 @@ function speak(chosen) {
   document.querySelectorAll("[data-hint]").forEach(place => { place.placeholder = text(place.dataset.hint); place.setAttribute("aria-label", text(place.dataset.hint)); });
   document.querySelectorAll("button.language").forEach(one => one.setAttribute("aria-pressed", one.lang === chosen));
   document.title = document.querySelector("h1").textContent = text("title", { name: FACTS.root });
-  $("stored").textContent = text("stored", { place: FACTS.place });
+  $("stored").textContent = [text("stored", { place: FACTS.place }), FACTS.folds && text("all_tested")].filter(Boolean).join(" ");
   showQueues();
   show();
   showTraining(training);
