@@ -290,3 +290,23 @@ def test_run_keeps_both_accuracies_and_comparisons_judge_by_the_new_labels(photo
     assert evaluated.metrics["test/acc"].n == len(test) - 1
     assert evaluated.metrics["test/acc_before_corrections"].n == len(test)
     assert "test accuracy before corrections" in evaluated.table()
+
+
+def test_cross_validated_run_keeps_both_accuracies_and_heeds_later_decisions(photos, train_run, tmp_path):
+    decide(photos, ("cat/0.png", CLASS, "dog"))
+    run = train_run(photos, tmp_path / "run", "data.split.folds=2", "data.audit=false")
+    metrics = json.loads((run.path / "metrics.json").read_text())
+    assert metrics["test/acc"]["n"] == metrics["test/acc_before_corrections"]["n"] == 40
+    assert run.info["corrections"]["test_classes_before"] == {"cat/0.png": "cat"}
+    decide(photos, ("cat/1.png", LEFT_OUT, ""))
+    assert evaluate(run.path).metrics["test/acc"].n == 39
+
+
+def test_copy_in_another_split_stays_where_only_its_copy_is_left_out(make_folder, make_data, train_run, tmp_path):
+    root = tmp_path / "photos"
+    for split, number in (("train", 10), ("val", 4), ("test", 4)):
+        make_folder(root / split, {"cat": number, "dog": number})
+    shutil.copy(root / "test/cat/0.png", root / "train/cat/copy.png")
+    decide(root, ("train/cat/copy.png", LEFT_OUT, ""))
+    run = train_run(root, tmp_path / "run", "data.audit=false")
+    assert evaluate(run.path).metrics["test/acc"].n == 8
