@@ -160,7 +160,8 @@ def before_corrections(
             return {}
         predictions = predict_split(model, ImageFolderDataModule.of_table(before, data.preprocessing), "test")
     right = predictions.predicted == predictions.targets
-    return {BEFORE_CORRECTIONS: share(right, np.ones_like(right), group_codes(predictions.groups))}
+    number = share(right, np.ones_like(right), group_codes(predictions.groups))
+    return {BEFORE_CORRECTIONS: number.of_networks(predictions.networks)}
 
 
 def _announce(evaluated: EvaluatedRun) -> None:
