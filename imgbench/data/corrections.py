@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -248,6 +248,25 @@ class Decisions:
             return self.of(digest, path, lambda one: one in paths[digest] or bool(elsewhere and elsewhere(one)))
 
         return [decision(path, digest) for path, digest in files]
+
+    def relabelled(
+        self, files: Mapping[str, str], paths: Sequence[str], targets: np.ndarray, class_names: Sequence[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) indices of the classes that images have by now, and (N,) whether they were not left out.
+
+        Args:
+            files: path -> hash of all files of a data set, among them the `paths` of the N images.
+            targets: (N,) indices of the classes that they had.
+        """
+        decided = dict(zip(files, self.of_files(list(files.items())), strict=True))
+        codes = {name: label for label, name in enumerate(class_names)}
+        result, kept = targets.copy(), np.ones(len(paths), bool)
+        for place, path in enumerate(paths):
+            if (decision := decided.get(path)) is not None:
+                kept[place] = decision.decision != LEFT_OUT
+                if decision.decision == CLASS:
+                    result[place] = codes.get(decision.value, result[place])
+        return result, kept
 
 
 def decisions_of(root: str | Path, corrections: str | Path | None = None) -> Decisions:

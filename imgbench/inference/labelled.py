@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from imgbench.data.columns import AUTO, Chosen
-from imgbench.data.corrections import CLASS, LEFT_OUT, Decisions
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.labels import OPEN
 from imgbench.data.layout import folder_that_would_do, setting, split_of
@@ -17,7 +16,6 @@ from imgbench.data.split import NO_SPLIT
 from imgbench.data.spreadsheet import ENDINGS
 from imgbench.data.table import ImageTable
 from imgbench.errors import UserError
-from imgbench.evaluation.predictions import Predictions
 from imgbench.inference.predictor import Model
 from imgbench.run import Run
 from imgbench.split_file import SPLITS
@@ -145,22 +143,3 @@ def notes_on_seen(path: Path, table: ImageTable, allow_seen: bool) -> list[str]:
         f"--data {table.root}: {count}: {names}.\nLeave them out, since their accuracy says nothing of "
         "new images; --allow-seen measures them nevertheless."
     )
-
-
-def as_decided(run: Run, predictions: Predictions, decisions: Decisions) -> Predictions:
-    """What a run says of its images, with the labels that people gave them until now, without those they left out.
-
-    Raises:
-        UserError: `split.csv` is damaged.
-    """
-    hashes = {row["path"]: row["hash"] for row in run.split_rows()}
-    decided = dict(zip(hashes, decisions.of_files(list(hashes.items())), strict=True))
-    names = {name: label for label, name in enumerate(predictions.class_names)}
-    targets, kept = predictions.targets.copy(), np.ones(len(predictions.paths), bool)
-    for row, path in enumerate(predictions.paths):
-        if (decision := decided.get(path)) is None:
-            continue
-        kept[row] = decision.decision != LEFT_OUT
-        if decision.decision == CLASS and decision.value in names:
-            targets[row] = names[decision.value]
-    return replace(predictions, targets=targets).subset(kept)

@@ -20,7 +20,7 @@ from imgbench.evaluation.plots import draw_charts
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.subgroups import Subgroups, subgroups
 from imgbench.inference.acceptance import is_kept, keep_for_acceptance, training_rows
-from imgbench.inference.labelled import as_decided, columns_of, images_of_folder, images_of_run, notes_on_seen
+from imgbench.inference.labelled import columns_of, images_of_folder, images_of_run, notes_on_seen
 from imgbench.inference.neighbours import features_of
 from imgbench.inference.novelty import has_features
 from imgbench.inference.predict_split import predict_split
@@ -371,7 +371,11 @@ def _of_folds(path: Path, run: Run, output: Path | None, sensitivity: float | No
             "cross-validated. Name other photographs: --data DIR"
         )
     config = run.config["data"]
-    predictions = as_decided(run, joined_folds(run), decisions_of(config["root"], config.get("corrections")))
+    decisions = decisions_of(config["root"], config.get("corrections"))
+    hashes, predictions = {row["path"]: row["hash"] for row in run.split_rows()}, joined_folds(run)
+    names = predictions.class_names
+    targets, kept = decisions.relabelled(hashes, predictions.paths, predictions.targets, names)
+    predictions = replace(predictions, targets=targets).subset(kept)
     results, temperature = {"test": predictions}, _temperature(path)
     title = f"{path} by cross-validation in {run.folds} folds"
     if output is None:

@@ -14,7 +14,6 @@ from imgbench.data.corrections import Decisions, place_of, read_decisions
 from imgbench.errors import UserError
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.statistics import holm, mcnemar, means_test, permutation_test
-from imgbench.inference.labelled import as_decided
 from imgbench.number import (
     Number,
     group_codes,
@@ -218,17 +217,14 @@ def _read(run: Run, decided: Decisions, corrected: bool) -> Tested:
     settings = dict(_flat(run.config))
     facts = info.get("corrections", {})
     settings["corrections"] = str(facts.get("hash", "none"))[:8]  # other labels are other data
-    judged = as_decided(run, predictions, decided)
-    then = dict(zip(predictions.paths, predictions.targets.tolist(), strict=True))
-    changed = sum(then[path] != target for path, target in zip(judged.paths, judged.targets.tolist(), strict=True))
-    if not corrected:
-        before = {
-            path: predictions.class_names.index(name) for path, name in facts.get("test_classes_before", {}).items()
-        }
-        targets = [before.get(path, then[path]) for path in judged.paths]
-        judged = replace(judged, targets=np.array(targets, np.int64))
-    changed, predictions = changed + len(then) - len(judged.paths), judged
     hashes = {row["path"]: row["hash"] for row in run.split_rows()}
+    names, then = predictions.class_names, predictions.targets
+    now, kept = decided.relabelled(hashes, predictions.paths, then, names)
+    changed = int((now != then)[kept].sum() + (~kept).sum())
+    if not corrected:
+        before = {path: names.index(name) for path, name in facts.get("test_classes_before", {}).items()}
+        now = np.array([before.get(path, then[row]) for row, path in enumerate(predictions.paths)], np.int64)
+    predictions = replace(predictions, targets=now).subset(kept)
     images = [(path, hashes.get(path, "")) for path in predictions.paths]
     right = (predictions.predicted == predictions.targets).tolist()
     if method := info.get("method"):
