@@ -9,7 +9,6 @@ import hashlib
 import io
 import logging
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -46,8 +45,6 @@ COLUMNS: Columns = {
 }
 WAIT = 30  # seconds for others that write
 MARK = "\N{BYTE ORDER MARK}"  # by which Excel knows UTF-8
-# What a spreadsheet would take for a formula, and what would be mistaken for one that was escaped.
-FORMULA = re.compile("'*[=+@\\-\t\r]")
 
 
 @dataclass(frozen=True)
@@ -113,15 +110,7 @@ def read_decisions(path: Path) -> list[Decision]:
             f"{path} is damaged: {error}.\nMend or remove that line (it is a table with commas, in UTF-8), restore the "
             "file from a copy, or name another: data.corrections=FILE"
         ) from error
-    return [Decision(*map(_unescaped, row)) for row in rows]
-
-
-def _escaped(text: str) -> str:
-    return f"'{text}" if FORMULA.match(text) else text
-
-
-def _unescaped(text: str) -> str:
-    return text[1:] if text.startswith("'") and FORMULA.match(text) else text
+    return [Decision(*row) for row in rows]
 
 
 def _is_open(path: Path) -> str:
@@ -174,8 +163,7 @@ def add_decisions(
 
 def _append(path: Path, new: Sequence[Decision]) -> None:
     """Raises OSError: nothing was appended."""
-    rows = [list(map(_escaped, astuple(decision))) for decision in new]
-    header, *lines = csv_lines(COLUMNS, rows)
+    header, *lines = csv_lines(COLUMNS, map(astuple, new))
     with path.open("a+b", buffering=0) as file:
         size = file.seek(0, io.SEEK_END)
         text = "".join(lines)

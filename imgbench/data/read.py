@@ -50,7 +50,8 @@ def read_table(
 
     `find_groups` names the group of each image, for `plan.group="auto"` and `plan.leaks="drop"`; by default each is
     alone. `cache`: see `imgbench.data.pixels.decode_images`. `num_classes`, where stated, must agree with what is
-    found. `labels` and `columns`: see `imgbench.data.shard_index.find_images`. `corrections`: see `imgbench.data.corrections.place_of`.
+    found. `labels` and `columns`: see `imgbench.data.shard_index.find_images`. `corrections`: see
+    `imgbench.data.corrections.place_of`.
 
     Raises:
         UserError: the folder cannot be used as it is, or has other classes than stated.
