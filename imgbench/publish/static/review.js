@@ -5,7 +5,7 @@ const HEIGHT = 76; // pixels of an entry of the list
 const KEYS = "123456789abcdefhijklmnopqrstuvwyz"; // of the classes; x leaves out, g groups
 const POLL = 3000; // milliseconds
 const $ = id => document.getElementById(id);
-let FACTS, language, decisions, queue, position = 0, side = 0;
+let FACTS, language, decisions, queue, keys = [], position = 0, side = 0;
 let me = localStorage.getItem("imgbench-review-name") || "";
 const made = []; // what was decided here, to be taken back
 let pending = Promise.resolve(); // decisions are stored one after the other
@@ -13,6 +13,14 @@ const seen = {}; // what is known of photographs that were shown
 
 const text = (key, values = {}) => FACTS.texts[key][language].replace(/{(\w+)}/g, (_, name) => values[name]);
 const percent = value => `${(100 * value).toFixed(1)}\u00a0%`;
+
+// A class that is called by one character has that for its key: of the digits, 3 shall not stand for 2.
+function keysOf(classes) {
+  const names = classes.map(name => name.toLowerCase());
+  const own = names.map((name, label) => (`0${KEYS}`.includes(name) && name.length === 1 && names.indexOf(name) === label ? name : ""));
+  const free = [...KEYS].filter(key => !own.includes(key));
+  return own.map(key => key || free.shift() || "");
+}
 
 function element(name, content = "", className = "") {
   const one = document.createElement(name);
@@ -248,7 +256,7 @@ function showClasses() {
     const button = element("button", name);
     button.type = "button";
     button.dataset.label = label;
-    if (label < KEYS.length) button.append(element("kbd", KEYS[label]));
+    if (keys[label]) button.append(element("kbd", keys[label]));
     button.setAttribute("aria-pressed", label === own);
     button.onclick = () => decide("class", label);
     return button;
@@ -303,14 +311,15 @@ document.addEventListener("keydown", event => {
     }
     return;
   }
-  const label = KEYS.indexOf(event.key.toLowerCase());
+  const label = keys.indexOf(event.key.toLowerCase());
   const acts = {
     " ": () => decide("right"), Enter: () => decide("right"), x: () => decide("left out"),
     g: () => rows().length > 1 && decide("group"), Backspace: takeBack, ArrowLeft: () => go(position - 1),
     ArrowRight: () => go(position + 1), "/": () => $("search").focus(),
     ArrowUp: () => rows().length > 1 && choose(0), ArrowDown: () => rows().length > 1 && choose(1),
   };
-  const act = acts[event.key] || acts[event.key.toLowerCase()] || (label >= 0 && label < FACTS.classes.length && (() => decide("class", label)));
+  const act = acts[event.key] || acts[event.key.toLowerCase()] || (label >= 0 && (() => decide("class", label)));
+  if (event.repeat && !event.key.startsWith("Arrow")) return; // of a key that is held down, one photograph was looked at
   if (!act || (event.target.tagName === "BUTTON" && [" ", "Enter"].includes(event.key))) return;
   event.preventDefault();
   act();
@@ -385,6 +394,7 @@ function named() {
 async function begin() {
   FACTS = await (await fetch("start")).json();
   decisions = FACTS.decisions;
+  keys = keysOf(FACTS.classes);
   const own = FACTS.language || ((navigator.language || "").toLowerCase().startsWith("zh") ? "zh" : "en");
   queue = Object.keys(FACTS.queues).find(name => FACTS.queues[name].some(item => !isDone(item))) || "suspects";
   speak(own);
@@ -402,7 +412,11 @@ async function begin() {
   $("train").onclick = () => { $("training").showModal(); ask("training").then(watch).catch(complain); };
   $("close").onclick = () => $("training").close();
   $("begin").onclick = named;
-  $("name").onkeydown = event => { if (event.key === "Enter") named(); };
+  $("name").onkeydown = event => {
+    if (event.key !== "Enter") return;
+    event.stopPropagation(); // it is no answer to the photograph behind
+    named();
+  };
   $("ask").oncancel = event => { if (!me) event.preventDefault(); };
   addEventListener("resize", showList);
   $("search").hidden = FACTS.classes.length <= 9;
