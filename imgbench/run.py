@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from imgbench.errors import UserError
 from imgbench.files import write_atomically
 from imgbench.recording import is_busy, names_recorded, recorded
-from imgbench.split_file import SPLIT_COLUMNS, read_rows
+from imgbench.split_file import SPLIT_COLUMNS, cross_validating, read_rows
 from imgbench.trust import (
     CONFIG_TYPES,
     NODES,
@@ -136,8 +136,8 @@ class Run:
         Raises:
             UserError: as of `stored_config`.
         """
-        split = self.stored_config["data"].get("split") or {}
-        return split.get("folds") if split.get("fold") is None else None
+        folds: Any = cross_validating(self.stored_config["data"].get("split") or {})
+        return folds
 
     @property
     def status(self) -> str | None:

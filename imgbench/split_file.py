@@ -21,6 +21,11 @@ SPLIT_COLUMNS: Columns = {
 }
 
 
+def cross_validating(split: Mapping[str, object]) -> object | None:
+    """Into how many folds the plan of a split, `data.split`, divides within one run; None where it tests on a part."""
+    return split.get("folds") if split.get("fold") is None else None
+
+
 def read_rows(path: Path, columns: Columns, encoding: str = "utf-8") -> Iterator[list[str]]:
     """The rows of a file, one at a time, since there may be millions.
 

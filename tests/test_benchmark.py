@@ -166,12 +166,17 @@ def test_ratio_compares_round_by_round():
     assert Timing([1.0, 2.0, 10.0], 0).ratio(Timing([2.0, 4.0, 20.0], 0)) == 0.5
 
 
-def test_planted_copies_are_counted(tmp_path):
-    for number in range(30):
-        path = tmp_path / "ab"[number % 2] / f"{number}.png"
+def write_smooth_noise(root: Path, count: int, low: int, high: int, coarse: int) -> None:
+    """Images of two classes, three times as large as the noise of `coarse` pixels that they are made of."""
+    for number in range(count):
+        path = root / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(exist_ok=True)
-        coarse = np.random.default_rng(number).integers(0, 256, (32, 32, 3), np.uint8)
-        Image.fromarray(coarse).resize((96, 96), Image.Resampling.BICUBIC).save(path)
+        noise = np.random.default_rng(number).integers(low, high, (coarse, coarse, 3), np.uint8)
+        Image.fromarray(noise).resize((3 * coarse, 3 * coarse), Image.Resampling.BICUBIC).save(path)
+
+
+def test_planted_copies_are_counted(tmp_path):
+    write_smooth_noise(tmp_path, 30, 0, 256, 32)
     config = compose(["data=folder", f"data.root={tmp_path}", "data.image_size=64"])
     rows = measure_audit({**plain(config), "planted": 3})
     assert list(rows) == list(FAULTS)
@@ -179,11 +184,7 @@ def test_planted_copies_are_counted(tmp_path):
 
 
 def test_planted_shortcuts_are_warned_of_and_none_where_there_are_none(tmp_path):
-    for number in range(60):
-        path = tmp_path / "ab"[number % 2] / f"{number}.png"
-        path.parent.mkdir(exist_ok=True)
-        coarse = np.random.default_rng(number).integers(60, 190, (16, 16, 3), np.uint8)
-        Image.fromarray(coarse).resize((48, 48), Image.Resampling.BICUBIC).save(path)
+    write_smooth_noise(tmp_path, 60, 60, 190, 16)
     config = compose(["data=folder", f"data.root={tmp_path}", "data.image_size=32"])
     rows = measure_shortcuts({**plain(config), "planted": 30})
     assert list(rows) == list(PLANTS)

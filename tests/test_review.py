@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,7 +24,7 @@ from imgbench.errors import UserError
 from imgbench.publish import review_server
 from imgbench.publish.review_images import ReviewedImages
 from imgbench.publish.review_queues import NAMES, build_queues
-from imgbench.publish.review_training import Training, asdict_of
+from imgbench.publish.review_training import Training
 from imgbench.run import Run
 from imgbench.sweep.comparison import change_between
 
@@ -202,7 +203,7 @@ def test_line_after_training_again_is_that_of_compare(home, open_page):
     assert (difference.adjusted, difference.accuracy.n) == (state["after"]["p"], 16)
     for key, now in (("after", True), ("before", False)):
         change = change_between(old, new, now)
-        assert change is not None and asdict_of(change) == state[key]
+        assert change is not None and asdict(change) == state[key]
         assert f"{100 * change.first.value:.1f} to {100 * change.second.value:.1f} %, paired difference " in said
     assert {row["path"]: row["split"] for row in old.split_rows()} == {
         row["path"]: row["split"] for row in new.split_rows()

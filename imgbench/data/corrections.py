@@ -275,16 +275,12 @@ def grouped(table: "ImageTable", decisions: Decisions, groups: list[str]) -> lis
         return groups
     result = list(groups)
     renamed: dict[str, str] = {}
-    for row, digest in enumerate(_hashes(table)):
+    for row, digest in enumerate(table.hashes):
         if (name := decisions.groups.get(digest)) is not None:
             result[row] = name
             if groups[row]:
                 renamed[groups[row]] = name
     return [renamed.get(name, name) for name in result]
-
-
-def _hashes(table: "ImageTable") -> list[str]:
-    return [digest.tobytes().hex() for digest in table.digests]
 
 
 def corrected(table: "ImageTable", decisions: Decisions, whole: bool = True) -> "ImageTable":
@@ -298,7 +294,7 @@ def corrected(table: "ImageTable", decisions: Decisions, whole: bool = True) -> 
     """
     if not decisions.rows:
         return table
-    hashes = _hashes(table)
+    hashes = table.hashes
     labels, splits = table.labels.copy(), table.splits.copy()
     looked_at, gone = np.zeros(len(hashes), bool), np.zeros(len(hashes), bool)
     codes = {name: label for label, name in enumerate(table.class_names)}

@@ -39,9 +39,10 @@ def tables_in(folder: Path) -> list[Path]:
     return [path for path in found if path.suffix.lower() in ENDINGS and not is_own(path)]
 
 
-def tables_near(root: Path) -> list[Path]:
-    """The tables in a folder of images and beside it."""
-    return [*tables_in(root), *tables_in(Path(os.path.normpath(root / "..")))] if root.is_dir() else []
+def tables_near(root: Path) -> list[list[Path]]:
+    """The tables in a folder of images, and those beside it; an empty list where there are neither."""
+    places = [tables_in(root), tables_in(Path(os.path.normpath(root / "..")))] if root.is_dir() else []
+    return places if any(places) else []
 
 
 def labels_path(root: str | Path, labels: str) -> Path:
@@ -54,7 +55,7 @@ def labels_path(root: str | Path, labels: str) -> Path:
     places = [named, root / named, Path(os.path.normpath(root / "..")) / named]
     path = next((place for place in places if place.is_file()), None)
     if path is None:
-        there = [*map(str, tables_near(root))]
+        there = [str(table) for tables in tables_near(root) for table in tables]
         hint = f" There are {listed(there)}." if there else ""
         raise UserError(f"{OPTION}={labels}: there is no such file, here, in {root} or beside it.{hint}")
     if is_own(path):
@@ -77,8 +78,7 @@ def found_labels(
     """
     root = Path(root).expanduser()
     reasons: list[str] = []
-    places = [tables_in(root), tables_in(Path(os.path.normpath(root / "..")))] if root.is_dir() else []
-    if not any(places):
+    if not (places := tables_near(root)):
         return None, []
     images = Images.below(root, option)
     for tables in places:
@@ -86,7 +86,7 @@ def found_labels(
         for path in tables:
             try:
                 table = read_spreadsheet(path)
-                known = with_file_column(table, images, {role: chosen.get(role, AUTO) for role in ("file",)})
+                known = with_file_column(table, images, {"file": chosen.get("file", AUTO)})
             except UserError as error:
                 reasons.append(str(error))
                 continue

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from imgbench.errors import UserError
-from imgbench.split_file import SPLITS
+from imgbench.split_file import SPLITS, cross_validating
 
 TRAIN, VAL, TEST = range(3)  # indices into SPLITS
 NO_SPLIT = -1
@@ -49,7 +49,7 @@ class SplitPlan:
     @property
     def cross_validates(self) -> bool:
         """Whether every image is tested on once, by one of as many networks as there are folds."""
-        return self.folds is not None and self.fold is None
+        return cross_validating(vars(self)) is not None
 
 
 def group_names(paths: list[str], pattern: str | None, without: Container[int] = ()) -> list[str]:
@@ -152,10 +152,19 @@ def _check_plan(plan: SplitPlan) -> None:
         )
 
 
-def _check_folds(given: np.ndarray, plan: SplitPlan) -> None:
-    folds, fold = plan.folds, plan.fold
+def number_of_folds(folds: object) -> int:
+    """`data.split.folds`.
+
+    Raises:
+        UserError: it is no number of parts.
+    """
     if not isinstance(folds, int) or isinstance(folds, bool) or folds < 2:
         raise UserError(f"data.split.folds={folds!r}, but it is a number of parts, 2 or more.")
+    return folds
+
+
+def _check_folds(given: np.ndarray, plan: SplitPlan) -> None:
+    folds, fold = number_of_folds(plan.folds), plan.fold
     if fold is not None and (not isinstance(fold, int) or isinstance(fold, bool) or not 0 <= fold < folds):
         raise UserError(f"data.split.fold={fold!r}, but of data.split.folds={folds} they are 0 to {folds - 1}.")
     if plan.selects_on_test:

@@ -84,6 +84,16 @@ class ImageTable:
             decided=None,
         )
 
+    @property
+    def hashes(self) -> list[str]:
+        """The digest of each image's file, as `split.csv` has it."""
+        return [digest.tobytes().hex() for digest in self.digests]
+
+    @property
+    def looked_at(self) -> set[int]:
+        """The rows that people have decided on, of which nothing is asked again."""
+        return set() if self.decided is None else set(np.flatnonzero(self.decided.looked_at).tolist())
+
     def rows(self, split: str) -> np.ndarray:
         """The rows of `train`, `val` or `test`."""
         return np.flatnonzero(self.splits == SPLITS.index(split))
@@ -127,14 +137,15 @@ class ImageTable:
         divided = self.splits if self.decided is None else self.decided.splits
         own = {path: row for row, path in enumerate(self.paths) if divided[row] != NO_SPLIT}
         then = {row["path"]: row for row in rows}
+        looked_at = self.looked_at
         # What people have decided since then, or taken back, makes no other images of them.
-        if not own.keys() >= then.keys() or any(not self._was_decided(own[path]) for path in own.keys() - then.keys()):
+        if not own.keys() >= then.keys() or any(own[path] not in looked_at for path in own.keys() - then.keys()):
             return None
         groups, splits = self.groups.copy(), self.splits.copy()
         before = splits if self.decided is None else self.decided.splits.copy()
         for path, known in then.items():
             row = own[path]
-            same_class = self.class_names[self.labels[row]] == known["class"] or self._was_decided(row)
+            same_class = self.class_names[self.labels[row]] == known["class"] or row in looked_at
             if self.digests[row].tobytes().hex() != known["hash"] or not same_class:
                 return None
             groups[row], before[row] = known["group"], SPLITS.index(known["split"])
@@ -142,9 +153,6 @@ class ImageTable:
                 splits[row] = before[row]
         decided = self.decided and replace(self.decided, splits=before)
         return replace(self, groups=groups, splits=splits, decided=decided)
-
-    def _was_decided(self, row: int) -> bool:
-        return self.decided is not None and bool(self.decided.looked_at[row])
 
     @cached_property
     def hash(self) -> str:

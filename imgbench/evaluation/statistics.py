@@ -1,12 +1,26 @@
 """Whether two configurations differ: paired tests on the same images, tests over runs, and their correction."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
+from imgbench.number import Number
+
 DRAWS = 10_000  # of a permutation test; its smallest p value is 1 / (DRAWS + 1)
 BATCH = 500  # draws that are in memory at once
+
+
+@dataclass(frozen=True)
+class Change:
+    """From one run to another on the same test images."""
+
+    first: Number
+    second: Number
+    difference: Number  # the accuracy of the second minus that of the first
+    p: float
+    distinguishable: bool
 
 
 def mcnemar(correct: np.ndarray, reference: np.ndarray) -> float:

@@ -8,9 +8,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from imgbench.data.columns import AUTO
 from imgbench.data.shard_index import check_root
+from imgbench.data.split import number_of_folds
 from imgbench.errors import UserError
 from imgbench.experiment.compose import choices, is_open
 from imgbench.run import Run
+from imgbench.split_file import cross_validating
 
 WHOLE, REAL = (int,), (int, float)
 # Of the numbers that are set most often, their types and, where libraries fail late beyond, their ranges.
@@ -62,9 +64,7 @@ def check_folds(config: DictConfig) -> None:
     """
     if not cross_validates(config):
         return
-    folds = OmegaConf.select(config, "data.split.folds")
-    if not isinstance(folds, int) or isinstance(folds, bool) or folds < 2:
-        raise UserError(f"data.split.folds={folds!r}, but it is a number of parts, 2 or more.")
+    folds = number_of_folds(config.data.split.folds)
     if OmegaConf.select(config, "report.learning_curve"):
         raise UserError(
             f"report.learning_curve=true measures on test images, but with data.split.folds={folds} none are left. "
@@ -79,8 +79,7 @@ def check_folds(config: DictConfig) -> None:
 
 def cross_validates(config: DictConfig) -> bool:
     """Whether every image is to be tested on, by one network for each of `data.split.folds`."""
-    folds, fold = (OmegaConf.select(config, f"data.split.{name}") for name in ("folds", "fold"))
-    return folds is not None and fold is None
+    return cross_validating(OmegaConf.select(config, "data.split") or {}) is not None
 
 
 def check_numbers(config: DictConfig) -> None:

@@ -2,10 +2,8 @@
 
 import logging
 import shutil
-from collections.abc import Sequence
 from contextlib import nullcontext
 
-from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 
 from imgbench.budget import Budget
@@ -25,13 +23,7 @@ log = logging.getLogger(__name__)
 NOT_OF_A_FOLD = ("checkpoints", "candidates")  # what a fold leaves that nobody asks for any more
 
 
-def train_and_test(
-    config: DictConfig,
-    run: Run,
-    conclude: Conclude,
-    callbacks: Sequence[Callback] = (),
-    budget: Budget | None = None,
-) -> float | None:
+def train_and_test(config: DictConfig, run: Run, conclude: Conclude, budget: Budget | None = None) -> float | None:
     """As `train_best`; where the configuration cross-validates, a network for each fold is trained before.
 
     The choice among several networks is made anew in each fold. Each training has the same share of the minutes.
@@ -41,7 +33,7 @@ def train_and_test(
         KeyboardInterrupt: training was interrupted; what is finished of the folds is not trained again.
     """
     if not cross_validates(config):
-        return train_best(config, run, conclude, callbacks, budget)
+        return train_best(config, run, conclude, budget=budget)
     budget = budget or Budget.from_now(config.budget)
     if config.ckpt_path is None:
         run.path.mkdir(parents=True, exist_ok=True)
@@ -58,12 +50,12 @@ def train_and_test(
                 continue
             own.path.mkdir(parents=True, exist_ok=True)
             log.info("\nFold %d of %d:", fold + 1, folds)
-            train_best(part, own, _keep_predictions, callbacks, budget.part(1 / (folds + 1 - fold)))
+            train_best(part, own, _keep_predictions, budget=budget.part(1 / (folds + 1 - fold)))
         for name in NOT_OF_A_FOLD:
             shutil.rmtree(own.path / name, ignore_errors=True)
     log.info("\nThe network that is kept, which learns from all images but those that it is chosen by:")
     with quiet(*FACTS):
-        return train_best(config, run, conclude, callbacks, budget)
+        return train_best(config, run, conclude, budget=budget)
 
 
 def _keep_predictions(run: Run, data: ImageFolderDataModule) -> None:

@@ -58,8 +58,7 @@ def images_of_run(
     notes = []
     if gone:
         notes.append(f"{len(gone)} image(s) are gone since training, for example {gone[0]}")
-    digests = [digest.tobytes().hex() for digest in table.digests]
-    changed = [i for i, (row, digest) in enumerate(zip(there, digests, strict=True)) if row["hash"] != digest]
+    changed = [i for i, (row, digest) in enumerate(zip(there, table.hashes, strict=True)) if row["hash"] != digest]
     if changed:
         notes.append(f"{len(changed)} image(s) have changed since training, for example {there[changed[0]]['path']}")
     if unchanged:

@@ -38,13 +38,14 @@ def nearest(features: np.ndarray, training: np.ndarray, number: int) -> tuple[np
     The similarity is the cosine of the angle between features that were standardised by the training images, so that
     none counts for its scale alone; the most similar comes first.
     """
-    mean, std = training.mean(0), training.std(0)
-    scale = np.where(std > 1e-6 * np.abs(mean) + 1e-12, std, np.inf)  # a constant feature tells nothing
-
-    def directions(values: np.ndarray) -> np.ndarray:
-        standard = (values - mean) / scale
-        return standard / np.maximum(np.linalg.norm(standard, axis=1, keepdims=True), 1e-12)
-
-    similarity = directions(features) @ directions(training).T
+    similarity = directions(features, training) @ directions(training, training).T
     order = np.argsort(-similarity, axis=1, kind="stable")[:, :number]
     return order, np.take_along_axis(similarity, order, 1)
+
+
+def directions(features: np.ndarray, training: np.ndarray) -> np.ndarray:
+    """The features (M, D), standardised by training (N, D), as vectors of length 1."""
+    mean, std = training.mean(0), training.std(0)
+    scale = np.where(std > 1e-6 * np.abs(mean) + 1e-12, std, np.inf)  # a constant feature tells nothing
+    standard = (features - mean) / scale
+    return standard / np.maximum(np.linalg.norm(standard, axis=1, keepdims=True), 1e-12)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from imgbench.data.datamodule import ImageFolderDataModule
+from imgbench.data.table import ImageTable
 from imgbench.evaluation.predictions import Predictions
 from imgbench.inference.cached_features import image_features
 from imgbench.inference.predictor import Model
@@ -26,10 +27,15 @@ def predict_split(model: Model, data: ImageFolderDataModule, split: str) -> Pred
             model(data.preprocessing.center_crop(images))
             for images, _ in shown(batches, len(batches), f"Predicting the {NAMES[split]} images")
         ]
+    return predictions_of_rows(table, rows, np.concatenate(probabilities))
+
+
+def predictions_of_rows(table: ImageTable, rows: np.ndarray, probabilities: np.ndarray) -> Predictions:
+    """Probabilities (N, num_classes) with what the table says of these N rows."""
     return Predictions(
         [table.paths[row] for row in rows],
         [table.groups[row] for row in rows],
         table.labels[rows].astype(np.int64),
-        np.concatenate(probabilities),
-        data.class_names,
+        probabilities,
+        table.class_names,
     )

@@ -168,6 +168,11 @@ class Evidence:
         return related(self.table, self.pairs, stated_groups(self.table) + family)
 
     @cached_property
+    def certain(self) -> np.ndarray:
+        """(N,) as `codes`, of what is no likeness: the same pixels, and groups that are stated."""
+        return related(self.table, [pair for pair in self.pairs if pair.kind == "exact"], stated_groups(self.table))
+
+    @cached_property
     def groups(self) -> list[str]:
         """The name of each image's group, which is called after its first image."""
         rows = np.unique(self.codes, return_index=True)[1]
@@ -197,9 +202,8 @@ def group_names(table: ImageTable) -> list[str]:
     evidence = Evidence(table)
     if not group_column(table):
         return evidence.groups
-    codes = related(table, [pair for pair in evidence.pairs if pair.kind == "exact"], stated_groups(table))
-    first = np.unique(codes, return_index=True)[1]
-    return [table.groups[first[code]] for code in codes]
+    first = np.unique(evidence.certain, return_index=True)[1]
+    return [table.groups[first[code]] for code in evidence.certain]
 
 
 def group_column(table: ImageTable) -> str | None:
@@ -239,10 +243,9 @@ def _inspect(table: ImageTable, finders: Sequence[Finder]) -> Audit:
     start = time.perf_counter()
     evidence = Evidence(table)
     pairs, family, codes, names = evidence.pairs, evidence.family, evidence.codes, evidence.groups
-    certain = related(table, [pair for pair in pairs if pair.kind == "exact"], stated_groups(table))
     leaking, proven = (
         {split: rows for split in ("val", "test") if len(rows := _leaking(table, among, split))}
-        for among in (codes, certain)
+        for among in (codes, evidence.certain)
     )
     asked = shown(finders, len(finders), "Judging shortcuts and labels")
     findings = [

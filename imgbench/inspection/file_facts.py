@@ -65,7 +65,7 @@ def same_subject(table: ImageTable) -> Iterator[Finding]:
 
 def file_findings(table: ImageTable, headers: list[Header | None], thumbnails: Thumbnails) -> Iterator[Finding]:
     yield from by_labels(table)
-    looked_at = looked_at_rows(table)
+    looked_at = table.looked_at
     unseen = [None if row in looked_at else header for row, header in enumerate(headers)]
     yield from damaged(table)
     yield from left_out(table)
@@ -85,11 +85,6 @@ def file_findings(table: ImageTable, headers: list[Header | None], thumbnails: T
     yield from unusual_sizes(table, unseen)
 
 
-def looked_at_rows(table: ImageTable) -> set[int]:
-    """The images that people have decided on, of which nothing is asked again."""
-    return set() if table.decided is None else set(np.flatnonzero(table.decided.looked_at).tolist())
-
-
 def by_labels(table: ImageTable) -> Iterator[Finding]:
     """Which table says the classes, and which of its columns were taken for what."""
     if table.source.labels:
@@ -98,7 +93,7 @@ def by_labels(table: ImageTable) -> Iterator[Finding]:
 
 def damaged(table: ImageTable) -> Iterator[Finding]:
     """Every file was decoded as a whole: what is cut short does not show before."""
-    if rows := sorted(table.errors.keys() - looked_at_rows(table)):
+    if rows := sorted(table.errors.keys() - table.looked_at):
         examples = [f"{table.paths[row]} ({table.errors[row]})" for row in rows]
         yield Finding(
             "damaged",
@@ -142,7 +137,7 @@ def two_levels(table: ImageTable, thumbnails: Thumbnails) -> Iterator[Finding]:
         levels = (dark | bright).mean(1) >= FULL
         both = np.minimum(dark.mean(1), bright.mean(1)) >= (1 - FULL) / 5
         found += (start + np.flatnonzero(levels & both & (np.ptp(grey, 1) > 4 * SHADES))).tolist()
-    rows = sorted(set(found) - set(mask_rows(table.paths)) - set(table.errors) - looked_at_rows(table))
+    rows = sorted(set(found) - set(mask_rows(table.paths)) - set(table.errors) - table.looked_at)
     if 0 < len(rows) < len(table.paths) / 2:
         yield Finding(
             "two_levels",
@@ -203,7 +198,7 @@ def single_coloured_rows(table: ImageTable, grey: np.ndarray) -> list[int]:
     """Of thumbnails (N, SIDE, SIDE)."""
     pixels = grey.reshape(len(grey), -1)
     flat = pixels.max(1, initial=0).astype(int) - pixels.min(1, initial=255) <= 2
-    return sorted(set(np.flatnonzero(flat).tolist()) - set(table.errors) - looked_at_rows(table))
+    return sorted(set(np.flatnonzero(flat).tolist()) - set(table.errors) - table.looked_at)
 
 
 def tiny(table: ImageTable, headers: list[Header | None]) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from imgbench.data.table import ImageTable
-from imgbench.inspection.simple_features import colours, compute, cross_validated, edges, group_codes, thumbnails
+from imgbench.inspection.simple_features import group_codes, predicted_by_looks
 from imgbench.language import probability
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def label_suspects(table: ImageTable, groups: Sequence[str] | None = None) -> La
 
 def looked_at(table: ImageTable) -> set[str]:
     """The paths of the images that people have decided on."""
-    return set() if table.decided is None else {table.paths[row] for row in np.flatnonzero(table.decided.looked_at)}
+    return {table.paths[row] for row in table.looked_at}
 
 
 def suspects_of_predictions(predictions: "Predictions") -> LabelReview:
@@ -134,10 +134,8 @@ def _parts(order: np.ndarray) -> list[np.ndarray]:
 
 def _predict(table: ImageTable, rows: np.ndarray, labels: np.ndarray, codes: np.ndarray) -> np.ndarray | None:
     """(N, num_classes) by three classifiers. Each looks at another feature."""
-    found = compute(table, rows, (colours, edges, thumbnails))
-    features: dict[str, np.ndarray] = dict(zip(("colours", "edges", "thumbnails"), found, strict=True))
-    predicted = cross_validated(features, labels, codes, len(table.class_names))
-    return None if predicted is None else _pooled(np.stack(list(predicted.values())), labels)
+    predicted = predicted_by_looks(table, rows, labels, codes, len(table.class_names))
+    return None if predicted is None else _pooled(predicted, labels)
 
 
 def _pooled(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -10,15 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from imgbench.data.table import ImageTable
-from imgbench.inspection.simple_features import (
-    FOLDS,
-    colours,
-    compute,
-    cross_validated,
-    edges,
-    group_codes,
-    thumbnails,
-)
+from imgbench.inspection.simple_features import FOLDS, group_codes, predicted_by_looks
 from imgbench.number import Number, share
 
 FEWEST = 20  # images of a side
@@ -63,12 +55,10 @@ def shift(table: ImageTable, split: str, groups: Sequence[str], seed: int = 0) -
     if len(rows) < 2 * FEWEST:
         return None
     codes = np.unique(group_codes(groups)[rows], return_inverse=True)[1]
-    seen = compute(table, rows, (colours, edges, thumbnails))
-    features: dict[str, np.ndarray] = dict(zip(("colours", "edges", "thumbnails"), seen, strict=True))
-    predicted = cross_validated(features, here, codes, 2)
+    predicted = predicted_by_looks(table, rows, here, codes, 2)
     if predicted is None:
         return None
-    told = np.mean(list(predicted.values()), axis=0).argmax(1) == here
+    told = predicted.mean(0).argmax(1) == here
     return Shift(split, share(told, np.ones(len(rows), bool), codes).of_networks(FOLDS))
 
 

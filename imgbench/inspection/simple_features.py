@@ -166,3 +166,13 @@ def cross_validated(
         divisions = list(folds(labels, codes, num_classes))
         list(pool.map(lambda work: learn(*work), [(name, *division) for division in divisions for name in features]))
     return probabilities if divisions else None
+
+
+def predicted_by_looks(
+    table: ImageTable, rows: np.ndarray, labels: np.ndarray, codes: np.ndarray, num_classes: int
+) -> np.ndarray | None:
+    """(3, N, num_classes), as of `cross_validated`, by colours, by edges and by thumbnails of these rows."""
+    names = ("colours", "edges", "thumbnails")
+    found = compute(table, rows, (colours, edges, thumbnails))
+    predicted = cross_validated(dict(zip(names, found, strict=True)), labels, codes, num_classes)
+    return None if predicted is None else np.stack(list(predicted.values()))

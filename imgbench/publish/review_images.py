@@ -3,6 +3,7 @@
 import io
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ from imgbench.errors import DecodeError, UserError
 from imgbench.experiment.build import build_data, build_data_of
 from imgbench.experiment.compose import compose
 from imgbench.inference.cached_features import image_features
-from imgbench.inference.predict_split import predict_split
+from imgbench.inference.neighbours import directions
+from imgbench.inference.predict_split import predict_split, predictions_of_rows
 from imgbench.inference.predictor import Predictor
 from imgbench.inference.torch_model import TorchModel
 from imgbench.inspection.audit import group_names
@@ -50,6 +52,15 @@ NEIGHBOURS = 6
 CLASSES = 5  # most probable ones that are shown
 LONGEST = {"by": 60, "why": 500}  # characters
 GRID = 16  # pixels each way, by which photographs are compared where no network is frozen
+
+
+@dataclass(frozen=True)
+class Known:
+    """What people had decided when the table was read."""
+
+    version: int  # the number of its rows
+    decisions: Decisions
+    of_rows: list[Decision | None]  # the last that holds of each photograph
 
 
 class ReviewedImages:
@@ -72,7 +83,7 @@ class ReviewedImages:
         self.labels = table.labels if decided is None else decided.labels  # as the folders have them
         splits = table.splits if decided is None else decided.splits
         self.splits = np.where(splits == NO_SPLIT, table.given, splits)
-        self.hashes = [digest.tobytes().hex() for digest in table.digests]
+        self.hashes = table.hashes
         self.files = list(zip(table.paths, self.hashes, strict=True))
         self.row_of = {digest: row for row, digest in enumerate(self.hashes)}
         # Rows are in the order of the classes, the numbers in that of the hashes.
@@ -81,7 +92,8 @@ class ReviewedImages:
         self.model = Predictor.load(self.run.path).model if self.run else None
         self.probabilities, self.features = self._opinions()
         self._lock = threading.Lock()
-        self._known: tuple[Any, list[Decision], Decisions] = (None, [], Decisions([]))
+        self._stamp: Any = None  # of the file, as it was read
+        self._known = self._known_of([])
         self.queues = self._queues()
 
     @property
@@ -129,7 +141,7 @@ class ReviewedImages:
             for pair in found.pairs
         ]
         headers = read_headers(table)
-        seen = set() if table.decided is None else set(np.flatnonzero(table.decided.looked_at).tolist())
+        seen = table.looked_at
         odd = dict.fromkeys(elongated_rows(headers), "why_long")
         odd |= dict.fromkeys(tiny_rows(headers), "why_tiny")
         odd |= dict.fromkeys(single_coloured_rows(table, table.looks.grey), "why_one_colour")
@@ -151,22 +163,11 @@ class ReviewedImages:
         if self.model is not None:
             rows = self._rows_in("train", "val") if self.frozen else table.rows("val")
             if len(rows):
-                found = [suspect.path for suspect in suspects_of_predictions(self._predictions(rows))]
+                predictions = predictions_of_rows(table, rows, self.probabilities[rows])
+                found = [suspect.path for suspect in suspects_of_predictions(predictions)]
         if not self.frozen:
             found += [suspect.path for suspect in label_suspects(table, group_names(table))]
         return list(dict.fromkeys(found))
-
-    def _predictions(self, rows: np.ndarray) -> Any:
-        from imgbench.evaluation.predictions import Predictions
-
-        table = self.table
-        return Predictions(
-            [table.paths[row] for row in rows],
-            [table.groups[row] for row in rows],
-            table.labels[rows].astype(np.int64),
-            self.probabilities[rows],
-            table.class_names,
-        )
 
     @cached_property
     def _directions(self) -> tuple[np.ndarray, np.ndarray]:
@@ -177,34 +178,34 @@ class ReviewedImages:
             values = grey.mean((2, 4), dtype=np.float32).reshape(len(rows), -1)
         else:
             values = self.features[rows]
-        values = values - values.mean(0)
-        values /= np.where((std := values.std(0)) > 1e-6, std, np.inf)
-        return rows, values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+        return rows, directions(values, values)
 
     def neighbours(self, row: int) -> list[int]:
         """The rows of the photographs most like one of them, the most similar first."""
-        rows, directions = self._directions
+        rows, known = self._directions
         place = int(np.searchsorted(rows, row))
         if place == len(rows) or rows[place] != row:
             return []
-        similarity = directions @ directions[place]
+        similarity = known @ known[place]
         similarity[place] = -np.inf
         return rows[np.argsort(-similarity, kind="stable")[:NEIGHBOURS]].tolist()
 
-    def decisions(self) -> tuple[list[Decision], Decisions]:
-        """The rows of the table, and what stands; read again where the file has changed."""
+    def _known_of(self, rows: list[Decision]) -> Known:
+        decisions = Decisions(rows)
+        return Known(len(rows), decisions, decisions.of_files(self.files))
+
+    def decisions(self) -> Known:
+        """What people have decided until now; read again where the file has changed."""
         with self._lock:
             try:
                 status = self.place.stat()
                 stamp = status.st_mtime_ns, status.st_size, status.st_ino
             except FileNotFoundError:
                 stamp = None
-            if stamp != self._known[0]:
-                rows = read_decisions(self.place)
-                self._known = stamp, rows, Decisions(rows)
-            elif stamp is None:
-                self._known = None, [], Decisions([])
-            return self._known[1], self._known[2]
+            if stamp != self._stamp:
+                self._known = self._known_of(read_decisions(self.place))
+                self._stamp = stamp
+            return self._known
 
     def label_now(self, row: int, decision: Decision | None) -> int:
         """The index of the class that a photograph has with a decision on it."""
@@ -214,9 +215,10 @@ class ReviewedImages:
 
     def described(self) -> dict[str, Any]:
         """What people have decided until now, for the page: of test images only by whom."""
-        rows, decisions = self.decisions()
+        known = self.decisions()
+        decisions = known.decisions
         found = {}
-        for row, decision in enumerate(decisions.of_files(self.files)):
+        for row, decision in enumerate(known.of_rows):
             if decision is None:
                 continue
             what = {"by": decision.by}
@@ -234,7 +236,7 @@ class ReviewedImages:
         for digest, name in decisions.groups.items():
             if digest in self.row_of:
                 groups.setdefault(name, []).append(int(self.numbers[self.row_of[digest]]))
-        return {"version": len(rows), "rows": found, "pairs": pairs, "groups": list(groups.values())}
+        return {"version": known.version, "rows": found, "pairs": pairs, "groups": list(groups.values())}
 
     def decide(self, request: Mapping[str, Any]) -> None:
         """Appends what a person has decided; what they had decided already is not appended twice.
@@ -257,7 +259,7 @@ class ReviewedImages:
         else:
             label = request.get("label")
             if what == RIGHT:  # as the page shows it
-                label = self.label_now(rows[0], self.decisions()[1].of_files(self.files)[rows[0]])
+                label = self.label_now(rows[0], self.decisions().of_rows[rows[0]])
             if type(label) is not int or not 0 <= label < len(self.class_names):
                 raise UserError(f"There is no class {label!r}.")
             new = [self._labelled(row, label, by, why) for row in rows]
@@ -304,7 +306,7 @@ class ReviewedImages:
         width, height = (int(table.looks.facts[row][side]) for side in ("width", "height"))
         if self.is_blind(row):
             return {"blind": True, "split": "test", "size": [width, height]}
-        decision = self.decisions()[1].of_files(self.files)[row]
+        decision = self.decisions().of_rows[row]
         known = self.probabilities[row]
         order = [] if np.isnan(known).any() else np.argsort(-known, kind="stable")[:CLASSES].tolist()
         split = int(self.splits[row])

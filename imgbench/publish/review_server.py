@@ -85,8 +85,7 @@ def build_app(images: ReviewedImages, training: Training, token: str, port: int,
         )
 
     def decisions(request: Request) -> Response:
-        known = images.decisions()[0]
-        if request.query_params.get("version") == str(len(known)):
+        if request.query_params.get("version") == str(images.decisions().version):
             return JSONResponse(None)
         return JSONResponse(images.described())
 

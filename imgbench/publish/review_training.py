@@ -10,34 +10,19 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from imgbench.errors import UserError
+from imgbench.evaluation.statistics import Change
 from imgbench.experiment.build import build_data_of
 from imgbench.experiment.compose import new_directory, override
 from imgbench.experiment.cross_validation import train_and_test
 from imgbench.experiment.train import resolve, train
-from imgbench.number import Number
 from imgbench.publish.review_images import ReviewedImages
 from imgbench.report.conclude import conclude
 from imgbench.run import Run
 
 log = logging.getLogger(__name__)
-
-
-class Change(Protocol):
-    """From one run to another on the same test images; `imgbench.sweep.comparison.Change` is one."""
-
-    @property
-    def first(self) -> Number: ...
-    @property
-    def second(self) -> Number: ...
-    @property
-    def difference(self) -> Number: ...
-    @property
-    def p(self) -> float: ...
-    @property
-    def distinguishable(self) -> bool: ...
 
 
 Compare = Callable[[Run, Run, bool], Change | None]  # with the labels of now, or those before
@@ -94,10 +79,10 @@ class Training:
             found = self.compare(base, run, True)
             if found is None:
                 raise UserError("Nothing has changed: it was trained with these very labels.")
-            state: dict[str, Any] = {"status": "done", "whole": whole, "run": str(run.shown), "after": asdict_of(found)}
+            state: dict[str, Any] = {"status": "done", "whole": whole, "run": str(run.shown), "after": asdict(found)}
             if run.info.get("corrections", {}).get("test_classes_before"):
                 before = self.compare(base, run, False)
-                state["before"] = before and asdict_of(before)
+                state["before"] = before and asdict(before)
             self._state = state
         except UserError as error:
             self._state = {"status": "failed", "whole": whole, "message": str(error)}
@@ -135,10 +120,3 @@ class Training:
                 said.seek(0)
                 text = said.read().decode("utf-8", "replace").strip()
                 raise UserError(text.rpartition("Error: ")[2][-1000:] or "The training was ended.")
-
-
-def asdict_of(change: Change) -> dict[str, Any]:
-    """For the page, in numbers that JSON has."""
-    names = ("first", "second", "difference")
-    numbers = {name: asdict(getattr(change, name)) for name in names}
-    return {**numbers, "p": change.p, "distinguishable": change.distinguishable}

@@ -12,6 +12,7 @@ from imgbench.data.corrections import decisions_of
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.labels import further_columns
 from imgbench.data.read import NAMED
+from imgbench.data.split import TEST
 from imgbench.data.table import ImageTable
 from imgbench.errors import UserError
 from imgbench.evaluation.calibration import OperatingPoint, operating_point
@@ -147,18 +148,17 @@ def before_corrections(
     table, decided = data.table, data.table.decided
     if decided is None:
         return {}
-    if run is not None and run.folds:
-        row_of = {path: row for row, path in enumerate(table.paths)}
-        rows = [row_of[path] for path in tested.paths if path in row_of]
-        if len(rows) < len(tested.paths) or np.array_equal(decided.labels[rows], table.labels[rows]):
-            return {}
-        predictions = replace(tested, targets=decided.labels[rows].astype(np.int64))
-    else:
+    row_of = {path: row for row, path in enumerate(table.paths)}
+    if any(path not in row_of for path in tested.paths):
+        return {}
+    rows = [row_of[path] for path in tested.paths]
+    if not (run is not None and run.folds) and (decided.left_out & (decided.splits == TEST)).any():
         before = replace(table, labels=decided.labels, splits=decided.splits, decided=None)
-        rows = before.rows("test")
-        if np.array_equal(rows, table.rows("test")) and np.array_equal(decided.labels[rows], table.labels[rows]):
-            return {}
         predictions = predict_split(model, ImageFolderDataModule.of_table(before, data.preprocessing), "test")
+    elif np.array_equal(decided.labels[rows], table.labels[rows]):
+        return {}
+    else:
+        predictions = replace(tested, targets=decided.labels[rows].astype(np.int64))
     right = predictions.predicted == predictions.targets
     number = share(right, np.ones_like(right), group_codes(predictions.groups))
     return {BEFORE_CORRECTIONS: number.of_networks(predictions.networks)}

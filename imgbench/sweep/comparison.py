@@ -13,7 +13,7 @@ from scipy import stats
 from imgbench.data.corrections import Decisions, place_of, read_decisions
 from imgbench.errors import UserError
 from imgbench.evaluation.predictions import Predictions
-from imgbench.evaluation.statistics import holm, mcnemar, means_test, permutation_test
+from imgbench.evaluation.statistics import Change, holm, mcnemar, means_test, permutation_test
 from imgbench.number import (
     Number,
     group_codes,
@@ -407,17 +407,6 @@ def _notes(configurations: Sequence[Configuration]) -> Iterator[str]:
     threads = {one.cost["threads"] for one in configurations if one.cost}
     if len(threads) > 1:
         yield f"milliseconds were measured with different numbers of threads: {sorted(threads)}"
-
-
-@dataclass(frozen=True)
-class Change:
-    """From one run to another on the same test images."""
-
-    first: Number
-    second: Number
-    difference: Number  # the accuracy of the second minus that of the first
-    p: float
-    distinguishable: bool
 
 
 def change_between(first: Run, second: Run, corrected: bool = True) -> Change | None:
