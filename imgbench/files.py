@@ -2,8 +2,10 @@
 
 import errno
 import hashlib
+import math
 import os
 import stat
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +14,7 @@ from typing import Any
 
 import psutil
 
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
 NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # nowhere to write
 
 
@@ -74,11 +77,28 @@ def wait_without_spinning() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
-def cores() -> int:
-    """How many this job may use, by its affinity and its control group, whatever the machine has."""
+def cores(groups: Path = CONTROL_GROUPS) -> int:
+    """How many this job may use, by its affinity and its control groups, whatever the machine has; at least one."""
     from joblib import cpu_count  # takes a while, and few commands need it
 
-    return cpu_count()
+    return min(cpu_count(), core_quota(groups) or sys.maxsize)
+
+
+def core_quota(groups: Path = CONTROL_GROUPS) -> int | None:
+    """Of how many cores the control groups give this job the time, rounded up; None: of all that it may run on.
+
+    Libraries know the affinity of a process, and start a thread for each core of the machine beside a quota.
+    """
+    quotas = []
+    for place in _own_groups(groups, "cpu"):
+        with suppress(OSError, ValueError):  # without a limit there is no file, or no number in it
+            if (place / "cpu.max").is_file():
+                time, period = map(int, (place / "cpu.max").read_text().split())
+            else:  # version 1
+                time, period = (int((place / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+            if time > 0:  # in version 1, -1 is no limit
+                quotas.append(math.ceil(time / period))
+    return min(quotas, default=None)
 
 
 @contextmanager
@@ -94,40 +114,64 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def memory_left(groups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that this job can still use, by the machine and its control groups.
+def memory_left(groups: Path = CONTROL_GROUPS) -> int:
+    """Bytes that this job can still use, by the machine, its control groups and the limit of this process.
 
     Files that are only cached count as free, as in the machine's own figure.
     """
     left = psutil.virtual_memory().available
-    for group in _control_groups(groups):
-        with suppress(OSError, ValueError):  # no limit reads `max`
-            limit, used = int((group / "memory.max").read_text()), int((group / "memory.current").read_text())
-            facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-            left = min(left, max(0, limit - used + int(facts["inactive_file"])))
+    if (limit := _address_space()) is not None:
+        left = min(left, max(0, limit - psutil.Process().memory_info().vms))
+    for limit, used, cached in _memory_of_groups(groups):
+        left = min(left, max(0, limit - used + cached))
     return left
 
 
-def memory_limit(groups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that this job may use in all, by the machine and its control groups."""
-    limit = psutil.virtual_memory().total
-    for group in _control_groups(groups):
-        with suppress(OSError, ValueError):
-            limit = min(limit, int((group / "memory.max").read_text()))
-    return limit
+def memory_limit(groups: Path = CONTROL_GROUPS) -> int:
+    """Bytes that this job may use in all, by the machine, its control groups and the limit of this process."""
+    limits = [psutil.virtual_memory().total, *(limit for limit, _, _ in _memory_of_groups(groups))]
+    return min([*limits, *([limit] if (limit := _address_space()) is not None else [])])
 
 
-def _control_groups(groups: Path) -> Iterator[Path]:
-    """The directory of this process's control group (version 2) and those above it, whose limits hold as well."""
+def _address_space() -> int | None:
+    """Bytes of `ulimit -v`; None where there is no limit."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def _memory_of_groups(groups: Path) -> Iterator[tuple[int, int, int]]:
+    """Limit, bytes in use, and those of them that files are only cached in, of each control group with a limit."""
+    for place in _own_groups(groups, "memory"):
+        with suppress(OSError, ValueError, KeyError):  # without a limit there is no file, or no number in it
+            facts = dict(line.split() for line in (place / "memory.stat").read_text().splitlines())
+            if (place / "memory.max").is_file():
+                names, cached = ("memory.max", "memory.current"), facts["inactive_file"]
+            else:  # version 1
+                names, cached = ("memory.limit_in_bytes", "memory.usage_in_bytes"), facts["total_inactive_file"]
+            limit, used = (int((place / name).read_text()) for name in names)
+            yield limit, used, int(cached)
+
+
+def _own_groups(groups: Path, controller: str) -> Iterator[Path]:
+    """This process's control group and those above it, whose limits hold as well, in version 2 and in version 1."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:  # no Linux
         return
-    own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), None)
-    if own is None:
-        return
-    place = groups / own
-    yield place
-    while place != groups:
-        place = place.parent
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            root = groups
+        elif controller in controllers.split(","):
+            root = groups / controller
+        else:
+            continue
+        place = root / path.lstrip("/")
         yield place
+        while place != root:
+            place = place.parent
+            yield place

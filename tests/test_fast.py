@@ -91,6 +91,21 @@ def test_stated_settings_are_kept(machine):
         torch.set_num_threads(threads)
 
 
+def test_a_job_has_no_more_threads_than_its_control_group_gives_it_cores(machine, monkeypatch):
+    machine()
+    monkeypatch.setattr(fast, "core_quota", lambda: 1)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert fast.apply(AUTO, "cpu")[0].threads == 1
+        torch.set_num_threads(2)
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")  # what the user has set stays
+        assert fast.apply(AUTO, "cpu")[0].threads == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_an_unknown_precision_is_refused_with_the_choices():
     with pytest.raises(UserError, match=r"fast.precision='bf17'.*auto, 32-true, bf16-mixed"):
         fast.apply(FastSettings("bf17", keep_heap=False), "cpu")

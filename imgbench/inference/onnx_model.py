@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imgbench.errors import UserError
+from imgbench.files import core_quota
 from imgbench.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class OnnxModel:
             raise UserError(f"{path} does not exist.")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors
-        options.intra_op_num_threads = threads or 0
+        options.intra_op_num_threads = threads or core_quota() or 0  # 0: as many as the machine has cores
         self._opened_with, self._process = (Path(path).resolve(), threads), os.getpid()
         try:
             self.session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])

@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from imgbench.errors import UserError
+from imgbench.files import core_quota
 
 if TYPE_CHECKING:
     import lightning as L
@@ -87,6 +89,8 @@ def apply(settings: FastSettings, accelerator: str) -> tuple[FastSettings, str]:
     heap = settings.keep_heap and device == "cpu" and _keep_heap()
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+    elif "OMP_NUM_THREADS" not in os.environ and (quota := core_quota()) is not None:
+        torch.set_num_threads(min(quota, torch.get_num_threads()))
     if device == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32: ten bits of mantissa, as the inputs of bf16 have seven
         # The fastest algorithm of a trial is another one in the next process, and some add in any order: a resumed run
