@@ -1,6 +1,7 @@
 """What one reading of each file tells, and when it is read again."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from made_files import profile
 from PIL import Image
 
-from imgbench.data.look import SIDE, Header, Looks, digest, keep_looks, kept_looks
+from imgbench.data.look import SIDE, Header, Looks, cache_dir, digest, keep_looks, kept_looks
 from imgbench.data.pixels import decode_images
 from imgbench.data.read import read_table
 from imgbench.data.scan import scan
@@ -172,3 +173,17 @@ def test_names_that_are_not_unicode_are_kept(folder):
     decode_images(scan(folder), Preprocessing(16))
     again = scan(folder)
     assert not kept_looks(again, again.read).fresh.any()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="users have a home there")
+def test_a_user_without_a_home_has_a_cache_for_as_long_as_the_process_lives(monkeypatch, caplog):
+    def nobody(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in ("HOME", "XDG_CACHE_HOME", "IMGBENCH_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    place = cache_dir()
+    assert place.is_dir()
+    assert cache_dir() == place
+    assert "IMGBENCH_CACHE=DIR" in caplog.text

@@ -5,11 +5,15 @@ goes on to hold for as long as a file has the same path and stamp: another image
 further run reads no file again for it.
 """
 
+import atexit
+import functools
 import hashlib
 import io
 import json
 import logging
 import os
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -194,8 +198,22 @@ def header_of(content: IO[bytes]) -> Header | None:
 
 
 def cache_dir() -> Path:
-    """The user's cache directory of imgbench; the environment variable IMGBENCH_CACHE moves it."""
-    return Path(os.environ.get("IMGBENCH_CACHE") or platformdirs.user_cache_dir("imgbench"))
+    """The user's cache directory of imgbench; the environment variable IMGBENCH_CACHE moves it.
+
+    For a user without a home, as containers have them, it is one that this process removes at its end.
+    """
+    try:
+        return Path(os.environ.get("IMGBENCH_CACHE") or platformdirs.user_cache_dir("imgbench"))
+    except RuntimeError:  # nothing says where the home is
+        return _passing_dir()
+
+
+@functools.cache
+def _passing_dir() -> Path:
+    log.warning("There is no home directory, so that no cache is kept. IMGBENCH_CACHE=DIR says where to keep it.")
+    place = Path(tempfile.mkdtemp(prefix="imgbench-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return place
 
 
 def digest(data: bytes) -> bytes:
