@@ -4,6 +4,7 @@ import errno
 import hashlib
 import math
 import os
+import shutil
 import stat
 import sys
 import tempfile
@@ -20,7 +21,9 @@ NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, 
 
 @contextmanager
 def replacing(path: Path, mode: str, **options: Any) -> Iterator[Any]:
-    """A file beside `path`, opened for writing, that takes its place at the end: a crash leaves the old or the new one.
+    """A file beside `path`, opened for writing, that takes its place once it is whole and on disk.
+
+    A crash, of the program or of the machine, leaves the old or the new one.
 
     Raises:
         OSError: with `path` as its file name; what was there before is still there.
@@ -30,6 +33,8 @@ def replacing(path: Path, mode: str, **options: Any) -> Iterator[Any]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         with os.fdopen(handle, mode, **options) as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())
         Path(name).chmod(_permissions(path))  # `mkstemp` grants them to the owner alone
         Path(name).replace(path)
     except BaseException as error:
@@ -57,6 +62,16 @@ def write_atomically(path: Path, text: str | Iterable[str], errors: str = "stric
     """
     with replacing(path, "w", encoding="utf-8", errors=errors, newline="") as file:
         file.writelines([text] if isinstance(text, str) else text)
+
+
+def copy_atomically(source: str | Path, path: str | Path) -> None:
+    """Copies a file's content.
+
+    Raises:
+        OSError: as `replacing`.
+    """
+    with Path(source).open("rb") as old, replacing(Path(path), "wb") as new:
+        shutil.copyfileobj(old, new)
 
 
 def sha256(path: Path) -> str:

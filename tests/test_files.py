@@ -7,10 +7,28 @@ from pathlib import Path
 
 import psutil
 import pytest
+from commands import forked
 
-from imgbench.files import core_quota, cores, memory_left, memory_limit, write_atomically
+from imgbench.files import copy_atomically, core_quota, cores, memory_left, memory_limit, write_atomically
+
+if sys.platform != "win32":
+    import resource
 
 GB = 10**9
+
+
+def copy_where_files_stay_small(source: Path, place: Path) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+    copy_atomically(source, place)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the system has no such limit")
+def test_a_copy_on_a_full_disk_leaves_the_file_of_before(tmp_path):
+    (tmp_path / "a").write_bytes(bytes(5000))
+    (tmp_path / "b").write_text("of before")
+    done = forked(copy_where_files_stay_small, tmp_path / "a", tmp_path / "b")
+    assert done.returncode == 1
+    assert {path.name: path.stat().st_size for path in tmp_path.iterdir()} == {"a": 5000, "b": 9}
 
 
 @pytest.fixture(params=[1, 2], ids=["version 1", "version 2"])

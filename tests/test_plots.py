@@ -1,8 +1,10 @@
 import re
+import sys
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+from commands import forked
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager, rcParams
@@ -30,7 +32,21 @@ from imgbench.evaluation.plots import (
 )
 from imgbench.number import Number
 
+if sys.platform != "win32":
+    import resource
+
 CHINESE = ["猫", "狗", "斑马"]
+
+
+def draw_where_files_stay_small(path):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+    draw_confusion(np.eye(2, dtype=int), ["cat", "dog"], path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the system has no such limit")
+def test_a_picture_that_does_not_fit_on_the_disk_leaves_none(tmp_path):
+    assert forked(draw_where_files_stay_small, tmp_path / "confusion.png").returncode == 1
+    assert not [*tmp_path.iterdir()]
 
 
 def pixels_of(path):

@@ -32,6 +32,7 @@ UNITS = {
     "coverage": "share of 95 % intervals that hold the truth",
     "kills": "share of killed runs that, resumed, end as one that was not killed",
     "fuzz": "share of damaged files that are decoded or named",
+    "faults": "share of failing calls for files that end in one error or a success, with nothing lost",
 }
 # What measures imgbench itself: its module in `development`, which only a clone has, its function and its setting.
 DEVELOPMENT = {
@@ -42,6 +43,7 @@ DEVELOPMENT = {
     "coverage": ("coverage", "measure_coverage", "draws"),
     "kills": ("kills", "measure_kills", "kills"),
     "fuzz": ("fuzz", "measure_fuzz", "files"),
+    "faults": ("faults", "measure_faults", "faults"),
 }
 PHOTOGRAPHS = "photographs"  # what=[data] measures them too
 
@@ -80,6 +82,7 @@ def main(config: DictConfig) -> None:
                 "coverage": "simulated test images",
                 "kills": "a small network on digits",
                 "fuzz": "files of all formats",
+                "faults": "a small network on generated images",
             }.get(kind, f"{config.model_name} on {config.data_name}")
             unit = UNITS["data" if kind == PHOTOGRAPHS else kind]
             print_table(f"{unit}: {what}", rows)

@@ -1,7 +1,6 @@
 """The smallest model that is as good as a run's: from the smallest upwards, the first that meets a target."""
 
 import logging
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from imgbench.evaluation.predictions import Predictions
 from imgbench.experiment.build import build_data_of
 from imgbench.experiment.compose import override
 from imgbench.experiment.train import Conclude, Experiment, epoch_seconds, first_batch, resolve
+from imgbench.files import copy_atomically
 from imgbench.inference import parity
 from imgbench.inference.acceptance import VALIDATION
 from imgbench.inference.onnx_model import OnnxModel
@@ -154,7 +154,7 @@ def make_smallest(run: Run, file: Path, target: Target, seconds: float) -> Small
     doubts = {attempt: str(target.doubt(difference)) for attempt, difference in doubtful.items()}
     unmet |= {attempt: [doubt] for attempt, doubt in doubts.items() if attempt != name}
     if name is not None:
-        shutil.copyfile(made[name].path / "model.onnx", file)
+        copy_atomically(made[name].path / "model.onnx", file)
     else:
         facts = parity.export_onnx(run.path, file, COMPARED)
         log.info("%s", parity.describe(facts))

@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from imgbench.files import replacing
 from imgbench.number import Number
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,8 @@ def _save(figure: Figure, output: Path | None) -> Figure:
         return figure
     with warnings.catch_warnings(record=True) as caught:  # matplotlib warns of every character
         warnings.filterwarnings("always", MISSING_GLYPH, UserWarning)
-        figure.savefig(output, dpi=120)
+        with replacing(output, "wb") as file:
+            figure.savefig(file, format=output.suffix[1:], dpi=120)
     for warning in caught:
         if re.match(MISSING_GLYPH, str(warning.message)):
             _explain_boxes()

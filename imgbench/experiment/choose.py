@@ -18,6 +18,7 @@ from imgbench.evaluation.predictions import Predictions
 from imgbench.experiment.check import check_comparison, cross_validates
 from imgbench.experiment.compose import is_open, storable, with_model
 from imgbench.experiment.train import Conclude, Experiment, Fitted, finish, resolve, train
+from imgbench.files import copy_atomically
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Predictor
 from imgbench.inference.torch_model import TorchModel
@@ -232,7 +233,8 @@ def _described(trial: Trial) -> str:
 
 def _adopt(trial: Run, run: Run) -> None:
     """Makes a trial the run. What says which network it is comes last, so that being killed here loses nothing."""
-    shutil.copytree(trial.path, run.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("run.json", "config.yaml"))
+    others = shutil.ignore_patterns("run.json", "config.yaml")
+    shutil.copytree(trial.path, run.path, dirs_exist_ok=True, ignore=others, copy_function=copy_atomically)
     facts = ("device", "precision", "selected_on_test", "provenance", "score", "fingerprint", "cut_short")
     run.note(**{name: value for name, value in trial.info.items() if name in facts})
     run.write_config(trial.stored_config)

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import shutil
 import signal
 import time
 import warnings
@@ -44,7 +43,7 @@ from imgbench.experiment.inspect import audit_before_training
 from imgbench.experiment.last_layer import fit_head, solve_last_layer
 from imgbench.experiment.learning_curve import measure_learning_curve
 from imgbench.experiment.samples import write_grid
-from imgbench.files import write_atomically
+from imgbench.files import copy_atomically, write_atomically
 from imgbench.models.summary import model_table
 from imgbench.models.weights import facts_of_weights
 from imgbench.progress import Step, quiet
@@ -367,7 +366,7 @@ def _carry_over(checkpoint: Path, run: Run) -> None:
     copies = {run.last: checkpoint, run.path / "metrics.csv": run_of_checkpoint(checkpoint) / "metrics.csv"}
     for place, source in copies.items():
         if source.is_file() and not place.exists():
-            shutil.copyfile(source, place)
+            copy_atomically(source, place)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ import io
 import logging
 import math
 import random
-import shutil
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from torch import Tensor, nn
 
 from imgbench.errors import UserError
-from imgbench.files import write_atomically
+from imgbench.files import copy_atomically, write_atomically
 from imgbench.progress import Step
 
 log = logging.getLogger(__name__)
@@ -188,7 +187,7 @@ class BestCheckpoint(ModelCheckpoint):
         new = Path(self.dirpath) / "best.ckpt"
         if old != new.resolve():
             new.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(old, new)
+            copy_atomically(old, new)
         score = state_dict["best_model_score"]
         self._peak = state_dict.get("peak", float(score))
         super().load_state_dict(

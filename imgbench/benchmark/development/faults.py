@@ -1,0 +1,267 @@
+"""What commands do when a call for a file fails: each in turn, as of a disk that is full, breaks or is another's.
+
+A small library, preloaded, fails the n-th call that has to do with a file of the trial; SQLite is tested so
+(https://www.sqlite.org/testing.html).
+"""
+
+import ctypes
+import io
+import json
+import logging
+import multiprocessing
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from imgbench.errors import UserError
+
+log = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_name("faults.c")
+KINDS = ("full", "broken", "denied")  # no space from then on; one input/output error; one lack of permission or handles
+GOOD = ("success", "error")  # how a command may end; all else is a fault of its own
+LONGEST = 300  # seconds that a command may take
+STARTER = multiprocessing.get_context("spawn" if os.name == "nt" else "forkserver")
+PRELOADED = ["imgbench.experiment.train", "imgbench.report.conclude", "imgbench.compression.apply", "matplotlib.pyplot",
+             "timm", "onnxruntime", "onnx", "hydra.main", "imgbench.benchmark.development.faults"]  # fmt: skip
+
+TINY = ("model=cnn", "data.image_size=20", "data.batch_size=8", "augment=none", "trainer.accelerator=cpu")
+TRAIN = ("train", "data.root=photos", *TINY, "trainer.max_epochs=2", "hydra.run.dir=run")
+STUDY = ("study", "data.root=photos", *TINY, "trainer.max_epochs=1", "budget=1", "target=drop<=100pt",
+         "hydra.run.dir=study")  # fmt: skip
+# Each command, with those whose results it needs, and those that go on with what it left.
+COMMANDS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
+    "train": (TRAIN, ()),
+    "resume": (("train", "--resume", "run", "trainer.max_epochs=3"), (TRAIN,)),
+    "study": (STUDY, ()),
+    "audit": (("audit", "data.root=photos", "hydra.run.dir=audit"), ()),
+    "evaluate": (("evaluate", "run", "--data", "photos", "--output", "evaluated"), (TRAIN,)),
+    "predict": (("predict", "run", "photos", "--output", "answers.csv"), (TRAIN,)),
+    "compress": (("compress", "run", "quantize", "--max-drop", "100", "--output", "int8"), (TRAIN,)),
+    "export": (("export", "run"), (TRAIN,)),
+}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that has ended: its exit status, what it said, how many calls were counted, and which one failed."""
+
+    status: int | None  # None: it took too long
+    said: str
+    calls: int
+    failed: str
+
+
+class Trials:
+    """A folder in which one command after another is tried, each time from the same start."""
+
+    def __init__(self, home: Path, library: Path) -> None:
+        self.home, self.library = home, library
+        self.work, self.kept, self.reports = home / "work", home / "kept", home / "reports"
+        self.reports.mkdir()
+
+    def begin(self, prepared_by: Sequence[Sequence[str]]) -> None:
+        """Makes photographs, runs the commands that the trials build on, and keeps what they leave."""
+        for place in (self.work, self.kept):
+            shutil.rmtree(place, ignore_errors=True)
+        rng = np.random.default_rng(0)
+        for label, shade in (("dark", 60), ("light", 180)):
+            folder = self.work / "photos" / label
+            folder.mkdir(parents=True)
+            for i in range(12):
+                pixels = (shade + rng.integers(0, 60, (24, 24, 3))).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+        for line in prepared_by:
+            if (ended := self.run(line)).status != 0:
+                raise UserError(f"{' '.join(line)} failed without a fault:\n{ended.said}")
+        shutil.copytree(self.work, self.kept)
+
+    def restore(self) -> None:
+        shutil.rmtree(self.work)
+        shutil.copytree(self.kept, self.work)
+
+    def run(self, line: Sequence[str], kind: str = KINDS[0], call: int = 0) -> Ended:
+        """Runs a command, whose `call`th call fails; 0: none."""
+        report = self.reports / "ended.json"
+        report.unlink(missing_ok=True)
+        process = STARTER.Process(target=_run, args=(line, self.work, report, KINDS.index(kind), call))
+        process.start()
+        process.join(LONGEST)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            return Ended(None, "it took too long", 0, "")
+        said = (self.reports / "said.txt").read_text(errors="replace")
+        facts = json.loads(report.read_text()) if report.is_file() else {"calls": 0, "failed": ""}
+        return Ended(process.exitcode, said, facts["calls"], facts["failed"])
+
+
+def _run(line: Sequence[str], work: Path, report: Path, kind: int, call: int) -> None:
+    """In a process of its own, which ends as the command does."""
+    preloaded = ctypes.CDLL(None)
+    preloaded.faults_met.restype = ctypes.c_char_p
+    file = os.open(report.with_name("said.txt"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.chdir(work)
+    os.environ["IMGBENCH_CACHE"] = str(work / "cache")
+    sys.path[0] = ""
+    sys.argv = [f"imgbench.{line[0]}", *line[1:]]
+    preloaded.faults_arm(os.fsencode(work), kind, ctypes.c_long(call))
+    try:
+        runpy.run_module(f"imgbench.{line[0]}", run_name="__main__", alter_sys=True)
+    finally:
+        preloaded.faults_disarm()
+        sys.stdout.flush()
+        report.write_text(json.dumps({"calls": preloaded.faults_seen(), "failed": preloaded.faults_met().decode()}))
+
+
+def half_written(folder: Path) -> Iterator[str]:
+    """The files below it, but for hidden ones, that do not open as what their names say."""
+    import onnx
+    import torch
+
+    opens: dict[str, Callable[[bytes], Any]] = {
+        ".json": json.loads,
+        ".yaml": lambda data: yaml.safe_load(data) or 1 / 0,
+        ".ckpt": lambda data: torch.load(io.BytesIO(data), weights_only=True),
+        ".onnx": onnx.load_from_string,
+        ".npz": lambda data: [np.load(io.BytesIO(data))[name] for name in np.load(io.BytesIO(data))],
+        ".npy": lambda data: np.load(io.BytesIO(data)),
+        ".png": lambda data: Image.open(io.BytesIO(data)).load(),
+        ".html": lambda data: data.rstrip().endswith(b"</html>") or 1 / 0,
+        ".csv": lambda data: data.endswith(b"\n") or 1 / 0,
+    }
+    for path in sorted(folder.rglob("*")):
+        names = path.relative_to(folder).parts
+        if path.is_file() and path.suffix in opens and not any(name.startswith(".") for name in names):
+            try:
+                opens[path.suffix](path.read_bytes())
+            except Exception as error:  # each reader has its own
+                yield f"{path.relative_to(folder)} is damaged ({type(error).__name__})"
+
+
+def lost(folder: Path, before: Path) -> Iterator[str]:
+    """The photographs that have changed, and the other files that are no longer there, but for those of the cache."""
+    for path in sorted(before.rglob("*")):
+        name = path.relative_to(before)
+        if path.is_file() and name.parts[0] != "cache":
+            now = folder / name
+            if not now.is_file():
+                yield f"{name} is lost"
+            elif (name.parts[0] == "photos" or path.suffix == ".ckpt") and now.read_bytes() != path.read_bytes():
+                yield f"{name} has changed"
+
+
+def results(folder: Path) -> dict[str, str]:
+    """What must be the same whatever happened before: predictions, and metrics without what the clock decides."""
+    found = {}
+    for path in sorted(folder.rglob("*.csv")):
+        if not path.is_relative_to(folder / "cache"):
+            rows = [line.split(",") for line in path.read_text().splitlines()]
+            timed = {i for i, name in enumerate(rows[0]) if "second" in name} if rows else set()
+            kept = [[cell for i, cell in enumerate(row) if i not in timed] for row in rows]
+            found[str(path.relative_to(folder))] = repr(kept)
+    return found
+
+
+def judged(ended: Ended) -> Iterator[str]:
+    """What is wrong with how a command ended beside a fault."""
+    if ended.status is None:
+        yield "it took too long"
+    elif ended.status < 0:
+        yield f"killed by signal {-ended.status}"
+    elif "Traceback (most recent call last)" in ended.said:
+        yield "a stack trace"
+    elif ended.status and len(re.findall(r"^Error: ", ended.said, re.MULTILINE)) != 1:
+        yield "not one error"
+
+
+def attempt(trials: Trials, line: Sequence[str], kind: str, call: int, expected: dict[str, str]) -> list[str]:
+    """Fails one call of a command, and runs it again; what was wrong."""
+    trials.restore()
+    ended = trials.run(line, kind, call)
+    found = [*judged(ended), *half_written(trials.work)]
+    if line[:2] != ("train", "--resume"):
+        found += lost(trials.work, trials.kept)
+    if ended.status == 0 and (differing := _differences(results(trials.work), expected)):
+        found.append(f"succeeded with other results: {differing}")
+    again = trials.run(line)
+    if again.status != 0:
+        found.append(f"the same command failed afterwards: {again.said.strip()[-300:]}")
+    elif differing := _differences(results(trials.work), expected):
+        found.append(f"the same command had other results afterwards: {differing}")
+    outcome = GOOD[ended.status != 0]
+    log.info("%s %d: %s, %s", kind, call, ended.failed, "; ".join(found) or outcome)
+    if found:
+        log.info("%s", ended.said.strip()[-1500:])
+    return found or [outcome]
+
+
+def _differences(found: dict[str, str], expected: dict[str, str]) -> list[str]:
+    return sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+
+
+def compiled(folder: Path) -> Path:
+    """The library.
+
+    Raises:
+        UserError: there is no compiler, or no system that preloads libraries.
+    """
+    library = folder / "faults.so"
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None or sys.platform != "linux":
+        raise UserError("what=[faults] needs Linux and a C compiler, for example: apt install gcc")
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, SOURCE, "-ldl"], check=True)
+    return library
+
+
+def measure_faults(number: int, names: Sequence[str] = tuple(COMMANDS)) -> dict[str, dict[str, float]]:
+    """For each command: the share of faults that ended in one clear error or a success, with nothing lost or damaged.
+
+    Args:
+        number: of faults for each command and kind, spread evenly over its calls; 0: every call.
+    """
+    rows: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        # A fork has none of the threads that OpenMP counts on.
+        os.environ |= {"LD_PRELOAD": str(compiled(Path(folder))), "OMP_NUM_THREADS": "1"}
+        STARTER.set_forkserver_preload(PRELOADED)
+        trials = Trials(Path(folder), Path(folder))
+        for name in names:
+            line, before = COMMANDS[name]
+            trials.begin(before)
+            whole = trials.run(line)
+            if whole.status != 0:
+                raise UserError(f"{name} failed without a fault:\n{whole.said}")
+            expected = results(trials.work)
+            outcomes: Counter[str] = Counter()
+            for kind in KINDS:
+                trials.restore()
+                calls = trials.run(line, kind).calls
+                step = max(1, calls // number) if number else 1
+                for call in range(1 + step // 2 if number else 1, calls + 1, step):
+                    outcomes[attempt(trials, line, kind, call, expected)[0]] += 1
+            good = sum(outcomes[name] for name in GOOD)
+            tried = outcomes.total()
+            rows[name] = {
+                "value": good / tried,
+                "faults": tried,
+                "success": outcomes["success"],
+                "error": outcomes["error"],
+            }
+    del os.environ["LD_PRELOAD"]
+    return rows
