@@ -13,7 +13,7 @@ from imgbench.benchmark.development.faults import COMMANDS, Ended, half_written,
 def test_half_written_files_are_found(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"a": 1}))
     (tmp_path / "b.csv").write_text("a,b\n1,2\n")
-    Image.new("RGB", (20, 20)).save(tmp_path / "c.png")
+    Image.effect_noise((20, 20), 50).save(tmp_path / "c.png")
     (tmp_path / ".hidden.json").write_text("{")
     assert not [*half_written(tmp_path)]
     for path in tmp_path.glob("[a-c].*"):
