@@ -254,10 +254,15 @@ def grouped_difference(correct: np.ndarray, reference: np.ndarray, codes: np.nda
     groups = len(np.unique(codes))
     if groups == len(codes):
         return paired_difference(correct, reference)
-    differences, n = correct.astype(float) - reference, len(correct)
-    value = float(differences.mean())
-    half = float(stats.t.ppf(0.975, max(groups - 1, 1))) * standard_error(differences, codes)
-    return Number(value, max(value - half, -1.0), min(value + half, 1.0), n, groups)
+    found = mean_of_groups(correct.astype(float) - reference, codes)
+    return replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))
+
+
+def mean_of_groups(values: np.ndarray, codes: np.ndarray) -> Number:
+    """The mean of any values (N,), with Student's interval over groups; at least two groups."""
+    value, groups = float(values.mean()), len(np.unique(codes))
+    half = float(stats.t.ppf(0.975, max(groups - 1, 1))) * standard_error(values, codes)
+    return Number(value, value - half, value + half, len(values), groups)
 
 
 def independent_difference(one: Number, other: Number) -> Number:

@@ -16,6 +16,7 @@ from imgbench.evaluation.selective import Selection, checked, select
 from imgbench.evaluation.subgroups import Subgroups
 from imgbench.files import write_atomically
 from imgbench.inference.acceptance import training_rows
+from imgbench.inference.faithfulness import faithfulness
 from imgbench.inference.neighbours import features_of, nearest, network_inputs
 from imgbench.inference.novelty import has_features
 from imgbench.inference.occlusion import occlusion
@@ -25,7 +26,7 @@ from imgbench.inspection.labels import LabelReview, Suspect
 from imgbench.language import language_of_locale
 from imgbench.models.activation import class_activation
 from imgbench.models.weights import restriction
-from imgbench.number import Number
+from imgbench.number import Number, group_codes, mean_of_groups
 from imgbench.progress import Step
 from imgbench.report.advice import advice, again, command, cue
 from imgbench.report.catalogue import Texts
@@ -48,6 +49,7 @@ from imgbench.run import Run, switched_on
 ERRORS = (0.01, 0.02, 0.05, 0.1)  # for each, the page says how much has to be left unsure
 NEIGHBOURS = 4  # of each mistake
 HIDDEN = 12
+JUDGED, FEWEST_JUDGED = 12, 5  # photographs by which it is judged whether maps show what the model looks at
 
 
 @dataclass(frozen=True)
@@ -255,6 +257,13 @@ def _add_photographs(
     explained = np.array(list(dict.fromkeys([*shown.mistakes, *shown.least_sure, *shown.all])), np.int64)
     heat = looked_at(model, data, rows[explained], report.predictions.predicted[explained])
     report.heat = dict(zip(explained.tolist(), heat, strict=False))  # of the first, where there are fewer
+    judged = explained[: min(len(heat), JUDGED)]
+    if len(np.unique(codes := group_codes([report.predictions.groups[row] for row in judged]))) >= FEWEST_JUDGED:
+        inputs = torch.cat([*network_inputs(data, rows[judged])])
+        gains = faithfulness(model, inputs, heat[: len(judged)], report.predictions.predicted[judged])
+        report.heat_gain = mean_of_groups(gains, codes)
+        if report.heat_gain.low <= 0:
+            report.heat = {}
     if training is not None and has_features(model) and len(shown.mistakes):
         near, similarity = nearest(features_of(model, data, rows[shown.mistakes]), training, NEIGHBOURS + 1)
         known = training_rows(data)

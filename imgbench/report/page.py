@@ -105,7 +105,8 @@ class Report:
     Args:
         training_images: (num_classes,) how many of each class it learned from.
         images: row -> (H, W, 3) uint8; None where photographs are kept out of the page.
-        heat: row -> (h, w), how much each place speaks for the answer.
+        heat: row -> (h, w), how much each place speaks for the answer; empty where that is no better than chance.
+        heat_gain: by how much more the answer's probability depends on these places than on random ones.
         neighbours: mistake -> the training images most like it.
         sampled: how many training images the neighbours were looked for among, if not all.
         label_suspects: with their pictures (H, W, 3) uint8, if these are shown; None where there are none, and the
@@ -133,6 +134,7 @@ class Report:
     advice: Sequence[Advice] = ()
     images: Mapping[int, np.ndarray] | None = None
     heat: Mapping[int, np.ndarray] = field(default_factory=dict)
+    heat_gain: Number | None = None
     neighbours: Mapping[int, Sequence[Neighbour]] = field(default_factory=dict)
     sampled: int | None = None
     label_suspects: Sequence[tuple[Suspect, np.ndarray | None]] | None = ()
@@ -171,6 +173,7 @@ def report_page(report: Report, language: str) -> str:
         few_classes=len(predictions.class_names) <= CELLS,
         mistakes=[_photograph(report, row) for row in rows.mistakes],
         least_sure=[_photograph(report, row) for row in rows.least_sure],
+        gain=report.heat_gain and _points(report.heat_gain),
         wrong=int((predictions.predicted != predictions.targets).sum()),
         pairs=[
             {
@@ -193,6 +196,12 @@ def report_page(report: Report, language: str) -> str:
         advice=report.advice[:ADVICE],
         further_advice=report.advice[ADVICE:],
     )
+
+
+def _points(number: Number) -> dict[str, str]:
+    """Percentage points with their interval, for a text."""
+    value, low, high = (f"{100 * each:.2g}" for each in (number.value, number.low, number.high))
+    return {"value": value, "low": low, "high": high, "n": str(number.n)}
 
 
 def templates_of(package: str) -> Environment:
