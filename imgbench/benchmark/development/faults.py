@@ -48,7 +48,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
     "resume": (("train", "--resume", "run", "trainer.max_epochs=3"), (TRAIN,)),
     "study": (STUDY, ()),
     "audit": (("audit", "data.root=photos", "hydra.run.dir=audit"), ()),
-    "evaluate": (("evaluate", "run", "--data", "photos", "--output", "evaluated"), (TRAIN,)),
+    "evaluate": (("evaluate", "run", "--output", "evaluated"), (TRAIN,)),
     "predict": (("predict", "run", "photos", "--output", "answers.csv"), (TRAIN,)),
     "compress": (("compress", "run", "quantize", "--max-drop", "100", "--output", "int8"), (TRAIN,)),
     "export": (("export", "run"), (TRAIN,)),
