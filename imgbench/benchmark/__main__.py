@@ -33,6 +33,7 @@ UNITS = {
     "kills": "share of killed runs that, resumed, end as one that was not killed",
     "fuzz": "share of damaged files that are decoded or named",
     "faults": "share of failing calls for files that end in one error or a success, with nothing lost",
+    "labelling": "labels to come within a point of the accuracy of all",
 }
 # What measures imgbench itself: its module in `development`, which only a clone has, its function and its setting.
 DEVELOPMENT = {
@@ -44,6 +45,7 @@ DEVELOPMENT = {
     "kills": ("kills", "measure_kills", "kills"),
     "fuzz": ("fuzz", "measure_fuzz", "files"),
     "faults": ("faults", "measure_faults", "faults"),
+    "labelling": ("labelling", "measure_labelling", None),
 }
 PHOTOGRAPHS = "photographs"  # what=[data] measures them too
 
@@ -83,6 +85,7 @@ def main(config: DictConfig) -> None:
                 "kills": "a small network on digits",
                 "fuzz": "files of all formats",
                 "faults": "a small network on generated images",
+                "labelling": f"frozen features of {config.data_name}",
             }.get(kind, f"{config.model_name} on {config.data_name}")
             unit = UNITS["data" if kind == PHOTOGRAPHS else kind]
             print_table(f"{unit}: {what}", rows)

@@ -57,7 +57,7 @@ class ImageDataset(Dataset[Batch]):
             return self.preprocessing.decode(data)
         except (OSError, DecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            path = self.table.root / self.table.paths[row]
+            path = self.table.photograph(row)
             raise UserError(
                 f"{path} was changed or removed while it was in use ({reason}). Restore it, or begin anew; with "
                 "data.cache=disk, nothing is read twice."

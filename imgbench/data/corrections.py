@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ CLASS, LEFT_OUT, RIGHT, GROUP, WITHDRAWN = "class", "left out", "right", "group"
 DECISIONS = (CLASS, LEFT_OUT, RIGHT, GROUP, WITHDRAWN)
 COLUMNS: Columns = {
     "hash": SPLIT_COLUMNS["hash"],
-    "path": None,  # for people: it is never opened
+    "path": None,  # for people; of a photograph outside of the data's folder it is opened, see data.annotated
     "decision": (DECISIONS.__contains__, f"one of {', '.join(DECISIONS)}"),
     "value": None,
     "by": None,
@@ -206,6 +207,16 @@ class Decisions:
             else:
                 self._of.setdefault(decision.hash, []).append(decision)
 
+    @cached_property
+    def classes(self) -> dict[str, tuple[str, str]]:
+        """Hash -> the path and the class of each photograph that was given one, and was not left out after it."""
+        found = {}
+        for digest, own in self._of.items():
+            given = [decision for decision in own if decision.decision == CLASS]
+            if given and own[-1].decision != LEFT_OUT:
+                found[digest] = given[-1].path, given[-1].value
+        return found
+
     def of(self, digest: str, path: str, is_there: Callable[[str], bool]) -> Decision | None:
         """The last decision on a photograph; None where there is none.
 
@@ -296,15 +307,19 @@ def corrected(table: "ImageTable", decisions: Decisions, whole: bool = True) -> 
         return table
     hashes = table.hashes
     labels, splits = table.labels.copy(), table.splits.copy()
-    looked_at, gone = np.zeros(len(hashes), bool), np.zeros(len(hashes), bool)
+    looked_at, gone, touched = np.zeros(len(hashes), bool), np.zeros(len(hashes), bool), False
     codes = {name: label for label, name in enumerate(table.class_names)}
     files = list(zip(table.paths, hashes, strict=True))
     for row, decision in enumerate(decisions.of_files(files, None if whole else table.root)):
         if decision is None:
             continue
-        looked_at[row] = True
+        touched = True
+        is_label = table.paths[row] in table.annotated and decision.decision == CLASS
+        looked_at[row] = not is_label  # as any other label, the audit may doubt it
         if decision.decision == LEFT_OUT:
             splits[row], gone[row] = NO_SPLIT, True
+        elif is_label:
+            continue
         elif decision.decision == CLASS:
             if decision.value not in codes:
                 raise UserError(
@@ -315,7 +330,8 @@ def corrected(table: "ImageTable", decisions: Decisions, whole: bool = True) -> 
     row_of = {digest: row for row, digest in enumerate(hashes)}
     pairs = {tuple(sorted(row_of[one] for one in pair if one in row_of)) for pair in decisions.pairs}
     missing = sum(decision.hash not in row_of for decision in decisions.rows) if whole else 0
-    sentence = _sentence(decisions, table.labels != labels, gone, looked_at, missing)
+    labelled = sum(path in table.annotated and splits[row] != NO_SPLIT for row, path in enumerate(table.paths))
+    sentence = _sentence(decisions, table.labels != labels, gone, looked_at, missing, labelled)
     facts = [astuple(replace(one, by="", when="", why="")) for one in decisions.rows if one.hash in row_of]
     known = hashlib.blake2b(repr(facts).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
     decided = Decided(
@@ -327,7 +343,7 @@ def corrected(table: "ImageTable", decisions: Decisions, whole: bool = True) -> 
         known,
         sentence,
     )
-    if not looked_at.any() and not (decisions.groups.keys() | set().union(*decisions.pairs)) & set(hashes):
+    if not touched and not (decisions.groups.keys() | set().union(*decisions.pairs)) & set(hashes):
         if whole:
             log.warning("%s", sentence)
         return table
@@ -340,7 +356,9 @@ def corrected(table: "ImageTable", decisions: Decisions, whole: bool = True) -> 
     return result
 
 
-def _sentence(decisions: Decisions, changed: np.ndarray, gone: np.ndarray, looked_at: np.ndarray, missing: int) -> str:
+def _sentence(
+    decisions: Decisions, changed: np.ndarray, gone: np.ndarray, looked_at: np.ndarray, missing: int, labelled: int
+) -> str:
     if missing == len(decisions.rows):
         return (
             f"Corrections: none of the {missing} rows in {FILE} matches an image here. It is of other photographs, or "
@@ -352,6 +370,8 @@ def _sentence(decisions: Decisions, changed: np.ndarray, gone: np.ndarray, looke
         _counted(int(gone.sum()), "image", "left out"),
         f"{right:,} looked at and right",
     ]
+    if labelled:
+        parts.insert(0, _counted(labelled, "photograph", "labelled"))
     if number := len(decisions.pairs):
         parts.append(f"{_counted(number, 'pair', 'looked at')}")
     if number := len(decisions.groups):

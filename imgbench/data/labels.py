@@ -143,7 +143,7 @@ def collect(
     classes, groups, given = _classes(table, columns), _groups(table, columns), _splits(table, columns)
     rows_of, missing = _rows_by_image(images, table, file, by_number)
     left_out = {reason: [*paths] for reason, paths in images.left_out.items()}
-    _forget_table(left_out, images.root, table.path)
+    forget_table(left_out, images.root, table.path)
     if missing:
         left_out[LeftOut.MISSING] = missing
     chosen_rows: list[tuple[int, str, int, str]] = []  # split, class, image, group
@@ -297,7 +297,7 @@ def _outside(text: str, root: Path, table: Path) -> UserError:
     )
 
 
-def _forget_table(left_out: dict[LeftOut, list[str]], root: Path, table: Path) -> None:
+def forget_table(left_out: dict[LeftOut, list[str]], root: Path, table: Path) -> None:
     """The table is no stray file of the folder."""
     others = [path for path in left_out.get(LeftOut.OTHER, ()) if (root / path).resolve() != table.resolve()]
     left_out.pop(LeftOut.OTHER, None)

@@ -311,7 +311,7 @@ def _decode_all(
 
 
 def _read_file(table: ImageTable, row: int) -> bytes:
-    path = table.root / table.paths[row]
+    path = table.photograph(row)
     try:
         return table.read(row)
     except OSError as error:  # not remembered as damage: once it is mended, the same file can be read

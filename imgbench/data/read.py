@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from imgbench.data.annotated import with_added
 from imgbench.data.columns import AUTO, Chosen
 from imgbench.data.corrections import corrected, decisions_of, grouped
 from imgbench.data.derived import mask_rows
@@ -15,7 +16,7 @@ from imgbench.data.layout import listed
 from imgbench.data.pixels import decode_images
 from imgbench.data.shard_index import find_images
 from imgbench.data.shards import Shards
-from imgbench.data.split import NO_SPLIT, SplitPlan, assign_splits, group_names
+from imgbench.data.split import NO_SPLIT, TRAIN, SplitPlan, assign_splits, group_names
 from imgbench.data.table import ImageTable
 from imgbench.data.walk import LeftOut, describe_left_out, remedies
 from imgbench.errors import UserError
@@ -56,7 +57,7 @@ def read_table(
     Raises:
         UserError: the folder cannot be used as it is, or has other classes than stated.
     """
-    found = find_images(root, labels=labels, columns=columns)
+    found = find_images(root, labels=labels, columns=columns, corrections=corrections)
     if num_classes not in (None, len(found.class_names)):
         raise UserError(
             f"data.num_classes={num_classes}, but {found.root} has {len(found.class_names)} classes: "
@@ -65,7 +66,8 @@ def read_table(
     for note in found.notes:
         log.log(logging.INFO if found.source.labels else logging.WARNING, "%s", note)
     decisions = decisions_of(found.root, corrections)
-    table = decode_images(found, preprocessing, cache)
+    whole = decode_images(with_added(found, decisions), preprocessing, cache)
+    table = whole.first(len(found.paths))
     _require_decodable(table)
     if plan.group == "auto" and isinstance(table.source, Shards) and table.groups:
         groups = table.groups
@@ -81,6 +83,8 @@ def read_table(
     table = _divided(table, plan, groups)
     if plan.leaks == "drop" and table.folder_splits:
         _drop_leaks(table, groups if plan.group == "auto" else find_groups(table))
+    if len(whole.paths) > len(table.paths):
+        table = _with_added(table, whole, find_groups)
     table = corrected(table, decisions)  # after the division, which is so the same with other labels
     _describe(table)
     return table
@@ -175,6 +179,49 @@ def _drop_leaks(table: ImageTable, groups: list[str]) -> None:
         if related:
             names = table.passed_over.setdefault(RELATED[split], [])
             names += [table.paths[row] for row in related]
+
+
+def _with_added(table: ImageTable, whole: ImageTable, find_groups: FindGroups) -> ImageTable:
+    """The divided table with the further rows of the whole, which are trained on.
+
+    Those that look like a validation or test image, or are of its group, are left out.
+    """
+    own, more = len(table.paths), whole.paths[len(table.paths) :]
+    whole = replace(
+        whole,
+        plan=table.plan,
+        groups=table.groups + [_group(path, table.plan.group) for path in more],
+        splits=np.append(table.splits, np.full(len(more), TRAIN, np.int8)),
+        passed_over={reason: [*paths] for reason, paths in table.passed_over.items()},
+    )
+    names = find_groups(whole)
+    relatives: dict[str, int] = {}  # group -> an image of it, before others one that is not trained on
+    for row in sorted(range(own), key=lambda row: table.splits[row] == TRAIN):
+        relatives.setdefault(names[row], row)
+    related = []
+    for row, path in enumerate(more, own):
+        relative = relatives.get(names[row])
+        whole.groups[row] = names[row] if relative is None else table.groups[relative]
+        if table.plan.group is None:
+            whole.groups[row] = ""
+        if row in whole.errors:
+            whole.splits[row] = NO_SPLIT
+        elif relative is not None and table.splits[relative] not in (TRAIN, NO_SPLIT):
+            whole.splits[row] = NO_SPLIT
+            related.append(path)
+    if related:
+        whole.passed_over[LeftOut.RELATED_NEW] = related
+    return whole
+
+
+def _group(path: str, pattern: str | None) -> str:
+    """As a regular expression names it, where it fits the name of an image from elsewhere; else it is alone."""
+    if pattern in (None, "auto"):
+        return path
+    try:
+        return group_names([path], pattern)[0]
+    except UserError:
+        return path
 
 
 def _describe(table: ImageTable) -> None:

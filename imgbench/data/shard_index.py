@@ -10,7 +10,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from imgbench.data.annotated import annotated_images
 from imgbench.data.columns import AUTO, Chosen
+from imgbench.data.corrections import decisions_of, place_of
 from imgbench.data.label_files import found_labels, labels_path, of_parts, tables_near
 from imgbench.data.labels import OPEN, read_labels
 from imgbench.data.layout import split_of
@@ -49,12 +51,16 @@ def find_images(
     min_classes: int = 2,
     labels: str | None = AUTO,
     columns: Chosen = OPEN,
+    corrections: str | Path | None = None,
 ) -> ImageTable:
     """The images of shards, of class folders, or of a folder beside which a table says the classes.
+
+    Of a folder with neither, those that people have labelled while they looked at them.
 
     Args:
         labels: where that table lies; AUTO takes the one that is there where there are no class folders, None never.
         columns: which of its columns were named, by what they hold.
+        corrections: see `imgbench.data.corrections.place_of`.
 
     Raises:
         UserError: as `scan`, `read_index` and `read_labels`.
@@ -71,15 +77,18 @@ def find_images(
             return of_parts(found, columns, option) or found
         return found_labels(root, columns, option, min_classes)[0] or found
     except UserError as error:
-        if labels is None or not tables_near(Path(root).expanduser()):
-            raise
-        by_table, reasons = found_labels(root, columns, option, min_classes)
-        if by_table is None:
+        by_table, reasons = None, []
+        if labels is not None and tables_near(Path(root).expanduser()):
+            by_table, reasons = found_labels(root, columns, option, min_classes)
+        by_people = by_table or annotated_images(root, decisions_of(root, corrections), option, min_classes)
+        if by_people is None:
             raise UserError("\n".join([str(error), *reasons])) from error
-        return by_table
+        return by_people
 
 
-def check_root(root: str | Path, option: str = "data.root", labels: str | None = AUTO) -> None:
+def check_root(
+    root: str | Path, option: str = "data.root", labels: str | None = AUTO, corrections: str | Path | None = None
+) -> None:
     """Raises the errors of `find_images` that need neither a look into class folders nor at each line of a table."""
     if is_shards(root):
         shard_paths(root, option)
@@ -92,7 +101,8 @@ def check_root(root: str | Path, option: str = "data.root", labels: str | None =
         try:
             check_folder(root, option)
         except UserError:
-            if labels is None or not tables_near(Path(root).expanduser()):
+            by_table = labels is not None and tables_near(Path(root).expanduser())
+            if not by_table and not place_of(root, corrections).is_file():
                 raise
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from imgbench.data.pixels import digest
 from imgbench.data.shard_index import intensity_text, members, write_index
-from imgbench.data.shards import NEEDS, index_path
+from imgbench.data.shards import NEEDS, Folder, index_path
 from imgbench.data.split import NO_SPLIT
 from imgbench.data.table import ImageTable
 from imgbench.data.walk import has_image_ending
@@ -51,6 +51,9 @@ def write_shards(table: ImageTable, folder: Path, images_per_shard: int, seed: i
     work.mkdir()
     try:
         left_out = [] if table.decided is None else np.flatnonzero(table.decided.left_out).tolist()
+        assert isinstance(table.source, Folder)
+        # Photographs outside of the folder are only to be learnt from, which no index of shards says.
+        left_out += [row for row, path in enumerate(table.paths) if path in table.source.elsewhere]
         rows = np.setdiff1d(np.arange(len(table.paths)), [*table.errors, *left_out])
         order = np.random.default_rng(seed).permutation(rows)
         names = _write(table, order, work, images_per_shard)

@@ -8,8 +8,8 @@ the shards, and any program that uses it can read them; imgbench reads them by t
 
 import errno
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, TypeAlias
 
@@ -53,9 +53,10 @@ class Folder:
 
     root: Path
     labels: Labels | None = None  # what says their classes; None where folders do
+    elsewhere: Mapping[str, Path] = field(default_factory=dict)  # path -> the file of an image that lies outside
 
     def photograph(self, row: int, path: str) -> Photograph:
-        return self.root / path
+        return self.elsewhere.get(path, self.root / path)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Folder":
         return self

@@ -13,7 +13,7 @@ import numpy as np
 
 from imgbench.data.look import Looks, keep_looks, kept_looks
 from imgbench.data.shards import Folder, Photograph, Shards
-from imgbench.data.split import NO_SPLIT, SplitPlan
+from imgbench.data.split import NO_SPLIT, TRAIN, SplitPlan
 from imgbench.data.walk import LeftOut
 from imgbench.files import cores
 from imgbench.intensity import Intensity
@@ -50,6 +50,7 @@ class ImageTable:
     groups: list[str] = field(default_factory=list)  # "" where the plan has no groups
     splits: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int8))  # (N,) indices into SPLITS, or NO_SPLIT
     decided: "Decided | None" = None  # what people's decisions have made of the labels and splits
+    annotated: frozenset[str] = frozenset()  # paths of those whose class only people have said; see data.annotated
 
     @property
     def looks(self) -> Looks:
@@ -83,6 +84,20 @@ class ImageTable:
             groups=[self.groups[row] for row in rows] if self.groups else [],
             decided=None,
         )
+
+    def first(self, number: int) -> "ImageTable":
+        """The first images, as they were decoded."""
+        if number == len(self.paths):
+            return self
+        errors = {row: reason for row, reason in self.errors.items() if row < number}
+        known = self.known and Looks(
+            self.known.facts[:number],
+            self.known.grey[:number],
+            {row: reason for row, reason in self.known.errors.items() if row < number},
+            self.known.fresh[:number],
+        )
+        pixels = None if self.pixels is None else self.pixels[:number]
+        return replace(self.take(range(number)), pixels=pixels, errors=errors, known=known)
 
     @property
     def hashes(self) -> list[str]:
@@ -138,11 +153,16 @@ class ImageTable:
         own = {path: row for row, path in enumerate(self.paths) if divided[row] != NO_SPLIT}
         then = {row["path"]: row for row in rows}
         looked_at = self.looked_at
+        new = [path for path in own if path not in then]
         # What people have decided since then, or taken back, makes no other images of them.
-        if not own.keys() >= then.keys() or any(own[path] not in looked_at for path in own.keys() - then.keys()):
+        unknown = [path for path in new if own[path] not in looked_at and path not in self.annotated]
+        if unknown or not own.keys() >= then.keys():
             return None
         groups, splits = self.groups.copy(), self.splits.copy()
         before = splits if self.decided is None else self.decided.splits.copy()
+        tested = {groups[own[path]] for path, known in then.items() if known["split"] != "train"} - {""}
+        for row in (own[path] for path in new if path in self.annotated):  # to be learnt, and not to be tested on
+            splits[row] = before[row] = NO_SPLIT if groups[row] in tested else TRAIN
         for path, known in then.items():
             row = own[path]
             same_class = self.class_names[self.labels[row]] == known["class"] or row in looked_at

@@ -32,6 +32,7 @@ class LeftOut(StrEnum):
     MISSING = "missing file of the table of labels"
     DAMAGED = "damaged image"
     DECIDED = "image left out by a decision"
+    RELATED_NEW = "newly labelled photograph like a val or test image"
     RELATED_VAL = "val image that looks like a training image or is of its group"
     RELATED_TEST = "test image that looks like a training image or is of its group"
 

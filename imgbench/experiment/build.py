@@ -19,7 +19,7 @@ from torch import nn
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
 from imgbench.experiment.check import check_numbers
-from imgbench.experiment.compose import choices, explain, is_open, with_model
+from imgbench.experiment.compose import choices, compose, explain, is_open, with_model
 from imgbench.experiment.defaults import IMAGE_SIZE, default_epochs, default_learning_rate
 from imgbench.inspection.audit import group_names
 from imgbench.language import LANGUAGES, language_of_locale
@@ -27,6 +27,7 @@ from imgbench.models.layers import normalises_batches
 from imgbench.models.summary import model_table
 from imgbench.preprocessing import Preprocessing
 from imgbench.run import Run, switched_on
+from imgbench.training import fast
 from imgbench.training.callbacks import EpochSeeds, run_of_checkpoint
 from imgbench.training.checkpoint import AtomicCheckpointIO
 from imgbench.training.classifier import ImageClassifier
@@ -283,6 +284,20 @@ def prepared_for_network(config: DictConfig) -> DictConfig:
         statistics = {name: [float(number) for number in expected.get(name, ())] for name in ("mean", "std")}
         data.normalize = statistics if all(statistics.values()) else "imagenet"
     return config
+
+
+def frozen_network(words: Sequence[str]) -> tuple[ImageClassifier, Preprocessing]:
+    """The network of `model=pretrained`, whose last layer has learnt nothing, and how images are prepared for it.
+
+    Args:
+        words: as of `compose`, that name the images.
+    """
+    config = prepared_for_network(compose([*words, "model=pretrained"]))
+    config.data.num_classes = 2
+    settings, _ = fast.apply(fast.FastSettings(**plain(config.fast)), config.trainer.accelerator)
+    mean, std = (tuple(config.data.normalize[name]) for name in ("mean", "std"))
+    preprocessing = Preprocessing(config.data.image_size, config.data.short_side, mean, std)
+    return build_classifier(config, ["", " "], preprocessing, settings, class_weights=None), preprocessing
 
 
 def _outline(config: DictConfig) -> nn.Module:

@@ -55,7 +55,7 @@ def check_at_once(config: DictConfig) -> None:
     if OmegaConf.is_missing(config.data, "root"):
         raise UserError("data.root is not set. Point it at your photographs: data=folder data.root=/my/photos")
     if config.data.get("root") is not None:
-        check_root(config.data.root, labels=config.data.get("labels", AUTO))
+        check_root(config.data.root, labels=config.data.get("labels", AUTO), corrections=config.data.get("corrections"))
 
 
 def check_folds(config: DictConfig) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 
 from imgbench.data.pixels import cache_dir
 from imgbench.data.shard_index import photographs
+from imgbench.data.shards import Folder
 from imgbench.data.split import NO_SPLIT
 from imgbench.data.table import ImageTable
 from imgbench.decode import DECODING
@@ -82,6 +83,7 @@ class Audit:
     proposal: dict[str, Any] | None = None  # an expression for data.split.group
     seconds: float = 0
     proven: dict[str, int] | None = None
+    elsewhere: Mapping[str, Path] = field(default_factory=dict)  # path -> file, where that lies outside; not kept
 
     def __repr__(self) -> str:
         return f"<Audit of {self.images:,} images: {self.verdict}, {len(self.findings)} findings>"
@@ -114,7 +116,8 @@ class Audit:
         return summary(self)
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+        kept = {name: value for name, value in asdict(self).items() if name != "elsewhere"}
+        return json.dumps(kept, indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Audit":
@@ -190,7 +193,9 @@ def audit(table: ImageTable, finders: Sequence[Finder] = ()) -> Audit:
     if table.decided is not None:
         facts += (table.decided.hash, table.decided.sentence)
     result = _kept("audit", facts, lambda: _inspect(table, finders).to_json(), Audit.from_json)
-    return replace(result, root=str(table.root))  # as it is named now, which may be from another working directory
+    elsewhere = table.source.elsewhere if isinstance(table.source, Folder) else {}
+    # As it is named now, which may be from another working directory.
+    return replace(result, elsewhere=elsewhere, root=str(table.root))
 
 
 def group_names(table: ImageTable) -> list[str]:
@@ -471,7 +476,7 @@ def pictures(result: Audit, paths: Sequence[str]) -> np.ndarray:
     """(N, 112, 112, 3) uint8 of images of the data set."""
     decode = Preprocessing(112).decode
     root = Path(result.root)
-    places = photographs(root, paths)
+    places = photographs(root, paths) | result.elsewhere
     # Of one that is gone, the error names the file.
     found = [decode((places[path] if path in places else root / path).read_bytes()) for path in paths]
     return np.stack(found) if found else np.zeros((0, 112, 112, 3), np.uint8)

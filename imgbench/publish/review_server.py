@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import secrets
+import shlex
 import socket
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from imgbench.data.annotated import UNKNOWN
 from imgbench.data.corrections import FILE
 from imgbench.errors import UserError
 from imgbench.language import language_of_locale
 from imgbench.publish.review_images import LARGE, SMALL, ReviewedImages
+from imgbench.publish.review_learning import Learning
 from imgbench.publish.review_training import Training
 
 if TYPE_CHECKING:
@@ -48,7 +51,9 @@ def texts() -> dict[str, dict[str, str]]:
     return yaml.safe_load((files("imgbench.publish") / "templates" / "review.yaml").read_text("utf-8"))
 
 
-def build_app(images: ReviewedImages, training: Training, token: str, port: int, language: str | None) -> "Starlette":
+def build_app(
+    images: ReviewedImages, learning: Learning, training: Training, token: str, port: int, language: str | None
+) -> "Starlette":
     """The application; every address begins with the token."""
     from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
@@ -74,8 +79,13 @@ def build_app(images: ReviewedImages, training: Training, token: str, port: int,
                 "run": str(images.run.shown) if images.run else None,
                 "frozen": images.frozen,
                 "folds": bool(images.run and images.run.folds),
-                "classes": images.class_names,
-                "labels": [None if images.is_blind(row) else int(images.table.labels[row]) for row in images.rows],
+                "command": shlex.quote(str(images.table.root)),
+                "names": images.names_classes,
+                "asked": images.numbers[images.asked].tolist(),
+                "labels": [
+                    None if images.is_blind(row) or images.labels[row] == UNKNOWN else int(images.table.labels[row])
+                    for row in images.rows
+                ],
                 "queues": {
                     name: [[[int(images.numbers[row]) for row in item.rows], item.why, item.value] for item in items]
                     for name, items in images.queues.items()
@@ -83,6 +93,9 @@ def build_app(images: ReviewedImages, training: Training, token: str, port: int,
                 "decisions": images.described(),
             }
         )
+
+    def proposals(request: Request) -> Response:
+        return JSONResponse(learning.state())
 
     def decisions(request: Request) -> Response:
         if request.query_params.get("version") == str(images.decisions().version):
@@ -125,6 +138,7 @@ def build_app(images: ReviewedImages, training: Training, token: str, port: int,
 
     def decide(content: dict[str, Any]) -> Any:
         images.decide(content)
+        learning.wake()
         return images.described()
 
     def train(content: dict[str, Any]) -> Any:
@@ -141,6 +155,7 @@ def build_app(images: ReviewedImages, training: Training, token: str, port: int,
         Route("/review.svg", static("svg")),
         Route("/start", start),
         Route("/decisions", decisions),
+        Route("/proposals", proposals),
         Route("/photo/{number:int}", picture(LARGE)),
         Route("/small/{number:int}", picture(SMALL)),
         Route("/about/{number:int}", about),
@@ -192,12 +207,12 @@ class _Guard:
         return method in ("GET", "HEAD")
 
 
-def serve(images: ReviewedImages, training: Training, port: int, language: str | None) -> None:
+def serve(images: ReviewedImages, learning: Learning, training: Training, port: int, language: str | None) -> None:
     """Serves the page until it is interrupted, and says where it is."""
     import uvicorn
 
     token = secrets.token_urlsafe(16)
-    app = build_app(images, training, token, port, language)
+    app = build_app(images, learning, training, token, port, language)
     config = uvicorn.Config(app, log_level="warning", lifespan="off", ws="none", server_header=False)
     place = socket.create_server((HOST, port))  # from here on, browsers wait until they are answered
     print(f"Decisions go to {images.place}: a plain table; {FILE} beside photographs counts in every command.")

@@ -1,5 +1,6 @@
 """Training again with what people have decided, while they go on deciding."""
 
+import json
 import logging
 import shlex
 import subprocess
@@ -7,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from imgbench.errors import UserError
 from imgbench.evaluation.statistics import Change
 from imgbench.experiment.build import build_data_of
-from imgbench.experiment.compose import new_directory, override
+from imgbench.experiment.compose import new_directory, override, slug
 from imgbench.experiment.cross_validation import train_and_test
 from imgbench.experiment.train import resolve, train
 from imgbench.publish.review_images import ReviewedImages
@@ -55,9 +56,9 @@ class Training:
         Raises:
             UserError: there is nothing to train, or one is under way.
         """
-        if self.images.run is None:
+        if self.images.run is None and not self.images.names_classes:
             raise UserError("A folder has no run to train again. Train one: imgbench train DIR")
-        if not whole and not self.images.frozen:
+        if self.images.run is not None and not whole and not self.images.frozen:
             raise UserError("The network was trained as a whole, and not its last layer alone.")
         with self._lock:
             if self._state["status"] == "running":
@@ -71,10 +72,17 @@ class Training:
             self._process.terminate()
             self._process.wait()
 
-    def _train(self, base: Run, whole: bool) -> None:
+    def _train(self, base: Run | None, whole: bool) -> None:
         try:
-            place = base.path.with_name(time.strftime("%Y-%m-%d_%H-%M-%S"))
+            name = slug(self.images.table.root.resolve().name)
+            place = (Path("outputs") / name / "pretrained" / "begun") if base is None else base.path
+            place = place.with_name(time.strftime("%Y-%m-%d_%H-%M-%S"))
             self._run = run = Run(Path(new_directory(str(place))))
+            if base is None:
+                self._command([str(self.images.table.root), "model=pretrained"], run)
+                first = {"accuracy": json.loads((run.path / "metrics.json").read_text("utf-8"))["test/acc"]}
+                self._state = {"status": "done", "whole": whole, "run": str(run.shown), **first}
+                return
             self._train_whole(base, run) if whole else self._solve(base, run)
             found = self.compare(base, run, True)
             if found is None:
@@ -108,9 +116,11 @@ class Training:
                 train(experiment, run, conclude)
 
     def _train_whole(self, base: Run, run: Run) -> None:
-        words = ["--config-dir", str(base.path), "--config-name", "config", f"hydra.run.dir={run.path.resolve()}"]
-        if self.images.frozen:
-            words.append("model=finetuned")
+        words = ["--config-dir", str(base.path), "--config-name", "config"]
+        self._command([*words, "model=finetuned"] if self.images.frozen else words, run)
+
+    def _command(self, words: Sequence[str], run: Run) -> None:
+        words = [*words, f"hydra.run.dir={run.path.resolve()}"]
         if self.images.data.corrections is not None:
             words.append(f"data.corrections={self.images.data.corrections}")
         with tempfile.TemporaryFile() as said:

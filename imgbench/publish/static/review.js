@@ -10,6 +10,7 @@ let me = localStorage.getItem("imgbench-review-name") || "";
 const made = []; // what was decided here, to be taken back
 let pending = Promise.resolve(); // decisions are stored one after the other
 const seen = {}; // what is known of photographs that were shown
+let learning = { version: -1 }, asked = new Set(); // what learns meanwhile, and the photographs of which a label is wanted
 
 const text = (key, values = {}) => FACTS.texts[key][language].replace(/{(\w+)}/g, (_, name) => values[name]);
 const percent = value => `${(100 * value).toFixed(1)}\u00a0%`;
@@ -65,15 +66,21 @@ function speak(chosen) {
   document.querySelectorAll("[data-text]").forEach(place => { place.textContent = text(place.dataset.text); });
   document.querySelectorAll("[data-hint]").forEach(place => { place.placeholder = text(place.dataset.hint); place.setAttribute("aria-label", text(place.dataset.hint)); });
   document.querySelectorAll("button.language").forEach(one => one.setAttribute("aria-pressed", one.lang === chosen));
-  document.title = document.querySelector("h1").textContent = text("title", { name: FACTS.root });
+  document.title = document.querySelector("h1").textContent = text(FACTS.names ? "title_label" : "title", { name: FACTS.root });
+  const hint = text(FACTS.names ? "name_class" : "search");
+  $("search").placeholder = hint;
+  $("search").setAttribute("aria-label", hint);
+  $("train").textContent = text(FACTS.names ? "train_first" : "train");
+  $("train_why").textContent = text(FACTS.names ? "train_first_why" : "train_why");
   $("stored").textContent = [text("stored", { place: FACTS.place }), FACTS.folds && text("all_tested")].filter(Boolean).join(" ");
   showQueues();
   show();
+  showLearning();
   showTraining(training);
 }
 
 function showQueues() {
-  const buttons = Object.entries(FACTS.queues).filter(([name, own]) => own.length || name === "suspects").map(([name, own]) => {
+  const buttons = Object.entries(FACTS.queues).filter(([name, own]) => own.length || name === "suspects" || name === "next").map(([name, own]) => {
     const button = element("button", text(`queue_${name}`));
     const left = own.filter(item => !isDone(item)).length;
     button.append(element("b", String(left)));
@@ -147,13 +154,16 @@ async function show() {
   $("group").hidden = numbers.length < 2 || isSame(item);
   $("right").hidden = Boolean(item) && isSame(item);
   $("right").firstElementChild.textContent = text(numbers.length > 1 ? "pair_right" : "right");
+  const isAsked = numbers.length === 1 && asked.has(numbers[0]);
+  $("leave_out").firstElementChild.textContent = text(isAsked ? "none_of_these" : "leave_out");
+  $("keys").textContent = text(isAsked ? "keys_label" : "keys");
   if (!item) {
     ["photos", "says", "near", "classes", "decided"].forEach(id => $(id).replaceChildren());
     $("blind").hidden = true;
-    $("why").textContent = text("nothing_here");
+    $("why").textContent = text(queue === "next" && !learning.left ? "learning_done" : "nothing_here");
     return;
   }
-  $("why").textContent = text(item[1], { value: item[2] });
+  $("why").textContent = text(FACTS.names && !decisions.classes.length ? "first_class" : item[1], { value: item[2] });
   showDecided();
   showPhotos(numbers);
   await Promise.all(numbers.map(async number => { seen[number] ??= await ask(`about/${number}`); })).catch(complain);
@@ -165,7 +175,7 @@ async function show() {
 function showDecided() {
   const numbers = rows(), item = items()[position];
   const own = numbers.map(number => decisions.rows[number]).filter(Boolean).map(one =>
-    text(`decided_${one.decision.replace(" ", "_")}`, { name: FACTS.classes[one.label], by: one.by || "?" }));
+    text(`decided_${one.decision.replace(" ", "_")}`, { name: decisions.classes[one.label], by: one.by || "?" }));
   if (numbers.length > 1 && !own.length && isDone(item)) {
     const together = decisions.groups.some(one => numbers.every(number => one.includes(number)));
     own.push(text(together ? "decided_group" : "decided_pair"));
@@ -202,15 +212,18 @@ function showFacts(numbers) {
   numbers.forEach((number, place) => {
     const fact = seen[number], caption = $("photos").children[place].lastElementChild, label = labelOf(number);
     caption.replaceChildren();
-    if (label !== null) caption.append(`${text("is_class")}: `, element("strong", FACTS.classes[label]));
+    if (label !== null) caption.append(`${text("is_class")}: `, element("strong", decisions.classes[label]));
     const words = [fact.split && text(`split_${fact.split}`), fact.size[0] ? `${fact.size[0]} × ${fact.size[1]}` : "", fact.path];
-    if (label !== null && label !== fact.folder) words.push(text("in_folder", { name: FACTS.classes[fact.folder] }));
+    if (label !== null && fact.folder !== null && label !== fact.folder) words.push(text("in_folder", { name: decisions.classes[fact.folder] }));
     caption.append(element("span", words.filter(Boolean).join(" · "), "faint"));
   });
   const fact = seen[numbers[side]];
   $("blind").hidden = !numbers.some(number => seen[number].blind);
   $("blind").textContent = [text("blind_reason"), numbers.length === 1 && text("blind_chance")].filter(Boolean).join(" ");
   $("right").hidden = (numbers.length === 1 && fact.blind) || isSame(items()[position]);
+  const guess = guessOf(numbers);
+  if (fact.asked) $("right").hidden = guess === null;
+  if (guess !== null) $("right").firstElementChild.textContent = text("yes", { name: decisions.classes[guess] });
   showClasses();
   $("says").replaceChildren();
   $("near").replaceChildren();
@@ -222,7 +235,7 @@ function showFacts(numbers) {
     const table = document.createElement("table");
     fact.classes.forEach(([label, probability]) => {
       const line = table.insertRow(), bar = document.createElement("progress");
-      line.insertCell().append(FACTS.classes[label]);
+      line.insertCell().append(decisions.classes[label]);
       const number = line.insertCell();
       number.className = "number";
       number.append(percent(probability));
@@ -232,7 +245,7 @@ function showFacts(numbers) {
       share.append(bar);
     });
     $("says").append(table);
-    if (FACTS.frozen) $("says").append(element("p", text("unseen"), "faint"));
+    if (FACTS.frozen && !fact.asked) $("says").append(element("p", text("unseen"), "faint"));
   }
   if (fact.neighbours.length && numbers.length === 1) {
     const grid = document.createElement("div");
@@ -240,18 +253,26 @@ function showFacts(numbers) {
       const figure = document.createElement("figure"), image = document.createElement("img");
       image.alt = "";
       image.src = `small/${number}`;
-      figure.append(image, element("figcaption", FACTS.classes[label], label === fact.folder ? "" : "other"));
+      figure.append(image, element("figcaption", decisions.classes[label], label === fact.folder ? "" : "other"));
       grid.append(figure);
     });
     $("near").append(element("h3", text("neighbours")), grid);
   }
 }
 
+// What a person may agree with: what the network says of a photograph that has no label yet.
+function guessOf(numbers) {
+  const fact = numbers.length === 1 && seen[numbers[0]];
+  return fact && fact.asked && !(numbers[0] in decisions.rows) && fact.classes.length ? fact.classes[0][0] : null;
+}
+
 function showClasses() {
   const number = rows()[side], wanted = $("search").value.trim().toLowerCase();
   if (number === undefined || !seen[number]) return;
   const own = labelOf(number);
-  const found = FACTS.classes.map((name, label) => ({ name, label })).filter(({ name }) => name.toLowerCase().includes(wanted));
+  const used = new Set(Object.values(decisions.rows).map(one => one.label)); // a class that was named by mistake is gone
+  const found = decisions.classes.map((name, label) => ({ name, label })).filter(({ name, label }) =>
+    name.toLowerCase().includes(wanted) && (!FACTS.names || used.has(label)));
   $("classes").replaceChildren(...found.slice(0, 60).map(({ name, label }) => {
     const button = element("button", name);
     button.type = "button";
@@ -261,10 +282,18 @@ function showClasses() {
     button.onclick = () => decide("class", label);
     return button;
   }));
-  return found[0];
+  const named = $("search").value.trim();
+  if (FACTS.names && named && !found.some(({ name }) => name.toLowerCase() === wanted)) {
+    const button = element("button", text("new_class", { name: named }));
+    button.type = "button";
+    button.id = "new_class";
+    button.onclick = () => decide("class", undefined, named);
+    $("classes").append(button);
+  }
+  return found.find(({ name }) => name.toLowerCase() === wanted) || (FACTS.names && named ? { name: named } : found[0]);
 }
 
-function decide(decision, label) {
+function decide(decision, label, name) {
   pending = pending.then(async () => {
     const item = items()[position];
     if (!item) return;
@@ -272,8 +301,15 @@ function decide(decision, label) {
     const both = item[0].length > 1 && (decision === "right" || decision === "group" || (decision === "class" && isSame(item)));
     const numbers = both ? item[0] : [item[0][side]];
     if (decision === "right" && numbers.length === 1 && (seen[numbers[0]] || {}).blind) return;
+    if (decision === "right" && asked.has(numbers[0]) && !(numbers[0] in decisions.rows)) {
+      label = guessOf(numbers);
+      if (label === null) return;
+      decision = "class";
+    }
+    if (FACTS.names && decision === "class") name ??= decisions.classes[label];
     const why = FACTS.texts[item[1]].en.replace("{value}", item[2]);
-    decisions = await ask("decide", { rows: numbers, decision, label, by: me, why });
+    decisions = await ask("decide", { rows: numbers, decision, label, name, by: me, why });
+    take();
     complain(null);
     made.push({ queue, position, numbers: decision === "right" && both ? [numbers[0]] : numbers });
     $("search").value = "";
@@ -292,6 +328,7 @@ function takeBack() {
     const last = made[made.length - 1];
     if (!last) return;
     decisions = await ask("decide", { rows: last.numbers, decision: "withdrawn", by: me });
+    take();
     complain(null);
     made.pop();
     queue = last.queue;
@@ -307,7 +344,7 @@ document.addEventListener("keydown", event => {
     if (event.key === "Enter") {
       const first = $("search").value.trim() && showClasses();
       $("search").blur();
-      if (first) decide("class", first.label);
+      if (first) decide("class", first.label, first.label === undefined ? first.name : undefined);
     }
     return;
   }
@@ -343,8 +380,8 @@ function changeOf(name, change) {
 
 function showTraining(state) {
   training = state;
-  const ways = FACTS.frozen ? [["train_head", false], ["train_tuned", true]] : [["train_whole", true]];
-  $("ways").replaceChildren(...(FACTS.run ? ways : []).map(([key, whole]) => {
+  const ways = FACTS.names ? [["train_first", true]] : FACTS.frozen ? [["train_head", false], ["train_tuned", true]] : [["train_whole", true]];
+  $("ways").replaceChildren(...(FACTS.run || FACTS.names ? ways : []).map(([key, whole]) => {
     const button = element("button", text(key));
     button.type = "button";
     button.dataset.whole = whole;
@@ -353,11 +390,15 @@ function showTraining(state) {
     return button;
   }));
   const said = [];
-  if (!FACTS.run) said.push(element("p", text("train_none")));
+  if (FACTS.names) said.push(element("code", `imgbench train ${FACTS.command}`), element("p", text("train_first_note"), "faint"));
+  else if (!FACTS.run) said.push(element("p", text("train_none")));
   if (state.status === "running") said.push(element("p", text(state.epochs ? "running_epochs" : "running", state)));
   if (state.epochs) said.push(Object.assign(document.createElement("progress"), { max: state.epochs, value: state.epoch }));
   if (state.status === "failed") said.push(element("p", text("failed", state)));
-  if (state.status === "done") {
+  if (state.status === "done" && state.accuracy) {
+    const shown = Object.fromEntries(["value", "low", "high"].map(name => [name, (100 * state.accuracy[name]).toFixed(1)]));
+    said.push(element("strong", text("first_accuracy", { ...shown, n: state.accuracy.n })), element("p", text("new_run", state), "faint"));
+  } else if (state.status === "done") {
     said.push(changeOf(text(state.before ? "with_labels_now" : "accuracy"), state.after));
     if (state.before) said.push(changeOf(text("with_labels_before"), state.before));
     said.push(element("p", text("new_run", state), "faint"));
@@ -370,11 +411,56 @@ function watch(state) {
   if (state.status === "running") setTimeout(() => ask("training").then(watch).catch(() => setTimeout(() => watch(training), POLL)), 700);
 }
 
+// What learns meanwhile.
+function showLearning() {
+  const state = learning, said = [];
+  $("learning").hidden = !asked.size;
+  if (!asked.size || !state.status) return;
+  const waits = state.status === "waiting" && state.labels >= state.first ? "one" : state.status;
+  said.push(text(`learning_${waits}`, state));
+  if (state.changed !== null && state.changed !== undefined) said.push(text("learning_changed", { percent: (100 * state.changed).toFixed(1) }));
+  if (state.settled) said.push(text("learning_settled"));
+  $("learning").className = state.settled ? "settled" : "";
+  $("learning").textContent = said.join(" ");
+}
+
+function learnt(found) {
+  const isNew = found.version !== learning.version;
+  learning = found;
+  showLearning();
+  if (!isNew || !FACTS.queues.next) return;
+  asked.forEach(number => { if (!rows().includes(number)) delete seen[number]; }); // the network says something else now
+  const own = queue === "next" ? FACTS.queues.next.slice(0, position + 1) : FACTS.queues.next.filter(isDone);
+  const kept = new Set(own.map(([[number]]) => number));
+  FACTS.queues.next = [...own, ...found.next.filter(number => !kept.has(number)).map(number => [[number], "why_next", ""])];
+  showQueues();
+  showList();
+  const current = rows();
+  if (queue !== "next" || !current.length) return;
+  if (isDone(items()[position])) advance();
+  else if (asked.has(current[0])) {
+    ask(`about/${current[0]}`).then(fact => {
+      seen[current[0]] = fact;
+      if (rows()[0] === current[0]) showFacts(current);
+    }).catch(() => {});
+  }
+}
+
+const followLearning = () => asked.size && ask("proposals").then(learnt).catch(() => {});
+
+// Where people name the classes, others may have come.
+function take() {
+  keys = keysOf(decisions.classes);
+  if (asked.size) setTimeout(followLearning, 400);
+}
+
 async function follow() {
+  await followLearning();
   try {
     const found = await ask(`decisions?version=${decisions.version}`);
     if (found && found.version > decisions.version) {
       decisions = found;
+      keys = keysOf(decisions.classes);
       showQueues();
       showList();
       if (rows().length && seen[rows()[0]]) { showDecided(); showFacts(rows()); }
@@ -389,12 +475,18 @@ function named() {
   me = name;
   localStorage.setItem("imgbench-review-name", me);
   $("ask").close();
+  if (FACTS.names && !decisions.classes.length) $("search").focus(); // the first class is to be named
 }
 
 async function begin() {
   FACTS = await (await fetch("start")).json();
   decisions = FACTS.decisions;
-  keys = keysOf(FACTS.classes);
+  keys = keysOf(decisions.classes);
+  asked = new Set(FACTS.asked);
+  if (asked.size) {
+    learning = await ask("proposals");
+    FACTS.queues.next = learning.next.map(number => [[number], "why_next", ""]);
+  }
   const own = FACTS.language || ((navigator.language || "").toLowerCase().startsWith("zh") ? "zh" : "en");
   queue = Object.keys(FACTS.queues).find(name => FACTS.queues[name].some(item => !isDone(item))) || "suspects";
   speak(own);
@@ -419,7 +511,7 @@ async function begin() {
   };
   $("ask").oncancel = event => { if (!me) event.preventDefault(); };
   addEventListener("resize", showList);
-  $("search").hidden = FACTS.classes.length <= 9;
+  $("search").hidden = !FACTS.names && decisions.classes.length <= 9;
   if (!me) $("ask").showModal();
   setTimeout(follow, POLL);
 }

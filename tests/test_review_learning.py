@@ -1,0 +1,241 @@
+"""Labelling: what is asked next, from a run or from nothing; what learns meanwhile, and what is made of it."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_review import CAT, DOG, decided, open_page, serving, wait  # noqa: F401
+
+from imgbench.data.corrections import CLASS, FILE, LEFT_OUT
+from imgbench.errors import UserError
+from imgbench.inference.active_learning import changed, is_settled, learn, least_sure, most_typical, reduced
+from imgbench.publish.review_images import ReviewedImages
+from imgbench.publish.review_learning import Learning
+from imgbench.publish.review_training import Training
+from imgbench.run import Run
+from imgbench.sweep.comparison import change_between
+
+pytest.importorskip("uvicorn", reason='nothing to serve the page with: pip install "imgbench[demo]"')
+
+
+def until(condition) -> None:
+    import time
+
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it has not become true")
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory, make_folder, train_run) -> Path:
+    """A run of a frozen network, its photographs, and more without labels."""
+    home = tmp_path_factory.mktemp("labelling")
+    photos = make_folder(home / "photos", {CAT: 20, DOG: 20})
+    make_folder(home / "loose", {"one": 20, "two": 20})
+    (home / "more").mkdir()
+    for file in sorted((home / "loose").glob("*/*.png")):
+        file.rename(home / "more" / f"{file.parent.name}{file.name}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IMGBENCH_CACHE", str(home / "cache"))
+        train_run(photos, home / "run", "model=pretrained", "data.image_size=32")
+    return home
+
+
+@pytest.fixture
+def home(original, tmp_path, monkeypatch) -> Path:
+    folder = Path(shutil.copytree(original, tmp_path / "home"))
+    monkeypatch.setenv("IMGBENCH_CACHE", str(folder / "cache"))
+    config = folder / "run" / "config.yaml"
+    config.write_text(config.read_text().replace(str(original / "photos"), str(folder / "photos")))
+    return folder
+
+
+def test_photographs_that_help_are_asked_labelled_and_learnt(home, monkeypatch, capsys):
+    monkeypatch.chdir(home)
+    tested = next(row["path"] for row in Run(home / "run").split_rows("test"))
+    trained = next(row["path"] for row in Run(home / "run").split_rows("train"))
+    shutil.copy(home / "photos" / trained, home / "more" / "same.png")
+    (home / "more" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no photograph")
+    images = ReviewedImages("run", unlabelled="more")
+    assert "1 of 42 photographs in more have a label, and are not asked." in capsys.readouterr().out
+    assert len(images.asked) == 40
+    assert [item.why for item in images.queues["files"] if item.why == "why_damaged"] == ["why_damaged"]
+    learning = Learning(images)
+    until(lambda: learning.state()["status"] == "learnt")
+    state = learning.state()
+    assert len(state["next"]) == 40 and state["left"] == 40
+    about = images.about(int(images.rows[state["next"][0]]))
+    assert about["asked"] and about["label"] is None and len(about["classes"]) == 2
+    for number in state["next"][:6]:
+        label = int("two" in images.paths[images.rows[number]])
+        images.decide({"rows": [number], "decision": CLASS, "label": label, "by": "Ann"})
+    images.decide({"rows": [state["next"][6]], "decision": LEFT_OUT, "by": "Ann"})
+    learning.wake()
+    until(lambda: learning.state()["left"] == 33)
+    assert not set(state["next"][:7]) & set(learning.state()["next"])
+    assert [one[1] for one in decided(home)] == [CLASS] * 6 + [LEFT_OUT]
+    training = Training(images, change_between)
+    training.start(whole=False)
+    until(lambda: training.state()["status"] != "running")
+    assert training.state()["status"] == "done", training.state()
+    new = Run(Path(training.state()["run"]))
+    assert sum("more/" in row["path"] for row in new.split_rows("train")) == 6
+    assert [row["path"] for row in new.split_rows("test")] == [row["path"] for row in Run("run").split_rows("test")]
+    again = ReviewedImages("run", unlabelled="more")
+    assert len(again.asked) == 33, "what has a label or was left out is not asked again"
+    assert tested in again.paths
+
+
+def test_copies_of_test_images_and_folders_without_anything_new_are_not_asked(home, capsys):
+    photos = home / "photos"
+    tested = next(row["path"] for row in Run(home / "run").split_rows("test"))
+    only = home / "only"
+    only.mkdir()
+    shutil.copy(photos / tested, only / "a.png")
+    with pytest.raises(UserError, match="has no photograph that is not in"):
+        ReviewedImages(home / "run", unlabelled=only)
+    with pytest.raises(UserError, match="should be a folder of images"):
+        ReviewedImages(home / "run", unlabelled=home / "nowhere")
+    with pytest.raises(UserError, match="all of its photographs are asked"):
+        ReviewedImages(home / "more", unlabelled=only)
+    images = ReviewedImages(photos, unlabelled=home / "more")  # without a run, by the classes of the folders
+    assert len(images.asked) == 40 and not images.names_classes
+    learning = Learning(images)
+    until(lambda: learning.state()["status"] != "preparing")
+    assert learning.state()["status"] == "learnt", learning.state()
+
+
+def test_own_features_of_a_network_that_was_trained_as_a_whole(home, train_run, capsys):
+    train_run(home / "photos", home / "whole")
+    images = ReviewedImages(home / "whole", unlabelled=home / "more")
+    learning = Learning(images)
+    until(lambda: learning.state()["status"] != "preparing")
+    assert learning.state()["status"] == "learnt", learning.state()
+
+
+def test_one_photograph_can_be_labelled(home):
+    alone = home / "alone"
+    alone.mkdir()
+    shutil.copy(home / "more" / "one0.png", alone)
+    images = ReviewedImages(alone)
+    learning = Learning(images)
+    until(lambda: learning.state()["status"] == "waiting")
+    images.decide({"rows": [0], "decision": CLASS, "name": "a", "by": "Ann"})
+    learning.wake()
+    until(lambda: learning.state()["left"] == 0)
+    assert learning.state()["next"] == []
+
+
+def test_names_of_classes(home):
+    images = ReviewedImages(home / "more")
+
+    def name(number: int, text: object) -> None:
+        images.decide({"rows": [number], "decision": CLASS, "name": text, "by": "Ann"})
+
+    for wrong in ("", "  ", None, 3, "x" * 81, "a\x00b"):
+        with pytest.raises(UserError, match="A class has a name"):
+            name(0, wrong)
+    name(0, "=cmd|' /C calc'!A0")
+    name(1, "  Cat  fish ")
+    name(2, "cat FISH")
+    assert images.class_names == ["=cmd|' /C calc'!A0", "Cat fish"]
+    assert "\n" not in images.class_names[0] and "'=cmd" in (home / "more" / FILE).read_text("utf-8-sig")
+    images.decide({"rows": [0], "decision": "withdrawn", "by": "Ann"})
+    assert images.class_names[1] == "Cat fish", "no class gets the number of another"
+    with pytest.raises(UserError, match="There is no class 5"):
+        images.decide({"rows": [3], "decision": CLASS, "label": 5, "by": "Ann"})
+
+
+def test_from_nothing_to_an_audited_run_by_keyboard_alone(home, open_page):  # noqa: F811
+    with serving(home, "more") as (server, address):
+        page = open_page(address, "Ann")
+        assert page.evaluate("document.activeElement.id") == "search"
+        assert "Type what this photograph shows" in page.inner_text("#why")
+        path = "seen[rows()[0]].path"
+        first = page.evaluate(path)
+        page.keyboard.type("Round thing")
+        page.keyboard.press("Enter")
+        wait(page, "decisions.version == 1")
+        assert decided_in(home / "more") == [(first, CLASS, "Round thing", "Ann")]
+        other = first[:3]
+        for number in range(1, 24):
+            wait(page, "rows().length && seen[rows()[0]] && !(rows()[0] in decisions.rows)")
+            if page.evaluate(path)[:3] == other:
+                page.keyboard.press("1")
+            elif page.evaluate("decisions.classes.length") == 1:
+                page.keyboard.press("/")
+                page.keyboard.type("方")
+                page.keyboard.press("Enter")
+            else:
+                page.keyboard.press("2")
+            wait(page, f"decisions.version == {number + 1}")
+        wait(page, "learning.status == 'learnt'")
+        wait(page, "seen[rows()[0]] && seen[rows()[0]].classes.length == 2")
+        assert page.is_visible("#right") and page.inner_text("#right").startswith("Yes, ")
+        assert "24 labelled here, 16 left" in page.inner_text("#learning")
+        server.send_signal(signal.SIGKILL)
+    assert len(decided_in(home / "more")) == 24
+    with serving(home, "more") as (_, address):
+        page = open_page(address, "Bob", viewport={"width": 390, "height": 800}, color_scheme="dark", locale="zh-CN")
+        assert page.evaluate("decisions.classes") == ["Round thing", "方"]
+        wait(page, "learning.status == 'learnt'")
+        wait(page, "seen[rows()[0]] && seen[rows()[0]].classes.length == 2")
+        page.keyboard.press("Enter")  # as the network says
+        wait(page, "decisions.version == 25")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.click("#train")
+        page.click("#ways button")
+        wait(page, "['done', 'failed'].includes(training.status)")
+        state = page.evaluate("training")
+        assert state["status"] == "done", state
+        assert "准确率" in page.inner_text("#outcome")
+    run = Run(home / state["run"])
+    assert {row["class"] for row in run.split_rows()} == {"Round thing", "方"}
+    assert json.loads((run.path / "audit.json").read_text())["images"] == 25
+    assert sorted(path.name for path in (home / "more").iterdir() if path.suffix != ".png") == [f".{FILE}.lock", FILE]
+
+
+def decided_in(folder: Path) -> list[tuple[str, str, str, str]]:
+    from imgbench.data.corrections import read_decisions
+
+    return [(one.path, one.decision, one.value, one.by) for one in read_decisions(folder / FILE)]
+
+
+def test_two_browsers_name_classes_from_nothing(home, open_page):  # noqa: F811
+    with serving(home, "more") as (_, address):
+        pages = [open_page(address, name) for name in ("Ann", "Bob")]
+        for page, name in zip(pages, ("left", "Right"), strict=True):
+            page.keyboard.type(name)
+            page.keyboard.press("Enter")
+            wait(page, "decisions.version >= 1")
+        for page in pages:
+            wait(page, "decisions.classes.length == 2 && document.querySelectorAll('#classes button').length == 2")
+        for page, key in zip(pages, "21", strict=True):  # each gives the other's class
+            before = page.evaluate("made.length")
+            page.keyboard.press(key)
+            wait(page, f"made.length > {before}")
+    rows = decided_in(home / "more")
+    assert [value for _, _, value, _ in rows] == ["left", "Right", "Right", "left"]
+
+
+def test_chosen_photographs_are_unsure_of_all_kinds_or_typical():
+    rng = np.random.default_rng(0)
+    centres = 6 * rng.normal(size=(4, 12))
+    labels = np.repeat(np.arange(4), 60)
+    features = reduced(np.concatenate([centres[label] + rng.normal(size=(60, 12)) for label in range(4)]))
+    first = most_typical(features, np.zeros(0, np.int64), 4, rng)
+    assert sorted(labels[first]) == [0, 1, 2, 3]
+    assert len(most_typical(features, np.arange(238), 5, rng)) == 2
+    learnt = learn(features[first[:2]], np.array([0, 1]), 4)
+    chosen = least_sure(features, first, learnt(features), 8, rng)
+    assert len(chosen) == 8 and not set(chosen) & set(first)
+    assert {2, 3} & set(labels[chosen])
+    assert len(least_sure(features, np.arange(240), learnt(features), 8, rng)) == 0
+    one, other = np.eye(3)[[0, 1, 2, 0]], np.eye(3)[[0, 1, 1, 0]]
+    assert changed(one, other) == 0.25 and changed(one[:0], other[:0]) == 0
+    assert is_settled([0.5, 0.01, 0.0, 0.005]) and not is_settled([0.0, 0.0]) and not is_settled([0.0, 0.5, 0.0])
