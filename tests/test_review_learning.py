@@ -85,9 +85,11 @@ def test_photographs_that_help_are_asked_labelled_and_learnt(home, monkeypatch, 
     assert training.state()["status"] == "done", training.state()
     new = Run(Path(training.state()["run"]))
     assert sum("more/" in row["path"] for row in new.split_rows("train")) == 6
-    assert [row["path"] for row in new.split_rows("test")] == [row["path"] for row in Run("run").split_rows("test")]
+    assert [row["path"] for row in new.split_rows("test")] == [
+        row["path"] for row in Run(home / "run").split_rows("test")
+    ]
     again = ReviewedImages("run", unlabelled="more")
-    assert len(again.asked) == 33, "what has a label or was left out is not asked again"
+    assert len(again.asked) == 34, "what has a label is not asked again"
     assert tested in again.paths
 
 
@@ -177,7 +179,7 @@ def test_from_nothing_to_an_audited_run_by_keyboard_alone(home, open_page):  # n
         wait(page, "learning.status == 'learnt'")
         wait(page, "seen[rows()[0]] && seen[rows()[0]].classes.length == 2")
         assert page.is_visible("#right") and page.inner_text("#right").startswith("Yes, ")
-        assert "24 labelled here, 16 left" in page.inner_text("#learning")
+        wait(page, "document.getElementById('learning').textContent.includes('24 labelled here, 16 left')")
         server.send_signal(signal.SIGKILL)
     assert len(decided_in(home / "more")) == 24
     with serving(home, "more") as (_, address):
@@ -209,7 +211,10 @@ def decided_in(folder: Path) -> list[tuple[str, str, str, str]]:
 def test_two_browsers_name_classes_from_nothing(home, open_page):  # noqa: F811
     with serving(home, "more") as (_, address):
         pages = [open_page(address, name) for name in ("Ann", "Bob")]
+        pages[1].evaluate("go(30)")
+        wait(pages[1], "seen[rows()[0]]")
         for page, name in zip(pages, ("left", "Right"), strict=True):
+            page.focus("#search")
             page.keyboard.type(name)
             page.keyboard.press("Enter")
             wait(page, "decisions.version >= 1")

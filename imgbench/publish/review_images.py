@@ -245,7 +245,7 @@ class ReviewedImages:
             self.probabilities[: self.own],
             [row_of[path] for path in self._suspects()],
             pairs,
-            {row: reason for row, reason in table.errors.items() if row not in seen},
+            {row: reason for row, reason in self.table.errors.items() if row not in seen},
             {row: why for row, why in odd.items() if row not in seen},
             self.numbers,
         )

@@ -111,8 +111,10 @@ class Learning:
                     "settled": is_settled(shares),
                     "next": self._numbers(images.asked[self._with_more(chosen, done - own, probabilities)]),
                 }
-            elif self._state["labels"] != len(new):
-                self._state = {**self._state, "labels": len(new)}
+            else:
+                done = set(self._numbers(images.asked[(given != UNKNOWN) | is_done]))
+                left = [number for number in self._state["next"] if number not in done]
+                self._state |= {"labels": len(new), "left": len(given) - len(done), "next": left}
             self._wake.wait(POLL)
 
     def _with_more(self, chosen: np.ndarray, done: np.ndarray, probabilities: np.ndarray | None) -> np.ndarray:
@@ -126,6 +128,7 @@ class Learning:
     def _show(self, probabilities: np.ndarray) -> None:
         images = self.images
         known = np.full((len(images.table.paths), probabilities.shape[1]), np.nan, np.float32)
-        known[: images.own] = images.probabilities[: images.own]
+        if images.own:
+            known[: images.own] = images.probabilities[: images.own]
         known[images.asked] = probabilities
         images.probabilities = known

@@ -223,7 +223,7 @@ function showFacts(numbers) {
   $("right").hidden = (numbers.length === 1 && fact.blind) || isSame(items()[position]);
   const guess = guessOf(numbers);
   if (fact.asked) $("right").hidden = guess === null;
-  if (guess !== null) $("right").firstElementChild.textContent = text("yes", { name: decisions.classes[guess] });
+  if (guess !== null) $("right").firstElementChild.textContent = text("agree", { name: decisions.classes[guess] });
   showClasses();
   $("says").replaceChildren();
   $("near").replaceChildren();
