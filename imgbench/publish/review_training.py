@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from imgbench.errors import UserError
 from imgbench.evaluation.statistics import Change
 from imgbench.experiment.build import build_data_of
-from imgbench.experiment.compose import new_directory, override, slug
+from imgbench.experiment.compose import compose, new_directory, override, slug
 from imgbench.experiment.cross_validation import train_and_test
 from imgbench.experiment.train import resolve, train
 from imgbench.publish.review_images import ReviewedImages
@@ -79,7 +79,7 @@ class Training:
             place = place.with_name(time.strftime("%Y-%m-%d_%H-%M-%S"))
             self._run = run = Run(Path(new_directory(str(place))))
             if base is None:
-                self._command([str(self.images.table.root), "model=pretrained"], run)
+                self._train_first(run)
                 first = {"accuracy": json.loads((run.path / "metrics.json").read_text("utf-8"))["test/acc"]}
                 self._state = {"status": "done", "whole": whole, "run": str(run.shown), **first}
                 return
@@ -97,6 +97,16 @@ class Training:
         except Exception as error:
             log.exception("Training again failed.")
             self._state = {"status": "failed", "whole": whole, "message": f"{type(error).__name__}: {error}"}
+
+    def _train_first(self, run: Run) -> None:
+        """As `imgbench train DIR model=pretrained` does."""
+        words = [str(self.images.table.root), "model=pretrained"]
+        config = compose(words)
+        config.data.corrections = self.images.data.corrections
+        experiment = resolve(config)
+        run.path.mkdir(parents=True)
+        with run.recorded(command=shlex.join(["python", "-m", "imgbench.train", *words])):
+            train(experiment, run, conclude)
 
     def _solve(self, base: Run, run: Run) -> None:
         """As `imgbench train` does with this configuration, of the images in the very splits of the run."""
@@ -116,11 +126,9 @@ class Training:
                 train(experiment, run, conclude)
 
     def _train_whole(self, base: Run, run: Run) -> None:
-        words = ["--config-dir", str(base.path), "--config-name", "config"]
-        self._command([*words, "model=finetuned"] if self.images.frozen else words, run)
-
-    def _command(self, words: Sequence[str], run: Run) -> None:
-        words = [*words, f"hydra.run.dir={run.path.resolve()}"]
+        words = ["--config-dir", str(base.path), "--config-name", "config", f"hydra.run.dir={run.path.resolve()}"]
+        if self.images.frozen:
+            words.append("model=finetuned")
         if self.images.data.corrections is not None:
             words.append(f"data.corrections={self.images.data.corrections}")
         with tempfile.TemporaryFile() as said:

@@ -70,7 +70,7 @@ function speak(chosen) {
   const hint = text(FACTS.names ? "name_class" : "search");
   $("search").placeholder = hint;
   $("search").setAttribute("aria-label", hint);
-  $("train").textContent = text(FACTS.names ? "train_first" : "train");
+  [$("train"), document.querySelector("#training h2")].forEach(place => { place.textContent = text(FACTS.names ? "train_first" : "train"); });
   $("train_why").textContent = text(FACTS.names ? "train_first_why" : "train_why");
   $("stored").textContent = [text("stored", { place: FACTS.place }), FACTS.folds && text("all_tested")].filter(Boolean).join(" ");
   showQueues();
@@ -380,7 +380,7 @@ function changeOf(name, change) {
 
 function showTraining(state) {
   training = state;
-  const ways = FACTS.names ? [["train_first", true]] : FACTS.frozen ? [["train_head", false], ["train_tuned", true]] : [["train_whole", true]];
+  const ways = FACTS.names ? [["train_first", false]] : FACTS.frozen ? [["train_head", false], ["train_tuned", true]] : [["train_whole", true]];
   $("ways").replaceChildren(...(FACTS.run || FACTS.names ? ways : []).map(([key, whole]) => {
     const button = element("button", text(key));
     button.type = "button";
@@ -390,7 +390,7 @@ function showTraining(state) {
     return button;
   }));
   const said = [];
-  if (FACTS.names) said.push(element("code", `imgbench train ${FACTS.command}`), element("p", text("train_first_note"), "faint"));
+  if (FACTS.names) said.push(element("code", `imgbench train ${FACTS.command} model=pretrained`), element("p", text("train_first_note"), "faint"));
   else if (!FACTS.run) said.push(element("p", text("train_none")));
   if (state.status === "running") said.push(element("p", text(state.epochs ? "running_epochs" : "running", state)));
   if (state.epochs) said.push(Object.assign(document.createElement("progress"), { max: state.epochs, value: state.epoch }));
