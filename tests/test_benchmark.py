@@ -18,6 +18,7 @@ from commands import STARTER, forked
 from PIL import Image
 
 from imgbench.benchmark import data, rounds
+from imgbench.benchmark.development import labelling
 from imgbench.benchmark.development.growth import CLASSES, FILES, make_images, measure_growth
 from imgbench.benchmark.development.planted_copies import FAULTS, measure_audit, score
 from imgbench.benchmark.development.planted_shortcuts import PLANTS, measure_shortcuts
@@ -200,3 +201,19 @@ def test_copies_count_as_found_beside_any_file_of_their_origin_and_relatives_are
     rows = score([*paths, *(f"b/7_{kind}.png" for kind in range(len(FAULTS)) if kind not in (1, 2))], pairs, {(0, 5)})
     assert [rows[names[kind]]["value"] for kind in (0, 1, 2)] == [0, 0.5, 0.5]
     assert [rows[names[kind]]["pairs with others"] for kind in (0, 1, 2)] == [0, 1, 0]
+
+
+def test_labels_are_counted_until_the_accuracy_is_near_that_of_all():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 300)
+    features = 2 * np.eye(3, 40)[labels] + rng.normal(size=(300, 40))
+    tested = np.arange(300) % 3 == 0
+    best, rounds = labelling.simulate(features, labels, tested, list(labelling.METHODS), 3, seed=0)
+    assert best > 0.8 and list(rounds) == list(labelling.METHODS)
+    for own in rounds.values():
+        assert [own[0].labels, own[-1].labels] == [20, 200] and own[-1].accuracy == best
+        assert all(0 <= one.changed <= 1 for one in own)
+    one = labelling.Round(20, 0.8, 0.0, 0.0)
+    reached = [one, one._replace(labels=40, accuracy=0.9), one._replace(labels=60, accuracy=0.9)]
+    assert labelling.needed(reached, 0.905) == 40
+    assert labelling.needed(reached, 0.99) == 60

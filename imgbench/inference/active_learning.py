@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 FIRST = 20  # labels before anything is learnt
 COMPONENTS = 256  # of features: with more, little is told apart better, and all takes ten times as long
-STRENGTH = 10.0  # inverse, of the regularisation, times the number of components
+STRENGTH = 100.0  # inverse, of the regularisation; see experiment.last_layer.STRENGTHS
 TAKEN = 10  # times as many that are least sure as are proposed of them
 NEIGHBOURS = 20  # by which it is judged how typical a photograph is
 CLUSTERS = 500  # at most
@@ -27,30 +27,30 @@ Learnt = Callable[[np.ndarray], np.ndarray]  # features (N, D) -> probabilities 
 
 
 def reduced(features: np.ndarray) -> np.ndarray:
-    """(N, at most COMPONENTS) float32: the main components of features (N, D), of one scale whatever the network."""
+    """(N, at most COMPONENTS) float32: the main components of standardised features (N, D), of total variance 1."""
     if len(features) < 2:
         return np.zeros((len(features), 1), np.float32)
+    mean, std = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
+    standard = (features - mean) / np.where(std > 1e-6 * np.abs(mean) + 1e-12, std, np.inf)  # a constant tells nothing
     with threadpool_limits(1):
         model = PCA(min(COMPONENTS, *features.shape), svd_solver="randomized", random_state=0)
-        values = model.fit_transform(features.astype(np.float64))
-    return (values / max(values.std(0).mean(), 1e-12)).astype(np.float32)
+        values = model.fit_transform(standard)
+    return (values / max(float(np.sqrt(values.var(0).sum())), 1e-12)).astype(np.float32)
 
 
 def learn(features: np.ndarray, labels: np.ndarray, num_classes: int) -> Learnt:
-    """Logistic regression on standardised features of the photographs that have labels."""
+    """Logistic regression on features of `reduced`, of the photographs that have labels."""
     known = np.unique(labels)
     if len(known) == 1:
         return lambda values: np.eye(num_classes)[np.full(len(values), known[0])]
-    mean, std = features.mean(0), features.std(0)
-    scale = np.where(std > 1e-6, std, 1)
-    model = LogisticRegression(C=STRENGTH / features.shape[1], max_iter=200, tol=1e-3)
+    model = LogisticRegression(C=STRENGTH, max_iter=200, tol=1e-3)
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit((features - mean) / scale, labels)
+        model.fit(features, labels)
 
     def probabilities(values: np.ndarray) -> np.ndarray:
         found = np.zeros((len(values), num_classes))
-        found[:, known] = model.predict_proba((values - mean) / scale)
+        found[:, known] = model.predict_proba(values)
         return found
 
     return probabilities

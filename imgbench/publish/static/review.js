@@ -82,7 +82,7 @@ function speak(chosen) {
 function showQueues() {
   const buttons = Object.entries(FACTS.queues).filter(([name, own]) => own.length || name === "suspects" || name === "next").map(([name, own]) => {
     const button = element("button", text(`queue_${name}`));
-    const left = own.filter(item => !isDone(item)).length;
+    const left = name === "next" && learning.left !== undefined ? learning.left : own.filter(item => !isDone(item)).length;
     button.append(element("b", String(left)));
     button.title = text("left_to_do", { n: left });
     button.type = "button";
