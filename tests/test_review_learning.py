@@ -149,6 +149,13 @@ def test_names_of_classes(home):
     assert "\n" not in images.class_names[0] and "'=cmd" in (home / "more" / FILE).read_text("utf-8-sig")
     images.decide({"rows": [0], "decision": "withdrawn", "by": "Ann"})
     assert images.class_names[1] == "Cat fish", "no class gets the number of another"
+    number = images.rows[1]
+    for name_of, decision, who in (("x", CLASS, "Bob"), ("Cat fish", CLASS, "Bob"), (None, "right", "Ann")):
+        images.decide({"rows": [1], "decision": decision, "name": name_of, "by": who})
+        row = decided_in(home / "more")[-1]
+        assert row[1:] == (decision, name_of or "", who)
+    known = images.decisions()
+    assert known.class_names[images.label_now(int(number), known)] == "Cat fish"
     with pytest.raises(UserError, match="There is no class 5"):
         images.decide({"rows": [3], "decision": CLASS, "label": 5, "by": "Ann"})
 
@@ -192,7 +199,7 @@ def test_from_nothing_to_an_audited_run_by_keyboard_alone(home, open_page):  # n
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         page.click("#train")
         page.click("#ways button")
-        wait(page, "['done', 'failed'].includes(training.status)")
+        until(lambda: page.evaluate("['done', 'failed'].includes(training.status)") or page.wait_for_timeout(200))
         state = page.evaluate("training")
         assert state["status"] == "done", state
         assert "准确率" in page.inner_text("#outcome")

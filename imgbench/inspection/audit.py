@@ -476,7 +476,7 @@ def pictures(result: Audit, paths: Sequence[str]) -> np.ndarray:
     """(N, 112, 112, 3) uint8 of images of the data set."""
     decode = Preprocessing(112).decode
     root = Path(result.root)
-    places = photographs(root, paths) | result.elsewhere
+    places = {**photographs(root, paths), **result.elsewhere}
     # Of one that is gone, the error names the file.
     found = [decode((places[path] if path in places else root / path).read_bytes()) for path in paths]
     return np.stack(found) if found else np.zeros((0, 112, 112, 3), np.uint8)

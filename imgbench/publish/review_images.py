@@ -4,7 +4,6 @@ Those that have no label yet lie in a folder of their own, or in one without cla
 """
 
 import io
-import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -64,9 +63,6 @@ NEIGHBOURS = 6
 CLASSES = 5  # most probable ones that are shown
 LONGEST = {"by": 60, "why": 500, "name": 80}  # characters
 GRID = 16  # pixels each way, by which photographs are compared where no network is frozen
-
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -214,7 +210,7 @@ class ReviewedImages:
             probabilities[own] = model.classify(features[own]) if unseen is None else unseen["features"]
             probabilities[tested] = model.classify(features[tested])
         elif model is not None:
-            for split in SPLITS:  # pixels of other rows may lie elsewhere
+            for split in SPLITS:
                 if len(rows := self.table.rows(split)):
                     probabilities[rows] = predict_split(model, self.data, split).probabilities
         return probabilities, features
@@ -267,7 +263,7 @@ class ReviewedImages:
     def _directions(self) -> tuple[np.ndarray, np.ndarray]:
         """Rows of training and validation, and (M, D) unit vectors of these by which they are alike."""
         rows = self._rows_in("train", "val")
-        if self.features is None:  # also of the pixels of a streamed image
+        if self.features is None:
             grey = self.table.looks.grey[rows].reshape(len(rows), GRID, 64 // GRID, GRID, 64 // GRID)
             values = grey.mean((2, 4), dtype=np.float32).reshape(len(rows), -1)
         else:
@@ -313,13 +309,16 @@ class ReviewedImages:
     def label_now(self, row: int, known: Known) -> int | None:
         """The index of the class that a photograph has with the decisions on it; None where it has none."""
         decision = known.of_rows[row]
-        if decision is not None and decision.decision in (CLASS, RIGHT):
-            name = decision.value
-            if decision.decision == RIGHT and self.hashes[row] in known.decisions.classes:
-                name = known.decisions.classes[self.hashes[row]][1]
-            if name in known.class_names:
-                return known.class_names.index(name)
+        name = decision.value if decision is not None and decision.decision == CLASS else ""
+        if decision is not None and decision.decision == RIGHT and self._has_label_by_people(row):
+            name = known.decisions.classes.get(self.hashes[row], ("", ""))[1]
+        if name in known.class_names:
+            return known.class_names.index(name)
         return int(self.labels[row]) if self.labels[row] != UNKNOWN else None
+
+    def _has_label_by_people(self, row: int) -> bool:
+        """Or none at all: no folder and no table of labels says it."""
+        return self.table.paths[row] in self.table.annotated or self.labels[row] == UNKNOWN
 
     def data_without_pixels(self, preprocessing: Preprocessing) -> ImageFolderDataModule:
         """All photographs, decoded when they are needed."""
@@ -387,13 +386,15 @@ class ReviewedImages:
             label = request.get("label")
             if what == RIGHT:  # as the page shows it
                 label = self.label_now(rows[0], known)
-            if self.names_classes and "name" in request:  # another may have named one meanwhile: numbers may be others
+            if (
+                self.names_classes and what == CLASS and "name" in request
+            ):  # another may have named one meanwhile: numbers may be others
                 name = self._class_name(request["name"], known)
             elif type(label) is not int or not 0 <= label < len(known.class_names):
                 raise UserError(f"There is no class {label!r}.")
             else:
                 name = known.class_names[label]
-            new = [self._labelled(row, name, by, why) for row in rows]
+            new = [self._labelled(row, what, name, by, why) for row in rows]
         new = list({one.hash: one for one in new}.values())  # of two files with the same bytes, one row is of both
 
         def wanted(known: list[Decision]) -> bool:
@@ -414,11 +415,14 @@ class ReviewedImages:
             raise UserError(f"A class has a name of at most {LONGEST['name']} letters.")
         return next((other for other in known.class_names if other.casefold() == text.casefold()), text)
 
-    def _labelled(self, row: int, name: str, by: str, why: str) -> Decision:
-        """`right`, where that is the class of all folders in which a file of this content lies."""
+    def _labelled(self, row: int, what: str, name: str, by: str, why: str) -> Decision:
+        """`right`, where that is the class of all folders in which a file of this content lies.
+
+        Where people gave the class, it is the last one that they gave.
+        """
         folders = {self.labels[other] for other in range(len(self.hashes)) if self.hashes[other] == self.hashes[row]}
         names = {None if label == UNKNOWN else self.table.class_names[label] for label in folders}
-        kept = names == {name}
+        kept = what == RIGHT if self._has_label_by_people(row) else names == {name}
         return self._row(row, RIGHT if kept else CLASS, "" if kept else name, by, why)
 
     def _checked(self, request: Mapping[str, Any]) -> tuple[list[int], str, str]:

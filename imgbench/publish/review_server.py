@@ -17,7 +17,7 @@ from imgbench.errors import UserError
 from imgbench.language import language_of_locale
 from imgbench.publish.review_images import LARGE, SMALL, ReviewedImages
 from imgbench.publish.review_learning import Learning
-from imgbench.publish.review_training import Training
+from imgbench.publish.review_training import Training, first_training
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -79,7 +79,7 @@ def build_app(
                 "run": str(images.run.shown) if images.run else None,
                 "frozen": images.frozen,
                 "folds": bool(images.run and images.run.folds),
-                "command": shlex.quote(str(images.table.root)),
+                "command": shlex.join(first_training(images)),
                 "names": images.names_classes,
                 "asked": images.numbers[images.asked].tolist(),
                 "labels": [

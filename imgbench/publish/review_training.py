@@ -29,6 +29,11 @@ log = logging.getLogger(__name__)
 Compare = Callable[[Run, Run, bool], Change | None]  # with the labels of now, or those before
 
 
+def first_training(images: ReviewedImages) -> list[str]:
+    """The words of `imgbench train` that make a run of the photographs that have labels."""
+    return [str(images.table.root), "model=pretrained", "data.split.folds=5"]
+
+
 class Training:
     """At most one at a time; `state` is what the page shows of the last."""
 
@@ -99,14 +104,13 @@ class Training:
             self._state = {"status": "failed", "whole": whole, "message": f"{type(error).__name__}: {error}"}
 
     def _train_first(self, run: Run) -> None:
-        """As `imgbench train DIR model=pretrained` does."""
-        words = [str(self.images.table.root), "model=pretrained"]
+        """Tests every photograph, since there are few of them."""
+        words = first_training(self.images)
         config = compose(words)
         config.data.corrections = self.images.data.corrections
-        experiment = resolve(config)
         run.path.mkdir(parents=True)
         with run.recorded(command=shlex.join(["python", "-m", "imgbench.train", *words])):
-            train(experiment, run, conclude)
+            train_and_test(config, run, conclude)
 
     def _solve(self, base: Run, run: Run) -> None:
         """As `imgbench train` does with this configuration, of the images in the very splits of the run."""

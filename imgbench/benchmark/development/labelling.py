@@ -16,6 +16,7 @@ from imgbench.inference.active_learning import (
     FIRST,
     GROWTH,
     changed,
+    is_settled,
     learn,
     least_sure,
     margins,
@@ -152,9 +153,16 @@ def needed(rounds: Sequence[Round], best: float) -> int:
     return rounds[-1].labels
 
 
+def stopped(rounds: Sequence[Round]) -> Round:
+    """The round after which it is said that more labels will hardly help; the last, where that is never said."""
+    shares = [one.changed for one in rounds[1:]]
+    return next((rounds[end] for end in range(1, len(rounds)) if is_settled(shares[:end])), rounds[-1])
+
+
 def measure_labelling(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Of each method the labels that it takes to come within a point of the accuracy of all labels, on a third that is
-    held out, over several divisions; and its mean accuracy over the rounds below that with all.
+    """Of each method, over several divisions, the labels that it takes to come within a point of the accuracy of all
+    labels on a third that is held out, and in terms of random choice, with a 95 % interval; by how much its mean
+    accuracy over the rounds is below that of all; and after how many labels, and how far below, one is told to stop.
     """
     config = with_model(DictConfig({**settings, "data": {**settings["data"], "image_size": None}}), "pretrained")
     data = build_data(config)
@@ -167,28 +175,40 @@ def measure_labelling(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
     labels = table.labels[rows].astype(np.int64)
     names = group_names(table)
     groups = [names[row] for row in rows]
-    found: dict[str, list[tuple[int, float]]] = {name: [] for name in METHODS}
-    curves: dict[str, list[Any]] = {name: [] for name in METHODS}
+    divisions: list[dict[str, dict[str, Any]]] = []
     with threadpool_limits(1):
         for seed in range(settings["divisions"]):
             tested = draw_folds(labels, groups, 3, np.random.default_rng(seed)) == 0
             best, rounds = simulate(features, labels, tested, list(METHODS), len(table.class_names), seed)
             log.info("Division %d: %.1f %% with all %d labels", seed, 100 * best, int((~tested).sum()))
-            for name, own in rounds.items():
-                lag = float(np.mean([best - one.accuracy for one in own]))
-                found[name].append((needed(own, best), lag))
-                curves[name].append({"all": best, "pool": int((~tested).sum()), "rounds": [[*one] for one in own]})
-    return {name: _row(numbers, found["random"]) | {"rounds": curves[name]} for name, numbers in found.items()}
+            divisions.append(
+                {
+                    name: {
+                        "needed": needed(own, best),
+                        "below": 100 * float(np.mean([best - one.accuracy for one in own])),
+                        "stop": stopped(own).labels,
+                        "below at stop": 100 * (best - stopped(own).accuracy),
+                        "all": best,
+                        "pool": int((~tested).sum()),
+                        "rounds": [[*one] for one in own],
+                    }
+                    for name, own in rounds.items()
+                }
+            )
+    return {name: _row(name, divisions) for name in METHODS}
 
 
-def _row(numbers: list[tuple[int, float]], random: list[tuple[int, float]]) -> dict[str, float]:
-    labels, lags = np.array(numbers, float).T
-    ratio = np.log(labels / np.array(random, float)[:, 0])
+def _row(name: str, divisions: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
+    own = [division[name] for division in divisions]
+    ratio = np.log([division[name]["needed"] / division["random"]["needed"] for division in divisions])
     half = stats.t.ppf(0.975, len(ratio) - 1) * ratio.std(ddof=1) / np.sqrt(len(ratio)) if len(ratio) > 1 else np.inf
     return {
-        "value": float(np.exp(np.log(labels).mean())),
+        "value": float(np.exp(np.mean(np.log([one["needed"] for one in own])))),
         "in terms of random": float(np.exp(ratio.mean())),
         "low": float(np.exp(ratio.mean() - half)),
         "high": float(np.exp(ratio.mean() + half)),
-        "mean points below all": 100 * float(lags.mean()),
+        "points below all": float(np.mean([one["below"] for one in own])),
+        "labels at stop": float(np.mean([one["stop"] for one in own])),
+        "points below at stop": float(np.mean([one["below at stop"] for one in own])),
+        "rounds": own,
     }

@@ -390,7 +390,7 @@ function showTraining(state) {
     return button;
   }));
   const said = [];
-  if (FACTS.names) said.push(element("code", `imgbench train ${FACTS.command} model=pretrained`), element("p", text("train_first_note"), "faint"));
+  if (FACTS.names) said.push(element("code", `imgbench train ${FACTS.command}`), element("p", text("train_first_note"), "faint"));
   else if (!FACTS.run) said.push(element("p", text("train_none")));
   if (state.status === "running") said.push(element("p", text(state.epochs ? "running_epochs" : "running", state)));
   if (state.epochs) said.push(Object.assign(document.createElement("progress"), { max: state.epochs, value: state.epoch }));
