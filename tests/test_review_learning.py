@@ -3,13 +3,15 @@
 import json
 import shutil
 import signal
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 from test_review import CAT, DOG, decided, open_page, serving, wait  # noqa: F401
 
-from imgbench.data.corrections import CLASS, FILE, LEFT_OUT
+from imgbench.data.corrections import CLASS, FILE, LEFT_OUT, read_decisions
 from imgbench.errors import UserError
 from imgbench.inference.active_learning import changed, is_settled, learn, least_sure, most_typical, reduced
 from imgbench.publish.review_images import ReviewedImages
@@ -22,8 +24,6 @@ pytest.importorskip("uvicorn", reason='nothing to serve the page with: pip insta
 
 
 def until(condition) -> None:
-    import time
-
     for _ in range(600):
         if condition():
             return
@@ -55,7 +55,20 @@ def home(original, tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def test_photographs_that_help_are_asked_labelled_and_learnt(home, monkeypatch, capsys):
+@pytest.fixture
+def learning_of():
+    """Learns from photographs until the test ends."""
+    with ExitStack() as stack:
+
+        def begin(images: ReviewedImages) -> Learning:
+            learning = Learning(images)
+            stack.callback(learning.stop)
+            return learning
+
+        yield begin
+
+
+def test_photographs_that_help_are_asked_labelled_and_learnt(home, learning_of, monkeypatch, capsys):
     monkeypatch.chdir(home)
     tested = next(row["path"] for row in Run(home / "run").split_rows("test"))
     trained = next(row["path"] for row in Run(home / "run").split_rows("train"))
@@ -65,7 +78,7 @@ def test_photographs_that_help_are_asked_labelled_and_learnt(home, monkeypatch, 
     assert "1 of 42 photographs in more have a label, and are not asked." in capsys.readouterr().out
     assert len(images.asked) == 40
     assert [item.why for item in images.queues["files"] if item.why == "why_damaged"] == ["why_damaged"]
-    learning = Learning(images)
+    learning = learning_of(images)
     until(lambda: learning.state()["status"] == "learnt")
     state = learning.state()
     assert len(state["next"]) == 40 and state["left"] == 40
@@ -93,7 +106,7 @@ def test_photographs_that_help_are_asked_labelled_and_learnt(home, monkeypatch, 
     assert tested in again.paths
 
 
-def test_copies_of_test_images_and_folders_without_anything_new_are_not_asked(home, capsys):
+def test_copies_of_test_images_and_folders_without_anything_new_are_not_asked(home, learning_of):
     photos = home / "photos"
     tested = next(row["path"] for row in Run(home / "run").split_rows("test"))
     only = home / "only"
@@ -107,25 +120,25 @@ def test_copies_of_test_images_and_folders_without_anything_new_are_not_asked(ho
         ReviewedImages(home / "more", unlabelled=only)
     images = ReviewedImages(photos, unlabelled=home / "more")  # without a run, by the classes of the folders
     assert len(images.asked) == 40 and not images.names_classes
-    learning = Learning(images)
+    learning = learning_of(images)
     until(lambda: learning.state()["status"] != "preparing")
     assert learning.state()["status"] == "learnt", learning.state()
 
 
-def test_own_features_of_a_network_that_was_trained_as_a_whole(home, train_run, capsys):
+def test_own_features_of_a_network_that_was_trained_as_a_whole(home, train_run, learning_of):
     train_run(home / "photos", home / "whole")
     images = ReviewedImages(home / "whole", unlabelled=home / "more")
-    learning = Learning(images)
+    learning = learning_of(images)
     until(lambda: learning.state()["status"] != "preparing")
     assert learning.state()["status"] == "learnt", learning.state()
 
 
-def test_one_photograph_can_be_labelled(home):
+def test_one_photograph_can_be_labelled(home, learning_of):
     alone = home / "alone"
     alone.mkdir()
     shutil.copy(home / "more" / "one0.png", alone)
     images = ReviewedImages(alone)
-    learning = Learning(images)
+    learning = learning_of(images)
     until(lambda: learning.state()["status"] == "waiting")
     images.decide({"rows": [0], "decision": CLASS, "name": "a", "by": "Ann"})
     learning.wake()
@@ -210,8 +223,6 @@ def test_from_nothing_to_an_audited_run_by_keyboard_alone(home, open_page):  # n
 
 
 def decided_in(folder: Path) -> list[tuple[str, str, str, str]]:
-    from imgbench.data.corrections import read_decisions
-
     return [(one.path, one.decision, one.value, one.by) for one in read_decisions(folder / FILE)]
 
 

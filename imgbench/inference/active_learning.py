@@ -21,7 +21,7 @@ TAKEN = 10  # times as many that are least sure as are proposed of them
 NEIGHBOURS = 20  # by which it is judged how typical a photograph is
 CLUSTERS = 500  # at most
 GROWTH = 1.25  # of the number of labels from round to round, once a quarter more are more than FIRST
-SETTLED, ROUNDS = 0.01, 3  # share of the photographs in each round, and how many rounds
+SETTLED, ROUNDS = 0.02, 3  # share of the photographs in each round, and how many rounds
 
 Learnt = Callable[[np.ndarray], np.ndarray]  # features (N, D) -> probabilities (N, num_classes)
 

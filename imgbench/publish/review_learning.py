@@ -28,7 +28,7 @@ class Learning:
 
     def __init__(self, images: ReviewedImages) -> None:
         self.images = images
-        self._wake = threading.Event()
+        self._wake, self._over = threading.Event(), False
         self._state: dict[str, Any] = {"version": 0, "status": "preparing", "next": self._numbers(images.asked[:SHOWN])}
         if len(images.asked):
             threading.Thread(target=self._run, daemon=True).start()
@@ -38,6 +38,10 @@ class Learning:
 
     def wake(self) -> None:
         """Something was decided."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        self._over = True
         self._wake.set()
 
     def _numbers(self, rows: np.ndarray) -> list[int]:
@@ -77,7 +81,7 @@ class Learning:
         learnt_from, last_round, shares = -1, 0, []
         before: np.ndarray | None = None
         probabilities: np.ndarray | None = None
-        while True:
+        while not self._over:
             self._wake.clear()
             known, given = images.labels_of_asked()
             is_done = np.array([decision is not None and decision.decision == LEFT_OUT

@@ -220,4 +220,5 @@ def serve(images: ReviewedImages, learning: Learning, training: Training, port: 
     try:
         uvicorn.Server(config).run(sockets=[place])
     finally:
+        learning.stop()
         training.stop()
