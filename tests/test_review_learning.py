@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from test_review import CAT, DOG, decided, open_page, serving, wait  # noqa: F401
 
-from imgbench.data.corrections import CLASS, FILE, LEFT_OUT, read_decisions
+from imgbench.data.corrections import CLASS, FILE, LEFT_OUT, Decision, add_decisions, read_decisions
 from imgbench.errors import UserError
 from imgbench.inference.active_learning import changed, is_settled, learn, least_sure, most_typical, reduced
 from imgbench.publish.review_images import ReviewedImages
@@ -104,6 +104,30 @@ def test_photographs_that_help_are_asked_labelled_and_learnt(home, learning_of, 
     again = ReviewedImages("run", unlabelled="more")
     assert len(again.asked) == 34, "what has a label is not asked again"
     assert tested in again.paths
+
+
+def test_those_that_a_run_from_nothing_has_left_are_asked_and_counted_once(home, train_run):
+    more = home / "more"
+    images = ReviewedImages(more)
+    for row in range(24):
+        label = {"decision": CLASS, "name": images.paths[row][:3], "by": "Ann"}
+        images.decide({"rows": [int(images.numbers[row])], **label})
+    run = train_run(more, home / "first")
+    images = ReviewedImages(run.path, unlabelled=more)
+    assert (images.own, len(images.asked)) == (24, 16)
+    images.decide({"rows": [int(images.numbers[images.asked[0]])], "decision": CLASS, "label": 0, "by": "Ann"})
+    path = images.table.paths[images.asked[0]]
+    assert decided_in(more)[-1][0] == path and (more / path).is_file()
+    again = ReviewedImages(run.path)
+    assert again.own == 25 and again.table.splits[again.table.paths.index(path)] == 0
+    assert [row["path"] for row in run.split_rows("test")] == [
+        again.table.paths[row] for row in again.table.rows("test")
+    ]
+    full = str(more / path)  # as from another run
+    add_decisions(
+        more / FILE, [Decision(images.hashes[images.asked[1]], str(more / images.paths[images.asked[1]]), CLASS, "one")]
+    )
+    assert full not in ReviewedImages(run.path).paths and ReviewedImages(run.path).own == 26
 
 
 def test_copies_of_test_images_and_folders_without_anything_new_are_not_asked(home, learning_of):

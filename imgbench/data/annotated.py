@@ -4,7 +4,7 @@ Their classes stand in the table of decisions, `corrections.csv`. The photograph
 outside of the data's folder is opened by the path that stands there, and used if its content is what was looked at.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,20 +120,18 @@ def with_added(table: ImageTable, decisions: Decisions) -> ImageTable:
     known, root = set(table.paths), table.root.resolve()
     places: dict[str, tuple[Path, str, str]] = {}  # path in the table -> the file, its hash, its class
     for content, (path, name) in decisions.classes.items():
-        file = Path(path)
-        inside = stays_below(path)
-        if path in known or not (inside or file.is_absolute()):
+        if not (stays_below(path) or Path(path).is_absolute()):
             continue
-        file = root / path if inside else file
-        if file.is_file():
-            own = path if inside else file.relative_to(file.anchor).as_posix()  # as split.csv can have it
-            if own not in known:
-                places[own] = file, content, name
+        file = root / path
+        # As split.csv can have it.
+        own = file.relative_to(root if file.is_relative_to(root) else file.anchor).as_posix()
+        if own not in known and file.is_file():
+            places[own] = file, content, name
     if not places:
         return table
     paths = list(places)
     stamps = np.array([stamp_of(places[path][0].stat()) for path in paths], np.int64).reshape(-1, 4)
-    elsewhere = {path: file for path, (file, _, _) in places.items()}
+    elsewhere = {path: file for path, (file, _, _) in places.items() if not file.is_relative_to(root)}
     more = _table(table.root, paths, stamps, replace(table.source, elsewhere=elsewhere))
     same = [row for row, content in enumerate(_hashes(more)) if content == places[paths[row]][1]]
     codes = {name: code for code, name in enumerate(table.class_names)}
@@ -152,19 +150,13 @@ def joined(table: ImageTable, more: ImageTable) -> ImageTable:
     """The rows of a table, and after them those of another, which has its classes or none."""
     assert isinstance(table.source, Folder)
     assert isinstance(more.source, Folder)
-    elsewhere = dict(zip(more.paths, _files(more), strict=True))
     return replace(
         table,
         paths=table.paths + more.paths,
         labels=np.concatenate([table.labels, more.labels]),
         given=np.concatenate([table.given, more.given]),
         stamps=np.concatenate([table.stamps, more.stamps]),
-        source=replace(table.source, elsewhere={**table.source.elsewhere, **elsewhere}),
+        source=replace(table.source, elsewhere={**table.source.elsewhere, **more.source.elsewhere}),
         groups=table.groups and table.groups + more.paths,
         annotated=table.annotated | frozenset(more.paths),
     )
-
-
-def _files(table: ImageTable) -> Iterable[Path]:
-    assert isinstance(table.source, Folder)
-    return (table.source.elsewhere.get(path, table.root / path) for path in table.paths)

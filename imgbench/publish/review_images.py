@@ -147,7 +147,7 @@ class ReviewedImages:
             for file, below in zip(files, inside, strict=True)
         ]
         errors = {place: found.errors[row] for place, row in enumerate(new) if row in found.errors}
-        elsewhere = dict(zip(paths, files, strict=True))
+        elsewhere = {path: file for path, file, below in zip(paths, files, inside, strict=True) if not below}
         own, other = table.looks, found.looks
         more = replace(found.take(new), root=table.root, paths=paths, source=Folder(table.root, elsewhere=elsewhere))
         first = len(table.paths)
