@@ -123,11 +123,9 @@ def test_those_that_a_run_from_nothing_has_left_are_asked_and_counted_once(home,
     assert [row["path"] for row in run.split_rows("test")] == [
         again.table.paths[row] for row in again.table.rows("test")
     ]
-    full = str(more / path)  # as from another run
-    add_decisions(
-        more / FILE, [Decision(images.hashes[images.asked[1]], str(more / images.paths[images.asked[1]]), CLASS, "one")]
-    )
-    assert full not in ReviewedImages(run.path).paths and ReviewedImages(run.path).own == 26
+    row = images.asked[1]
+    add_decisions(more / FILE, [Decision(images.hashes[row], str(more / images.paths[row]), CLASS, "one")])
+    assert ReviewedImages(run.path).own == 26, "by its whole path, as a decision on another run has it"
 
 
 def test_copies_of_test_images_and_folders_without_anything_new_are_not_asked(home, learning_of):
