@@ -73,7 +73,7 @@ def annotated_images(root: str | Path, decisions: Decisions, option: str, min_cl
         UserError: there are too few classes.
     """
     classes = decisions.classes
-    if not classes or not holds_photographs(root):
+    if not classes:
         return None
     found = unlabelled_images(root, option)
     rows: dict[int, str] = {}

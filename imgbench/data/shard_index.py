@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from imgbench.data.annotated import annotated_images
+from imgbench.data.annotated import annotated_images, holds_photographs
 from imgbench.data.columns import AUTO, Chosen
 from imgbench.data.corrections import decisions_of, place_of
 from imgbench.data.label_files import found_labels, labels_path, of_parts, tables_near
@@ -80,10 +80,11 @@ def find_images(
         by_table, reasons = None, []
         if labels is not None and tables_near(Path(root).expanduser()):
             by_table, reasons = found_labels(root, columns, option, min_classes)
-        by_people = by_table or annotated_images(root, decisions_of(root, corrections), option, min_classes)
-        if by_people is None:
+        if by_table is None and holds_photographs(root):
+            by_table = annotated_images(root, decisions_of(root, corrections), option, min_classes)
+        if by_table is None:
             raise UserError("\n".join([str(error), *reasons])) from error
-        return by_people
+        return by_table
 
 
 def check_root(
