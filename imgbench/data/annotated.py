@@ -120,7 +120,7 @@ def with_added(table: ImageTable, decisions: Decisions) -> ImageTable:
     known, root = set(table.paths), table.root.resolve()
     places: dict[str, tuple[Path, str, str]] = {}  # path in the table -> the file, its hash, its class
     for content, (path, name) in decisions.classes.items():
-        if not (stays_below(path) or Path(path).is_absolute()):
+        if not (stays_below(path) or Path(path).is_absolute()) or ".." in Path(path).parts:
             continue
         file = root / path
         # As split.csv can have it.
