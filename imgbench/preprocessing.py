@@ -13,6 +13,10 @@ from imgbench.intensity import Intensity
 if TYPE_CHECKING:
     from torch import Tensor
 
+# Where a square is kept of a picture that is more than this many times as long as it is wide, only its middle is
+# resized: as a whole, one of 1 x 5,000 pixels would become one of 256 x 1,280,000.
+LONGEST = 16
+
 STATISTICS = {
     "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -53,10 +57,17 @@ class Preprocessing:
         return self.resize(to_rgb(picture, self.intensity, self.decoding))
 
     def resize(self, image: Image.Image) -> np.ndarray:
-        """(stored_size, stored_size, 3) uint8 of an RGB image; bilinear with antialiasing, as torchvision resizes."""
+        """(stored_size, stored_size, 3) uint8 of an RGB image; bilinear with antialiasing, as torchvision resizes.
+
+        `imgbench.inference.onnx_pixels` writes the same for ONNX files.
+        """
         size = self.stored_size
         if self.short_side is None:
             return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+        kept = [min(side, LONGEST * min(image.size)) for side in image.size]
+        if kept != [*image.size]:
+            left, top = ((side - part) // 2 for side, part in zip(image.size, kept, strict=True))
+            image = image.crop((left, top, left + kept[0], top + kept[1]))
         width, height = image.size
         if width <= height:
             width, height = size, max(size, int(size * height / width))

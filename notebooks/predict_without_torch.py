@@ -147,22 +147,14 @@ def to_rgb(image, values, opacity, preprocessing):
 
 
 def pixels_of(file, preprocessing):
-    """(image_size, image_size, 3) uint8, as the model saw its training images."""
-    size, short = preprocessing["image_size"], preprocessing.get("short_side")
+    """(height, width, 3) uint8; the model resizes and crops it itself."""
     with Image.open(file, formats=FORMATS) as image:
-        enough = min(image.size) // (3 * (short or size)) if min(image.size) >= 1500 else 1  # reduces large JPEGs
-        scale = max(s for s in (1, 2, 4, 8) if s <= max(enough, 1) and image.width % s == image.height % s == 0)
-        image.draft(None, [side // scale for side in image.size])
         values = opacity = None
         if preprocessing.get("decoding", 1) > 1 and is_colour_16(image):
             image, values, opacity = colours_16(file, image)
         else:
             image.load()
-        image = to_rgb(image, values, opacity, preprocessing)
-    shape = [short * side // min(image.size) for side in image.size] if short else (size, size)
-    image = image.resize(shape, Image.Resampling.BILINEAR)
-    left, top = (round((side - (short or size)) / 2) + round(((short or size) - size) / 2) for side in image.size)
-    return np.asarray(image.crop((left, top, left + size, top + size)))
+        return np.asarray(to_rgb(image, values, opacity, preprocessing))
 
 
 def main(model, *photos):

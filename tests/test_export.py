@@ -206,4 +206,4 @@ def test_script_predicts_without_torch_what_imgbench_predicts(preprocessing, wri
         assert next(lines) == str(photo)
         printed = dict(next(lines).split() for _ in range(2))
         found = {name: float(probability) for name, probability in printed.items()}
-        assert found == pytest.approx(prediction.probabilities, abs=2e-6), photo.name
+        assert found == pytest.approx(prediction.probabilities, abs=1e-3), photo.name

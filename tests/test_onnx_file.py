@@ -21,6 +21,7 @@ from imgbench.run import CONF
 from imgbench.training.classifier import ImageClassifier
 from imgbench.training.network import build_model
 
+PREPROCESSING = {"image_size": 12, "short_side": None, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
 NAMES = ["猫", 'a "quoted" dog', "10"]
 
 
@@ -48,8 +49,7 @@ CONFIGS = SMALL | {
 def make_classifier(config, size, **facts) -> ImageClassifier:
     """Untrained, but with biases and statistics that matter."""
     torch.manual_seed(0)
-    preprocessing = {"image_size": size, "short_side": None, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
-    classifier = ImageClassifier(config, NAMES, preprocessing, **facts)
+    classifier = ImageClassifier(config, NAMES, {**PREPROCESSING, "image_size": size}, **facts)
     with torch.no_grad():
         for value in classifier.state_dict().values():
             if value.is_floating_point():
@@ -99,11 +99,15 @@ def test_uneven_pooling_is_a_single_node(written):
     assert [node.op_type for node in onnx.load(written).graph.node].count("Einsum") == 1
 
 
-def test_input_is_pixels_as_pillow_gives_them_and_the_batch_is_free(written):
-    (taken,), (given,) = OnnxModel(written).session.get_inputs(), OnnxModel(written).session.get_outputs()
-    assert (taken.name, taken.type, taken.shape[1:]) == ("images", "tensor(uint8)", [12, 12, 3])
-    assert (given.name, given.type, given.shape[1:]) == ("probabilities", "tensor(float)", [3])
-    assert isinstance(taken.shape[0], str)
+def test_input_is_photographs_as_pillow_gives_them_of_any_number_and_size(written):
+    session = OnnxModel(written).session
+    (taken,) = session.get_inputs()
+    assert (taken.name, taken.type, taken.shape) == ("images", "tensor(uint8)", ["batch", "height", "width", 3])
+    assert {given.name: (given.type, given.shape) for given in session.get_outputs()} == {
+        "probabilities": ("tensor(float)", ["batch", 3]),
+        "features": ("tensor(float)", ["batch", 8]),
+        "pixels": ("tensor(uint8)", ["batch", 12, 12, 3]),
+    }
 
 
 def test_file_says_itself_what_it_is(written, classifier):
@@ -129,7 +133,7 @@ def test_failure_leaves_the_file_that_was_there(classifier, tmp_path, monkeypatc
     (tmp_path / "model.onnx").write_text("old")
     monkeypatch.setattr(onnx.checker, "check_model", fail)
     with pytest.raises(onnx.checker.ValidationError):
-        onnx_file.save_model(onnx.ModelProto(), tmp_path / "model.onnx", {})
+        onnx_file.save_model(onnx.ModelProto(), tmp_path / "model.onnx", {"preprocessing": PREPROCESSING})
     assert (tmp_path / "model.onnx").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -155,6 +159,18 @@ def test_missing_file_is_an_error(tmp_path):
         OnnxModel(tmp_path / "nowhere.onnx")
 
 
+@pytest.mark.parametrize("unknown", ["opset", "operation"])
+def test_runtime_that_lacks_an_operation_is_named_with_what_it_takes(unknown, written, tmp_path):
+    model = onnx.load(written)
+    if unknown == "opset":
+        model.opset_import[0].version = 99
+    else:
+        model.graph.node[0].op_type = "ResizeAsNobodyDoes"
+    onnx.save(model, tmp_path / "new.onnx")
+    with pytest.raises(UserError, match=r"new\.onnx takes operations that onnxruntime .* has not: .*(?s:.*)install -U"):
+        OnnxModel(tmp_path / "new.onnx")
+
+
 def with_metadata(written, path, metadata: str | None):
     model = onnx.load(written)
     del model.metadata_props[:]
@@ -169,7 +185,7 @@ def with_metadata(written, path, metadata: str | None):
         (None, "no metadata of imgbench.*python -m imgbench.export RUN"),
         ("{", "damaged metadata"),
         ("[]", "damaged metadata"),
-        (json.dumps({"format": 99}), "is of format 99, but this imgbench reads format 1"),
+        (json.dumps({"format": 99}), "is of format 99, but this imgbench reads format 2"),
         (json.dumps({"format": 1, "class_names": []}), "without preprocessing, provenance"),
     ],
 )

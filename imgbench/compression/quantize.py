@@ -29,7 +29,16 @@ from imgbench.experiment.build import with_facts
 from imgbench.experiment.compose import override, storable
 from imgbench.experiment.train import write_table
 from imgbench.files import write_atomically
-from imgbench.inference.onnx_file import graph_hash, metadata_of, save_model, silenced, weights_hash, write_onnx
+from imgbench.inference.onnx_file import (
+    Deployed,
+    exported,
+    graph_hash,
+    in_evaluation,
+    metadata_of,
+    save_model,
+    silenced,
+    weights_hash,
+)
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Model
@@ -203,7 +212,7 @@ def _outputs(model: Any, further: str, pixels: np.ndarray) -> dict[str, np.ndarr
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    found = [session.run(None, {"images": pixels[i : i + BATCH]}) for i in range(0, len(pixels), BATCH)]
+    found = [session.run(None, {"pixels": pixels[i : i + BATCH]}) for i in range(0, len(pixels), BATCH)]
     return dict(zip(names, map(np.concatenate, zip(*found, strict=True)), strict=True))
 
 
@@ -218,9 +227,12 @@ class _Network:
         self.file = folder / "float.onnx"
         self.prepared = folder / "prepared.onnx"  # batch normalisation folded into the convolutions
         self.pixels = pixels
-        write_onnx(classifier, self.file)
+        with in_evaluation(classifier):
+            network = exported(Deployed(classifier))
+        save_model(network, self.file, metadata_of(classifier))
+        onnx.save(network, self.prepared)
         with silenced():
-            quant_pre_process(self.file, self.prepared, skip_symbolic_shape=True)  # the exporter knows all shapes
+            quant_pre_process(self.prepared, self.prepared, skip_symbolic_shape=True)  # the exporter knows all shapes
         graph = onnx.load(self.prepared).graph
         self.constants = {tensor.name: tensor for tensor in graph.initializer}
         # Of each tensor, the node that makes it.

@@ -104,8 +104,10 @@ def _write(file: Path, known: dict[bytes, np.ndarray]) -> None:
 class _Features(Deployed):
     """uint8 (N, image_size, image_size, 3) -> (N, D)."""
 
-    def forward(self, images: Tensor) -> Tensor:
-        return embedded(self.classifier, images.permute(0, 3, 1, 2))
+    outputs = ("features",)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return (embedded(self.classifier, images.permute(0, 3, 1, 2)),)
 
 
 def embedded(classifier: Network, images: Tensor) -> Tensor:
@@ -139,7 +141,7 @@ def _embedding(classifier: Network, images: int) -> tuple[Embed, int]:
 
 def _onnx_embedding(classifier: Network) -> Embed:
     """Raises UserError: the network cannot be expressed."""
-    graph = exported(_Features(classifier), "features").SerializeToString()
+    graph = exported(_Features(classifier)).SerializeToString()
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -148,7 +150,7 @@ def _onnx_embedding(classifier: Network) -> Embed:
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def embed(pixels: Tensor) -> np.ndarray:
-        return np.asarray(session.run(None, {"images": pixels.permute(0, 2, 3, 1).contiguous().numpy()})[0])
+        return np.asarray(session.run(None, {"pixels": pixels.permute(0, 2, 3, 1).contiguous().numpy()})[0])
 
     return embed
 

@@ -1,7 +1,11 @@
-"""A classifier as one ONNX file: pixels go in, probabilities come out, and it says itself what it is.
+"""A classifier as one ONNX file: photographs go in, answers come out, and it says itself what it is.
 
-The graph's input `images` is uint8 (N, image_size, image_size, 3), RGB as numpy gets it from Pillow; its output
-`probabilities` is float32 (N, num_classes). Transposition, normalisation and softmax are part of the graph.
+The graph's input `images` is uint8 (N, height, width, 3): N photographs of one size, whatever it is, upright and in
+sRGB, as numpy gets them from Pillow. Resizing, cropping, normalisation and softmax are part of the graph. Its outputs:
+
+- `probabilities`, float32 (N, num_classes).
+- `pixels`, uint8 (N, image_size, image_size, 3): what the network sees.
+- `features`, float32 (N, num_features): the means of the feature map's channels. A user's own network may have none.
 """
 
 import hashlib
@@ -21,6 +25,8 @@ from torch import Tensor, nn
 from imgbench.errors import UserError
 from imgbench.inference.onnx_graph import UnknownOperationError, recorded
 from imgbench.inference.onnx_model import FORMAT, METADATA_KEY
+from imgbench.inference.onnx_pixels import of_photographs
+from imgbench.preprocessing import Preprocessing
 from imgbench.progress import Step
 
 if TYPE_CHECKING:
@@ -33,14 +39,21 @@ OPSET = 22
 
 
 class Deployed(nn.Module):
-    """What the ONNX file computes: uint8 (N, image_size, image_size, 3) -> probabilities (N, num_classes)."""
+    """What the ONNX file computes of `pixels`: `probabilities`, and `features` where the network has them."""
+
+    outputs: tuple[str, ...]
 
     def __init__(self, classifier: "Network") -> None:
         super().__init__()
         self.classifier = classifier
+        self.outputs = ("probabilities", "features") if classifier.has_features else ("probabilities",)
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.classifier(images.permute(0, 3, 1, 2)).float().softmax(1)
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        images = images.permute(0, 3, 1, 2)
+        if not self.classifier.has_features:
+            return (self.classifier(images).float().softmax(1),)
+        logits, features = self.classifier.with_features(images)
+        return logits.float().softmax(1), features.float()
 
     def example(self) -> Tensor:
         """Two images: with one, the exporter would take the batch for a constant."""
@@ -155,12 +168,12 @@ def write_onnx(classifier: "Network", path: str | Path) -> None:
         UserError: the model is too large or has operations that ONNX cannot express.
     """
     with Step("Writing ONNX"), in_evaluation(classifier):
-        graph = exported(Deployed(classifier), "probabilities")
-    save_model(graph, Path(path), metadata_of(classifier))
+        network = exported(Deployed(classifier))
+    save_model(network, Path(path), metadata_of(classifier))
 
 
-def exported(module: Deployed, output: str) -> Any:
-    """The onnx.ModelProto of what the file computes, with this name for its output.
+def exported(module: Deployed) -> Any:
+    """The onnx.ModelProto of the network: `pixels` give the module's outputs.
 
     Raises:
         UserError: the model has operations that ONNX cannot express.
@@ -168,15 +181,15 @@ def exported(module: Deployed, output: str) -> Any:
     module.eval()
     with silenced(), _out_of_place(module), torch.no_grad():
         with suppress(UnknownOperationError):  # PyTorch's exporter knows it, and takes ten seconds
-            return recorded(module, module.example(), OPSET, output)
+            return recorded(module, module.example(), OPSET, module.outputs)
         try:
             program = torch.onnx.export(
                 module,
                 (module.example(),),
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=["images"],
-                output_names=[output],
+                input_names=["pixels"],
+                output_names=list(module.outputs),
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 custom_translation_table={
                     torch.ops.aten.adaptive_avg_pool2d.default: adaptive_avg_pool2d,
@@ -198,14 +211,15 @@ def forget_sources(model: Any) -> None:
         part.ClearField("metadata_props")
 
 
-def save_model(model: Any, path: Path, metadata: dict[str, Any]) -> None:
-    """Writes an onnx.ModelProto with this metadata, checked, as one file.
+def save_model(network: Any, path: Path, metadata: dict[str, Any]) -> None:
+    """Writes an onnx.ModelProto of `pixels`, behind the metadata's preprocessing, checked, as one file.
 
     Raises:
         UserError: it is larger than an ONNX file can be.
     """
     import onnx
 
+    model = of_photographs(network, Preprocessing.from_dict(metadata["preprocessing"]))
     forget_sources(model)
     onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata, ensure_ascii=False)})
     model.producer_name, model.producer_version = "imgbench", ""

@@ -21,8 +21,8 @@ class UnknownOperationError(Exception):
     """What the network does cannot be written here."""
 
 
-def recorded(module: nn.Module, example: Tensor, opset: int, output: str) -> Any:
-    """The onnx.ModelProto of a module in evaluation: `images`, of which `example` is two, give `output`.
+def recorded(module: nn.Module, example: Tensor, opset: int, outputs: Sequence[str]) -> Any:
+    """The onnx.ModelProto of a module in evaluation: `pixels`, of which `example` is two images, give these outputs.
 
     It computes what the module does, on other numbers of images too: that was compared.
 
@@ -33,14 +33,18 @@ def recorded(module: nn.Module, example: Tensor, opset: int, output: str) -> Any
 
     recorder = _Recorder(module, example)
     with torch.no_grad(), one_thread(), recorder:
-        found = module(example)
+        found = dict(zip(outputs, module(example), strict=True))
     helper, kinds = onnx.helper, onnx.TensorProto
-    recorder.nodes.append(helper.make_node("Identity", [recorder.name(found)], [output]))
+    for output, tensor in found.items():
+        recorder.nodes.append(helper.make_node("Identity", [recorder.name(tensor)], [output]))
     graph = helper.make_graph(
         recorder.nodes,
         "network",
-        [helper.make_tensor_value_info("images", kinds.UINT8, ["batch", *example.shape[1:]])],
-        [helper.make_tensor_value_info(output, kinds.FLOAT, ["batch", *found.shape[1:]])],
+        [helper.make_tensor_value_info("pixels", kinds.UINT8, ["batch", *example.shape[1:]])],
+        [
+            helper.make_tensor_value_info(output, kinds.FLOAT, ["batch", *tensor.shape[1:]])
+            for output, tensor in found.items()
+        ],
         list(recorder.constants.values()),
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
@@ -59,13 +63,14 @@ def _compare(model: Any, module: nn.Module, example: Tensor) -> None:
     images = np.random.default_rng(0).integers(0, 256, (1, *example.shape[1:]), np.uint8)  # it was written for two
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        found = np.asarray(session.run(None, {"images": images})[0])
+        found = [np.asarray(output) for output in session.run(None, {"pixels": images})]
     except Exception as error:  # onnxruntime's own classes have nothing in common but this
         raise UnknownOperationError(str(error)) from error
     with torch.no_grad(), one_thread():
-        expected = module(torch.from_numpy(images).to(example.device)).float().cpu().numpy()
-    if found.shape != expected.shape or not np.allclose(found, expected, 0, TOLERANCE * np.abs(expected).max()):
-        raise UnknownOperationError("the graph computes something else")
+        expected = [part.float().cpu().numpy() for part in module(torch.from_numpy(images).to(example.device))]
+    for ours, theirs in zip(found, expected, strict=True):
+        if ours.shape != theirs.shape or not np.allclose(ours, theirs, 0, TOLERANCE * np.abs(theirs).max()):
+            raise UnknownOperationError("the graph computes something else")
 
 
 class _Recorder(TorchFunctionMode):
@@ -75,7 +80,7 @@ class _Recorder(TorchFunctionMode):
         super().__init__()
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
-        self.names = {id(images): "images"}
+        self.names = {id(images): "pixels"}
         self.kept = [images]  # so that no other tensor gets its id
         self.parameters = {id(value): name for name, value in (*module.named_parameters(), *module.named_buffers())}
 

@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,12 @@ from imgbench.preprocessing import Preprocessing
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 1  # of the metadata; raised when a reader of the old one would misunderstand the new one
+# Of the file; raised when a reader of the old one would misunderstand the new one. Those of format 1 take pixels that
+# were resized and cropped before.
+FORMAT = 2
 METADATA_KEY = "imgbench"
+# What a runtime says of what it lacks.
+LACKING = re.compile("No Op registered|not a registered function|not find an implementation|opset|IR version")
 
 
 class OnnxModel:
@@ -43,6 +48,12 @@ class OnnxModel:
         try:
             self.session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own classes have nothing in common but this
+            if LACKING.search(str(error)):
+                reason = str(error).splitlines()[0].partition(" : FAIL : ")
+                raise UserError(
+                    f"{path} takes operations that onnxruntime {onnxruntime.__version__} has not: "
+                    f"{reason[2] or reason[0]}\nUpdate it: pip install -U onnxruntime"
+                ) from error
             raise UserError(
                 f"{path} is no ONNX file, or a damaged one ({type(error).__name__}). "
                 "Write it anew: python -m imgbench.export RUN"
@@ -51,21 +62,31 @@ class OnnxModel:
         self.class_names: list[str] = self.metadata["class_names"]
         self.preprocessing = Preprocessing.from_dict(self.metadata["preprocessing"])
         self.provenance: dict[str, Any] = self.metadata["provenance"]
+        # What of the edges of a photograph is cropped away by the graph is made up where it was cropped before.
+        size, inner = self.preprocessing.stored_size, self.preprocessing.center
+        self._margins = (inner.start, size - inner.stop) if self.resizes else (0, 0)
 
     def __reduce__(self) -> tuple[type["OnnxModel"], tuple[Path, int | None]]:
         return OnnxModel, self._opened_with
+
+    @property
+    def resizes(self) -> bool:
+        """Whether the graph takes photographs of any size, as it does since format 2."""
+        return self.metadata["format"] > 1
 
     @property
     def quantized(self) -> bool:
         return bool(self.metadata.get("quantized"))
 
     def run(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 (N, image_size, image_size, 3) -> probabilities (N, num_classes)."""
+        """uint8 (N, image_size, image_size, 3), as the network sees them -> probabilities (N, num_classes)."""
         if os.getpid() != self._process:  # a fork has no threads of its parent, and would wait for them without end
             # So does freeing the parent's session: this reference to it is never given back.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.session))
             self.__init__(*self._opened_with)
-        return np.asarray(self.session.run(None, {"images": pixels})[0])
+        if any(self._margins):
+            pixels = np.pad(pixels, ((0, 0), self._margins, self._margins, (0, 0)))
+        return np.asarray(self.session.run(["probabilities"], {"images": pixels})[0])
 
     def __call__(self, images: "Tensor") -> np.ndarray:
         """uint8 (N, 3, image_size, image_size) -> probabilities (N, num_classes)."""
@@ -84,7 +105,7 @@ def _read_metadata(path: str | Path, properties: dict[str, str]) -> dict[str, An
         missing = {"class_names", "preprocessing", "provenance"} - set(metadata)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} has damaged metadata. Write it anew: python -m imgbench.export RUN") from error
-    if found != FORMAT:
+    if found not in (1, FORMAT):
         raise UserError(
             f"{path} is of format {found}, but this imgbench reads format {FORMAT}. "
             "Update imgbench, or write the file anew: python -m imgbench.export RUN"

@@ -38,20 +38,15 @@ class TorchModel:
 
     @property
     def has_features(self) -> bool:
-        """Whether the network has a feature map to look at, as all but a user's own have."""
-        return all(hasattr(self.classifier.model, name) for name in ("forward_features", "forward_head"))
+        return self.classifier.has_features
 
     @torch.inference_mode()
     def with_features(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities (N, num_classes), and the means of the feature map's channels (N, num_features)."""
         _use_one_thread_in_a_fork()
-        network: Any = self.classifier.model
         with full_precision(self.device):
-            features = network.forward_features(self.classifier.normalized(images.to(self.device)))
-            probabilities = network.forward_head(features).float().softmax(1)
-        if features.dim() > 2:  # a map (N, channels, h, w), or tokens (N, number, channels)
-            features = features.mean((2, 3) if features.dim() == 4 else 1)
-        return probabilities.cpu().numpy(), features.float().cpu().numpy()
+            logits, features = self.classifier.with_features(images.to(self.device))
+            return logits.float().softmax(1).cpu().numpy(), features.float().cpu().numpy()
 
     @property
     def is_frozen(self) -> bool:

@@ -113,6 +113,20 @@ class Network(nn.Module):
         """uint8, or float in 0 to 1, (N, 3, image_size, image_size) -> logits (N, num_classes)."""
         return self.model(self.normalized(images))
 
+    @property
+    def has_features(self) -> bool:
+        """Whether the network has a feature map to look at, as all but a user's own have."""
+        return all(hasattr(self.model, name) for name in ("forward_features", "forward_head"))
+
+    def with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (N, num_classes), and the means of the feature map's channels (N, num_features), of such images."""
+        network: Any = self.model
+        features = network.forward_features(self.normalized(images))
+        logits = network.forward_head(features)
+        if features.dim() > 2:  # a map (N, channels, h, w), or tokens (N, number, channels)
+            features = features.mean((2, 3) if features.dim() == 4 else 1)
+        return logits, features
+
     def normalized(self, images: Tensor) -> Tensor:
         """What the model sees of uint8 images, or of floats in 0 to 1."""
         whole = images.dtype == torch.uint8
