@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +17,12 @@ from imgbench import evaluate, predict
 from imgbench.errors import UserError
 from imgbench.evaluation.predictions import Predictions
 from imgbench.inference.acceptance import Acceptance
-from imgbench.inference.onnx_file import weights_hash, write_onnx
+from imgbench.inference.onnx_file import tell_unsure, write_onnx
+from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predictor import Predictor
 from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier, save_weights
+from imgbench.training.network import weights_hash
 
 
 @pytest.fixture(scope="module")
@@ -232,18 +235,50 @@ def test_features_as_they_were_kept_before_are_read_and_those_that_do_not_fit_ar
         predict.predict(run.path, [foreign], max_error=0.05)
 
 
-def test_onnx_file_says_that_it_cannot_tell_what_is_unlike_the_training_images(run, foreign, run_predict):
-    write_onnx(load_classifier(run.best), run.path / "model.onnx")
-    out = run_predict(run.path / "model.onnx", foreign, "--max-error", "0.05")
-    assert "pictures unlike them are not recognised" in out
-    assert "unlike the training images" not in out
+def test_onnx_file_calls_unsure_what_its_run_calls_so_wherever_it_lies(finished, foreign, tmp_path):
+    file = tmp_path / "elsewhere" / "a.onnx"
+    write_onnx(load_classifier(finished.best), file, finished)
+    for error in (None, 0.05):
+        found = []
+        for number, model in enumerate((finished.path, file)):
+            output = tmp_path / f"{number} {error}.csv"
+            predict.predict(model, [photos_of(finished), foreign], output=output, max_error=error)
+            with output.open(newline="") as lines:
+                found.append(list(csv.DictReader(lines)))
+        for ours, theirs in zip(*found, strict=True):
+            assert ours["unsure"] == theirs["unsure"]
+            assert float(ours["cat"]) == pytest.approx(float(theirs["cat"]), abs=1e-5)
+        assert {row["unsure"] for row in found[1]} >= {"", "unlike the training images"}
+    with pytest.raises(UserError, match=r"a\.onnx says what to accept for --max-error 0\.01, 0\.02, 0\.05, 0\.1"):
+        predict.predict(file, [foreign], max_error=0.2)
+    with pytest.raises(UserError, match=r"--max-error 0\.01 cannot be promised for .*a\.onnx: even without an error"):
+        predict.predict(file, [foreign], max_error=0.01)
 
 
-def test_quantised_run_needs_no_features(run, run_predict):
+def test_an_onnx_file_promises_an_error_without_torch(finished, tmp_path):
+    write_onnx(load_classifier(finished.best), tmp_path / "a.onnx", finished)
+    code = (
+        "import sys\nfrom imgbench.predict import predict\n"
+        "assert predict(sys.argv[1], sys.argv[2:], max_error=0.05) == 0\nassert 'torch' not in sys.modules\n"
+    )
+    words = [sys.executable, "-c", code, "a.onnx", *map(str, sorted(photos_of(finished).glob("cat/1*.png")))]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "at most 5 % of the accepted are wrong" in done.stdout
+
+
+def test_run_that_is_an_onnx_file_keeps_its_features_and_the_file_tells_novelty(run, foreign, run_predict):
     write_onnx(load_classifier(run.best), run.path / "model.onnx")
     shutil.rmtree(run.path / "checkpoints")
     for name in ("validation.csv", "features.npz"):
         (run.path / name).unlink()
+    assert not OnnxModel(run.path / "model.onnx").tells_novelty
     assert evaluate.evaluate(run.path, split="val").notes
     assert not evaluate.evaluate(run.path, split="val").notes
-    assert "accepted" in run_predict(run.path, photos_of(run), "--max-error", "0.05")
+    model = OnnxModel(run.path / "model.onnx")
+    assert model.tells_novelty and model.metadata["novelty_limit"] > 0
+    again = (run.path / "model.onnx").stat().st_size
+    tell_unsure(run)
+    assert (run.path / "model.onnx").stat().st_size == again, "it is told once"
+    out = run_predict(run.path, photos_of(run), foreign, "--max-error", "0.05")
+    assert "accepted" in out and out.count("unlike the training images (") >= 3

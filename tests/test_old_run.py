@@ -59,7 +59,8 @@ def test_it_is_trained_on_from_its_last_checkpoint(run):
 
 @pytest.mark.parametrize("name", ["run", "run/model.onnx"])
 def test_what_it_kept_of_its_validation_images_promises_an_error(run, name):
-    Acceptance.open(name, Predictor.load(name).model, 0.5)
+    opened = Acceptance.open(name, Predictor.load(name).model, 0.5)
+    assert ("pictures unlike them are not recognised" in opened.promise(1, 1)) == name.endswith(".onnx")
 
 
 def test_what_was_quantised_of_it_is_compared_wherever_its_parent_is(run, tmp_path, capsys):

@@ -11,10 +11,11 @@ from imgbench.compression import quantize as module
 from imgbench.compression.quantize import quantize
 from imgbench.errors import UserError
 from imgbench.experiment.last_layer import solve_last_layer
-from imgbench.inference.onnx_file import weights_hash, write_onnx
+from imgbench.inference.onnx_file import write_onnx
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predictor import Predictor
 from imgbench.training.classifier import ImageClassifier
+from imgbench.training.network import weights_hash
 
 VGG = {"_target_": "imgbench.models.vgg.VGG", "num_classes": 3, "blocks": [[8, 8], [16]], "hidden": [16],
        "pool_size": 2, "drop_rate": 0.0, "batch_norm": True}  # fmt: skip

@@ -142,7 +142,7 @@ def measure_runs(runs: dict[str, Run], threads: int, teacher_file: Path | None =
                 file = teacher_file
             elif run.best.is_file():
                 file = Path(folder) / "model.onnx"
-                write_onnx(classifier, file)
+                write_onnx(classifier, file, run)
             model = OnnxModel(file, threads=threads)
             unbound = OnnxModel(file)  # with all threads: only latency depends on their number
             predictions = {split: predict_split(unbound, data, split) for split in ("test", "val")}

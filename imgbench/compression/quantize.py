@@ -37,7 +37,6 @@ from imgbench.inference.onnx_file import (
     metadata_of,
     save_model,
     silenced,
-    weights_hash,
 )
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predict_split import predict_split
@@ -49,6 +48,7 @@ from imgbench.progress import Step, shown
 from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier
 from imgbench.training.classifier import ImageClassifier
+from imgbench.training.network import weights_hash
 
 log = logging.getLogger(__name__)
 

@@ -71,3 +71,12 @@ class FeatureDistribution:
         along = centred @ self.directions.T  # (N, R)
         rest = centred - along @ self.directions
         return np.sqrt(along**2 @ self.precisions + self.elsewhere * (rest**2).sum(1))
+
+
+def apart(value: float, values: np.ndarray) -> float:
+    """The middle between one of these values and the next above it; any other value as it is.
+
+    What is compared with one of them would fall to either side of it, as a runtime rounds, where it is computed again.
+    """
+    above = values[values > value]
+    return (value + float(above.min())) / 2 if value in values and above.size else value

@@ -14,17 +14,20 @@ grow more frequent as the probability falls.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from imgbench.evaluation.novelty import apart
 from imgbench.evaluation.predictions import Predictions
 from imgbench.number import Number, group_codes, share
 
 RISK = 0.05  # that the promise is broken: it has 95 % confidence
 UNLIKE = 0.05  # share of images like those of validation that may be taken for unlike them
+ERRORS = (0.01, 0.02, 0.05, 0.1)  # of each, it is said how much has to be left unsure
 FEWEST = 20  # validation images, from which it can be told what is unlike them
 FARTHEST = 0.01  # the same where nothing is promised: these are called unlike whatever else is asked
 
@@ -44,6 +47,22 @@ class Selection:
     errors: int
     coverage: Number  # share of all validation images that is accepted
     refuted: tuple[int, int] | None = None  # wrong, and accepted, of the test images, where these stand against it
+
+    def to_dict(self) -> dict[str, Any]:
+        """As an ONNX file says it: JSON knows no infinity, which is None, or 0 of a threshold that accepts all."""
+        limit = None if math.isinf(self.limit) else self.limit
+        threshold = None if self.threshold is None else max(self.threshold, 0.0)
+        refuted = self.refuted and list(self.refuted)
+        coverage = self.coverage.to_dict()
+        return {**vars(self), "threshold": threshold, "limit": limit, "coverage": coverage, "refuted": refuted}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Selection":
+        """Reads `to_dict`."""
+        limit = math.inf if content["limit"] is None else content["limit"]
+        refuted = tuple(content["refuted"]) if content["refuted"] else None
+        coverage = Number.from_dict(content["coverage"])
+        return cls(**{**content, "limit": limit, "coverage": coverage, "refuted": refuted})
 
     def accepts(self, probabilities: np.ndarray, distances: np.ndarray) -> np.ndarray:
         """(N,) bool, of the highest probability of each image and its distance from the training images (N,)."""
@@ -92,6 +111,14 @@ def checked(selection: Selection, test: Predictions) -> Selection:
     if stats.binom.sf(errors - 1, len(rows), selection.max_error) >= RISK:
         return selection
     return replace(selection, threshold=None, refuted=(errors, len(rows)))
+
+
+def apart_from(selection: Selection, validation: Predictions, distances: np.ndarray) -> Selection:
+    """The same selection, with a threshold and a limit that are not the values of a validation image, but `apart`."""
+    threshold = selection.threshold
+    if threshold is not None:
+        threshold = apart(threshold, validation.probabilities.max(1))
+    return replace(selection, threshold=threshold, limit=-apart(-selection.limit, -distances))
 
 
 def risk_coverage(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:

@@ -3,53 +3,49 @@
 import math
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
 from imgbench.evaluation.metrics import describe
 from imgbench.evaluation.novelty import FeatureDistribution
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.selective import (
+    ERRORS,
     UNLIKE,
     Selection,
+    apart_from,
     checked,
     fewest_images,
     least_error,
-    novelty_limit,
-    one_of_each_group,
     select,
 )
-from imgbench.files import replacing, write_atomically
-from imgbench.inference.neighbours import features_of
-from imgbench.inference.novelty import FEATURES, Novelty, damaged, distribution_of, has_features, read_arrays, renewing
-from imgbench.inference.onnx_file import weights_hash
+from imgbench.inference.novelty import (
+    FEATURES,
+    Novelty,
+    damaged,
+    distribution_of,
+    has_features,
+    novelty_limit_of,
+    read_arrays,
+    renewing,
+)
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predictor import Model
-from imgbench.inference.torch_model import TorchModel
 from imgbench.run import ACCEPTANCE_FILES, PREDICTIONS, Run
-from imgbench.training.checkpoint import load_classifier
 
 VALIDATION, TEST = ACCEPTANCE_FILES[0], PREDICTIONS
 REMARK = "# weights "  # the first line of the former: the hash of what it was made of
-MOST_TRAINING_IMAGES = 2000  # more of them hardly change a distribution of a few hundred features
 
 
 def is_kept(run: Run, model: Model) -> bool:
     """Whether the run has all that `Acceptance.open` reads, made of these weights as far as it says."""
-    return _is_there(run, model) and _weights_measured(run) in (None, _weights_of(model))
+    return _is_there(run, model) and _weights_measured(run) in (None, model.weights)
 
 
 def _is_there(run: Run, model: Model) -> bool:
     return all((run.path / name).is_file() for name in (VALIDATION, *([FEATURES] if has_features(model) else [])))
-
-
-def _weights_of(model: Model) -> str | None:
-    """The hash of a model's weights; an ONNX file of an earlier imgbench does not say it."""
-    if isinstance(model, OnnxModel):
-        return model.metadata.get("weights")
-    return weights_hash(model.classifier) if isinstance(model, TorchModel) else None
 
 
 def _weights_measured(run: Run) -> str | None:
@@ -57,39 +53,6 @@ def _weights_measured(run: Run) -> str | None:
     with (run.path / VALIDATION).open(encoding="utf-8", errors="surrogateescape") as file:
         remark = file.readline()
     return remark.removeprefix(REMARK).strip() if remark.startswith(REMARK) else None
-
-
-def keep_for_acceptance(
-    folder: Path, model: Model, validation: Predictions, val: ImageFolderDataModule, training: np.ndarray | None
-) -> np.ndarray:
-    """Writes `validation.csv` and, of a network that has features, `features.npz`.
-
-    Args:
-        validation: the predictions for those validation images of `val` that are independent of the training images.
-        training: (N, D) features of training images; None where the model has none.
-
-    Returns:
-        (number of validation images,) their distances from the training images, 0 without features.
-    """
-    weights = _weights_of(model) or ""
-    write_atomically(folder / VALIDATION, validation.to_csv(weights and f"weights {weights}"), errors="surrogateescape")
-    if training is None or not has_features(model):
-        return np.zeros(len(validation.paths))
-    distribution = FeatureDistribution.of(training)
-    independent = np.isin([val.table.paths[row] for row in val.rows("val")], validation.paths)
-    distances = distribution.distances(features_of(model, val, val.rows("val"))[independent]).astype(np.float32)
-    limit = novelty_limit(distances[one_of_each_group(validation.groups)])
-    with replacing(folder / FEATURES, "wb") as unfinished:
-        np.savez(unfinished, **vars(distribution), distances=distances, limit=limit, weights=np.array(weights))
-    return distances
-
-
-def training_rows(data: ImageFolderDataModule) -> np.ndarray:
-    """The rows of the training images whose features are compared with: at most `MOST_TRAINING_IMAGES` of them."""
-    rows = data.rows("train")
-    if len(rows) <= MOST_TRAINING_IMAGES:
-        return rows
-    return np.sort(np.random.default_rng(data.seed).permutation(rows)[:MOST_TRAINING_IMAGES])
 
 
 class Acceptance(Novelty):
@@ -101,7 +64,7 @@ class Acceptance(Novelty):
 
     @classmethod
     def open(cls, path: str | Path, model: Model, max_error: float) -> "Acceptance":
-        """Chosen by what lies in the run that `model` was loaded from.
+        """Chosen by what an ONNX file says itself, or else by what lies in the run that `model` was loaded from.
 
         Raises:
             UserError: the run has no independent validation images, has not kept what they showed, or they are too few
@@ -114,39 +77,16 @@ class Acceptance(Novelty):
                 "own test images, so that its errors on them promise nothing.\n"
                 "Train it with validation images of its own: data.split.val=0.15"
             )
-        run = Run.open(path)
-        file = Path(path)
-        if file.is_file() and file.resolve() not in (run.best.resolve(), (run.path / "model.onnx").resolve()):
-            raise UserError(f"{option} is known of the epoch kept only, not of {file}. Name the run: {run.shown}")
-        if not _is_there(run, model):
-            raise UserError(
-                f"{option} takes what the run knows of its validation images, but {run.shown} has not kept it.\n"
-                f"{renewing(run)}"
-            )
-        own, measured = _weights_of(model), _weights_measured(run)
-        if measured is None and run.best.is_file() and own is not None:  # an earlier imgbench measured the best alone
-            measured = weights_hash(load_classifier(run.best))
-        if measured not in (None, own):
-            raise UserError(
-                f"{option} is known of what was measured only, but {file} was made of other weights than "
-                f"{run.path / VALIDATION}.\nAn ONNX file is exported anew by: python -m imgbench.export "
-                f"{shlex.quote(str(run.shown))}\n{renewing(run)}"
-            )
-        validation = _read_predictions(run, VALIDATION, model)
-        if not validation.paths:
-            raise UserError(
-                f"{option} cannot be promised for {run.shown}: every validation image looks like a training image "
-                "or belongs to its group.\n"
-                "Divide the images again: data.split.group=auto keeps images that look alike, and groups, on one side."
-            )
-        distribution, distances = None, np.zeros(len(validation.paths))
-        if has_features(model):
-            distribution, distances = _read_features(run, len(validation.paths), _weights_measured(run))
-        selection = select(validation, distances, max_error)
-        if (run.path / TEST).is_file():
-            selection = checked(selection, _read_predictions(run, TEST, model))
+        place, distribution = path, None
+        selection = _selections_of_file(model).get(max_error) if isinstance(model, OnnxModel) else None
+        if selection is None:
+            run = _run_of(path, model, option)
+            place = run.shown
+            if not (isinstance(model, OnnxModel) and model.tells_novelty) and has_features(model):
+                distribution = distribution_of(read_arrays(run.path / FEATURES), run.path / FEATURES)
+            selection = _selection(run, model, max_error)
         if selection.threshold is None:
-            raise UserError(f"{option} cannot be promised for {run.shown}: {_hindrance(selection)}")
+            raise UserError(f"{option} cannot be promised for {place}: {_hindrance(selection)}")
         return cls(model, selection, distribution)
 
     def doubt(self, row: np.ndarray) -> str | None:
@@ -159,12 +99,110 @@ class Acceptance(Novelty):
         kind = "like those it was trained on"
         if coverage.groups < coverage.n:
             kind += ", but of new groups"
-        blind = "" if self.distribution else "; pictures unlike them are not recognised, which takes a checkpoint"
+        tells = self.distribution or (isinstance(self.model, OnnxModel) and self.model.tells_novelty)
+        blind = "" if tells else "; pictures unlike them are not recognised, which takes a checkpoint or a new export"
         return (
             f"expected of photographs {kind}: {describe(coverage)} accepted, as of the validation images{blind}\n"
             f"accepted {accepted} of {images}; at most {100 * self.selection.max_error:g} % of the accepted are wrong, "
             f"with 95 % confidence, for photographs {kind}"
         )
+
+
+def kept_of(run: Run, model: Model) -> tuple[FeatureDistribution | None, dict[str, Any]]:
+    """What an ONNX file of the model is to say of unsure answers: the distribution of its features, and metadata.
+
+    `novelty_limit` is the novelty from which a photograph is called unlike the training images where nothing is
+    promised. `acceptance` has an entry for each of `ERRORS`: its `threshold` is what the highest probability has to lie
+    above and its `limit` what the novelty has to lie below, so that at most a share of `max_error` of such answers is
+    wrong. A `threshold` of None says that this cannot be promised, and a `limit` of None that there is none.
+
+    Raises:
+        UserError: what the run has kept is damaged.
+    """
+    own = model.weights
+    if not _is_there(run, model) or _weights_measured(run) != own:
+        return None, {}
+    distribution, facts = None, {}
+    if has_features(model):
+        kept = read_arrays(run.path / FEATURES)
+        if str(kept.get("weights")) != own:
+            return None, {}
+        distribution = distribution_of(kept, run.path / FEATURES)
+        limit = novelty_limit_of(kept)
+        facts["novelty_limit"] = limit if math.isfinite(limit) else None
+    if not model.provenance.get("selected_on_test") and _read_predictions(run, VALIDATION, model).paths:
+        facts["acceptance"] = [_selection(run, model, error).to_dict() for error in ERRORS]
+    return distribution, facts
+
+
+def _selections_of_file(model: OnnxModel) -> dict[float, Selection]:
+    """By the error that is promised; nothing of a file of an earlier imgbench.
+
+    Raises:
+        UserError: the metadata are damaged.
+    """
+    try:
+        found = [Selection.from_dict(content) for content in model.metadata.get("acceptance", [])]
+        return {float(selection.max_error): selection for selection in found}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            "The ONNX file has damaged metadata on what to accept. Write it anew: python -m imgbench.export RUN"
+        ) from error
+
+
+def _run_of(path: str | Path, model: Model, option: str) -> Run:
+    """The run that has kept what is known of the model.
+
+    Raises:
+        UserError: it has not, or there is no run.
+    """
+    try:
+        run = Run.open(path)
+    except UserError as error:
+        if isinstance(model, OnnxModel) and (known := _selections_of_file(model)):
+            errors = ", ".join(f"{one:g}" for one in known)
+            raise UserError(
+                f"{option}: {path} says what to accept for --max-error {errors}. Ask for one of them, or name the run "
+                "that it is of."
+            ) from error
+        raise
+    file = Path(path)
+    if file.is_file() and file.resolve() not in (run.best.resolve(), (run.path / "model.onnx").resolve()):
+        raise UserError(f"{option} is known of the epoch kept only, not of {file}. Name the run: {run.shown}")
+    if not _is_there(run, model):
+        raise UserError(
+            f"{option} takes what the run knows of its validation images, but {run.shown} has not kept it.\n"
+            f"{renewing(run)}"
+        )
+    own, measured = model.weights, _weights_measured(run)
+    if measured is None and run.best.is_file() and own is not None:  # an earlier imgbench measured the best alone
+        from imgbench.training.checkpoint import load_classifier  # needs torch
+        from imgbench.training.network import weights_hash
+
+        measured = weights_hash(load_classifier(run.best))
+    if measured not in (None, own):
+        raise UserError(
+            f"{option} is known of what was measured only, but {file} was made of other weights than "
+            f"{run.path / VALIDATION}.\nAn ONNX file is exported anew by: python -m imgbench.export "
+            f"{shlex.quote(str(run.shown))}\n{renewing(run)}"
+        )
+    if not _read_predictions(run, VALIDATION, model).paths:
+        raise UserError(
+            f"{option} cannot be promised for {run.shown}: every validation image looks like a training image "
+            "or belongs to its group.\n"
+            "Divide the images again: data.split.group=auto keeps images that look alike, and groups, on one side."
+        )
+    return run
+
+
+def _selection(run: Run, model: Model, max_error: float) -> Selection:
+    """By the validation images that the run has kept, and against its test images."""
+    validation = _read_predictions(run, VALIDATION, model)
+    distances = np.zeros(len(validation.paths))
+    if has_features(model):
+        distances = _read_distances(run, len(validation.paths), _weights_measured(run))
+    selection = apart_from(select(validation, distances, max_error), validation, distances)
+    return checked(selection, _read_predictions(run, TEST, model)) if (run.path / TEST).is_file() else selection
 
 
 def _hindrance(selection: Selection) -> str:
@@ -202,7 +240,7 @@ def _read_predictions(run: Run, name: str, model: Model) -> Predictions:
     return found
 
 
-def _read_features(run: Run, images: int, weights: str | None) -> tuple[FeatureDistribution, np.ndarray]:
+def _read_distances(run: Run, images: int, weights: str | None) -> np.ndarray:
     path = run.path / FEATURES
     kept = read_arrays(path)
     known, distances = str(kept.get("weights", "")), kept.get("distances", np.zeros(0))
@@ -210,4 +248,4 @@ def _read_features(run: Run, images: int, weights: str | None) -> tuple[FeatureD
         raise damaged(path, f"it was made of other weights than {VALIDATION}")
     if distances.shape != (images,):
         raise damaged(path, "its arrays do not fit each other")
-    return distribution_of(kept, path), distances
+    return distances

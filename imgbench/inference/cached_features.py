@@ -104,7 +104,9 @@ def _write(file: Path, known: dict[bytes, np.ndarray]) -> None:
 class _Features(Deployed):
     """uint8 (N, image_size, image_size, 3) -> (N, D)."""
 
-    outputs = ("features",)
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return ("features",)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         return (embedded(self.classifier, images.permute(0, 3, 1, 2)),)

@@ -5,7 +5,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,16 +15,13 @@ from imgbench.decode import open_image
 from imgbench.errors import UserError
 from imgbench.files import sha256
 from imgbench.inference.journal import Journal
-from imgbench.inference.onnx_model import OnnxModel
+from imgbench.inference.novelty import Novelty
 from imgbench.inference.prediction_file import FACTS, check_ending, class_columns, prediction_file, readable
 from imgbench.inference.predictor import Predictor
 from imgbench.inference.sorting import OUTDATED, How, Sorter
 from imgbench.language import probability
 from imgbench.progress import Step
 from imgbench.run import Run
-
-if TYPE_CHECKING:
-    from imgbench.inference.novelty import Novelty
 
 BATCH = 32  # images; written, and gone on from, as a whole
 MOST = 10  # problems named at the end
@@ -118,10 +115,8 @@ class Classifier:
             from imgbench.inference.acceptance import Acceptance
 
             self.acceptance = Acceptance.open(run, model, max_error)
-        elif not isinstance(model, OnnxModel):  # which has no features, and needs no torch
-            from imgbench.inference import novelty
-
-            self.acceptance = novelty.Novelty.of(run, model)
+        else:
+            self.acceptance = Novelty.of(run, model)
 
     def source(self) -> dict[str, Any]:
         """What results are of, so that those of another model are not added to them."""

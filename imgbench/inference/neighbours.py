@@ -7,6 +7,7 @@ from torch import Tensor
 
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.inference.cached_features import features_of_pixels, image_features
+from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.torch_model import TorchModel
 
 
@@ -18,16 +19,16 @@ def network_inputs(data: ImageFolderDataModule, rows: np.ndarray) -> Iterator[Te
         yield data.preprocessing.center_crop(pixels)
 
 
-def features_of(model: TorchModel, data: ImageFolderDataModule, rows: np.ndarray) -> np.ndarray:
+def features_of(model: TorchModel | OnnxModel, data: ImageFolderDataModule, rows: np.ndarray) -> np.ndarray:
     """(len(rows), D) of these rows of the table, without augmentation; of a frozen network from the cache."""
-    if model.is_frozen:
+    if isinstance(model, TorchModel) and model.is_frozen:
         return image_features(model.classifier, data, rows)
     return np.concatenate([model.with_features(images)[1] for images in network_inputs(data, rows)])
 
 
-def features_of_images(model: TorchModel, images: Tensor) -> np.ndarray:
+def features_of_images(model: TorchModel | OnnxModel, images: Tensor) -> np.ndarray:
     """(N, D), as `features_of`, of images (N, 3, image_size, image_size) uint8 that are in no table."""
-    if model.is_frozen:
+    if isinstance(model, TorchModel) and model.is_frozen:
         return features_of_pixels(model.classifier, images)
     return model.with_features(images)[1]
 

@@ -3,25 +3,28 @@
 import shlex
 import zipfile
 from pathlib import Path
-from typing import TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
-from torch import Tensor
 
 from imgbench.errors import UserError
-from imgbench.evaluation.novelty import FeatureDistribution
-from imgbench.inference.onnx_file import weights_hash
+from imgbench.evaluation.novelty import FeatureDistribution, apart
+from imgbench.inference.onnx_model import OnnxModel, as_pixels
 from imgbench.inference.predictor import Model
-from imgbench.inference.torch_model import TorchModel
 from imgbench.run import ACCEPTANCE_FILES, Run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from imgbench.inference.torch_model import TorchModel
 
 FEATURES = ACCEPTANCE_FILES[1]
 UNLIKE = "unlike the training images"
 
 
-def has_features(model: Model) -> TypeGuard[TorchModel]:
-    """Whether it tells what is unlike the training images: an ONNX file has probabilities only."""
-    return isinstance(model, TorchModel) and model.has_features
+def has_features(model: Model) -> "TypeGuard[TorchModel | OnnxModel]":
+    """Whether it tells what is unlike the training images."""
+    return bool(getattr(model, "has_features", False))
 
 
 class Novelty:
@@ -29,7 +32,8 @@ class Novelty:
 
     Args:
         limit: of the distance.
-        distribution: None where the model has no features; then all images are taken to be like those of training.
+        distribution: None where an ONNX file tells the distance itself, or the model has no features; then all images
+            are taken to be like those of training.
     """
 
     def __init__(self, model: Model, limit: float, distribution: FeatureDistribution | None) -> None:
@@ -46,6 +50,9 @@ class Novelty:
         """
         if not has_features(model):
             return None
+        if isinstance(model, OnnxModel) and model.tells_novelty:
+            limit = model.metadata.get("novelty_limit")
+            return cls(model, float(limit), None) if isinstance(limit, int | float) else None
         try:
             file = Run.open(path).path / FEATURES
         except UserError:  # a checkpoint that lies elsewhere
@@ -53,14 +60,24 @@ class Novelty:
         if not file.is_file():
             return None
         kept = read_arrays(file)
-        limit = float(kept.get("limit", np.inf))  # an earlier imgbench did not keep it
-        if limit == np.inf or str(kept.get("weights")) != weights_hash(model.classifier):
+        limit = novelty_limit_of(kept)
+        if limit == np.inf or str(kept.get("weights")) != model.weights:
             return None
         return cls(model, limit, distribution_of(kept, file))
 
-    def __call__(self, images: Tensor) -> np.ndarray:
+    def run(self, pixels: np.ndarray) -> np.ndarray:
+        """As a call, of uint8 (N, image_size, image_size, 3)."""
+        if isinstance(self.model, OnnxModel) and self.distribution is None:
+            return self.model.with_novelty(pixels)
+        from imgbench.data.batches import as_images  # needs torch
+
+        return self(as_images(pixels))
+
+    def __call__(self, images: "Tensor") -> np.ndarray:
         """uint8 (N, 3, image_size, image_size) -> (N, num_classes + 1): probabilities, and a distance."""
         if self.distribution is None:
+            if isinstance(self.model, OnnxModel):
+                return self.run(as_pixels(images))
             return np.pad(self.model(images), ((0, 0), (0, 1)))
         assert has_features(self.model)
         probabilities, features = self.model.with_features(images)
@@ -84,6 +101,12 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
             return dict(content)
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise damaged(file, error) from error
+
+
+def novelty_limit_of(kept: dict[str, np.ndarray]) -> float:
+    """The limit where nothing is promised, by the arrays of `features.npz`; infinite where there is none."""
+    limit = float(kept.get("limit", np.inf))  # an earlier imgbench did not keep it
+    return -apart(-limit, -kept.get("distances", np.zeros(0)))
 
 
 def distribution_of(kept: dict[str, np.ndarray], file: Path) -> FeatureDistribution:

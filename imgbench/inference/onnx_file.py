@@ -6,12 +6,14 @@ sRGB, as numpy gets them from Pillow. Resizing, cropping, normalisation and soft
 - `probabilities`, float32 (N, num_classes).
 - `pixels`, uint8 (N, image_size, image_size, 3): what the network sees.
 - `features`, float32 (N, num_features): the means of the feature map's channels. A user's own network may have none.
+- `novelty`, float32 (N,): how far the features are from those of the training images, of a run that has kept these.
 """
 
 import hashlib
 import json
 import logging
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,11 +25,17 @@ import torch
 from torch import Tensor, nn
 
 from imgbench.errors import UserError
+from imgbench.evaluation.novelty import FeatureDistribution
+from imgbench.inference.acceptance import kept_of
 from imgbench.inference.onnx_graph import UnknownOperationError, recorded
-from imgbench.inference.onnx_model import FORMAT, METADATA_KEY
+from imgbench.inference.onnx_model import FORMAT, METADATA_KEY, OnnxModel
+from imgbench.inference.onnx_novelty import add_novelty
 from imgbench.inference.onnx_pixels import of_photographs
+from imgbench.inference.torch_model import TorchModel
 from imgbench.preprocessing import Preprocessing
 from imgbench.progress import Step
+from imgbench.run import Run
+from imgbench.training.network import weights_hash
 
 if TYPE_CHECKING:
     from imgbench.training.network import Network
@@ -41,12 +49,13 @@ OPSET = 22
 class Deployed(nn.Module):
     """What the ONNX file computes of `pixels`: `probabilities`, and `features` where the network has them."""
 
-    outputs: tuple[str, ...]
-
     def __init__(self, classifier: "Network") -> None:
         super().__init__()
         self.classifier = classifier
-        self.outputs = ("probabilities", "features") if classifier.has_features else ("probabilities",)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return ("probabilities", "features") if self.classifier.has_features else ("probabilities",)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         images = images.permute(0, 3, 1, 2)
@@ -71,15 +80,6 @@ def metadata_of(classifier: "Network", **facts: Any) -> dict[str, Any]:
         "weights": weights_hash(classifier),
         **facts,
     }
-
-
-def weights_hash(network: nn.Module) -> str:
-    """Of all weights and their names: by it, what was measured of a network is known to be of this one."""
-    digest = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:32]
 
 
 def graph_hash(model: Any) -> str:
@@ -161,15 +161,49 @@ def _averaging(cells: int, size: int) -> np.ndarray:
     return weights
 
 
-def write_onnx(classifier: "Network", path: str | Path) -> None:
+def write_onnx(classifier: "Network", path: str | Path, run: Run | None = None) -> None:
     """Writes the classifier as one file, beside `path` first, so that a failure leaves what was there.
 
+    Args:
+        run: that it is of, which may have kept what tells which answers are unsure.
+
     Raises:
-        UserError: the model is too large or has operations that ONNX cannot express.
+        UserError: the model is too large or has operations that ONNX cannot express, or what the run kept is damaged.
     """
     with Step("Writing ONNX"), in_evaluation(classifier):
         network = exported(Deployed(classifier))
-    save_model(network, Path(path), metadata_of(classifier))
+    distribution, facts = kept_of(run, TorchModel(classifier)) if run else (None, {})
+    save_model(network, Path(path), metadata_of(classifier, **facts), distribution)
+
+
+def tell_unsure(run: Run) -> None:
+    """Adds to the run's `model.onnx`, which was quantised, what the run has kept since of which answers are unsure."""
+    import onnx
+
+    file = run.path / "model.onnx"
+    known = OnnxModel(file)
+    if not known.resizes:
+        return
+    distribution, facts = kept_of(run, known)
+    model = onnx.load(file)
+    if distribution:
+        add_novelty(model, distribution)
+    _save(model, file, {**known.metadata, **facts})
+
+
+def upgraded(path: Path) -> bytes:
+    """An ONNX file of an earlier imgbench, which took pixels that were resized before, as one that resizes itself."""
+    import onnx
+
+    model, metadata = onnx.load(path), OnnxModel(path).metadata
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            if name == "images":
+                node.input[place] = "pixels"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        save_model(model, file, {**metadata, "format": FORMAT})
+        return file.read_bytes()
 
 
 def exported(module: Deployed) -> Any:
@@ -211,16 +245,27 @@ def forget_sources(model: Any) -> None:
         part.ClearField("metadata_props")
 
 
-def save_model(network: Any, path: Path, metadata: dict[str, Any]) -> None:
+def save_model(
+    network: Any, path: Path, metadata: dict[str, Any], distribution: FeatureDistribution | None = None
+) -> None:
     """Writes an onnx.ModelProto of `pixels`, behind the metadata's preprocessing, checked, as one file.
+
+    Args:
+        distribution: from which `novelty` is told.
 
     Raises:
         UserError: it is larger than an ONNX file can be.
     """
-    import onnx
-
     model = of_photographs(network, Preprocessing.from_dict(metadata["preprocessing"]))
     forget_sources(model)
+    if distribution:
+        add_novelty(model, distribution)
+    _save(model, path, metadata)
+
+
+def _save(model: Any, path: Path, metadata: dict[str, Any]) -> None:
+    import onnx
+
     onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata, ensure_ascii=False)})
     model.producer_name, model.producer_version = "imgbench", ""
     if model.ByteSize() > onnx.checker.MAXIMUM_PROTOBUF:

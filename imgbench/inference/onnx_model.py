@@ -62,6 +62,7 @@ class OnnxModel:
         self.class_names: list[str] = self.metadata["class_names"]
         self.preprocessing = Preprocessing.from_dict(self.metadata["preprocessing"])
         self.provenance: dict[str, Any] = self.metadata["provenance"]
+        self._outputs = {output.name for output in self.session.get_outputs()}
         # What of the edges of a photograph is cropped away by the graph is made up where it was cropped before.
         size, inner = self.preprocessing.stored_size, self.preprocessing.center
         self._margins = (inner.start, size - inner.stop) if self.resizes else (0, 0)
@@ -75,22 +76,59 @@ class OnnxModel:
         return self.metadata["format"] > 1
 
     @property
+    def weights(self) -> str | None:
+        """Their hash, or that of the graph where they were quantised; that of an earlier imgbench does not say it."""
+        return self.metadata.get("weights")
+
+    @property
+    def has_features(self) -> bool:
+        return "features" in self._outputs
+
+    @property
+    def tells_novelty(self) -> bool:
+        """Whether the graph itself tells how far images are from those that it was trained on."""
+        return "novelty" in self._outputs
+
+    @property
     def quantized(self) -> bool:
         return bool(self.metadata.get("quantized"))
 
     def run(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (N, image_size, image_size, 3), as the network sees them -> probabilities (N, num_classes)."""
+        return self._computed(pixels, "probabilities")[0]
+
+    def photograph(self, image: np.ndarray) -> np.ndarray:
+        """uint8 (height, width, 3) of any size -> probabilities (num_classes,)."""
+        return np.asarray(self.session.run(["probabilities"], {"images": image[None]})[0])[0]
+
+    def with_novelty(self, pixels: np.ndarray) -> np.ndarray:
+        """As `run`, with a last column of distances from the training images; zeros where the graph does not tell."""
+        if not self.tells_novelty:
+            return np.pad(self.run(pixels), ((0, 0), (0, 1)))
+        return np.column_stack(self._computed(pixels, "probabilities", "novelty"))
+
+    def with_features(self, images: "Tensor") -> tuple[np.ndarray, np.ndarray]:
+        """As that of a checkpoint."""
+        probabilities, features = self._computed(as_pixels(images), "probabilities", "features")
+        return probabilities, features
+
+    def _computed(self, pixels: np.ndarray, *outputs: str) -> list[np.ndarray]:
         if os.getpid() != self._process:  # a fork has no threads of its parent, and would wait for them without end
             # So does freeing the parent's session: this reference to it is never given back.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.session))
             self.__init__(*self._opened_with)
         if any(self._margins):
             pixels = np.pad(pixels, ((0, 0), self._margins, self._margins, (0, 0)))
-        return np.asarray(self.session.run(["probabilities"], {"images": pixels})[0])
+        return [np.asarray(output) for output in self.session.run(outputs, {"images": pixels})]
 
     def __call__(self, images: "Tensor") -> np.ndarray:
         """uint8 (N, 3, image_size, image_size) -> probabilities (N, num_classes)."""
-        return self.run(images.permute(0, 2, 3, 1).contiguous().cpu().numpy())
+        return self.run(as_pixels(images))
+
+
+def as_pixels(images: "Tensor") -> np.ndarray:
+    """uint8 (N, 3, H, W) -> (N, H, W, 3)."""
+    return images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def _read_metadata(path: str | Path, properties: dict[str, str]) -> dict[str, Any]:

@@ -40,6 +40,11 @@ class Model(Protocol):
     preprocessing: Preprocessing
     provenance: dict[str, Any]
 
+    @property
+    def weights(self) -> str | None:
+        """Their hash, by which what was measured of them is known to be of these."""
+        ...
+
     def __call__(self, images: "Tensor", /) -> np.ndarray: ...
 
 
@@ -140,8 +145,8 @@ class Predictor:
             yield [(waiting.popleft(), errors[i] if i in errors else rows[i]) for i in sorted({*rows, *errors})]
 
     def _values(self, function: Callable[["Tensor"], np.ndarray], pixels: np.ndarray) -> np.ndarray:
-        if isinstance(function, OnnxModel):
-            return function.run(pixels)
+        if run := getattr(function, "run", None):  # of an ONNX file, which needs no torch
+            return run(pixels)
         from imgbench.data.batches import as_images
 
         return function(as_images(pixels))

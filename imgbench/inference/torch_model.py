@@ -9,7 +9,7 @@ from torch import Tensor
 
 from imgbench.preprocessing import Preprocessing
 from imgbench.training.fast import device_name, full_precision
-from imgbench.training.network import Network
+from imgbench.training.network import Network, weights_hash
 
 PROCESS = os.getpid()  # that imported this; in a fork of it, another
 
@@ -35,6 +35,11 @@ class TorchModel:
         _use_one_thread_in_a_fork()
         with full_precision(self.device):
             return self.classifier(images.to(self.device)).float().softmax(1).cpu().numpy()
+
+    @property
+    def weights(self) -> str | None:
+        """Their hash."""
+        return weights_hash(self.classifier)
 
     @property
     def has_features(self) -> bool:

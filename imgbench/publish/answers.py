@@ -10,14 +10,17 @@ from torch import Tensor
 
 from imgbench.data.batches import as_images
 from imgbench.errors import UserError
-from imgbench.inference.acceptance import MOST_TRAINING_IMAGES, Acceptance
+from imgbench.evaluation.selective import ERRORS
+from imgbench.inference.acceptance import Acceptance
 from imgbench.inference.inputs import decode_pixels
+from imgbench.inference.keeping import MOST_TRAINING_IMAGES
 from imgbench.inference.labelled import images_of_run
 from imgbench.inference.neighbours import features_of, features_of_images, nearest
 from imgbench.inference.novelty import UNLIKE, Novelty, has_features
+from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predictor import Model, Predictor
 from imgbench.report.catalogue import Texts
-from imgbench.report.content import ERRORS, NEIGHBOURS, heat_maps, images_of_rows
+from imgbench.report.content import NEIGHBOURS, heat_maps, images_of_rows
 from imgbench.report.page import Neighbour, promised
 from imgbench.run import Run, switched_on
 
@@ -118,7 +121,7 @@ class Classifier:
 
     def _training(self, path: str | Path) -> tuple[TrainingImages | None, str]:
         """The photographs to compare with, or the catalogue's name for the reason why there are none."""
-        if not has_features(self.model):
+        if isinstance(self.model, OnnxModel):
             return None, "no_neighbours_onnx"
         try:
             run = Run.open(path)

@@ -20,10 +20,13 @@ from imgbench.evaluation.metrics import describe, describe_accuracy, unmeasured_
 from imgbench.evaluation.plots import draw_charts
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.subgroups import Subgroups, subgroups
-from imgbench.inference.acceptance import is_kept, keep_for_acceptance, training_rows
+from imgbench.inference.acceptance import is_kept
+from imgbench.inference.keeping import keep_for_acceptance, training_rows
 from imgbench.inference.labelled import columns_of, images_of_folder, images_of_run, notes_on_seen
 from imgbench.inference.neighbours import features_of
 from imgbench.inference.novelty import has_features
+from imgbench.inference.onnx_file import tell_unsure
+from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Model, Predictor
 from imgbench.inspection.audit import RELATED, Audit, labels_to_look_at
@@ -79,6 +82,8 @@ def evaluate_run(run: Run, data: ImageFolderDataModule, announce: bool = True) -
     if not selected_on_test:
         validation = _unrelated(results["val"], related)
         distances = keep_for_acceptance(run.path, model, validation, data, training)
+        if isinstance(model, OnnxModel):
+            tell_unsure(run)
     parts = _subgroups(results["test"], data.table)
     evaluated = EvaluatedRun(
         run, data, model, results, metrics, selected_on_test, found, reviews, validation, distances, training, parts
@@ -392,6 +397,8 @@ def _keep_missing(run: Run, model: Model, validation: Predictions, data: ImageFo
         train, _ = images_of_run(run, "train", model)
         training = features_of(model, train, training_rows(train)) if has_features(model) else None
         keep_for_acceptance(run.path, model, validation, data, training)
+        if isinstance(model, OnnxModel):
+            tell_unsure(run)
     except (UserError, OSError) as error:
         return f"nothing could be kept for predict --max-error: {error}"
     return f"kept in {run.shown} for predict --max-error"

@@ -12,15 +12,16 @@ from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.errors import UserError
 from imgbench.evaluation.photographs import picture_data
 from imgbench.evaluation.predictions import Predictions
-from imgbench.evaluation.selective import Selection, checked, select
+from imgbench.evaluation.selective import ERRORS, Selection, checked, select
 from imgbench.evaluation.subgroups import Subgroups
 from imgbench.files import write_atomically
-from imgbench.inference.acceptance import training_rows
 from imgbench.inference.faithfulness import faithfulness
+from imgbench.inference.keeping import training_rows
 from imgbench.inference.neighbours import features_of, nearest, network_inputs
 from imgbench.inference.novelty import has_features
 from imgbench.inference.occlusion import occlusion
 from imgbench.inference.predictor import Model
+from imgbench.inference.torch_model import TorchModel
 from imgbench.inspection.audit import Audit, labels_to_look_at
 from imgbench.inspection.labels import LabelReview, Suspect
 from imgbench.language import language_of_locale
@@ -46,7 +47,6 @@ from imgbench.report.results import BEFORE_CORRECTIONS, falls_behind
 from imgbench.report.study_file import read_study
 from imgbench.run import Run, switched_on
 
-ERRORS = (0.01, 0.02, 0.05, 0.1)  # for each, the page says how much has to be left unsure
 NEIGHBOURS = 4  # of each mistake
 HIDDEN = 12
 JUDGED, FEWEST_JUDGED = 12, 5  # photographs by which it is judged whether maps show what the model looks at
@@ -299,7 +299,7 @@ def looked_at(model: Model, data: ImageFolderDataModule, rows: np.ndarray, class
 
 def heat_maps(model: Model, images: torch.Tensor, classes: np.ndarray, most_hidden: int = HIDDEN) -> list[np.ndarray]:
     """As `looked_at`, of uint8 images (N, 3, image_size, image_size); parts are hidden of the first `most_hidden`."""
-    if has_features(model):
+    if isinstance(model, TorchModel) and model.has_features:
         seen = model.classifier.normalized(images.to(model.device))
         maps = class_activation(model.classifier.model, seen, torch.from_numpy(classes).to(model.device))
         if maps is not None:

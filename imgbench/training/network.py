@@ -3,6 +3,7 @@
 Lightning takes seconds to import, and is not needed here.
 """
 
+import hashlib
 import importlib
 from dataclasses import fields
 from inspect import isclass, isfunction, signature
@@ -133,6 +134,15 @@ class Network(nn.Module):
         factor = self.factor if whole else 255 * self.factor
         pixels = torch.addcmul(self.offset, images.float() if whole else images, factor)  # in one pass
         return pixels.to(self.offset.dtype)  # the model's own, where that is not float32
+
+
+def weights_hash(network: nn.Module) -> str:
+    """Of all weights and their names: by it, what was measured of a network is known to be of this one."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:32]
 
 
 class LoadedNetwork(Network):
