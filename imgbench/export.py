@@ -10,6 +10,7 @@ EXAMPLES = """examples:
   python -m imgbench.export outputs/potato/vgg16/2026-01-31_12-00-00
   python -m imgbench.export RUN --output classifier.onnx --images 50
   python -m imgbench.export RUN --card
+  python -m imgbench.export RUN --conformance DIR
   python -m imgbench.export RUN --push-to-hub my-classifier
 
 --card writes README.md beside the file: numbers with intervals, data, leaks and limits, the licence of the weights.
@@ -25,6 +26,7 @@ def export(
     tolerance: float = 1e-3,
     card: bool = False,
     push_to_hub: str | None = None,
+    conformance: Path | None = None,
 ) -> dict[str, Any]:
     """Writes the ONNX file of a run directory or a checkpoint; returns and prints what the comparison found.
 
@@ -34,6 +36,8 @@ def export(
         tolerance: the largest difference of a probability that counts as rounding.
         card: write a model card, README.md, beside the file.
         push_to_hub: upload file and card, never photographs, to this repository of the Hugging Face Hub.
+        conformance: write files of every kind with the answers to this directory, by which a program is tested that
+            uses the ONNX file.
 
     Raises:
         UserError: there is nothing to export or to compare on, the file disagrees with the run, or the Hub refuses.
@@ -41,7 +45,7 @@ def export(
     with loading():  # takes seconds, and --help needs no torch
         from imgbench.publish.hub import share
 
-    return share(Path(run), None if output is None else Path(output), images, tolerance, card, push_to_hub)
+    return share(Path(run), None if output is None else Path(output), images, tolerance, card, push_to_hub, conformance)
 
 
 def main() -> None:

@@ -1,9 +1,14 @@
 """Names photographs with an exported model, without PyTorch: python predict_without_torch.py model.onnx photo.jpg ...
 
-Needs numpy, onnxruntime and Pillow 11.3 or newer, and for the HEIC files of iPhones pillow-heif. DICOM, and TIFFs that
-Pillow cannot read, are for imgbench itself.
+Needs numpy, onnxruntime and Pillow 11.3 or newer; for the HEIC files of iPhones pillow-heif, for DICOM pydicom, and for
+TIFFs that Pillow cannot read tifffile and imagecodecs. If all files have 8 bits and no colour profile, `pixels_of` is
+
+    image = ImageOps.exif_transpose(Image.open(file)).convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    return np.asarray(Image.alpha_composite(white, image).convert("RGB"))
 """
 
+import argparse
 import io
 import json
 import sys
@@ -85,13 +90,89 @@ def colours_16(file, image):
 
 
 def is_colour_16(image):
-    """Refuses what Pillow would mix up."""
+    """Whether there are 16-bit colours of which Pillow would keep 8 bits."""
     args = image.tile[0].args if image.tile and image.mode in ("RGB", "RGBA") else ""
     name = str(args if isinstance(args, str) else args[0]) if args else ""
-    tags = getattr(image, "tag_v2", {})
-    if max(tags.get(258, (1,))) > 8 and image.mode in ("RGB", "RGBA") and (tags.get(284) == 2 or "RGBa" in name):
-        raise SystemExit("A TIFF of 16-bit planes, or of colours multiplied by opacity: imgbench predict reads it.")
     return name in ("LA;16B", *(f"{mode};16{order}" for mode in ("RGB", "RGBX", "RGBA") for order in "BLN"))
+
+
+def is_other_tiff(file):
+    """Whether it is a TIFF that Pillow cannot read, or would mix up: planes, or colours multiplied by opacity."""
+    if Path(file).read_bytes()[:4] not in (b"II*\0", b"II+\0", b"MM\0*", b"MM\0+"):
+        return False
+    try:
+        with Image.open(file, formats=["TIFF"]) as image:
+            deep = max(image.tag_v2.get(258, (1,))) > 8 and image.mode in ("RGB", "RGBA")
+            return deep and (image.tag_v2.get(284) == 2 or "RGBa" in str(image.tile[0].args))
+    except OSError:
+        return True
+
+
+def other_tiff(file):
+    """An image that has what is said of the pixels, their values, and their opacity."""
+    import tifffile
+
+    with tifffile.TiffFile(file) as tiff:
+        page = tiff.pages.first
+        values, opacity = page.asarray(), None
+        if values.ndim == 3:
+            values = np.moveaxis(values, 0, 2) if page.planarconfig == 2 else values
+            colours = 3 if page.photometric == 2 else 1
+            most = np.iinfo(values.dtype).max if values.dtype.kind in "ui" else 1
+            if page.extrasamples[:1] in ((1,), (2,)):
+                opacity = (values[..., colours] / most).astype(np.float32)
+            values = values[..., :3] if colours == 3 else values[..., 0]
+            if opacity is not None and page.extrasamples[0] == 1:  # the colours were multiplied by it
+                shares = opacity[..., None] if colours == 3 else opacity
+                values = (values / np.maximum(shares, 1e-6)).clip(0, most).astype(values.dtype)
+        if page.photometric == 0:  # the smallest is white
+            values = -values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
+        image = Image.new("RGB", (page.imagewidth, page.imagelength))
+        if 34675 in page.tags:
+            image.info["icc_profile"] = bytes(page.tags[34675].value)
+        if 274 in page.tags:
+            image.getexif()[274] = int(page.tags[274].value)
+    return image, values, opacity
+
+
+def dicom(file):
+    """The first frame: greys of 8 bits where the file says which window is to be seen, or else all values."""
+    from pydicom import dcmread
+    from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
+    from pydicom.pixels.utils import pixel_array
+
+    data = dcmread(file)
+    values, kind = pixel_array(data, index=0), data.PhotometricInterpretation
+    if kind not in ("MONOCHROME1", "MONOCHROME2"):
+        if kind == "PALETTE COLOR":
+            values = apply_color_lut(values, data)
+        most = 2 ** (16 if kind == "PALETTE COLOR" else data.BitsStored) - 1
+        return Image.fromarray(values if values.dtype == np.uint8 else (values * (255 / most)).round().astype(np.uint8))
+    padding = values == data.PixelPaddingValue if "PixelPaddingValue" in data else None
+    values = apply_modality_lut(values, data).astype(np.float64)
+    if padding is not None and padding.any() and not padding.all():
+        values = np.where(padding, values[~padding].min(), values)
+    center, width = data.get("WindowCenter"), data.get("WindowWidth")
+    if data.get("VOILUTSequence"):
+        most = 2 ** int(data.VOILUTSequence[0].LUTDescriptor[2]) - 1
+        shares = apply_voi(values.astype(np.int64), data) / most
+    elif center in (None, "") or width in (None, ""):
+        whole = all(float(data.get(name) or 0).is_integer() for name in ("RescaleSlope", "RescaleIntercept"))
+        values = -values if kind == "MONOCHROME1" else values
+        return Image.fromarray(values.astype(np.int32 if whole else np.float32))
+    else:
+        center, width = (
+            float(value if isinstance(value, str | float | int) else value[0]) for value in (center, width)
+        )
+        function = data.get("VOILUTFunction") or "LINEAR"
+        if function == "SIGMOID":
+            shares = 1 / (1 + np.exp(-4 * (values - center) / max(width, 1e-6)))
+        elif function == "LINEAR_EXACT":
+            shares = (values - center) / max(width, 1e-6) + 0.5
+        else:
+            shares = (values - (center - 0.5)) / max(width - 1, 1e-6) + 0.5
+    shares = shares.clip(0, 1)
+    return Image.fromarray(((1 - shares if kind == "MONOCHROME1" else shares) * 255).round().astype(np.uint8))
 
 
 def to_srgb(image, profile):
@@ -147,7 +228,13 @@ def to_rgb(image, values, opacity, preprocessing):
 
 
 def pixels_of(file, preprocessing):
-    """(height, width, 3) uint8; the model resizes and crops it itself."""
+    """(height, width, 3) uint8, upright, over white and in sRGB; the model resizes and crops it itself."""
+    with Path(file).open("rb") as opened:
+        is_dicom = opened.read(132)[128:] == b"DICM"
+    if is_dicom:
+        return np.asarray(to_rgb(dicom(file), None, None, preprocessing))
+    if is_other_tiff(file):
+        return np.asarray(to_rgb(*other_tiff(file), preprocessing))
     with Image.open(file, formats=FORMATS) as image:
         values = opacity = None
         if preprocessing.get("decoding", 1) > 1 and is_colour_16(image):
@@ -157,15 +244,35 @@ def pixels_of(file, preprocessing):
         return np.asarray(to_rgb(image, values, opacity, preprocessing))
 
 
-def main(model, *photos):
-    session = onnxruntime.InferenceSession(model)
+def rule_of(facts, max_error):
+    """What the highest probability has to lie above, and the novelty below, for an answer that is not unsure."""
+    if max_error is None:
+        return 0, facts.get("novelty_limit")
+    for rule in facts.get("acceptance", []):
+        if rule["max_error"] == max_error and rule["threshold"] is not None:
+            return rule["threshold"], rule["limit"]
+    raise SystemExit(f"The model cannot promise --max-error {max_error:g}.")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("photos", nargs="+")
+    parser.add_argument("--max-error", type=float, help="call answers unsure, so that of the others no more are wrong")
+    args = parser.parse_args()
+    session = onnxruntime.InferenceSession(args.model)
     facts = json.loads(session.get_modelmeta().custom_metadata_map["imgbench"])
-    for photo in photos:
-        (probabilities,) = session.run(None, {"images": pixels_of(photo, facts["preprocessing"])[None]})[0]
-        print(photo)
+    threshold, limit = rule_of(facts, args.max_error)
+    outputs = {"probabilities", "novelty"} & {output.name for output in session.get_outputs()}
+    for photo in args.photos:
+        images = pixels_of(photo, facts["preprocessing"])[None]
+        found = dict(zip(outputs, session.run(outputs, {"images": images}), strict=True))
+        (probabilities,), (novelty,) = found["probabilities"], found.get("novelty", [0])
+        sure = probabilities.max() > threshold and (limit is None or novelty < limit)
+        print(photo if sure else f"{photo}  unsure")
         for name, probability in zip(facts["class_names"], probabilities, strict=True):
             print(f"  {name}  {probability:.6f}")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -1,11 +1,13 @@
 """The page on which a run is tried, served or as a folder: in a browser, its answers are those of `predict`."""
 
+import base64
 import html
 import json
 import os
 import re
 import shutil
 import socket
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -18,9 +20,12 @@ from made_files import profile
 from PIL import Image
 
 from imgbench import demo as command
+from imgbench import export
 from imgbench.data.collection import Collection
+from imgbench.decode import open_image
 from imgbench.errors import UserError
 from imgbench.inference.classify import classify
+from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predictor import Predictor
 from imgbench.preprocessing import Preprocessing
 from imgbench.publish import page_with_server as served
@@ -31,6 +36,7 @@ from imgbench.report.catalogue import Texts, entries
 from imgbench.report.page import percent
 from imgbench.run import Run
 
+SCRIPT = Path(__file__).parents[1] / "notebooks" / "predict.mjs"
 NAMES = ["<script>alert(1)<", "猫"]
 
 
@@ -303,19 +309,25 @@ def test_folder_opened_from_a_disk_answers_as_predict_does(run, folder, pictures
     assert [url for url in screen.requests if not url.startswith(("file:", "data:", "blob:"))] == []
 
 
-@pytest.mark.parametrize("short_side", [None, 20, 31])
-def test_browser_gives_the_network_the_pixels_that_pillow_gives(short_side, folder, pictures, screen):
-    lossless = [path for path in pictures if path.suffix in (".png", ".gif", ".webp") and path.stem != "veiled"]
+def browser_pixels(screen, path: Path) -> np.ndarray:
+    """(height, width, 3) that the page gives the model."""
+    width, height, data = screen.evaluate(
+        """async bytes => {
+          const bitmap = await decoded(new File([new Uint8Array(bytes)], "x"));
+          return [bitmap.width, bitmap.height, [...pixelsOf(bitmap)]];
+        }""",
+        list(path.read_bytes()),
+    )
+    return np.array(data).reshape(height, width, 3)
+
+
+def test_browser_gives_the_model_the_pixels_that_pillow_gives(folder, pictures, screen, tmp_path):
     give(screen, folder, [])
-    screen.evaluate("([size, short]) => { FACTS.size = size; FACTS.short_side = short; }", [20, short_side])
-    preprocessing = Preprocessing(20, short_side)
-    for path in lossless:
-        data = screen.evaluate(
-            "async bytes => [...preprocessed(await decoded(new File([new Uint8Array(bytes)], 'x')))]",
-            list(path.read_bytes()),
-        )
-        wanted = preprocessing.decode(path)[preprocessing.center, preprocessing.center]
-        assert np.array_equal(np.array(data).reshape(20, 20, 3), wanted), path.name
+    wide = np.random.default_rng(0).integers(0, 256, (3, 9000, 3), np.uint8)  # several canvases, side by side
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    lossless = [path for path in pictures if path.suffix in (".png", ".gif", ".webp") and path.stem != "veiled"]
+    for path in [*lossless, tmp_path / "wide.png"]:
+        assert np.array_equal(browser_pixels(screen, path), np.asarray(open_image(path))), path.name
 
 
 def test_browser_has_the_colours_of_a_profile_unless_the_model_was_trained_without(folder, tmp_path, screen):
@@ -324,27 +336,119 @@ def test_browser_has_the_colours_of_a_profile_unless_the_model_was_trained_witho
     image = Image.fromarray(np.dstack([80 + 4 * x, 170 - 3 * y, 100 + x + y]).astype(np.uint8))
     image.save(tmp_path / "p3.png", icc_profile=profile("Display P3"))
     for decoding, tolerance in ((2, 2), (1, 0)):
-        screen.evaluate(f"FACTS.size = 20; FACTS.short_side = null; FACTS.decoding = {decoding}")
-        data = screen.evaluate(
-            "async bytes => [...preprocessed(await decoded(new File([new Uint8Array(bytes)], 'x')))]",
-            list((tmp_path / "p3.png").read_bytes()),
-        )
+        screen.evaluate(f"FACTS.decoding = {decoding}")
         wanted = Preprocessing(20, decoding=decoding).decode(tmp_path / "p3.png").astype(int)
-        assert np.abs(np.array(data).reshape(20, 20, 3) - wanted).max() <= tolerance
+        assert np.abs(browser_pixels(screen, tmp_path / "p3.png") - wanted).max() <= tolerance
 
 
-def test_folder_is_unsure_above_no_threshold_and_speaks_chinese(folder, pictures, screen):
-    give(screen, folder, pictures[:1])
-    assert "threshold" in screen.evaluate("Object.keys(FACTS)")
+def test_folder_is_unsure_where_the_model_is_and_speaks_chinese(run, folder, pictures, screen, capsys):
+    give(screen, folder, pictures)
+    unsure = [" unsure" in f" {one.get_attribute('class')}" for one in screen.query_selector_all("article")]
+    classify(run.path / "model.onnx", Collection([str(path) for path in pictures]), max_error=0.1)
+    lines = capsys.readouterr().out.splitlines()[: len(pictures)]
+    assert unsure == ["unsure:" in line for line in lines]
+    assert unsure[:2] == [False, False] and any("unlike the training images" in line for line in lines)
     screen.evaluate("FACTS.threshold = 0.9999999")
     screen.set_input_files("#pictures", [pictures[1]])
-    screen.wait_for_selector("article.unsure")
+    screen.wait_for_function(f"document.querySelectorAll('article.unsure').length == {sum(unsure) + 1}")
     screen.click("nav button[lang=zh]")
     text = screen.inner_text("main")
-    for key in ("try_it", "unsure_answer", "doubt_probability", "stays_in_browser", "not_recognised"):
+    for key in ("try_it", "unsure_answer", "doubt_probability", "doubt_unlike", "stays_in_browser"):
         assert Texts("zh")(key) in text
+    assert Texts("zh")("not_recognised") not in text
     assert "最多有 10" in text
     assert screen.evaluate("document.title") == "folder 上的 cnn"
+
+
+def test_file_of_an_earlier_imgbench_is_brought_up_to_date(exported, pictures, screen, tmp_path, runtime):
+    old = Path(__file__).parent / "old_run" / "run" / "model.onnx"
+    write_static(shutil.copy(old, tmp_path / "old.onnx"), tmp_path / "page", runtime=runtime)
+    assert OnnxModel(tmp_path / "page" / "model.onnx").resizes and not OnnxModel(old).resizes
+    give(screen, tmp_path / "page", pictures)
+    assert shown(screen, "article") == said(expected(old, pictures))
+    assert Texts("en")("not_recognised") in screen.inner_text("main")
+
+
+@pytest.fixture(scope="module")
+def conformance(run, exported, tmp_path_factory) -> tuple[Path, dict]:
+    """Files of every kind with the answers, as `export --conformance` writes them."""
+    folder = tmp_path_factory.mktemp("conformance") / "set"
+    export.export(run.path, images=0, conformance=folder)
+    expected = json.loads((folder / "expected.json").read_text())
+    assert len(expected["files"]) > 200
+    assert len({one["kind"] for one in expected["files"]}) == 18
+    assert json.loads((folder / "metadata.json").read_text())["acceptance"][3]["threshold"] is not None
+    return folder, expected
+
+
+def test_conformance_set_does_not_overwrite_what_is_not_one(run, tmp_path):
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(UserError, match=r"--conformance .* holds something else"):
+        export.export(run.path, images=0, output=tmp_path / "other" / "model.onnx", conformance=tmp_path)
+
+
+def check_printed(printed: str, conformance, kinds=None, error="") -> None:
+    """What a program printed of each file: its name, whether it is unsure, and the probabilities."""
+    folder, expected = conformance
+    lines = iter(printed.splitlines())
+    for one in expected["files"]:
+        if kinds and one["kind"] not in kinds:
+            continue
+        unsure = "  unsure" if one["unsure"][error] else ""
+        assert next(lines) == f"{folder / one['file']}{unsure}"
+        found = [float(next(lines).split("  ")[-1]) for _ in expected["class_names"]]
+        assert found == pytest.approx(one["probabilities"], abs=expected["tolerance"]), one["file"]
+
+
+@pytest.mark.parametrize("error", ["", "0.1"])
+def test_conformance_set_is_answered_without_torch_as_the_run_answers(error, conformance):
+    folder, expected = conformance
+    words = [sys.executable, SCRIPT.with_name("predict_without_torch.py"), "model.onnx"]
+    words += [folder / one["file"] for one in expected["files"]] + ["--max-error", error] * bool(error)
+    done = subprocess.run(list(map(str, words)), cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    check_printed(done.stdout, conformance, error=error)
+
+
+def test_conformance_set_is_answered_in_the_browser_as_the_run_answers(folder, conformance, screen):
+    place, expected = conformance
+    give(screen, folder, [])
+    screen.evaluate(
+        """() => {
+          window.found = async bytes => {
+            const bitmap = await decoded(new File([Uint8Array.from(atob(bytes), c => c.charCodeAt(0))], "x"));
+            const one = await answer(await session(), pixelsOf(bitmap), bitmap.height, bitmap.width);
+            return [one.probabilities, one.novelty, doubtOf(one) !== ""];
+          };
+        }"""
+    )
+    off = {}
+    for one in (one for one in expected["files"] if one["browser"]):
+        content = base64.b64encode((place / one["file"]).read_bytes()).decode()
+        found, novelty, unsure = screen.evaluate("bytes => found(bytes)", content)
+        difference = np.abs(np.array(found) - one["probabilities"]).max()
+        wrong = difference > expected["tolerance"] or abs(novelty / one["novelty"] - 1) > 0.01
+        if wrong or unsure != one["unsure"]["0.1"]:
+            off[one["file"]] = float(difference)
+    assert off == {}
+
+
+def test_conformance_set_is_answered_in_node_as_the_run_answers(conformance, tmp_path):
+    folder, expected = conformance
+    node, npm = shutil.which("node"), shutil.which("npm")
+    places = os.environ.get("NODE_PATH", "").split(os.pathsep)
+    home = next((Path(one) for one in places if one and (Path(one) / "onnxruntime-node").is_dir()), None)
+    if not (node and npm and home and (home / "sharp").is_dir()):
+        pytest.skip("no onnxruntime-node and sharp in NODE_PATH")
+    (tmp_path / "node_modules").symlink_to(home)
+    script = shutil.copy(SCRIPT, tmp_path)
+    # What sharp reads of 8 bits; AVIF it decodes otherwise.
+    kinds = {"size", "orientation", "orientation in WebP", "colours", "transparency", "JPEG", "CMYK", "GIF", "WebP"}
+    files = [folder / one["file"] for one in expected["files"] if one["kind"] in kinds]
+    words = [node, script, folder / "model.onnx", *files]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    check_printed(done.stdout, conformance, kinds)
 
 
 @pytest.mark.parametrize("name", ["paste", "drop"])
@@ -422,6 +526,13 @@ def test_onnx_file_is_made_anew_for_a_newer_checkpoint_and_of_no_other(copy):
     assert onnx_file(copy.path) == file
     assert file.stat().st_mtime_ns == written
     os.utime(copy.best)
+    onnx_file(copy.path)
+    assert file.stat().st_mtime_ns > written
+    written = file.stat().st_mtime_ns
+    validation = (copy.path / "validation.csv").read_text().splitlines(keepends=True)
+    (copy.path / "validation.csv").write_text("".join(validation[:-20]))  # as after decisions on labels
+    with np.load(copy.path / "features.npz") as content:
+        np.savez(copy.path / "features.npz", **{**content, "distances": content["distances"][:-20]})
     onnx_file(copy.path)
     assert file.stat().st_mtime_ns > written
     with pytest.raises(UserError, match=r"last.ckpt is not the checkpoint that the run kept"):

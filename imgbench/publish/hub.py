@@ -7,13 +7,22 @@ from typing import Any
 from imgbench.errors import UserError
 from imgbench.inference import parity
 from imgbench.publish.card import NAME, write_card
+from imgbench.publish.conformance import write_conformance
 from imgbench.run import Run
 
 
 def share(
-    path: Path, output: Path | None, images: int, tolerance: float, card: bool = False, repository: str | None = None
+    path: Path,
+    output: Path | None,
+    images: int,
+    tolerance: float,
+    card: bool = False,
+    repository: str | None = None,
+    conformance: Path | None = None,
 ) -> dict[str, Any]:
     """Exports, writes the card where `card` says so, and uploads both to a named repository; prints what was done.
+
+    Where `conformance` names a directory, it gets files with their answers.
 
     A run whose model is an ONNX file already is shared as it is.
 
@@ -25,13 +34,16 @@ def share(
     if with_card and path.is_file() and path.resolve() not in (run.best.resolve(), (run.path / "model.onnx").resolve()):
         raise UserError(f"The card describes the tested model of {run.shown}, not {path}. Name the run: {run.shown}")
     hub = Hub(repository) if repository is not None else None  # which may end it before anything is computed
-    if with_card and output is None and run.model and run.model.suffix == ".onnx":
+    if (with_card or conformance) and output is None and run.model and run.model.suffix == ".onnx":
         facts: dict[str, Any] = {"file": str(run.model), "bytes": run.model.stat().st_size}
     else:
         facts = parity.export_onnx(path, output, images, tolerance)
     if "images" in facts:
         print(parity.describe(facts))
     print(f"Written  {facts['file']} ({facts['bytes'] / 1e6:.1f} MB)")
+    if conformance:
+        number = write_conformance(path, Path(facts["file"]), conformance)
+        print(f"Written  {conformance}: {number} files with the answers, and how a program is tested by them")
     if with_card:
         place = write_card(run, Path(facts["file"]))
         print(f"Card     {place}: add what the model is meant for, and its licence")

@@ -8,6 +8,7 @@ import base64
 import gzip
 import json
 import logging
+import math
 import shlex
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 from imgbench.errors import UserError
 from imgbench.files import replacing, write_atomically
 from imgbench.inference import parity
-from imgbench.inference.acceptance import Acceptance
+from imgbench.inference.acceptance import Acceptance, kept_of
+from imgbench.inference.onnx_file import upgraded
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.language import LANGUAGES
 from imgbench.publish.answers import acceptance_of, title_of
@@ -30,8 +32,8 @@ OWN_PAGE = '<script src="runtime.js">'  # what every page of ours holds
 PAGE = Path(__file__).parent / "static"
 TEXTS = (
     "try_it", "choose_pictures", "take_photograph", "stays_in_browser", "no_picture", "not_a_picture", "picture_format",
-    "picture_deep", "picture_damaged", "unsure_answer", "doubt_probability", "as_seen", "looked_at", "look", "loading",
-    "not_loaded", "unsure_rule", "never_unsure", "not_recognised", "model_file",
+    "picture_deep", "picture_damaged", "unsure_answer", "doubt_probability", "doubt_unlike", "as_seen", "looked_at",
+    "look", "loading", "not_loaded", "unsure_rule", "never_unsure", "only_unlike", "not_recognised", "model_file",
 )  # fmt: skip
 
 
@@ -61,19 +63,21 @@ def write_static(path: str | Path, folder: Path, max_error: float | None = None,
         "title": {language: title_of(path, Texts(language)) for language in LANGUAGES},
         "classes": model.class_names,
         "size": preprocessing.image_size,
-        "short_side": preprocessing.short_side,
+        "stored": preprocessing.stored_size,
+        "margin": preprocessing.center.start,
         "decoding": preprocessing.decoding,
+        "limit": acceptance.limit if acceptance and model.tells_novelty and math.isfinite(acceptance.limit) else None,
         "texts": {language: {key: entries()[key][language] for key in TEXTS} for language in LANGUAGES},
     }
     if isinstance(acceptance, Acceptance):
         selection = acceptance.selection
-        facts |= {"threshold": selection.threshold, "max_error": percent(selection.max_error, 0)}
+        facts |= {"threshold": max(selection.threshold or 0, 0), "max_error": percent(selection.max_error, 0)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / SCRIPT, files[SCRIPT].decode())
         loader, wasm = json.dumps(files[LOADER].decode()), packed(files[WASM])
         write_atomically(folder / "runtime.js", f'const LOADER = {loader};\nconst WASM = "{wasm}";\n')
-        content = file.read_bytes()
+        content = file.read_bytes() if model.resizes else upgraded(file)
         model_js = f'const FACTS = {json.dumps(facts)};\nconst MODEL = "{packed(content)}";\n'
         write_atomically(folder / "model.js", model_js)
         with replacing(folder / "model.onnx", "wb") as unfinished:
@@ -88,6 +92,9 @@ def write_static(path: str | Path, folder: Path, max_error: float | None = None,
 def onnx_file(path: Path) -> Path:
     """The ONNX file itself, or that of the run, written and compared where it is missing or older than its checkpoint.
 
+    It is written too where it says otherwise than the run which answers are unsure, or, as of an earlier imgbench,
+    nothing.
+
     Raises:
         UserError: there is none, and none can be written.
     """
@@ -100,7 +107,7 @@ def onnx_file(path: Path) -> Path:
             f"python -m imgbench.export {shlex.quote(str(path))} --output model.onnx"
         )
     file = run.path / "model.onnx"
-    if run.best.is_file() and not (file.is_file() and file.stat().st_mtime >= run.best.stat().st_mtime):
+    if run.best.is_file() and not (file.is_file() and _is_current(file, run)):
         log.info("Writing %s ...", file)
         parity.export_onnx(path)
     if not file.is_file():
@@ -108,6 +115,14 @@ def onnx_file(path: Path) -> Path:
             f"{run.shown} has neither checkpoints/best.ckpt nor model.onnx. Train it to the end of an epoch."
         )
     return file
+
+
+def _is_current(file: Path, run: Run) -> bool:
+    if file.stat().st_mtime < run.best.stat().st_mtime:
+        return False
+    model = OnnxModel(file)
+    _, facts = kept_of(run, model)
+    return model.resizes and all(model.metadata.get(name) == value for name, value in facts.items())
 
 
 def packed(content: bytes) -> str:

@@ -1,4 +1,4 @@
-// From a file to probabilities, as imgbench computes them: imgbench/preprocessing.py says why it is done so.
+// From a file to the answer, as imgbench gives it. The model resizes and crops photographs itself.
 "use strict";
 
 const SIGNATURES = [
@@ -7,8 +7,8 @@ const SIGNATURES = [
   ["HEIC", /^[^]{4}ftyp(hei[cxms]|hev[cxms]|mif1|msf1)/], ["TIFF", /^(II[*+]\0|MM\0[*+])/],
   ["JPEG 2000", /^(\xff\x4f\xff\x51|\0\0\0\x0cjP {2}\r\n\x87\n)/], ["PPM", /^P[1-6]\s/],
 ];
-const ROWS = 64; // that are drawn at a time: a photograph as a whole would be more than a phone's canvas may hold
-const PRECISION = 1 << 22; // of Pillow's weights, which are whole numbers
+const ROWS = 64, COLUMNS = 4096; // drawn at a time: a photograph as a whole would be more than a phone's canvas may hold
+const LARGEST = 50e6; // pixels; the browser makes larger photographs smaller, so that they fit into memory
 
 // Why a picture cannot be classified: a name in the texts, and the format.
 class PictureError extends Error {
@@ -45,7 +45,12 @@ async function decoded(file) {
   // Upright by the camera's tag, and in the colours of sRGB, which are those of a canvas.
   const options = { imageOrientation: "from-image", colorSpaceConversion: old ? "none" : "default" };
   try {
-    return await createImageBitmap(new Blob([bytes], { type: file.type }), options);
+    const blob = new Blob([bytes], { type: file.type }), bitmap = await createImageBitmap(blob, options);
+    const smaller = Math.ceil(Math.sqrt((bitmap.width * bitmap.height) / LARGEST));
+    if (smaller < 2) return bitmap;
+    bitmap.close();
+    const resizeWidth = Math.ceil(bitmap.width / smaller);
+    return await createImageBitmap(blob, { ...options, resizeWidth, resizeQuality: "high" });
   } catch {
     const known = ["JPEG", "PNG", "GIF", "BMP", "WebP"].includes(format);
     throw new PictureError(known ? "picture_damaged" : "picture_format", format);
@@ -62,92 +67,58 @@ function isWhole(bytes) {
   return false;
 }
 
-// Pillow's `precompute_coeffs` for bilinear resizing with antialiasing: first input pixel and weights of each output pixel.
-function coefficients(from, to) {
-  const scale = from / to, support = Math.max(scale, 1);
-  return Array.from({ length: to }, (_, i) => {
-    const center = (i + 0.5) * scale;
-    const first = Math.max(Math.trunc(center - support + 0.5), 0);
-    const end = Math.min(Math.trunc(center + support + 0.5), from);
-    const weights = [];
-    for (let x = first; x < end; x++) weights.push(Math.max(1 - Math.abs((x - center + 0.5) * (1 / support)), 0));
-    const sum = weights.reduce((a, b) => a + b, 0);
-    return [first, weights.map(weight => Math.trunc(0.5 + (weight / sum) * PRECISION))];
-  });
-}
-
-const rounded = sum => Math.min(Math.max(Math.floor((sum + PRECISION / 2) / PRECISION), 0), 255);
-
-// RGB (height, width, 3) of a picture over white, of another size: first across, then down, as Pillow does it.
-function resized(bitmap, width, height) {
-  const across = coefficients(bitmap.width, width), down = coefficients(bitmap.height, height);
+// What the model takes: RGB (height, width, 3) of a picture over white.
+function pixelsOf(bitmap) {
+  const { width, height } = bitmap, pixels = new Uint8Array(width * height * 3);
   const canvas = document.createElement("canvas");
-  canvas.width = bitmap.width;
-  canvas.height = Math.min(ROWS, bitmap.height);
+  canvas.width = Math.min(COLUMNS, width);
+  canvas.height = Math.min(ROWS, height);
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.imageSmoothingEnabled = false;
   context.fillStyle = "#fff";
-  const narrow = new Uint8Array(bitmap.height * width * 3);
-  for (let top = 0; top < bitmap.height; top += ROWS) {
-    const rows = Math.min(ROWS, bitmap.height - top);
-    context.fillRect(0, 0, canvas.width, canvas.height);
-    context.drawImage(bitmap, 0, -top);
-    const { data } = context.getImageData(0, 0, bitmap.width, rows);
-    for (let y = 0; y < rows; y++) {
-      let place = (top + y) * width * 3;
-      for (const [first, weights] of across) {
-        let red = 0, green = 0, blue = 0, i = (y * bitmap.width + first) * 4;
-        for (const weight of weights) {
-          red += data[i] * weight;
-          green += data[i + 1] * weight;
-          blue += data[i + 2] * weight;
-          i += 4;
+  for (let top = 0; top < height; top += canvas.height) {
+    for (let left = 0; left < width; left += canvas.width) {
+      const columns = Math.min(canvas.width, width - left), rows = Math.min(canvas.height, height - top);
+      context.fillRect(0, 0, canvas.width, canvas.height);
+      context.drawImage(bitmap, -left, -top);
+      const { data } = context.getImageData(0, 0, columns, rows);
+      for (let y = 0, i = 0; y < rows; y++) {
+        let place = ((top + y) * width + left) * 3;
+        for (let x = 0; x < columns; x++, i += 4) {
+          pixels[place++] = data[i];
+          pixels[place++] = data[i + 1];
+          pixels[place++] = data[i + 2];
         }
-        narrow[place++] = rounded(red);
-        narrow[place++] = rounded(green);
-        narrow[place++] = rounded(blue);
       }
     }
   }
-  const pixels = new Uint8Array(width * height * 3), line = width * 3;
-  down.forEach(([first, weights], row) => {
-    for (let x = 0; x < line; x++) {
-      let sum = 0;
-      weights.forEach((weight, k) => { sum += narrow[(first + k) * line + x] * weight; });
-      pixels[row * line + x] = rounded(sum);
-    }
-  });
   return pixels;
+}
+
+// The answer to one picture: `probabilities`, `pixels` (size, size, 3) as the network sees them and, if it tells, `novelty`.
+async function answer(session, pixels, height, width) {
+  const found = await session.run({ images: new ort.Tensor("uint8", pixels, [1, height, width, 3]) });
+  const { probabilities, pixels: seen, novelty } = found;
+  return { probabilities: [...probabilities.data], pixels: seen.data, novelty: novelty ? novelty.data[0] : 0 };
+}
+
+// Why an answer is unsure: a name in the texts.
+function doubtOf({ probabilities, novelty }) {
+  if (FACTS.limit !== null && novelty >= FACTS.limit) return "doubt_unlike";
+  return "threshold" in FACTS && !(Math.max(...probabilities) > FACTS.threshold) ? "doubt_probability" : "";
+}
+
+// Of what the network sees: probabilities. What the model crops of a picture of this size is put around it before.
+async function again(session, pixels) {
+  const { size, stored, margin } = FACTS, square = new Uint8Array(stored * stored * 3);
+  for (let y = 0; y < size; y++) square.set(pixels.subarray(3 * y * size, 3 * (y + 1) * size), 3 * ((y + margin) * stored + margin));
+  return (await answer(session, square, stored, stored)).probabilities;
 }
 
 // Python's round: halves go to the even neighbour.
 function round(value) {
   const floor = Math.floor(value), rest = value - floor;
   return rest > 0.5 || (rest === 0.5 && floor % 2) ? floor + 1 : floor;
-}
-
-// What the network sees, RGB (size, size, 3): stretched, or the centre where the short side is given.
-function preprocessed(bitmap) {
-  const { size, short_side: short } = FACTS;
-  if (short === null) return resized(bitmap, size, size);
-  let width = short, height = short;
-  if (bitmap.width <= bitmap.height) height = Math.max(short, Math.trunc((short * bitmap.height) / bitmap.width));
-  else width = Math.max(short, Math.trunc((short * bitmap.width) / bitmap.height));
-  const pixels = resized(bitmap, width, height), margin = round((short - size) / 2);
-  const left = round((width - short) / 2) + margin, top = round((height - short) / 2) + margin;
-  const square = new Uint8Array(size * size * 3);
-  for (let y = 0; y < size; y++) {
-    const start = ((top + y) * width + left) * 3;
-    square.set(pixels.subarray(start, start + size * 3), y * size * 3);
-  }
-  return square;
-}
-
-// Probabilities (n, classes) of n squares of pixels in a row.
-async function probabilities(session, pixels) {
-  const { size } = FACTS, count = pixels.length / (size * size * 3);
-  const found = await session.run({ images: new ort.Tensor("uint8", pixels, [count, size, size, 3]) });
-  return Array.from({ length: count }, (_, i) => found.probabilities.data.slice(i * FACTS.classes.length, (i + 1) * FACTS.classes.length));
 }
 
 // By how much the log-odds of a class fall where each square of a grid is hidden: imgbench/inference/occlusion.py.
@@ -162,14 +133,14 @@ async function occlusion(session, pixels, label, grid = 7) {
     const others = p.reduce((sum, value, i) => (i === label ? sum : sum + value), 0);
     return Math.log(Math.max(p[label], 1e-30)) - Math.log(Math.max(others, 1e-30));
   };
-  const whole = odds((await probabilities(session, pixels))[0]), heat = [];
+  const whole = odds(await again(session, pixels)), heat = [];
   for (let row = 0; row < grid; row++) {
     for (let column = 0; column < grid; column++) {
       const hidden = pixels.slice();
       for (let y = edges[row]; y < edges[row + 1]; y++) {
         for (let x = edges[column]; x < edges[column + 1]; x++) hidden.set(mean, (y * size + x) * 3);
       }
-      heat.push(whole - odds((await probabilities(session, hidden))[0]));
+      heat.push(whole - odds(await again(session, hidden)));
     }
     await new Promise(resolve => setTimeout(resolve)); // lets the page live meanwhile
   }

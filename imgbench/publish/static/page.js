@@ -82,16 +82,16 @@ async function answered(file) {
   article.append(element("div", file.name, "name"));
   try {
     const bitmap = await decoded(file);
-    const pixels = preprocessed(bitmap);
+    const whole = pixelsOf(bitmap), { width, height } = bitmap;
     bitmap.close();
     const computing = await session();
-    const [found] = await probabilities(computing, pixels);
-    const ranked = [...found].map((p, i) => [p, i]).sort((a, b) => b[0] - a[0] || a[1] - b[1]);
-    const unsure = "threshold" in FACTS && !(ranked[0][0] > FACTS.threshold);
-    article.append(unsure ? worded("h2", "unsure_answer") : element("h2", FACTS.classes[ranked[0][1]]));
-    if (unsure) {
+    const found = await answer(computing, whole, height, width), { pixels } = found;
+    const ranked = found.probabilities.map((p, i) => [p, i]).sort((a, b) => b[0] - a[0] || a[1] - b[1]);
+    const doubt = doubtOf(found);
+    article.append(doubt ? worded("h2", "unsure_answer") : element("h2", FACTS.classes[ranked[0][1]]));
+    if (doubt) {
       article.className = "unsure";
-      article.append(worded("p", "doubt_probability"));
+      article.append(worded("p", doubt));
     }
     const row = element("div", "", "row"), figure = element("figure", drawn(pixels, FACTS.size)), table = element("table");
     figure.append(worded("figcaption", "as_seen"));
@@ -143,7 +143,8 @@ for (const name of ["dragover", "dragleave", "drop"]) {
 }
 document.querySelectorAll("nav button").forEach(button => { button.onclick = () => speak(button.lang); });
 const rule = document.getElementById("rule");
-rule.dataset.text = "threshold" in FACTS ? "unsure_rule" : "never_unsure";
+rule.dataset.text = "threshold" in FACTS ? "unsure_rule" : FACTS.limit === null ? "never_unsure" : "only_unlike";
 rule.dataset.values = JSON.stringify({ error: FACTS.max_error });
+document.getElementById("unlike").hidden = FACTS.limit !== null;
 speak(language);
 session().catch(() => {}); // while the visitor looks for a picture
