@@ -113,7 +113,7 @@ def made_files() -> Iterator[tuple[str, str, bytes]]:
         yield f"size_{width}x{height}.png", "size", _saved(image, "PNG")
         if number % 2 and min(width, height) > 2:
             yield f"size_{width}x{height}.jpg", "size", _saved(image, "JPEG", quality=95, subsampling=0)
-    for number, (width, height) in enumerate([(4000, 3000), (2400, 3200), (5000, 500)]):
+    for number, (width, height) in enumerate([(4000, 3000), (5000, 500)]):
         yield f"huge_{number}.jpg", "size", _saved(_image(50 + number, width, height), "JPEG", quality=90)
     yield "huge.png", "size", _saved(_image(55, 40, 30).resize((2000, 1500), Image.Resampling.NEAREST), "PNG")
     for orientation in range(1, 9):
@@ -153,10 +153,10 @@ def _of_every_format(seed: int) -> Iterator[tuple[str, str, bytes]]:
         yield f"{mode.lower()}.bmp", "BMP", _saved(image.convert(mode), "BMP")
     yield "lossy.webp", "WebP", _saved(image, "WEBP", quality=90)
     yield "lossless.webp", "WebP", _saved(image, "WEBP", lossless=True)
-    yield "transparent.webp", "transparency", _saved(clear, "WEBP", lossless=True, exact=True)
+    yield "transparent.webp", "transparency in WebP or AVIF", _saved(clear, "WEBP", lossless=True, exact=True)
     yield "animated.webp", "WebP", _saved(image, "WEBP", lossless=True, save_all=True, append_images=[other])
     yield "plain.avif", "AVIF", _saved(image, "AVIF", quality=90)
-    yield "transparent.avif", "AVIF", _saved(clear, "AVIF", quality=90)
+    yield "transparent.avif", "transparency in WebP or AVIF", _saved(clear, "AVIF", quality=90)
     for mode in ("RGB", "L"):
         yield f"{mode.lower()}.jp2", "JPEG 2000", _saved(image.convert(mode), "JPEG2000")
     yield "colour.ppm", "PPM", _saved(image, "PPM")
@@ -300,8 +300,18 @@ def profile(name: str) -> bytes:
     return head.ljust(128, b"\0") + table + body
 
 
-# Kinds that browsers do not show, whose values they cut to 8 bits, or which they do not turn upright.
-NOT_IN_BROWSERS = {"orientation in WebP", "TIFF", "JPEG 2000", "PPM", "HEIC", "DICOM", "depth"}
+# Kinds that browsers do not show, whose values they cut to 8 bits or multiply by the opacity, or which they do not turn
+# upright.
+NOT_IN_BROWSERS = {
+    "orientation in WebP",
+    "transparency in WebP or AVIF",
+    "TIFF",
+    "JPEG 2000",
+    "PPM",
+    "HEIC",
+    "DICOM",
+    "depth",
+}
 
 PAGE = """# Does a program answer as the run does?
 
@@ -336,7 +346,8 @@ photographs of the training.
 
 ## Kinds
 
-`kind` says what is special in a file, and `browser` whether browsers can show it as it is. Conversions between colour
+`kind` says what is special in a file, and `browser` whether browsers can show it as it is: Chromium does not turn WebP
+upright, and rounds colours of WebP and AVIF that are half transparent. Conversions between colour
 profiles differ by up to two of 255 grey levels from library to library. With these files, and with CMYK, a program that
 uses another one than LittleCMS may miss the tolerance.
 """
