@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# Directions that are told apart, those of the largest variances. With all of them, files of networks with thousands of
+# features would be twice as large, and pictures of other kinds hardly better told: see notebooks/audit.md.
+MOST = 128
 LEAST = 1e-10  # smaller shares, of the largest variance or of shrinkage, are rounding errors
 
 
@@ -49,9 +52,11 @@ class FeatureDistribution:
         noise = ((centred**2).sum(1) ** 2).sum() / number - squares
         shrinkage = min(noise / (number * size * spread), 1.0) if spread > 0 else 0.0
         floor = shrinkage * average if shrinkage > LEAST else 0.0
-        precisions = 1 / ((1 - shrinkage) * variances + floor)
-        arrays = (array.astype(np.float32) for array in (mean, directions, precisions))
-        return cls(*arrays, elsewhere=1 / floor if floor > 0 else 0.0)
+        rest = variances[:-MOST].sum() / max(size - MOST, 1)  # on average over the directions that are not told apart
+        rest = (1 - shrinkage) * rest + floor
+        precisions = 1 / ((1 - shrinkage) * variances[-MOST:] + floor)
+        arrays = (array.astype(np.float32) for array in (mean, directions[-MOST:], precisions))
+        return cls(*arrays, elsewhere=1 / rest if rest > 0 else 0.0)
 
     @classmethod
     def of_precision(cls, mean: np.ndarray, precision: np.ndarray) -> "FeatureDistribution":
