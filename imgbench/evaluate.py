@@ -9,7 +9,7 @@ from imgbench.progress import loading
 from imgbench.run import Run
 
 if TYPE_CHECKING:
-    from imgbench.report.conclude import Evaluation
+    from imgbench.report.evaluate import Evaluation
 
 EXAMPLES = """examples:
   python -m imgbench.evaluate outputs/digits/compact/2026-01-31_12-00-00
@@ -46,11 +46,11 @@ def evaluate(
     if output is not None and (Path(output) / "config.yaml").is_file():
         raise UserError(f"--output {output} is a run, whose own results would be overwritten. Name a new directory.")
     with loading():  # takes seconds, and errors and --help need no torch
-        from imgbench.report import conclude
+        from imgbench.report.evaluate import evaluate as evaluate_model
 
     folder = None if data is None else Path(data)
     place = None if output is None else output_directory(Path(output))
-    return conclude.evaluate(Path(run), split, folder, place, sensitivity, allow_seen)
+    return evaluate_model(Path(run), split, folder, place, sensitivity, allow_seen)
 
 
 def main() -> int:

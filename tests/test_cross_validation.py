@@ -13,7 +13,8 @@ from imgbench.evaluation.metrics import classification_metrics
 from imgbench.evaluation.predictions import Predictions
 from imgbench.experiment.compose import compose
 from imgbench.number import read_metrics
-from imgbench.report.conclude import conclude, evaluate
+from imgbench.report.conclude import conclude
+from imgbench.report.evaluate import evaluate
 from imgbench.run import Run
 from imgbench.study import study
 from imgbench.train import train
