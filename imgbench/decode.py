@@ -27,7 +27,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from imgbench.colour import to_srgb
+from imgbench.colour import profile_of, to_srgb
 from imgbench.errors import DecodeError, NeedsExtra, is_installed
 from imgbench.files import memory_limit
 from imgbench.intensity import Extremes, Intensity, extremes, to_8_bits
@@ -36,8 +36,9 @@ from imgbench.scientific import PHOTOMETRIC, SAMPLE_FORMAT, OtherTiff, open_dico
 T = TypeVar("T")
 
 # Raise it when the same file comes out otherwise. Caches are keyed by it, and a checkpoint says by which one its images
-# were decoded, and goes on getting such images: 1 ignored colour profiles, and of 16-bit colours kept the high bytes.
-DECODING = 2
+# were decoded, and goes on getting such images: 1 ignored colour profiles, and of 16-bit colours kept the high bytes;
+# 2 ignored what PNGs say of their colours by chunks, and cameras by EXIF alone.
+DECODING = 3
 
 # A header that promises more is taken for an attack or damage. The largest photographs of phones have 200 million.
 MAX_PIXELS = 300_000_000
@@ -73,19 +74,21 @@ COLOURS_16 = re.compile("(RGB|RGBX|RGBA);16([BLN])$")
 
 
 def _open_png(file: io.BytesIO) -> Image.Image:
-    """Without the texts that are larger than Pillow takes, and with the colour profile if that is."""
-    data, profile = _without_large_texts(file.read())
+    """Without the texts that are larger than Pillow takes, with the colour profile if that is, and with cICP."""
+    data, further = _without_large_texts(file.read())
     image = PngImagePlugin.PngImageFile(io.BytesIO(data))
-    if profile:
-        image.info["icc_profile"] = profile
+    image.info.update(further)
     return image
 
 
-def _without_large_texts(data: bytes) -> tuple[bytes, bytes | None]:
-    kept, start, place, profile = [], 0, 8, None
+def _without_large_texts(data: bytes) -> tuple[bytes, dict[str, Any]]:
+    """And what Pillow does not find."""
+    kept, start, place, further = [], 0, 8, {}
     while place + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
         end = place + 12 + length
+        if kind == b"cICP" and length == 4:
+            further["cicp"] = tuple(data[place + 8 : place + 12])
         if kind in PACKED and 1100 * length > LARGE_TEXT:  # nothing is packed more tightly
             text = data[place + 8 : end - 4]
             begin = PACKED[kind].match(text)
@@ -96,11 +99,13 @@ def _without_large_texts(data: bytes) -> tuple[bytes, bytes | None]:
                     kept.append(data[start:place])
                     start = end
                     if kind == b"iCCP":
-                        profile = unpacked + unpacking.decompress(unpacking.unconsumed_tail, 50 * LARGE_TEXT)
+                        further["icc_profile"] = unpacked + unpacking.decompress(
+                            unpacking.unconsumed_tail, 50 * LARGE_TEXT
+                        )
             except zlib.error:
                 pass  # said, or passed over, by Pillow
         place = end
-    return b"".join([*kept, data[start:]]) if kept else data, profile
+    return b"".join([*kept, data[start:]]) if kept else data, further
 
 
 def _open_heic(file: io.BytesIO) -> Image.Image:
@@ -282,7 +287,7 @@ def to_rgb(picture: Picture | Image.Image, intensity: Intensity = "file", decodi
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     if values is None and _has_deep_mode(image):  # of an image that somebody else opened
         values = np.asarray(image)
-    profile = image.info.get("icc_profile") if decoding > 1 else None
+    profile = profile_of(image) if decoding > 2 else image.info.get("icc_profile") if decoding > 1 else None
     if values is not None:
         scaled = Image.fromarray(to_8_bits(values, intensity))
         if opacity is not None:
@@ -362,6 +367,10 @@ def decoded(
         pixels, memory = image.width * image.height, _memory()
         if pixels * BYTES_PER_PIXEL * (DEEPER if deep else 1) > memory / 2:
             raise DecodeError(f"{image.width} x {image.height} pixels, too many for {memory / 1e9:.0f} GB of memory")
+        if decoding > 2:
+            profile_of(
+                image
+            )  # what sRGB cannot show is refused, and the EXIF entries of a TIFF are gone once it is loaded
         with _one_large_image if pixels > LARGE else nullcontext():
             if deep:
                 return use(_picture(image, data))

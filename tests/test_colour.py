@@ -2,14 +2,17 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
 from made_files import SPACES, profile
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
 
 from imgbench.colour import profile_name, to_srgb
+from imgbench.data.look import header_of
 from imgbench.decode import open_image
+from imgbench.errors import DecodeError
 from imgbench.preprocessing import Preprocessing
 
 SRGB = np.array([(0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.7141)]).T
@@ -38,6 +41,52 @@ def saved(image: Image.Image, file_format: str = "PNG", **options) -> bytes:
     file = io.BytesIO()
     image.save(file, file_format, **options)
     return file.getvalue()
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def gamma(value: int) -> bytes:
+    return chunk(b"gAMA", struct.pack(">I", value))
+
+
+def chromaticities(*values: float) -> bytes:
+    """Of red, green and blue; white is that of daylight."""
+    return chunk(b"cHRM", struct.pack(">8I", *(round(100_000 * value) for value in (0.3127, 0.329, *values))))
+
+
+def cicp(*values: int) -> bytes:
+    return chunk(b"cICP", bytes(values))
+
+
+OF_SRGB, OF_P3, OF_ADOBE = (
+    chromaticities(*values)
+    for values in (
+        (0.64, 0.33, 0.3, 0.6, 0.15, 0.06), (0.68, 0.32, 0.265, 0.69, 0.15, 0.06), (0.64, 0.33, 0.21, 0.71, 0.15, 0.06),
+    )
+)  # fmt: skip
+SRGB_CHUNK, P3_CICP = chunk(b"sRGB", b"\0"), cicp(12, 13, 0, 1)
+
+
+def with_chunks(image: Image.Image, *chunks: bytes, **options) -> bytes:
+    """A PNG that says its colours so."""
+    data = saved(image, **options)
+    return data[:33] + b"".join(chunks) + data[33:]  # behind the header
+
+
+def with_exif(
+    image: Image.Image, file_format: str = "JPEG", space: int = 0xFFFF, index: str = "R03", **options
+) -> bytes:
+    entries = {ExifTags.Base.ColorSpace: space, ExifTags.IFD.Interop: {1: index}}
+    if file_format == "TIFF":
+        tags = TiffImagePlugin.ImageFileDirectory_v2()
+        tags[ExifTags.IFD.Exif] = entries
+        return saved(image, file_format, tiffinfo=tags, **options)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Software] = "camera"  # without an entry of its own, nothing is written
+    exif.get_ifd(ExifTags.IFD.Exif).update(entries)
+    return saved(image, file_format, exif=exif, **options)
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -105,3 +154,86 @@ def test_models_that_were_trained_without_profiles_go_on_without(photograph):
     now = Preprocessing.from_dict(Preprocessing(16).to_dict())
     assert np.array_equal(old.decode(data), old.resize(photograph))
     assert np.abs(old.decode(data).astype(int) - now.decode(data)).mean() > 3
+
+
+@pytest.mark.parametrize(
+    ("chunks", "like"),
+    [
+        ([gamma(45455), OF_ADOBE], "Adobe RGB"),
+        ([chunk(b"cICP", bytes([12, 4, 0, 1]))], "Display P3"),
+        ([cicp(12, 4, 0, 1), SRGB_CHUNK, gamma(90000)], "Display P3"),
+    ],
+)
+def test_colours_that_chunks_of_a_png_say_become_those_of_srgb(photograph, chunks, like):
+    found = shown(with_chunks(photograph, *chunks)).astype(int)
+    right = shown(saved(photograph, icc_profile=profile(like)))
+    assert np.abs(found - right).max() <= 3
+    assert np.abs(found - np.asarray(photograph)).mean() > 3
+
+
+@pytest.mark.parametrize("kind", ["RGB", "L", "P", "RGBA"])
+def test_gamma_alone_makes_a_png_brighter_or_darker(photograph, kind):
+    image = photograph.convert(kind)
+    before = np.asarray(image.convert("RGB")).astype(float)
+    found = shown(with_chunks(image, gamma(100_000)))  # values are in proportion to light
+    assert np.abs(found - np.where(
+        before <= 0.0031308 * 255, 12.92 * before, 255 * (1.055 * (before / 255) ** (1 / 2.4) - 0.055)
+    )).max() < 2  # fmt: skip
+    assert header_of(io.BytesIO(with_chunks(image, gamma(100_000)))).profile == "gAMA 1.00000"
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [SRGB_CHUNK, gamma(90000), OF_P3],
+        [gamma(45455)],
+        [gamma(45455), OF_SRGB],
+        [gamma(0)],
+        [gamma(45455), chromaticities(0, 0, 0, 0, 0, 0)],
+        [gamma(45455), chunk(b"cHRM", b"\0\1\0\0")],
+        [cicp(1, 13, 0, 1), gamma(90000)],
+        [cicp(200, 200, 0, 1)],
+    ],
+    ids=["sRGB", "usual gamma", "primaries of sRGB", "no gamma", "no chromaticities", "short", "cICP", "unknown"],
+)
+def test_pngs_of_srgb_and_damaged_chunks_change_nothing(photograph, chunks):
+    data = with_chunks(photograph, *chunks)
+    assert np.array_equal(shown(data), np.asarray(photograph))
+    assert header_of(io.BytesIO(data)).profile == ""
+
+
+def test_a_profile_wins_over_chunks_and_exif(photograph):
+    data = profile("ProPhoto RGB")
+    right = shown(saved(photograph, icc_profile=data))
+    assert np.array_equal(shown(with_chunks(photograph, gamma(90000), OF_P3, icc_profile=data)), right)
+    assert np.array_equal(shown(with_exif(photograph, "PNG", icc_profile=data)), right)
+
+
+@pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
+def test_colours_for_hdr_screens_are_refused_by_name(photograph, transfer, name):
+    data = with_chunks(photograph, cicp(9, transfer, 0, 1))
+    with pytest.raises(DecodeError, match=rf"HDR screens \({name}\).*save it as sRGB"):
+        open_image(data)
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_adobe_rgb_is_known_by_exif_alone(photograph, file_format):
+    options = {"quality": 100} if file_format == "JPEG" else {"lossless": True} if file_format == "WEBP" else {}
+    found = shown(with_exif(photograph, file_format, **options))
+    right = shown(saved(photograph, file_format, icc_profile=profile("Adobe RGB"), **options)).astype(int)
+    assert np.abs(found - right).max() <= 1
+    assert header_of(io.BytesIO(with_exif(photograph, file_format))).profile == "Adobe RGB by EXIF"
+
+
+@pytest.mark.parametrize(("space", "index"), [(1, "R03"), (0xFFFF, "R98")])
+def test_other_entries_of_exif_change_nothing(photograph, space, index):
+    assert np.array_equal(shown(with_exif(photograph, "PNG", space, index)), np.asarray(photograph))
+
+
+def test_models_that_were_trained_without_chunks_and_exif_go_on_without(photograph):
+    old = Preprocessing.from_dict({**Preprocessing(16).to_dict(), "decoding": 2})
+    for data in (with_chunks(photograph, gamma(90000)), with_exif(photograph, "PNG"),
+                 with_chunks(photograph, cicp(9, 16, 0, 1))):  # fmt: skip
+        assert np.array_equal(old.decode(data), old.resize(photograph))
+    assert np.abs(old.decode(saved(photograph, icc_profile=profile("Adobe RGB"))).astype(int)
+                  - old.resize(photograph)).mean() > 3  # fmt: skip

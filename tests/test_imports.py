@@ -30,7 +30,7 @@ ALLOWED = {
     "progress": set(),
     "terminal": set(),
     "intensity": set(),
-    "colour": set(),
+    "colour": {"errors"},
     "scientific": {"errors"},
     "decode": {"errors", "files", "intensity", "colour", "scientific"},
     "preprocessing": {"errors", "decode", "intensity"},

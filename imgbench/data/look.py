@@ -24,7 +24,7 @@ import numpy as np
 import platformdirs
 from PIL import ExifTags, Image
 
-from imgbench.colour import profile_name
+from imgbench.colour import profile_name, profile_of
 from imgbench.data.walk import STAMPS_PROVE_CONTENT
 from imgbench.decode import DECODING, FORMATS, HEAD, Picture, decoded, image_format, reduction, to_rgb
 from imgbench.errors import DecodeError, NeedsExtra, is_installed
@@ -190,7 +190,7 @@ def header_of(content: IO[bytes]) -> Header | None:
             # Asked for its EXIF entries, a PNG without any would be decoded as a whole.
             exif = image.getexif() if "exif" in image.info or name == "TIFF" else {}
             turned = exif.get(ExifTags.Base.Orientation, UPRIGHT) != UPRIGHT
-            profile = profile_name(image.info["icc_profile"]) if image.info.get("icc_profile") else ""
+            profile = profile_name(profile_of(image) or b"")
             subject, several = image.info.get("subject", (0, 0, 0)), bool(getattr(image, "is_animated", False))
             return Header(name, image.mode, image.width, image.height, turned, several, profile, subject)
     except Exception:  # damaged files raise nearly anything
