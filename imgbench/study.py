@@ -24,7 +24,7 @@ from imgbench.report.study_file import SMALL, begin_study
 from imgbench.run import Run
 from imgbench.split_file import SPLITS
 from imgbench.sweep.resume import resumed_study
-from imgbench.train import budget_of_command, is_trained, train
+from imgbench.train import budget_of_command, is_trained, train, what_next
 
 # Shares of the time after the audit; the rest is for smaller models and the report.
 TRAINING = 0.75  # of a network that a smaller one may have to learn from
@@ -109,7 +109,7 @@ def study(config: DictConfig, run: Run, budget: Budget | None = None) -> None:
         small = add_smallest(run, target, budget.but(REPORT * 60 * budget.minutes).left)
     print(f"\nStudy          {run.shown}, in {budget.spent / 60:.1f} of {budget.minutes:g} minutes")
     print("\n".join(small.lines(run.shown / SMALL)))
-    print(f"Report         {run.shown / 'report.html'}")
+    print(f"{what_next(run)}\nReport         {run.shown / 'report.html'}")
 
 
 @hydra_command("study", resumed_study)

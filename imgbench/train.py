@@ -94,9 +94,20 @@ def main(config: DictConfig) -> float | None:
     with interruption_explained("train", run):
         score = train(config, run, budget=budget_of_command(config))
     if first_process() and (run.path / "report.html").is_file():
-        print(f"               imgbench demo {shlex.quote(str(run.shown))}    a page on which to try it")
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            print(what_next(run))
         print(f"Report         {run.shown / 'report.html'}")
     return score
+
+
+def what_next(run: Run) -> str:
+    """The commands that most people need next, as the ends of `train` and `study` name them."""
+    place = shlex.quote(str(run.shown))
+    return (
+        f"Next           imgbench predict {place} PHOTOGRAPHS    names further photographs\n"
+        f"               imgbench review {place}    puts doubtful labels right\n"
+        f"               imgbench demo {place}    a page on which to try it"
+    )
 
 
 if __name__ == "__main__":

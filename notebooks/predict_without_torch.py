@@ -11,6 +11,7 @@ TIFFs that Pillow cannot read tifffile and imagecodecs. If all files have 8 bits
 import argparse
 import io
 import json
+import struct
 import sys
 import zlib
 from pathlib import Path
@@ -29,6 +30,18 @@ else:
     FORMATS.append("HEIF")
 Image.MAX_IMAGE_PIXELS = 300_000_000  # photographs of 200 million are no attack
 SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # colours of profiles and modes of images
+# x and y of white, red, green and blue; those of PNG's cICP by their numbers, and curves as an ICC profile has them.
+SRGB = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
+ADOBE_RGB = (0.3127, 0.329, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
+PRIMARIES = {
+    1: SRGB,
+    9: (0.3127, 0.329, 0.708, 0.292, 0.17, 0.797, 0.131, 0.046),
+    11: (0.314, 0.351, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
+    12: (0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
+}
+SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+GAMMAS = {1: 2.4, 4: 2.2, 5: 2.8, 6: 2.4, 8: 1, 14: 2.4, 15: 2.4}
+CURVES = {13: SRGB_CURVE, **{number: (gamma, 1, 0, 0, 0) for number, gamma in GAMMAS.items()}}
 
 
 def extremes(values):
@@ -175,6 +188,58 @@ def dicom(file):
     return Image.fromarray(((1 - shares if kind == "MONOCHROME1" else shares) * 255).round().astype(np.uint8))
 
 
+def made_profile(points, curve):
+    """An ICC profile of x and y of white, red, green and blue, and a curve."""
+
+    def fixed(values):
+        return b"".join(struct.pack(">i", round(65536 * float(value))) for value in values)
+
+    white, *colours = (np.array([x / y, 1, (1 - x - y) / y]) for x, y in zip(points[::2], points[1::2], strict=True))
+    strengths, d50 = np.linalg.solve(np.transpose(colours), white), np.array([0.9642, 1, 0.8249])
+    cones = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+    to_d50 = np.linalg.solve(cones, ((cones @ d50) / (cones @ white))[:, None] * cones)
+    parts = {b"wtpt": b"XYZ \0\0\0\0" + fixed(d50)}
+    for letter, strength, colour in zip(b"rgb", strengths, colours, strict=True):
+        parts[b"%cXYZ" % letter] = b"XYZ \0\0\0\0" + fixed(to_d50 @ colour * strength)
+        parts[b"%cTRC" % letter] = b"para\0\0\0\0\0\3\0\0" + fixed(curve)
+    start, entries, body = 132 + 12 * len(parts), struct.pack(">I", len(parts)), b""
+    for key, part in parts.items():
+        entries += key + struct.pack(">II", start + len(body), len(part))
+        body += part
+    head = struct.pack(">I4sI12s", start + len(body), b"", 0x04200000, b"mntrRGB XYZ ") + bytes(12) + b"acsp"
+    return (head + bytes(28) + fixed(d50)).ljust(128, b"\0") + entries + body
+
+
+def profile_of(image, file):
+    """The file's ICC profile, or one of what else it says: PNG by its chunks, and cameras by two entries of EXIF."""
+    info, head = image.info, Path(file).read_bytes() if image.format == "PNG" else b""
+    place = head[: head.find(b"IDAT")].find(b"\0\0\0\4cICP")
+    primaries, transfer, *how = head[place + 8 : place + 12] if place > 0 else (2, 2, 0, 1)
+    if transfer in (16, 18):
+        raise SystemExit(f"{file} has colours for HDR screens: save it as sRGB.")
+    if primaries in PRIMARIES and transfer in CURVES and how == [0, 1]:
+        return made_profile(PRIMARIES[primaries], CURVES[transfer])
+    if info.get("icc_profile") or "srgb" in info:
+        return info.get("icc_profile")
+    if "gamma" in info:
+        gamma, points = info["gamma"], tuple(info.get("chromaticity", ()))
+        usual = abs(gamma * 2.2 - 1) <= 0.05
+        if not 0.1 <= gamma <= 10 or (usual and (not points or np.allclose(points, SRGB, 0, 0.001))):
+            return None
+        try:
+            return made_profile(points or SRGB, (1 / gamma, 1, 0, 0, 0))
+        except (ValueError, ZeroDivisionError, OverflowError, np.linalg.LinAlgError, struct.error):  # damaged
+            return None if usual else made_profile(SRGB, (1 / gamma, 1, 0, 0, 0))
+    if "exif" not in info and image.format != "TIFF":  # asked for it, a PNG without any would be decoded
+        return None
+    try:
+        exif = image.getexif()
+        adobe = exif.get_ifd(0x8769).get(0xA001) == 0xFFFF and "R03" in str(exif.get_ifd(0xA005).get(1))
+    except Exception:
+        adobe = False
+    return made_profile(ADOBE_RGB, (563 / 256, 1, 0, 0, 0)) if adobe else None
+
+
 def to_srgb(image, profile):
     """From the colours of the file's profile, unless that is sRGB already, or of another kind."""
     try:
@@ -200,9 +265,8 @@ def to_srgb(image, profile):
     return ImageCms.applyTransform(image, change)
 
 
-def to_rgb(image, values, opacity, preprocessing):
+def to_rgb(image, values, opacity, profile, preprocessing):
     """Upright, with white where it is transparent, in sRGB."""
-    decoding, profile = preprocessing.get("decoding", 1), image.info.get("icc_profile")
     orientation = image.getexif().get(0x0112, 1)
     if values is None and image.mode[0] in "IF":  # more than 8 bits
         values, tags = np.asarray(image), getattr(image, "tag_v2", {})
@@ -222,26 +286,29 @@ def to_rgb(image, values, opacity, preprocessing):
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    if profile and decoding > 1:
+    if profile:
         image = to_srgb(image, profile)
     return image.convert("RGB")
 
 
 def pixels_of(file, preprocessing):
     """(height, width, 3) uint8, upright, over white and in sRGB; the model resizes and crops it itself."""
+    decoding = preprocessing.get("decoding", 1)
     with Path(file).open("rb") as opened:
         is_dicom = opened.read(132)[128:] == b"DICM"
     if is_dicom:
-        return np.asarray(to_rgb(dicom(file), None, None, preprocessing))
+        return np.asarray(to_rgb(dicom(file), None, None, None, preprocessing))
     if is_other_tiff(file):
-        return np.asarray(to_rgb(*other_tiff(file), preprocessing))
+        image, values, opacity = other_tiff(file)
+        return np.asarray(to_rgb(image, values, opacity, image.info.get("icc_profile"), preprocessing))
     with Image.open(file, formats=FORMATS) as image:
+        profile = profile_of(image, file) if decoding > 2 else image.info.get("icc_profile") if decoding > 1 else None
         values = opacity = None
-        if preprocessing.get("decoding", 1) > 1 and is_colour_16(image):
+        if decoding > 1 and is_colour_16(image):
             image, values, opacity = colours_16(file, image)
         else:
             image.load()
-        return np.asarray(to_rgb(image, values, opacity, preprocessing))
+        return np.asarray(to_rgb(image, values, opacity, profile, preprocessing))
 
 
 def rule_of(facts, max_error):

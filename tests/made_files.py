@@ -1,10 +1,13 @@
 """Files that Pillow does not write: TIFFs of all kinds, DICOM; and what the conformance set has of its own."""
 
 import io
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
 import tifffile
+from PIL import ExifTags, Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
@@ -12,13 +15,31 @@ from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 from imgbench.publish.conformance import png_16 as png
 from imgbench.publish.conformance import profile
 
-__all__ = ["dicom", "png", "profile", "tiff"]
+__all__ = ["chunk", "dicom", "exif_of_colours", "png", "profile", "tiff", "with_chunks"]
 
 
 def tiff(values: np.ndarray, **options) -> bytes:
     file = io.BytesIO()
     tifffile.imwrite(file, values, metadata=None, **options)
     return file.getvalue()
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    """Of a PNG."""
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def with_chunks(data: bytes, *chunks: bytes) -> bytes:
+    """A PNG that says its colours so, behind its header."""
+    return data[:33] + b"".join(chunks) + data[33:]
+
+
+def exif_of_colours(space: int = 0xFFFF, index: str = "R03") -> Image.Exif:
+    """What a camera says of its colours: ColorSpace and InteroperabilityIndex; by default Adobe RGB."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Software] = "camera"  # without an entry of its own, nothing is written
+    exif.get_ifd(ExifTags.IFD.Exif).update({ExifTags.Base.ColorSpace: space, ExifTags.IFD.Interop: {1: index}})
+    return exif
 
 
 def dicom(values: np.ndarray, syntax: UID = ExplicitVRLittleEndian, **elements: Any) -> bytes:

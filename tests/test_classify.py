@@ -52,7 +52,7 @@ def test_broken_files_have_a_row_with_the_reason_and_the_exit_code_says_so(tiny_
     assert next((row["path"], row["error"]) for row in found if row["error"]) == ("photos/left/7.png", "not an image")
     assert all((row["predicted"] in ("cat", "dog")) == (row["error"] == "") for row in found)
     out = capsys.readouterr().out
-    assert "74 file(s)  " in out and "unreadable: 2" in out
+    assert "74 files  " in out and "unreadable: 2" in out
     assert "photos/left/7.png: not an image" in out
 
 
@@ -100,7 +100,7 @@ def test_command_that_is_really_killed_goes_on(tiny_run, photos):
     assert len(rows(Path("x.csv"))) == 32
     done = command("predict", *words)
     assert done.returncode == 1, done.stderr
-    assert "Going on with x.csv, which has 32 file(s) already" in done.stdout
+    assert "Going on with x.csv, which has 32 files already" in done.stdout
     assert done.stderr == ""
     predict.predict(tiny_run.path, [photos], output=Path("whole.csv"))
     assert Path("x.csv").read_bytes() == Path("whole.csv").read_bytes()
@@ -181,7 +181,7 @@ def predict_on_full_disk(size, *words):
 @pytest.mark.parametrize(
     ("name", "size", "named"),
     [
-        ("x.csv", 4000, "x.csv cannot grow: File too large.\nKept: the 64 row(s)"),
+        ("x.csv", 4000, "x.csv cannot grow: File too large.\nKept: its 64 rows"),
         ("x.json", 9000, "x.json cannot be written: File too large.\nKept: all predictions, in x.json.unfinished.csv"),
     ],
 )
@@ -241,7 +241,7 @@ def test_repeated_it_tries_failed_and_changed_files_again(name, tiny_run, photos
     os.utime(changed, ns=(changed.stat().st_atime_ns, time.time_ns() + 10**9))  # whatever the clock's resolution
     capsys.readouterr()
     assert predict.predict(tiny_run.path, [photos], output=Path(name)) == 1
-    assert "74 file(s) already; 3 of them, which have changed or could not be read" in capsys.readouterr().out
+    assert "74 files already; 3 of them, which have changed or could not be read" in capsys.readouterr().out
     after = read(name).set_index("path")
     assert list(after.index) == list(before.index)
     assert after.predicted["photos/left/7.png"] == before.predicted["photos/right/0.png"]

@@ -2,11 +2,10 @@
 
 import io
 import struct
-import zlib
 
 import numpy as np
 import pytest
-from made_files import SPACES, profile
+from made_files import SPACES, chunk, exif_of_colours, profile, with_chunks
 from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
 
 from imgbench.colour import profile_name, to_srgb
@@ -43,10 +42,6 @@ def saved(image: Image.Image, file_format: str = "PNG", **options) -> bytes:
     return file.getvalue()
 
 
-def chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-
 def gamma(value: int) -> bytes:
     return chunk(b"gAMA", struct.pack(">I", value))
 
@@ -69,24 +64,14 @@ OF_SRGB, OF_P3, OF_ADOBE = (
 SRGB_CHUNK, P3_CICP = chunk(b"sRGB", b"\0"), cicp(12, 13, 0, 1)
 
 
-def with_chunks(image: Image.Image, *chunks: bytes, **options) -> bytes:
-    """A PNG that says its colours so."""
-    data = saved(image, **options)
-    return data[:33] + b"".join(chunks) + data[33:]  # behind the header
-
-
 def with_exif(
     image: Image.Image, file_format: str = "JPEG", space: int = 0xFFFF, index: str = "R03", **options
 ) -> bytes:
-    entries = {ExifTags.Base.ColorSpace: space, ExifTags.IFD.Interop: {1: index}}
     if file_format == "TIFF":
         tags = TiffImagePlugin.ImageFileDirectory_v2()
-        tags[ExifTags.IFD.Exif] = entries
+        tags[ExifTags.IFD.Exif] = {ExifTags.Base.ColorSpace: space, ExifTags.IFD.Interop: {1: index}}
         return saved(image, file_format, tiffinfo=tags, **options)
-    exif = Image.Exif()
-    exif[ExifTags.Base.Software] = "camera"  # without an entry of its own, nothing is written
-    exif.get_ifd(ExifTags.IFD.Exif).update(entries)
-    return saved(image, file_format, exif=exif, **options)
+    return saved(image, file_format, exif=exif_of_colours(space, index), **options)
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -165,7 +150,7 @@ def test_models_that_were_trained_without_profiles_go_on_without(photograph):
     ],
 )
 def test_colours_that_chunks_of_a_png_say_become_those_of_srgb(photograph, chunks, like):
-    found = shown(with_chunks(photograph, *chunks)).astype(int)
+    found = shown(with_chunks(saved(photograph), *chunks)).astype(int)
     right = shown(saved(photograph, icc_profile=profile(like)))
     assert np.abs(found - right).max() <= 3
     assert np.abs(found - np.asarray(photograph)).mean() > 3
@@ -175,11 +160,11 @@ def test_colours_that_chunks_of_a_png_say_become_those_of_srgb(photograph, chunk
 def test_gamma_alone_makes_a_png_brighter_or_darker(photograph, kind):
     image = photograph.convert(kind)
     before = np.asarray(image.convert("RGB")).astype(float)
-    found = shown(with_chunks(image, gamma(100_000)))  # values are in proportion to light
+    found = shown(with_chunks(saved(image), gamma(100_000)))  # values are in proportion to light
     assert np.abs(found - np.where(
         before <= 0.0031308 * 255, 12.92 * before, 255 * (1.055 * (before / 255) ** (1 / 2.4) - 0.055)
     )).max() < 2  # fmt: skip
-    assert header_of(io.BytesIO(with_chunks(image, gamma(100_000)))).profile == "gAMA 1.00000"
+    assert header_of(io.BytesIO(with_chunks(saved(image), gamma(100_000)))).profile == "gAMA 1.00000"
 
 
 @pytest.mark.parametrize(
@@ -197,7 +182,7 @@ def test_gamma_alone_makes_a_png_brighter_or_darker(photograph, kind):
     ids=["sRGB", "usual gamma", "primaries of sRGB", "no gamma", "no chromaticities", "short", "cICP", "unknown"],
 )
 def test_pngs_of_srgb_and_damaged_chunks_change_nothing(photograph, chunks):
-    data = with_chunks(photograph, *chunks)
+    data = with_chunks(saved(photograph), *chunks)
     assert np.array_equal(shown(data), np.asarray(photograph))
     assert header_of(io.BytesIO(data)).profile == ""
 
@@ -205,13 +190,13 @@ def test_pngs_of_srgb_and_damaged_chunks_change_nothing(photograph, chunks):
 def test_a_profile_wins_over_chunks_and_exif(photograph):
     data = profile("ProPhoto RGB")
     right = shown(saved(photograph, icc_profile=data))
-    assert np.array_equal(shown(with_chunks(photograph, gamma(90000), OF_P3, icc_profile=data)), right)
+    assert np.array_equal(shown(with_chunks(saved(photograph, icc_profile=data), gamma(90000), OF_P3)), right)
     assert np.array_equal(shown(with_exif(photograph, "PNG", icc_profile=data)), right)
 
 
 @pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
 def test_colours_for_hdr_screens_are_refused_by_name(photograph, transfer, name):
-    data = with_chunks(photograph, cicp(9, transfer, 0, 1))
+    data = with_chunks(saved(photograph), cicp(9, transfer, 0, 1))
     with pytest.raises(DecodeError, match=rf"HDR screens \({name}\).*save it as sRGB"):
         open_image(data)
 
@@ -232,8 +217,8 @@ def test_other_entries_of_exif_change_nothing(photograph, space, index):
 
 def test_models_that_were_trained_without_chunks_and_exif_go_on_without(photograph):
     old = Preprocessing.from_dict({**Preprocessing(16).to_dict(), "decoding": 2})
-    for data in (with_chunks(photograph, gamma(90000)), with_exif(photograph, "PNG"),
-                 with_chunks(photograph, cicp(9, 16, 0, 1))):  # fmt: skip
+    for data in (with_chunks(saved(photograph), gamma(90000)), with_exif(photograph, "PNG"),
+                 with_chunks(saved(photograph), cicp(9, 16, 0, 1))):  # fmt: skip
         assert np.array_equal(old.decode(data), old.resize(photograph))
     assert np.abs(old.decode(saved(photograph, icc_profile=profile("Adobe RGB"))).astype(int)
                   - old.resize(photograph)).mean() > 3  # fmt: skip

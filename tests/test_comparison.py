@@ -122,7 +122,7 @@ def test_several_pairs_are_corrected(make_run):
 
 def test_other_test_images_are_refused_unless_asked_for(make_run):
     runs = [make_run("a"), make_run("b", model="vgg", paths=[f"{i}.png" for i in range(1, 41)])]
-    with pytest.raises(UserError, match=r"40 and 40. They share 0, but(.|\n)*--any-images"):
+    with pytest.raises(UserError, match=r"40 and 40. They share none.(.|\n)*--any-images"):
         compare_runs(runs)
     found = compare_runs(runs, any_images=True)
     assert found.differences == []

@@ -79,7 +79,7 @@ def test_damaged_and_changed_images_are_told(tiny_run, tmp_path, make_folder, tr
     assert run_evaluate(run.path) == 1
     out = capsys.readouterr().out
     assert f"Left out: {first}" in out
-    assert "2 image(s) have changed since training" in out
+    assert "2 images have changed since training" in out
 
 
 def test_vanished_images_name_the_option_that_helps(tmp_path, make_folder, train_run, run_evaluate):
@@ -139,18 +139,18 @@ def test_images_gone_since_training_are_told(tmp_path, make_folder, train_run):
     (root / gone).unlink()
     found = evaluate(run.path)
     assert found.metrics["test/acc"].n == 7
-    assert any(f"1 image(s) are gone since training, for example {gone}" in note for note in found.notes)
+    assert any(f"1 image is gone since training, for example {gone}" in note for note in found.notes)
 
 
 def test_images_that_the_run_learnt_from_are_refused_unless_they_are_allowed(tiny_run, make_folder, tmp_path):
     folder = make_folder(tmp_path / "new", {"cat": 3, "dog": 3})
     known = tiny_run.split_rows("train")[0]["path"]
     shutil.copy(f"{tiny_run.config['data']['root']}/{known}", folder / "cat" / "copy.png")
-    with pytest.raises(UserError, match=r"1 of 7 image\(s\) are, byte.*: cat/copy.png.\nLeave.*--allow-seen"):
+    with pytest.raises(UserError, match=r"1 of 7 images are byte for byte.*:\n  cat/copy.png\nTheir.*--allow-seen"):
         evaluate(tiny_run.path, data=folder)
     found = evaluate(tiny_run.path, data=folder, allow_seen=True)
     assert found.metrics["test/acc"].n == 7
-    assert any("1 of 7 image(s) are, byte for byte, among those" in note for note in found.notes)
+    assert any("1 of 7 images are byte for byte what" in note for note in found.notes)
     (folder / "cat" / "copy.png").unlink()
     assert evaluate(tiny_run.path, data=folder).notes == []
 

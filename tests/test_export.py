@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_files import png, profile, tiff
+from made_files import chunk, exif_of_colours, png, profile, tiff, with_chunks
 from PIL import Image
 from pillow_heif import from_pillow
 
@@ -169,6 +169,11 @@ def photos(tmp_path_factory):
     for ending in (".jpg", ".png", ".heic"):
         opened = from_pillow(image) if ending == ".heic" else image
         opened.save(folder / f"p3{ending}", icc_profile=profile("Display P3"))
+    image.save(folder / "adobe_rgb.jpg", exif=exif_of_colours())
+    chunks = {"linear": [chunk(b"gAMA", b"\0\1\x86\xa0")], "p3": [chunk(b"cICP", bytes([12, 13, 0, 1]))]}
+    for name, own in chunks.items():
+        image.save(folder / f"{name}.png")
+        (folder / f"{name}.png").write_bytes(with_chunks((folder / f"{name}.png").read_bytes(), *own))
     image.convert("L").save(folder / "grey_with_profile.jpg", icc_profile=profile("ProPhoto RGB"))
     deep = noise(50, 40, 4, high=4096, kind=np.uint16)
     deep[0, 0] = 65535

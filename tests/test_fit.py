@@ -75,7 +75,7 @@ def test_conclusion_needs_the_run_directory_only(killed, tiny_run, capsys):
 @pytest.mark.parametrize(
     ("entry", "value", "named"),
     [
-        ("data.image_size", "big", r"data\.image_size=big, but it should be int"),
+        ("data.image_size", "big", r"data\.image_size=big, but it should be a whole number"),
         ("data.image_size", 10**9, r"data\.image_size=1000000000, but it should be 1 to"),
         ("data.batch_size", 0, r"data\.batch_size=0, but it should be 1 to"),
         ("optimizer.lr", -1, r"optimizer\.lr=-1, but it should be 0 to"),
@@ -92,7 +92,7 @@ def test_conclusion_needs_the_run_directory_only(killed, tiny_run, capsys):
         ("callbacks.x", 5, r"callbacks\.x=5, but it has no _target_"),
         ("callbacks.x", {"a": 1}, r"callbacks\.x=.*, but it has no _target_"),
         ("trainer", None, r"trainer=None, but it should be default"),
-        ("seed", "x", r"seed='x', but it should be int"),
+        ("seed", "x", r"seed='x', but it should be a whole number"),
     ],
 )
 def test_wrong_type_in_a_composed_configuration_is_named(entry, value, named, tiny_run, tmp_path):

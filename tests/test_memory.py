@@ -62,7 +62,7 @@ def test_batch_size_auto_is_a_number_in_the_run(make_folder, tmp_path, train_run
 
 @pytest.mark.parametrize("words", [["data.batch_size=many"], ["data.batch_size=auto", "trainer.devices=2"]])
 def test_no_other_word_is_a_batch_size(words, make_folder, tmp_path, train_run):
-    with pytest.raises(UserError, match=f"{words[0].replace('.', '[.]')}, but it should be int"):
+    with pytest.raises(UserError, match=f"{words[0].replace('.', '[.]')}, but it should be a whole number"):
         train_run(make_folder(tmp_path / "photos", {"a": 8, "b": 8}), tmp_path / "run", *words)
 
 

@@ -143,21 +143,21 @@ def test_the_working_directory_can_be_the_root(tmp_path, make_folder, monkeypatc
 WRONG = {
     "nothing": (lambda root, make: None, ["there is nothing", "{root}/<class>/*.jpg", "data.root=/my/photos"]),
     "a file": (lambda root, make: root.touch(), ["there is a file", "data.root=/my/photos"]),
-    "empty": (lambda root, make: root.mkdir(), ["0 class folder(s)", "(nothing)", "data.root=/my/photos"]),
+    "empty": (lambda root, make: root.mkdir(), ["0 class folders,", "(nothing)", "data.root=/my/photos"]),
     "one class": (
         lambda root, make: make(root, {"cat": 3}),
-        ["1 class folder(s)", "cat/  (3 entries)", "a second folder"],
+        ["1 class folder,", "cat/  (3 entries)", "a second folder"],
     ),
     "images in the root": (
         lambda root, make: make(root, {"": 20}),
-        ["0 class folder(s)", "  1.png", "  ...", "a folder for each class"],
+        ["0 class folders,", "  1.png", "  ...", "a folder for each class"],
     ),
-    "one class in train": (lambda root, make: make(root / "train", {"cat": 3}), ["1 class folder(s)", "train/"]),
+    "one class in train": (lambda root, make: make(root / "train", {"cat": 3}), ["1 class folder,", "train/"]),
     "one too deep": (
         lambda root, make: make(root / "photos", {"cat": 1, "dog": 1}),
-        ["1 class folder(s)", "Name that: data.root={root}/photos"],
+        ["1 class folder,", "Name that: data.root={root}/photos"],
     ),
-    "only hidden": (lambda root, make: make(root, {"cat": 1, ".git": 1}), ["1 class folder(s)"]),
+    "only hidden": (lambda root, make: make(root, {"cat": 1, ".git": 1}), ["1 class folder,"]),
 }
 
 
@@ -275,7 +275,7 @@ def test_a_class_or_split_without_images_is_an_error_naming_it_and_what_was_left
 
 def test_class_folders_without_images_beside_a_folder_that_would_do_name_it(tmp_path, make_folder):
     make_folder(tmp_path, {"images/cat": 1, "images/dog": 1, "annotations": 0})
-    with pytest.raises(UserError, match="no images in the class folder") as error:
+    with pytest.raises(UserError, match="no images in these class folders") as error:
         scan(tmp_path)
     assert f"data.root={tmp_path}/images" in str(error.value)
 

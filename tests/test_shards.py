@@ -248,7 +248,7 @@ def test_class_that_only_the_last_shard_has_is_known_and_missed_where_that_is_no
     fewer = find_images(root.replace("0002", "0001"))
     assert fewer.class_names == ["a", "b"]
     assert fewer.notes == [f"data.root names 2 of the 3 shards of {index_path(root)}, and no image of ['c']."]
-    with pytest.raises(UserError, match=r"has 1 class\(es\), \['a'\], but at least 2 are needed. data.root names 1 of"):
+    with pytest.raises(UserError, match=r"has 1 class, \['a'\], but it takes at least 2. data.root names 1 of"):
         find_images(root.replace("{0000..0002}", "0000"))
     table = read_table(root, Preprocessing(16), SplitPlan(val=3, test=3))
     assert not any(table.missing_classes(split) for split in ("train", "val", "test"))
@@ -308,7 +308,7 @@ def test_images_that_the_index_has_no_more_are_counted_as_gone(copy, tmp_path):
     gone = run.split_rows("test")[0]["path"]
     lines = index_path(copy).read_text("utf-8").splitlines(keepends=True)
     index_path(copy).write_text("".join(line for line in lines if not line.startswith(f"{gone},")), "utf-8")
-    assert f"1 image(s) are gone since training, for example {gone}" in evaluate(run.path).notes
+    assert f"1 image is gone since training, for example {gone}" in evaluate(run.path).notes
 
 
 def test_folder_of_shards_is_answered_with_their_name(root):

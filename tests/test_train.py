@@ -88,7 +88,7 @@ def test_run_again_from_its_configuration_gives_the_same_run(tiny_run, tmp_path)
     assert (again.path / "predictions.csv").read_text() == (tiny_run.path / "predictions.csv").read_text()
     assert again.config == tiny_run.config
     assert "Test accuracy" in done.stdout
-    assert "python -m imgbench.evaluate again" in done.stdout
+    assert "imgbench predict again PHOTOGRAPHS" in done.stdout
 
 
 def test_classifier_overfits_a_few_images(make_folder, tmp_path, train_run):

@@ -54,7 +54,7 @@ PHOTOGRAPHS = "photographs"  # what=[data] measures them too
 def main(config: DictConfig) -> None:
     unknown = set(config.what) - set(UNITS)
     if unknown:
-        raise UserError(f"what={list(config.what)}, but it takes any of {list(UNITS)}.")
+        raise UserError(f"what=[{','.join(config.what)}], but it takes any of {', '.join(UNITS)}.")
     of_a_clone = [kind for kind in config.what if kind in DEVELOPMENT]
     if of_a_clone and importlib.util.find_spec("imgbench.benchmark.development") is None:
         raise UserError(

@@ -89,7 +89,7 @@ class Quantize:
     """Writes int8 for onnxruntime: model.onnx, calibrated on RUN's training images. It comes last.
 
     Args:
-        max_drop: percentage points of validation accuracy that may be lost (default: 1); the layers that lose most
+        max_drop: percentage points of validation accuracy that may be lost; the layers that lose most
             stay in float, and where that does not help, nothing is written.
         calibration: number of training images to calibrate on.
     """

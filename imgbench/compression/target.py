@@ -72,7 +72,7 @@ class Target:
             return None
         n = max(difference.n, 1)
         return (
-            f"{difference.n} validation images cannot tell whether {self.drop:.4g} pt are kept to: the difference is "
-            f"{100 * difference.value:+.1f} pt ({100 * difference.low:+.1f} to {100 * difference.high:+.1f}), and one "
-            f"photograph is {100 / n:.2g} pt"
+            f"{difference.n} validation images are too few to tell whether the loss is at most {self.drop:.4g} pt: the "
+            f"difference is {100 * difference.value:+.1f} pt "
+            f"({100 * difference.low:+.1f} to {100 * difference.high:+.1f}), and one photograph is {100 / n:.2g} pt"
         )

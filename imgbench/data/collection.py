@@ -74,7 +74,7 @@ class Collection:
                 deque(walk.images(str(folder)), maxlen=0)
                 mends = "".join(f"\n{sentence}" for sentence in remedies(walk.left_out))
                 raise UserError(
-                    f"{folder} is a folder without images (left out: {describe_left_out(walk.left_out)}).{mends}"
+                    f"{folder} is a folder without images; left out: {describe_left_out(walk.left_out)}.{mends}"
                 )
         for shard in self.shards:
             if next(_images_in(shard), None) is None:

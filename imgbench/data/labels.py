@@ -31,6 +31,7 @@ from imgbench.data.spreadsheet import Spreadsheet, read_spreadsheet
 from imgbench.data.table import ImageTable
 from imgbench.data.walk import LeftOut, Stamp, Walk, describe_left_out, has_image_ending, natural_sort
 from imgbench.errors import UserError
+from imgbench.language import counted
 from imgbench.split_file import SPLITS
 
 OPEN: Chosen = dict.fromkeys(ROLES, AUTO)
@@ -314,9 +315,9 @@ def _require_classes(
 ) -> None:
     if len(class_names) < min_classes:
         raise UserError(
-            f"{table.path}: the images have {len(class_names)} class(es) in the column {columns['class']!r}"
-            f"{f', {class_names[0]!r}' if class_names else ''}, but at least {min_classes} are needed. "
-            "Name another column: data.columns.class=COLUMN"
+            f"{table.path}: the images have {counted(len(class_names), 'class', 'classes')} in the column "
+            f"{columns['class']!r}{f', {class_names[0]!r}' if class_names else ''}, but it takes at least "
+            f"{min_classes}. Name another column: data.columns.class=COLUMN"
         )
     trained = {name for split, name, _, _ in rows if split in (NO_SPLIT, TRAIN)}
     if unknown := [name for name in class_names if name not in trained]:

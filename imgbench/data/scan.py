@@ -26,6 +26,7 @@ from imgbench.data.split import NO_SPLIT, TRAIN
 from imgbench.data.table import ImageTable
 from imgbench.data.walk import LeftOut, Walk, describe_left_out, images_in, natural_sort, remedies, visible_folders
 from imgbench.errors import UserError
+from imgbench.language import counted
 from imgbench.split_file import SPLITS
 
 ARCHIVES = {".zip", ".rar", ".7z", ".tar", ".gz", ".tgz"}
@@ -79,8 +80,8 @@ def _class_folders(walk: Walk, root: Path, option: str, min_classes: int, notes:
     _require_readable_names(class_names, root, option)
     if len(class_names) < min_classes:
         raise UserError(
-            f"{option}: {places[0].folder} has {len(class_names)} class folder(s), but at least {min_classes} are "
-            f"needed.\n{LAYOUTS.format(root=root)}\nFound\n{describe_tree(root)}\n"
+            f"{option}: {places[0].folder} has {counted(len(class_names), 'class folder')}, but it "
+            f"takes at least {min_classes}.\n{LAYOUTS.format(root=root)}\nFound\n{describe_tree(root)}\n"
             f"{advice(root, option, class_names)}"
         )
     return places
@@ -220,7 +221,7 @@ def _require_images(result: ImageTable, places: list[_Place], option: str) -> No
             below = folder_that_would_do(result.root)
             hint = f"\nIs it {below} that you mean? Then: {setting(option, below)}" if below else ""
             raise UserError(
-                f"{option}: no images in the class folder(s) {empty} of {place.folder} "
-                f"(left out: {describe_left_out(result.passed_over)}).\nAdd images to them or remove the folder(s)."
+                f"{option}: no images in these class folders: {empty} of {place.folder} "
+                f"(left out: {describe_left_out(result.passed_over)}).\nAdd images to them, or remove them."
                 f"{hint}{''.join(f'{chr(10)}{one}' for one in remedies(result.passed_over))}"
             )

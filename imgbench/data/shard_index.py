@@ -26,6 +26,7 @@ from imgbench.decode import deep_extremes
 from imgbench.errors import DecodeError, UserError
 from imgbench.files import write_atomically
 from imgbench.intensity import Extremes, Intensity, intensity_range
+from imgbench.language import counted
 from imgbench.preprocessing import Preprocessing
 from imgbench.split_file import SPLIT_COLUMNS, SPLITS, Columns, csv_lines, read_rows
 
@@ -199,7 +200,8 @@ def read_index(root: str | Path, option: str, min_classes: int = 2) -> ImageTabl
         raise UserError(f"{place} knows no image in {names[empty[0]]}. Delete it, and have it made for all shards.")
     if len(class_names) < min_classes:
         raise UserError(
-            f"{option}={root} has {len(class_names)} class(es), {class_names}, but at least {min_classes} are needed. "
+            f"{option}={root} has {counted(len(class_names), 'class', 'classes')}, {class_names}, but it takes "
+            f"at least {min_classes}. "
             + (notes[0] if notes else "Name all shards, or make them from a folder with more classes.")
         )
     return ImageTable(

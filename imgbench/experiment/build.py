@@ -22,7 +22,7 @@ from imgbench.experiment.check import check_numbers
 from imgbench.experiment.compose import choices, compose, explain, is_open, with_model
 from imgbench.experiment.defaults import IMAGE_SIZE, default_epochs, default_learning_rate
 from imgbench.inspection.audit import group_names
-from imgbench.language import LANGUAGES, language_of_locale
+from imgbench.language import KINDS, LANGUAGES, language_of_locale
 from imgbench.models.layers import normalises_batches
 from imgbench.models.summary import model_table
 from imgbench.preprocessing import Preprocessing
@@ -120,7 +120,7 @@ def _check_arguments(place: str, node: DictConfig, hints: Mapping[str, Any]) -> 
             continue
         allowed = {*expected, *((int,) if float in expected else ())}
         if type(value) not in allowed:
-            kinds = " or ".join(getattr(kind, "__name__", "").replace("NoneType", "null") for kind in expected)
+            kinds = " or ".join(KINDS.get(kind, kind.__name__) for kind in expected)
             raise UserError(f"{name}={value}, but it should be {kinds}.")
 
 

@@ -11,6 +11,7 @@ from imgbench.data.shard_index import check_root
 from imgbench.data.split import number_of_folds
 from imgbench.errors import UserError
 from imgbench.experiment.compose import choices, is_open
+from imgbench.language import KINDS
 from imgbench.run import Run
 from imgbench.split_file import cross_validating
 
@@ -89,7 +90,7 @@ def check_numbers(config: DictConfig) -> None:
     size = OmegaConf.select(config, "data.batch_size")
     if isinstance(size, str) and (size != "auto" or config.trainer.devices != 1):
         raise UserError(
-            f"data.batch_size={size}, but it should be int"
+            f"data.batch_size={size}, but it should be a whole number"
             f"{', or auto' if size != 'auto' else ': only a single process can find out what fits'}."
         )
     for name, (types, low, high) in NUMBERS.items():
@@ -99,7 +100,7 @@ def check_numbers(config: DictConfig) -> None:
         if type(value) not in types:
             shown = f"{value!r}" if "." not in name else value
             null = " or null" if name == "fast.threads" else ""
-            raise UserError(f"{name}={shown}, but it should be {types[-1].__name__}{null}.")
+            raise UserError(f"{name}={shown}, but it should be {KINDS[types[-1]]}{null}.")
         if not low <= value <= high:
             raise UserError(f"{name}={value}, but it should be {low} to {high:g}.")
 

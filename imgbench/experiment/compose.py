@@ -226,10 +226,11 @@ def explain(error: Exception, words: Sequence[str] = ()) -> str:
         place = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE) or re.search(r"target '(.+)'", str(error))
         return f"{place[1] if place else 'The configuration'} cannot be used as it is: {error.__cause__ or error}"
     if isinstance(error, OverrideParseException):
+        folder = "" if "=" in str(error.override) else "there is no such folder. Otherwise, "
         return (
-            f"{error.override} is not understood: expected key=value, group=choice, +key=value for a new entry, or "
-            "~key to remove one.\nA value with = , blanks or brackets needs double quotes inside single ones: "
-            "'key=\"a value\"'"
+            f"{error.override} is not understood: {folder}expected key=value, group=choice, +key=value for a new "
+            "entry, or ~key to remove one.\nA value with = , blanks or brackets needs double quotes inside single "
+            "ones: 'key=\"a value\"'"
         )
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")

@@ -223,8 +223,8 @@ def _hindrance(selection: Selection) -> str:
     least = math.ceil(1000 * least_error(images)) / 1000  # rounded up, so that it can be asked for
     beyond = math.ceil(needed / (1 - UNLIKE)) + 1
     return (
-        f"even without an error, {images} independent validation images promise at most {100 * least:g} % (about 3 in "
-        f"{max(images, 1)}); it takes {needed}.\nAsk for --max-error {least:g} or more, or train with {beyond} "
+        f"even without an error, {images} independent validation images promise no less than {100 * least:g} % (about "
+        f"3 in {max(images, 1)}).\nAsk for --max-error {least:g} or more, or train with {beyond} "
         f"independent validation images or more: data.split.val={beyond}"
     )
 

@@ -19,7 +19,7 @@ from imgbench.inference.novelty import Novelty
 from imgbench.inference.prediction_file import FACTS, check_ending, class_columns, prediction_file, readable
 from imgbench.inference.predictor import Predictor
 from imgbench.inference.sorting import OUTDATED, How, Sorter
-from imgbench.language import probability
+from imgbench.language import counted, probability
 from imgbench.progress import Step
 from imgbench.run import Run
 
@@ -76,7 +76,7 @@ def classify(
     if max_error is not None:
         print(classifier.promise(report))
     if collection.unreadable:
-        print(f"{len(collection.unreadable)} folder(s) or file(s) could not be read:{collection.describe_unreadable()}")
+        print(f"{counted(len(collection.unreadable), 'place')} could not be read:{collection.describe_unreadable()}")
     return report.failed + len(report.left) + len(collection.unreadable)
 
 
@@ -177,7 +177,7 @@ class Report:
         total = self.accepted + self.unsure + self.failed
         found = [f"{name}: {number:,}" for name, number in self.counts.most_common()]
         found += [f"unsure: {self.unsure:,}"] * bool(self.unsure) + [f"unreadable: {self.failed:,}"] * bool(self.failed)
-        lines = [f"{total:,} file(s)  {', '.join(found)}"]
+        lines = [f"{counted(total, 'file')}  {', '.join(found)}"]
         lines += [f"  {error}" for error in self.errors]
         if self.failed > MOST:
             lines.append(f"  ... all of them in the column `error` of {output}")
@@ -190,7 +190,7 @@ class Report:
                     f"Outdated {sorter.outdated:,} copies of photographs that have changed: {sorter.folder / OUTDATED}"
                 )
         if self.left:
-            lines.append(f"{len(self.left)} photograph(s) were left where they are:")
+            lines.append(f"{counted(len(self.left), 'photograph was', 'photographs were')} left in place:")
             lines += [f"  {text}" for text in self.left[:MOST]]
         return "\n".join(lines)
 
@@ -241,7 +241,7 @@ def _write_all(
         index = journal.rows
         if index:
             renewed = f"; {again:,} of them, which have changed or could not be read, were tried again" if again else ""
-            print(f"Going on with {output}, which has {index:,} file(s) already{renewed}.")
+            print(f"Going on with {output}, which has {counted(index, 'file')} already{renewed}.")
         paths = (path for path in collection if not _is_known(readable(str(path)), known))
         try:
             with Step("Classifying images", images, min(index, images)) as progress:
@@ -259,7 +259,7 @@ def _write_all(
                         index += 1
                     progress.advance(len(answers))
         except KeyboardInterrupt:
-            print(f"\nInterrupted. {journal.path} has {journal.rows:,} file(s); the same command goes on from there.")
+            print(f"\nInterrupted. {journal.path} has {counted(journal.rows, 'file')}; the same command goes on.")
             raise
     return report
 

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 from imgbench.cells import guarded, unguarded
 from imgbench.errors import UserError
 from imgbench.files import replacing, write_atomically
+from imgbench.language import counted
 
 
 def csv_line(cells: Sequence[object]) -> bytes:
@@ -180,7 +181,7 @@ class Journal:
         except OSError as error:
             os.truncate(self.path, self.end)  # which takes no place
             raise UserError(
-                f"{self.path} cannot grow: {error.strerror}.\nKept: the {self.rows:,} row(s) that it has. Make room, "
+                f"{self.path} cannot grow: {error.strerror}.\nKept: its {counted(self.rows, 'row')}. Make room, "
                 "then repeat the same command: it goes on from there."
             ) from error
         self.end = self.file.tell()

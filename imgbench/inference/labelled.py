@@ -17,6 +17,7 @@ from imgbench.data.spreadsheet import ENDINGS
 from imgbench.data.table import ImageTable
 from imgbench.errors import UserError
 from imgbench.inference.predictor import Model
+from imgbench.language import counted
 from imgbench.run import Run
 from imgbench.split_file import SPLITS
 
@@ -57,10 +58,11 @@ def images_of_run(
     table = labelled_table(found, split, model.preprocessing, groups, config.get("corrections"))
     notes = []
     if gone:
-        notes.append(f"{len(gone)} image(s) are gone since training, for example {gone[0]}")
+        notes.append(f"{counted(len(gone), 'image is', 'images are')} gone since training, for example {gone[0]}")
     changed = [i for i, (row, digest) in enumerate(zip(there, table.hashes, strict=True)) if row["hash"] != digest]
     if changed:
-        notes.append(f"{len(changed)} image(s) have changed since training, for example {there[changed[0]]['path']}")
+        which = counted(len(changed), "image has", "images have")
+        notes.append(f"{which} changed since training, for example {there[changed[0]]['path']}")
     if unchanged:
         table.splits[changed] = NO_SPLIT
     return ImageFolderDataModule.of_table(table, model.preprocessing), notes
@@ -134,11 +136,11 @@ def notes_on_seen(path: Path, table: ImageTable, allow_seen: bool) -> list[str]:
     seen = [row for row in rows if table.digests[row].tobytes().hex() in known]
     if not seen:
         return []
-    count = f"{len(seen)} of {len(rows)} image(s) are, byte for byte, among those that {run.shown} learnt from"
+    count = f"{len(seen):,} of {counted(len(rows))} are byte for byte what {run.shown} learnt from"
     if allow_seen:
         return [f"{count}: the accuracy is too good"]
-    names = ", ".join(table.paths[row] for row in seen[:NAMED]) + (", ..." if len(seen) > NAMED else "")
+    names = "".join(f"\n  {table.paths[row]}" for row in seen[:NAMED]) + ("\n  ..." if len(seen) > NAMED else "")
     raise UserError(
-        f"--data {table.root}: {count}: {names}.\nLeave them out, since their accuracy says nothing of "
-        "new images; --allow-seen measures them nevertheless."
+        f"--data {table.root}: {count}:{names}\nTheir accuracy says nothing of new images. Leave them out, or measure "
+        "them nevertheless: --allow-seen"
     )

@@ -23,9 +23,10 @@ from imgbench.inspection.classes import class_findings
 from imgbench.inspection.duplicates import Pair, connected, find_duplicates
 from imgbench.inspection.families import Family, find_family
 from imgbench.inspection.file_facts import Header, file_findings, read_headers, subjects
-from imgbench.inspection.findings import PROBE, Finding, counted, first_few
+from imgbench.inspection.findings import PROBE, Finding, first_few
 from imgbench.inspection.labels import LabelReview, Suspect
 from imgbench.inspection.thumbnails import Thumbnails, make_thumbnails
+from imgbench.language import counted
 from imgbench.number import Number
 from imgbench.preprocessing import Preprocessing
 from imgbench.progress import shown

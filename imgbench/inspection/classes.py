@@ -8,7 +8,8 @@ import numpy as np
 from scipy.stats import chi2_contingency
 
 from imgbench.data.table import ImageTable
-from imgbench.inspection.findings import Finding, counted, first_few
+from imgbench.inspection.findings import Finding, first_few
+from imgbench.language import counted
 from imgbench.split_file import SPLITS
 
 FEW = 20  # images of a class, below which its accuracy can hardly be told

@@ -11,8 +11,9 @@ from imgbench.data.look import Header
 from imgbench.data.table import ImageTable
 from imgbench.data.walk import LeftOut
 from imgbench.decode import FORMATS
-from imgbench.inspection.findings import Finding, counted, first_few
+from imgbench.inspection.findings import Finding, first_few
 from imgbench.inspection.thumbnails import Thumbnails
+from imgbench.language import counted
 
 TINY = 32  # pixels of the short side
 LONG = 4  # times the short side

@@ -39,8 +39,3 @@ class Finding:
 
 def first_few(paths: Sequence[str]) -> list[str]:
     return list(paths[:EXAMPLES])
-
-
-def counted(number: int, noun: str = "image", plural: str | None = None) -> str:
-    """For example `1 image`, `2 images`, `3 classes`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {plural or noun + 's'}"

@@ -15,7 +15,7 @@ from scipy.special import log_softmax
 
 from imgbench.data.table import ImageTable
 from imgbench.inspection.simple_features import group_codes, predicted_by_looks
-from imgbench.language import probability
+from imgbench.language import counted, probability
 
 if TYPE_CHECKING:
     from imgbench.evaluation.predictions import Predictions
@@ -81,8 +81,8 @@ class LabelReview:
         if not self.suspects:
             return f"No label is suspect: predictions agree with {agreement}."
         return (
-            f"{len(self.suspects)} labels are suspect; look at them, the first first: each may be a wrong label or an "
-            f"unusual image. (Predictions agree with {agreement}.)"
+            f"{counted(len(self.suspects), 'label is', 'labels are')} suspect: a wrong label or an unusual image, the "
+            f"most doubtful first. Predictions agree with {agreement}."
         )
 
 

@@ -17,7 +17,8 @@ def _counted(model: nn.Module, image_size: int, **options: Any) -> ModelStatisti
 def model_table(model: nn.Module, image_size: int) -> str:
     """The torchinfo table: layers, shapes, parameters, multiply-adds, memory."""
     columns = ("input_size", "output_size", "num_params", "mult_adds")
-    return f"{_counted(model, image_size, col_names=columns, depth=4)}\n"
+    # Of its own units, torchinfo prints the name in Python.
+    return f"{_counted(model, image_size, col_names=columns, depth=4)}\n".replace("(Units.MEGABYTES)", "(M)")
 
 
 def multiply_adds(model: nn.Module, image_size: int) -> int:

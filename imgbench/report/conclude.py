@@ -1,7 +1,5 @@
 """What a trained run is worth: its evaluation, printed and on its page."""
 
-import shlex
-
 import torch
 
 from imgbench.data.datamodule import ImageFolderDataModule
@@ -136,9 +134,6 @@ def _announce(evaluated: EvaluatedRun) -> None:
         print(f"Weights        {weights}")
     for warning in warnings:
         print(f"Note           {warning}")
-    place = shlex.quote(str(run.shown))
-    print(f"Next           python -m imgbench.evaluate {place}")
-    print(f"               python -m imgbench.predict {place} IMAGE...")
 
 
 def describe_shortcuts(found: Audit, metrics: dict[str, Number]) -> str | None:

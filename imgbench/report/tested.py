@@ -12,7 +12,7 @@ from imgbench.evaluation.predictions import Predictions
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Model
 from imgbench.inspection.audit import RELATED
-from imgbench.inspection.findings import counted
+from imgbench.language import counted
 from imgbench.number import Number, group_codes, share
 from imgbench.report.results import BEFORE_CORRECTIONS
 from imgbench.run import FOLDS, PREDICTIONS, Run

@@ -323,10 +323,11 @@ def _check_images(configurations: Sequence[Configuration]) -> None:
             )
         if one.test_sets != first.test_sets:
             ours, theirs = set(one.correct), set(first.correct)
-            example = next(iter(sorted(ours ^ theirs)), ("", ""))[0]
+            example = next(iter(sorted(ours ^ theirs)), ("", ""))[0] or "how they are divided into folds"
+            shared = f"They share {len(ours & theirs)}, but not {example}." if ours & theirs else "They share none."
             raise UserError(
                 f"{first.name} and {one.name} were tested on different images: {len(theirs)} and {len(ours)}. "
-                f"They share {len(ours & theirs)}, but not {example or 'how they are divided into folds'}.\n"
+                f"{shared}\n"
                 "Their accuracies cannot be compared. Train both with the same data and data.split. "
                 "--any-images shows them side by side, without tests of whether they differ."
             )

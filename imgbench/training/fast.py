@@ -14,6 +14,7 @@ import torch
 
 from imgbench.errors import UserError
 from imgbench.files import core_quota
+from imgbench.language import counted
 
 if TYPE_CHECKING:
     import lightning as L
@@ -107,7 +108,7 @@ def apply(settings: FastSettings, accelerator: str) -> tuple[FastSettings, str]:
         threads=torch.get_num_threads(),
         compile=settings.compile,
     )
-    where = torch.cuda.get_device_name() if device == "cuda" else f"{device}, {resolved.threads} threads"
+    where = torch.cuda.get_device_name() if device == "cuda" else f"{device}, {counted(resolved.threads, 'thread')}"
     switched = [
         name for name in ("channels_last", "fused_optimizer", "keep_heap", "compile") if getattr(resolved, name)
     ]
