@@ -95,6 +95,32 @@ def test_numbered_names_are_no_families(name):
     assert find_family(table, [Pair(n, n + 1, "near", 0.95) for n in range(0, 40, 2)]) is None
 
 
+def test_dates_in_the_order_of_a_series_are_no_families():
+    """Neighbours look alike, and so most pairs lie within a day, wherever days begin."""
+    rng = np.random.default_rng(0)
+    days = np.repeat(np.arange(60), rng.integers(2, 16, 60))[:400]
+    table = make_table({"a": [f"2026-{day:03}_{n:04}.jpg" for n, day in enumerate(days)], "b": ["x_y.jpg"] * 9})
+    pairs = [Pair(n, n + gap, "near", 0.95) for n in range(0, len(days) - 3) for gap in (1, 2)]
+    assert np.mean([days[pair.first] == days[pair.second] for pair in pairs]) > 0.7
+    assert find_family(table, pairs) is None
+
+
+def test_fives_in_the_order_of_a_series_are_no_families_but_copies_in_fives_are():
+    table = make_table({name: [f"{n // 5:03}_{n % 5}.jpg" for n in range(200)] for name in "ab"})
+    series = [Pair(n, n + 1, "near", 0.95) for n in range(399) if n != 199]
+    assert find_family(table, series) is None
+    family = find_family(table, [pair for pair in series if pair.first % 5 < 4])
+    assert family is not None
+    assert (family.support, family.number) == ("pixels", 40)
+
+
+def test_families_across_classes_are_proposed():
+    table = make_table({name: [f"{n:03}_{name}.jpg" for n in range(60)] for name in ("worn", "whole")})
+    family = find_family(table, [Pair(n, 60 + n, "near", 0.95) for n in range(30)])
+    assert family is not None
+    assert (family.support, family.number) == ("pixels", 60)
+
+
 def test_nothing_is_proposed_that_is_set_already(augmented):
     augmented.plan = SplitPlan(group="^([^_]+)_")
     augmented.groups = [Path(path).stem.split("_")[0] for path in augmented.paths]

@@ -1,9 +1,11 @@
 """Measures variants by turns, each in a process of its own, so that drift of the machine meets all of them alike."""
 
+import logging
 import multiprocessing
 import re
 import statistics
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -54,6 +56,8 @@ def peak_memory() -> int:
 
 
 def _with_peak(connection: Connection, variant: Variant, arguments: dict[str, Any]) -> None:
+    warnings.simplefilter("ignore")  # as in the commands, of which this process is a part
+    logging.disable(logging.INFO)
     variant(connection, **arguments)
     connection.send(peak_memory())
 

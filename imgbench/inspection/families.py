@@ -2,6 +2,9 @@
 
 A name alone is no proof. An expression is proposed only where the pixels support it (most near duplicates lie within
 its groups, far more than chance would have it), or else the counts (groups of one size, as augmentation makes them).
+Neighbours in a folder look alike where it holds a film or a series. Then any groups of neighbours, such as dates, hold
+most near duplicates. So it is asked too whether these keep to the limits of the groups: fewer cross them than would
+cross the same limits elsewhere along the files.
 """
 
 import re
@@ -10,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.stats import binom
 
 from imgbench.data.split import assign_splits
 from imgbench.data.table import ImageTable
@@ -23,6 +27,9 @@ HUGE = 100  # times the usual size: a group that is no family; patients of radio
 PAIRS = 5  # at least, within groups
 SHARE = 0.5  # of all pairs, within groups
 BEYOND_CHANCE = 10  # times
+KEPT_TO = 0.5  # of the pairs that would cross the limits elsewhere, at most so many cross them where they are
+SHIFTS = 32  # places along the files at which the limits are tried
+SURE = 0.01  # probability that as few would cross by chance
 EQUAL = 0.95  # share of the images in groups of the usual size
 COPY = r"^(.+?)(?:[ _-]*(?:\(\d+\)|copy|aug\w*|flip\w*|rot\w*|mirror\w*|crop\w*))+\.\w+$"
 
@@ -68,15 +75,16 @@ def find_family(table: ImageTable, pairs: Sequence[Pair]) -> Family | None:
         if sizes.max() > max(MOST * len(rows), 2) or len(rows) == (sizes > 0).sum():
             continue
         within = codes[links[:, 0]] == codes[links[:, 1]]
+        kept_to, elsewhere = _keep_to_groups(table, codes, links, usual)
         chance = float((sizes * (sizes - 1.0)).sum() / (len(rows) * (len(rows) - 1.0)))
         number, images = int((sizes > 1).sum()), int(sizes[sizes > 1].sum())
-        if within.sum() >= PAIRS and within.mean() > max(SHARE, min(BEYOND_CHANCE * chance, 0.9)):
+        if kept_to and within.sum() >= PAIRS and within.mean() > max(SHARE, min(BEYOND_CHANCE * chance, 0.9)):
             evidence = (
                 f"{within.sum():,} of {len(links):,} pairs of images that look alike lie within these groups "
                 f"({within.mean():.0%}; by chance {chance:.1%})"
             )
             family = Family(expression, groups, number, images, "pixels", evidence)
-        elif usual := _usual_size(table, codes, sizes, rows):
+        elif (kept_to or elsewhere < PAIRS) and (usual := _usual_size(table, codes, sizes, rows)):
             family = Family(
                 expression, groups, number, images, "counts", f"nearly all groups have {usual} images, of one class"
             )
@@ -88,6 +96,32 @@ def find_family(table: ImageTable, pairs: Sequence[Pair]) -> Family | None:
     if best is None or (known and len(set(zip(best.groups, known, strict=True))) == len(set(best.groups))):
         return None
     return best
+
+
+def _keep_to_groups(table: ImageTable, codes: np.ndarray, links: np.ndarray, usual: float) -> tuple[bool, float]:
+    """Whether pairs heed the limits of groups; and how many would cross the same limits elsewhere along the files.
+
+    Pairs of one class are asked, and limits are moved within it: those of classes are no merit of names. No neighbours
+    are two images of different classes: of these it is enough that most lie within groups.
+    """
+    same = table.labels[links[:, 0]] == table.labels[links[:, 1]]
+    crossing = codes[links[:, 0]] != codes[links[:, 1]]
+    order = np.argsort(table.labels, kind="stable")
+    place = np.argsort(order)
+    first = np.searchsorted(table.labels[order], table.labels[order])
+    number = np.bincount(table.labels)[table.labels[order]]
+    one, other = place[links[same]].T
+    counts = []
+    for shift in np.unique(np.linspace(1, max(2 * usual, 4), SHIFTS).round().astype(int)):
+        moved = codes[order[first + (np.arange(len(order)) - first + shift) % number]]
+        counts.append((moved[one] != moved[other]).sum())
+    elsewhere = float(np.mean(counts))
+    few = binom.cdf(crossing[same].sum(), max(same.sum(), 1), elsewhere / max(same.sum(), 1)) < SURE
+    across = crossing[~same]
+    kept_to = (few and crossing[same].sum() <= KEPT_TO * elsewhere) or (
+        (~across).sum() >= PAIRS and across.mean() < 1 - SHARE
+    )
+    return bool(kept_to), elsewhere
 
 
 def _choose(supported: list[tuple[float, Family, np.ndarray]], links: np.ndarray) -> Family | None:
