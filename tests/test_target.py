@@ -58,7 +58,7 @@ def test_accuracy_is_kept_to_by_the_whole_interval_or_that_is_said():
         right = np.ones(images, bool)
         return Target(drop=1).doubt(paired_difference(np.arange(images) >= lost, right))
 
-    assert "31 validation images cannot tell" in str(doubt(31, 0))
+    assert "31 validation images are too few to tell" in str(doubt(31, 0))
     assert "one photograph is 3.2 pt" in str(doubt(31, 0))
     assert doubt(300, 0) is None
     assert "-0.7 pt" in str(doubt(300, 2))
