@@ -15,7 +15,7 @@ from imgbench.errors import UserError
 from imgbench.experiment import choose
 from imgbench.experiment.compose import compose
 from imgbench.inference.torch_model import TorchModel
-from imgbench.report import conclude, content
+from imgbench.report import content, tested
 from imgbench.report.study_file import read_study
 from imgbench.run import Run
 from imgbench.study import division, study
@@ -190,8 +190,8 @@ def test_without_time_for_smaller_ones_the_network_itself_is_written_and_the_pag
     photos, tmp_path, monkeypatch
 ):
     answers, pages = [], []
-    predict, draw = conclude.predict_split, content.report_page
-    monkeypatch.setattr(conclude, "predict_split", lambda *args: answers.append(args) or predict(*args))
+    predict, draw = tested.predict_split, content.report_page
+    monkeypatch.setattr(tested, "predict_split", lambda *args: answers.append(args) or predict(*args))
     monkeypatch.setattr(content, "report_page", lambda *args: pages.append(args[0].commands) or draw(*args))
     run = begin(photos, tmp_path / "run", "model=cnn", "target=drop<=100pt", "budget=0.001")
     found = read_study(run)
