@@ -120,7 +120,7 @@ def _check_arguments(place: str, node: DictConfig, hints: Mapping[str, Any]) -> 
             continue
         allowed = {*expected, *((int,) if float in expected else ())}
         if type(value) not in allowed:
-            kinds = " or ".join(KINDS.get(kind, kind.__name__) for kind in expected)
+            kinds = " or ".join(KINDS.get(kind) or getattr(kind, "__name__", "") for kind in expected)
             raise UserError(f"{name}={value}, but it should be {kinds}.")
 
 

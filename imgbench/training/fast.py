@@ -108,7 +108,9 @@ def apply(settings: FastSettings, accelerator: str) -> tuple[FastSettings, str]:
         threads=torch.get_num_threads(),
         compile=settings.compile,
     )
-    where = torch.cuda.get_device_name() if device == "cuda" else f"{device}, {counted(resolved.threads, 'thread')}"
+    where = (
+        torch.cuda.get_device_name() if device == "cuda" else f"{device}, {counted(resolved.threads or 1, 'thread')}"
+    )
     switched = [
         name for name in ("channels_last", "fused_optimizer", "keep_heap", "compile") if getattr(resolved, name)
     ]
