@@ -367,10 +367,8 @@ def decoded(
         pixels, memory = image.width * image.height, _memory()
         if pixels * BYTES_PER_PIXEL * (DEEPER if deep else 1) > memory / 2:
             raise DecodeError(f"{image.width} x {image.height} pixels, too many for {memory / 1e9:.0f} GB of memory")
-        if decoding > 2:
-            profile_of(
-                image
-            )  # what sRGB cannot show is refused, and the EXIF entries of a TIFF are gone once it is loaded
+        if decoding > 2:  # what sRGB cannot show is refused; the EXIF entries of a TIFF are gone once it is loaded
+            profile_of(image)
         with _one_large_image if pixels > LARGE else nullcontext():
             if deep:
                 return use(_picture(image, data))
