@@ -6,6 +6,7 @@ JEITA CP-3461B).
 """
 
 import struct
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -104,17 +105,28 @@ def _exif_says_adobe_rgb(image: Image.Image) -> bool:
 
 @lru_cache(32)
 def _made(name: str, points: tuple[float, ...], curve: tuple[float, ...]) -> bytes | None:
-    """An ICC profile (ICC.1:2010) of x and y of white, red, green and blue; None for the colours of sRGB."""
+    """An ICC profile of x and y of white, red, green and blue; None for the colours of sRGB."""
     if curve == SRGB_CURVE and _are_of_srgb(points):
         return None
     white, *colours = (np.array([x / y, 1, (1 - x - y) / y]) for x, y in zip(points[::2], points[1::2], strict=True))
     strengths = np.linalg.solve(np.transpose(colours), white)
     to_d50 = np.linalg.solve(BRADFORD, ((BRADFORD @ D50) / (BRADFORD @ white))[:, None] * BRADFORD)
+    colours = [to_d50 @ colour * strength for colour, strength in zip(colours, strengths, strict=True)]
+    return icc_profile(name, colours, curve)
+
+
+def icc_profile(name: str, colours: Sequence[Sequence[float] | np.ndarray], curve: Sequence[float]) -> bytes:
+    """An ICC profile (ICC.1:2010).
+
+    Args:
+        colours: red, green and blue as XYZ of the white D50.
+        curve: of each of them, as in `CURVES`.
+    """
     text = name.encode("utf-16-be")
     text = b"mluc\0\0\0\0" + struct.pack(">II", 1, 12) + b"enUS" + struct.pack(">II", len(text), 28) + text
     parts = {b"desc": text, b"cprt": text, b"wtpt": b"XYZ \0\0\0\0" + _fixed(D50)}
-    for letter, strength, colour in zip(b"rgb", strengths, colours, strict=True):
-        parts[b"%cXYZ" % letter] = b"XYZ \0\0\0\0" + _fixed(to_d50 @ colour * strength)
+    for letter, colour in zip(b"rgb", colours, strict=True):
+        parts[b"%cXYZ" % letter] = b"XYZ \0\0\0\0" + _fixed(colour)
         parts[b"%cTRC" % letter] = b"para\0\0\0\0\0\3\0\0" + _fixed(curve)
     start = 132 + 12 * len(parts)
     entries, body = struct.pack(">I", len(parts)), b""

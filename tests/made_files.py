@@ -12,10 +12,10 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
+from imgbench.publish.conformance import SPACES, profile
 from imgbench.publish.conformance import png_16 as png
-from imgbench.publish.conformance import profile
 
-__all__ = ["chunk", "dicom", "exif_of_colours", "png", "profile", "tiff", "with_chunks"]
+__all__ = ["SPACES", "chunk", "dicom", "exif_of_colours", "png", "profile", "tiff", "with_chunks"]
 
 
 def tiff(values: np.ndarray, **options) -> bytes:

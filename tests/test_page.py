@@ -329,8 +329,9 @@ def share_of(hits: int) -> Number:
 @pytest.mark.parametrize(("gain", "said"), [(Number(0.3, 0.2, 0.4, 12, 12), "changes the probability"),
                                             (Number(0.1, -0.1, 0.3, 12, 12), "no better than chance")])  # fmt: skip
 def test_it_is_said_whether_what_glows_matters(gain, said):
-    options = {"heat": {}} if gain.low <= 0 else {}
-    page = Page(report_page(report_of(heat_gain=gain, **options), "en"))
+    report = report_of(heat_gain=gain)
+    report.heat = report.heat if gain.low > 0 else {}
+    page = Page(report_page(report, "en"))
     low, high = (f"{100 * each:.2g}" for each in (gain.low, gain.high))
     assert said in page.prose
     assert f"by {100 * gain.value:.0f} points more than as many random places do ({low} to {high}; 12" in page.prose

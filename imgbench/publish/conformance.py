@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from imgbench.colour import icc_profile
 from imgbench.errors import UserError, is_installed
 from imgbench.evaluation.selective import ERRORS
 from imgbench.files import write_atomically
@@ -278,26 +279,9 @@ def png_16(values: np.ndarray, colour_type: int) -> bytes:
 
 
 def profile(name: str) -> bytes:
-    """An ICC profile of version 4 (ICC.1:2010), of three colours and a gamma."""
-    primaries, gamma = SPACES[name]
-
-    def fixed(*values: float) -> bytes:
-        return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
-
-    text = name.encode("utf-16-be")
-    text = b"mluc\0\0\0\0" + struct.pack(">II", 1, 12) + b"enUS" + struct.pack(">II", len(text), 28) + text
-    white = (0.9642, 1, 0.8249)
-    parts = [(b"desc", text), (b"cprt", text), (b"wtpt", b"XYZ \0\0\0\0" + fixed(*white))]
-    parts += [(b"%cXYZ" % letter, b"XYZ \0\0\0\0" + fixed(*xyz)) for letter, xyz in zip(b"rgb", primaries, strict=True)]
-    parts += [(b"%cTRC" % letter, b"para\0\0\0\0\0\0\0\0" + fixed(gamma)) for letter in b"rgb"]
-    start = 132 + 12 * len(parts)
-    table, body = struct.pack(">I", len(parts)), b""
-    for key, value in parts:
-        table += key + struct.pack(">II", start + len(body), len(value))
-        body += value + bytes(-len(value) % 4)
-    head = struct.pack(">I4sI12s", start + len(body), b"", 0x04200000, b"mntrRGB XYZ ")
-    head += bytes(12) + b"acsp" + bytes(28) + fixed(*white)
-    return head.ljust(128, b"\0") + table + body
+    """The ICC profile of one of `SPACES`."""
+    colours, gamma = SPACES[name]
+    return icc_profile(name, colours, (gamma, 1, 0, 0, 0))
 
 
 # Kinds that browsers do not show, whose values they cut to 8 bits or multiply by the opacity, or which they do not turn
