@@ -4,6 +4,7 @@ import numpy as np
 
 from imgbench.data.split import draw_folds
 from imgbench.evaluation.metrics import classification_metrics
+from imgbench.evaluation.prediction_sets import PredictionSets
 from imgbench.evaluation.predictions import Predictions
 from imgbench.progress import shown
 
@@ -80,6 +81,18 @@ def cross_validated_coverage(images: int, features: int, draws: int, seed: int =
     return held / draws
 
 
+def set_coverage(images: list[int], size: int, likeness: float, draws: int, seed: int = 1) -> float:
+    """How many new images of each class have it in their sets, made for 95 %: on average over classes and draws."""
+    new = draw(np.random.default_rng(0), [NEW] * len(images), 1, 0)
+    rng = np.random.default_rng(seed)
+    held = []
+    for _ in shown(range(draws), draws, "Drawing validation images"):
+        sets = PredictionSets.of(draw(rng, images, size, likeness), 0.95)
+        inside = sets.members(new.probabilities)[np.arange(len(new.targets)), new.targets]
+        held.append(inside.mean())  # there are as many of each class
+    return float(np.mean(held))
+
+
 def measure_coverage(draws: int) -> dict[str, dict[str, float]]:
     """Of each number, the share in each design; `value` is their mean."""
     found = {design: coverage(*sizes, draws) for design, sizes in DESIGNS.items()}
@@ -87,4 +100,5 @@ def measure_coverage(draws: int) -> dict[str, dict[str, float]]:
     rows["acc by cross-validation"] = {
         design: cross_validated_coverage(*sizes, draws) for design, sizes in CROSS_VALIDATED.items()
     }
+    rows["prediction sets"] = {design: set_coverage(*sizes, draws) for design, sizes in DESIGNS.items()}
     return {name: {"value": float(np.mean(list(row.values()))), **row} for name, row in rows.items()}
