@@ -6,12 +6,14 @@ from typing import Literal
 
 from imgbench.cli import add_options, check_max_error, guarded_main, run_parser
 from imgbench.data.collection import Collection
+from imgbench.errors import UserError
 
 EXAMPLES = """examples:
   python -m imgbench.predict outputs/potato/vgg16/2026-01-31_12-00-00 "leaf 1 (108).jpg"
   python -m imgbench.predict RUN photos/ more/*.png --top-k 3
   python -m imgbench.predict RUN photos/ --output predictions.csv --save-images predictions/
   python -m imgbench.predict RUN photos/ --max-error 0.02
+  python -m imgbench.predict RUN photos/ --sets 0.95
   python -m imgbench.predict RUN photos/ --output predictions.parquet
   python -m imgbench.predict RUN photos/ --max-error 0.02 --sort-into sorted/
   python -m imgbench.predict RUN "photos-{000000..000999}.tar" --output predictions.csv
@@ -39,6 +41,7 @@ def predict(
     max_error: float | None = None,
     sort_into: Path | None = None,
     how: Literal["link", "copy", "move"] = "link",
+    sets: float | None = None,
 ) -> int:
     """Prints the class of each image, or writes it to files; returns how much could not be read or sorted.
 
@@ -53,17 +56,21 @@ def predict(
         sort_into: make a link to each photograph in this directory, in a folder for its class or in unsure/; the
             table lies in predictions.csv there.
         how: what the photographs are put there as.
+        sets: a share such as 0.95; name all classes that cannot be ruled out, so that of the photographs of each class
+            this share has it among them.
 
     Raises:
         UserError: no such model or images, the results cannot be written, or the run cannot promise `max_error`.
     """
     check_max_error(max_error)
+    if sets is not None and not 0 < sets < 1:
+        raise UserError(f"--sets {sets:g}, but it is a share above 0 and below 1, such as 0.95 for 95 %.")
     # Repeated, a command that moves photographs finds fewer of them, or none.
     moved = sort_into is not None and how == "move" and (output or sort_into / "predictions.csv").exists()
     collection = Collection([str(image) for image in images], may_be_gone=moved)
     from imgbench.inference.classify import classify  # takes seconds, and --help needs no torch
 
-    return classify(run, collection, top_k, output, save_images, max_error, sort_into, how)
+    return classify(run, collection, top_k, output, save_images, max_error, sort_into, how, sets)
 
 
 def main() -> int:

@@ -282,3 +282,35 @@ def test_run_that_is_an_onnx_file_keeps_its_features_and_the_file_tells_novelty(
     assert (run.path / "model.onnx").stat().st_size == again, "it is told once"
     out = run_predict(run.path, photos_of(run), foreign, "--max-error", "0.05")
     assert "accepted" in out and out.count("unlike the training images (") >= 3
+
+
+def test_sets_name_the_classes_that_cannot_be_ruled_out(run, run_predict, tmp_path):
+    photos = sorted(photos_of(run).rglob("*.png"))[::10]
+    said = run_predict(run.path, *photos, "--sets", 0.9)
+    assert "at least 90 % on average" in said
+    assert all(line.split("  ")[1] in ("cat", "dog", "cat or dog")
+               for line in said.splitlines() if line.startswith(str(photos_of(run))))  # fmt: skip
+    output = tmp_path / "answers.csv"
+    run_predict(run.path, *photos, "--sets", 0.9, "--output", output)
+    with output.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    right = [Path(row["path"]).parent.name in row["classes"].split(" | ") for row in rows]
+    assert np.mean(right) > 0.8
+    with pytest.raises(UserError, match=r"answers\.csv"):  # of other sets
+        predict.predict(run.path, photos, output=output, sets=0.95)
+
+
+def test_sets_need_a_share_and_validation_images(run, tmp_path):
+    photos = sorted(photos_of(run).rglob("*.png"))[:1]
+    with pytest.raises(UserError, match="--sets 1, but it is a share above 0 and below 1"):
+        predict.predict(run.path, photos, sets=1)
+    (run.path / "validation.csv").unlink()
+    with pytest.raises(UserError, match=r"--sets 0\.9 takes what the run knows of its validation images"):
+        predict.predict(run.path, photos, sets=0.9)
+
+
+def test_of_a_class_with_few_validation_images_it_is_said_that_it_is_never_ruled_out(run, run_predict):
+    photos = sorted(photos_of(run).rglob("*.png"))[:3]
+    said = run_predict(run.path, *photos, "--sets", 0.99)
+    assert "never ruled out: 'cat', 'dog', of which there are fewer than 99 independent validation images" in said
+    assert said.count("cat or dog") + said.count("dog or cat") == 3

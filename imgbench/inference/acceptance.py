@@ -2,6 +2,7 @@
 
 import math
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from imgbench.errors import UserError
 from imgbench.evaluation.metrics import describe
 from imgbench.evaluation.novelty import FeatureDistribution
+from imgbench.evaluation.prediction_sets import PredictionSets
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.selective import (
     ERRORS,
@@ -71,16 +73,12 @@ class Acceptance(Novelty):
                 or too often wrong to promise `max_error`.
         """
         option = f"--max-error {max_error:g}"
-        if model.provenance.get("selected_on_test"):
-            raise UserError(
-                f"{option} takes validation images that are not those of the test, but this model was selected on its "
-                "own test images, so that its errors on them promise nothing.\n"
-                "Train it with validation images of its own: data.split.val=0.15"
-            )
+        _require_validation(model, option)
         place, distribution = path, None
-        selection = _selections_of_file(model).get(max_error) if isinstance(model, OnnxModel) else None
+        known = _selections_of_file(model) if isinstance(model, OnnxModel) else {}
+        selection = known.get(max_error)
         if selection is None:
-            run = _run_of(path, model, option)
+            run = _run_of(path, model, option, known)
             place = run.shown
             if not (isinstance(model, OnnxModel) and model.tells_novelty) and has_features(model):
                 distribution = distribution_of(read_arrays(run.path / FEATURES), run.path / FEATURES)
@@ -150,8 +148,31 @@ def _selections_of_file(model: OnnxModel) -> dict[float, Selection]:
         ) from error
 
 
-def _run_of(path: str | Path, model: Model, option: str) -> Run:
+def prediction_sets(path: str | Path, model: Model, coverage: float) -> PredictionSets:
+    """By the validation images of the run that `model` was loaded from.
+
+    Raises:
+        UserError: as `Acceptance.open`, but however few or often wrong they are.
+    """
+    option = f"--sets {coverage:g}"
+    _require_validation(model, option)
+    return PredictionSets.of(_read_predictions(_run_of(path, model, option), VALIDATION, model), coverage)
+
+
+def _require_validation(model: Model, option: str) -> None:
+    if model.provenance.get("selected_on_test"):
+        raise UserError(
+            f"{option} takes validation images that are not those of the test, but this model was selected on its "
+            "own test images, so that its errors on them promise nothing.\n"
+            "Train it with validation images of its own: data.split.val=0.15"
+        )
+
+
+def _run_of(path: str | Path, model: Model, option: str, known: Iterable[float] = ()) -> Run:
     """The run that has kept what is known of the model.
+
+    Args:
+        known: the errors for which an ONNX file says itself what to accept.
 
     Raises:
         UserError: it has not, or there is no run.
@@ -159,7 +180,7 @@ def _run_of(path: str | Path, model: Model, option: str) -> Run:
     try:
         run = Run.open(path)
     except UserError as error:
-        if isinstance(model, OnnxModel) and (known := _selections_of_file(model)):
+        if known:
             errors = ", ".join(f"{one:g}" for one in known)
             raise UserError(
                 f"{option}: {path} says what to accept for --max-error {errors}. Ask for one of them, or name the run "

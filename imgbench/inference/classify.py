@@ -2,10 +2,10 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from imgbench.language import counted, probability
 from imgbench.progress import Step
 from imgbench.run import Run
 
+if TYPE_CHECKING:
+    from imgbench.evaluation.prediction_sets import PredictionSets
+
 BATCH = 32  # images; written, and gone on from, as a whole
 MOST = 10  # problems named at the end
 
@@ -36,6 +39,7 @@ class Answer:
     probabilities: np.ndarray | None = None
     unsure: str = ""
     error: str = ""
+    classes: Sequence[str] = ()  # that cannot be ruled out, where sets are asked for
 
     @property
     def path(self) -> str:
@@ -51,6 +55,7 @@ def classify(
     max_error: float | None = None,
     sort_into: Path | None = None,
     how: How = "link",
+    sets: float | None = None,
 ) -> int:
     """Prints the most probable classes of each image, or writes them; returns how much could not be read or sorted.
 
@@ -64,7 +69,7 @@ def classify(
     if save_images:
         _refuse_searched("--save-images", save_images, collection, "would be classified the next time")
     images = collection.count()
-    classifier = Classifier(run, max_error)
+    classifier = Classifier(run, max_error, sets)
     if sort_into:
         output = output or sort_into / "predictions.csv"
     if output is None:
@@ -75,6 +80,8 @@ def classify(
         print(report.summary(output, sorter))
     if max_error is not None:
         print(classifier.promise(report))
+    if classifier.sets is not None:
+        print(classifier.sets.promise())
     if collection.unreadable:
         print(f"{counted(len(collection.unreadable), 'place')} could not be read:{collection.describe_unreadable()}")
     return report.failed + len(report.left) + len(collection.unreadable)
@@ -105,12 +112,17 @@ def _refuse_searched(option: str, folder: Path, collection: Collection, conseque
 class Classifier:
     """A run as a function of files, that may call its answers unsure."""
 
-    def __init__(self, run: str | Path, max_error: float | None) -> None:
+    def __init__(self, run: str | Path, max_error: float | None, sets: float | None = None) -> None:
         self.run, self.max_error = run, max_error
         self.predictor = Predictor.load(run)
         self.class_names = self.predictor.class_names
         model = self.predictor.model
         self.acceptance: Novelty | None = None
+        self.sets: PredictionSets | None = None
+        if sets is not None:
+            from imgbench.inference.acceptance import prediction_sets
+
+            self.sets = prediction_sets(run, model, sets)
         if max_error is not None:
             from imgbench.inference.acceptance import Acceptance
 
@@ -124,6 +136,8 @@ class Classifier:
         file = path if path.is_file() else Run.open(path).model
         assert file is not None  # the predictor was loaded from it
         facts = {"classes": self.class_names, "max_error": self.max_error, "model": sha256(file)}
+        if self.sets is not None:
+            facts["sets"] = self.sets.coverage
         return {"run": str(path.resolve()), **facts}
 
     def promise(self, report: "Report") -> str:
@@ -142,7 +156,16 @@ class Classifier:
             return Answer(photograph, error=values)
         probabilities = values[: len(self.class_names)]
         doubt = self.acceptance.doubt(values) if self.acceptance else None
-        return Answer(photograph, self.predictor.prediction(probabilities).label, probabilities, doubt or "")
+        classes = self.sets.names(probabilities) if self.sets else ()
+        label = self.predictor.prediction(probabilities).label
+        return Answer(photograph, label, probabilities, doubt or "", classes=classes)
+
+    def described(self, answer: Answer, top_k: int) -> str:
+        """What a terminal says of a photograph that could be read."""
+        text = "  ".join(self.ranked(answer, top_k))
+        if answer.unsure:
+            text = f"unsure: {answer.unsure} ({text})"
+        return text if self.sets is None else f"{' or '.join(answer.classes)}  ({text})"
 
     def ranked(self, answer: Answer, top_k: int) -> list[str]:
         assert answer.probabilities is not None
@@ -204,11 +227,9 @@ def _print_each(classifier: Classifier, collection: Collection, top_k: int, save
             if answer.error:
                 print(f"{answer.path}  skipped: {answer.error}")
             else:
-                ranked = classifier.ranked(answer, top_k)
-                text = "  ".join(ranked)
-                print(f"{answer.path}  {f'unsure: {answer.unsure} ({text})' if answer.unsure else text}")
+                print(f"{answer.path}  {classifier.described(answer, top_k)}")
                 if save_images:
-                    save_image(answer, save_images, index, ranked)
+                    save_image(answer, save_images, index, classifier.ranked(answer, top_k))
             index += 1
     if report.failed:
         print(f"{report.failed} of {index} files skipped")
@@ -226,7 +247,8 @@ def _write_all(
 ) -> Report:
     """Appends what was not yet found to the file, and sorts it."""
     report = Report()
-    facts = ["path", "predicted", "probability", *(["unsure"] if classifier.acceptance else []), "error"]
+    asked = [*(["classes"] if classifier.sets else []), *(["unsure"] if classifier.acceptance else [])]
+    facts = ["path", "predicted", "probability", *asked, "error"]
     columns = [*facts, *(["placed"] if sorter else []), *class_columns(classifier.class_names)]
     source = classifier.source()
     if sorter:
@@ -343,6 +365,7 @@ def _put(sorter: Sorter, path: str, place: str, report: Report) -> None:
 
 def _cells(answer: Answer, place: str, columns: list[str]) -> list[str]:
     facts = {"path": answer.path, "unsure": answer.unsure, "error": answer.error, "placed": place}
+    facts["classes"] = " | ".join(answer.classes)
     row = answer.probabilities
     values = [] if row is None else [str(value) for value in row]  # the shortest digits that tell a float32
     facts |= {"predicted": answer.predicted, "probability": "" if row is None else str(row.max())}

@@ -19,7 +19,15 @@ from imgbench.errors import UserError
 from imgbench.files import replacing
 from imgbench.inference.journal import Journal, check_source, csv_line, describe
 
-FACTS = ("path", "predicted", "probability", "unsure", "error", "placed")  # the columns beside those of the classes
+FACTS = (
+    "path",
+    "predicted",
+    "probability",
+    "classes",
+    "unsure",
+    "error",
+    "placed",
+)  # the columns beside those of the classes
 METADATA = b"imgbench"
 CELLS = 2_000_000  # of a row group: some ten megabytes
 ENDINGS = (".csv", ".json", ".parquet", ".xlsx")
