@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 # Directions that are told apart, those of the largest variances. With all of them, files of networks with thousands of
-# features would be twice as large, and pictures of other kinds hardly better told: see notebooks/audit.md.
+# features would be twice as large, and pictures of other kinds hardly better told: see notebooks/results.md.
 MOST = 128
 LEAST = 1e-10  # smaller shares, of the largest variance or of shrinkage, are rounding errors
 
