@@ -104,12 +104,13 @@ def _keep_to_groups(table: ImageTable, codes: np.ndarray, links: np.ndarray, usu
     Pairs of one class are asked, and limits are moved within it: those of classes are no merit of names. No neighbours
     are two images of different classes: of these it is enough that most lie within groups.
     """
-    same = table.labels[links[:, 0]] == table.labels[links[:, 1]]
+    labels = np.unique(table.labels, return_inverse=True)[1]  # photographs without a label are one class here
+    same = labels[links[:, 0]] == labels[links[:, 1]]
     crossing = codes[links[:, 0]] != codes[links[:, 1]]
-    order = np.argsort(table.labels, kind="stable")
+    order = np.argsort(labels, kind="stable")
     place = np.argsort(order)
-    first = np.searchsorted(table.labels[order], table.labels[order])
-    number = np.bincount(table.labels)[table.labels[order]]
+    first = np.searchsorted(labels[order], labels[order])
+    number = np.bincount(labels)[labels[order]]
     one, other = place[links[same]].T
     counts = []
     for shift in np.unique(np.linspace(1, max(2 * usual, 4), SHIFTS).round().astype(int)):
