@@ -101,7 +101,11 @@ class Journal:
         """Makes the file fit to append to; returns how many rows it has."""
         if not self.path.exists() or self.path.stat().st_size == 0:
             self._describe(0)
-            self.path.write_bytes(self.head)
+            try:
+                self.path.write_bytes(self.head)
+            except OSError:
+                self.path.unlink(missing_ok=True)  # half of the names of columns are none
+                raise
             return 0
         found = self._check_source()
         complete = self._complete = found.get("rows", 0)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -99,10 +99,10 @@ def compare(exported: OnnxModel, checkpoint: Path, images: Sequence[Photograph])
 
 def _compared(exported: OnnxModel, predictor: Predictor, images: Sequence[Photograph]) -> dict[str, Any]:
     expected, errors = predictor.probabilities(images)
-    if errors:
-        index, reason = next(iter(errors.items()))
-        raise UserError(f"{images[index]} cannot be decoded ({reason}), and the comparison needs it.")
-    batches = decode_batches(images, predictor.preprocessing)
+    _require(images, errors)
+    batches = list(decode_batches(images, predictor.preprocessing))
+    for _, _, failed in batches:  # which could be read a moment ago
+        _require(images, failed)
     pixels = np.concatenate([batch.permute(0, 2, 3, 1).numpy() for _, batch, _ in batches])
     batched = np.concatenate([exported.run(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)])
     differences = [np.abs(batched - expected).max()]
@@ -116,6 +116,12 @@ def _compared(exported: OnnxModel, predictor: Predictor, images: Sequence[Photog
         "top1_agreement": float((batched.argmax(1) == expected.argmax(1)).mean()),
         "largest_difference": float(np.max(differences)),
     }
+
+
+def _require(images: Sequence[Photograph], errors: Mapping[int, str]) -> None:
+    if errors:
+        index, reason = next(iter(errors.items()))
+        raise UserError(f"{images[index]} cannot be decoded ({reason}), and the comparison needs it.")
 
 
 def describe(facts: dict[str, Any]) -> str:
