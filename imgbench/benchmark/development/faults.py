@@ -42,12 +42,12 @@ TINY = ("model=cnn", "data.image_size=20", "data.batch_size=8", "augment=none", 
 TRAIN = ("train", "data.root=photos", *TINY, "trainer.max_epochs=2", "hydra.run.dir=run")
 STUDY = ("study", "data.root=photos", *TINY, "trainer.max_epochs=1", "budget=1", "target=drop<=100pt",
          "hydra.run.dir=study")  # fmt: skip
-# Each command, with those whose results it needs, and those that go on with what it left.
+# Each command, but not the audit, whose exit status tells of findings too.
+# With each stand those whose results it needs.
 COMMANDS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
     "train": (TRAIN, ()),
     "resume": (("train", "--resume", "run", "trainer.max_epochs=3"), (TRAIN,)),
     "study": (STUDY, ()),
-    "audit": (("audit", "data.root=photos", "hydra.run.dir=audit"), ()),
     "evaluate": (("evaluate", "run", "--output", "evaluated"), (TRAIN,)),
     "predict": (("predict", "run", "photos", "--output", "answers.csv"), (TRAIN,)),
     "compress": (("compress", "run", "quantize", "--max-drop", "100", "--output", "int8"), (TRAIN,)),
