@@ -144,8 +144,8 @@ def memory_left(groups: Path = CONTROL_GROUPS) -> int:
 
 def memory_limit(groups: Path = CONTROL_GROUPS) -> int:
     """Bytes that this job may use in all, by the machine, its control groups and the limit of this process."""
-    limits = [psutil.virtual_memory().total, *(limit for limit, _, _ in _memory_of_groups(groups))]
-    return min([*limits, *([limit] if (limit := _address_space()) is not None else [])])
+    limits = [psutil.virtual_memory().total, _address_space(), *(limit for limit, _, _ in _memory_of_groups(groups))]
+    return min(limit for limit in limits if limit is not None)
 
 
 def _address_space() -> int | None:

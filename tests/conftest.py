@@ -129,3 +129,13 @@ def larger_run(tmp_path_factory, make_folder, train_run) -> Run:
         patch.setenv("IMGBENCH_CACHE", str(home / "cache"))
         root = make_folder(home / "images", {"a": 30, "b": 30})
         return train_run(root, home / "run", "trainer.max_epochs=2", "data.batch_size=8")
+
+
+@pytest.fixture
+def home(original, tmp_path, monkeypatch) -> Path:
+    """A copy of the folder `original` of a test file, in which a run lies beside its photographs and its cache."""
+    folder = Path(shutil.copytree(original, tmp_path / "home"))
+    monkeypatch.setenv("IMGBENCH_CACHE", str(folder / "cache"))
+    config = folder / "run" / "config.yaml"
+    config.write_text(config.read_text().replace(str(original / "photos"), str(folder / "photos")))
+    return folder

@@ -55,16 +55,6 @@ def original(tmp_path_factory, make_folder, train_run) -> Path:
     return home
 
 
-@pytest.fixture
-def home(original, tmp_path, monkeypatch) -> Path:
-    """A copy of both, with what is cached of them."""
-    folder = Path(shutil.copytree(original, tmp_path / "home"))
-    monkeypatch.setenv("IMGBENCH_CACHE", str(folder / "cache"))
-    config = folder / "run" / "config.yaml"
-    config.write_text(config.read_text().replace(str(original / "photos"), str(folder / "photos")))
-    return folder
-
-
 @contextmanager
 def serving(home: Path, what: str = "run") -> Iterator[tuple[Running, str]]:
     """The page's server in a process of its own, and the page's address."""

@@ -47,15 +47,6 @@ def original(tmp_path_factory, make_folder, train_run) -> Path:
 
 
 @pytest.fixture
-def home(original, tmp_path, monkeypatch) -> Path:
-    folder = Path(shutil.copytree(original, tmp_path / "home"))
-    monkeypatch.setenv("IMGBENCH_CACHE", str(folder / "cache"))
-    config = folder / "run" / "config.yaml"
-    config.write_text(config.read_text().replace(str(original / "photos"), str(folder / "photos")))
-    return folder
-
-
-@pytest.fixture
 def learning_of():
     """Learns from photographs until the test ends."""
     with ExitStack() as stack:

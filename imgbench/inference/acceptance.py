@@ -32,6 +32,7 @@ from imgbench.inference.novelty import (
     novelty_limit_of,
     read_arrays,
     renewing,
+    tells_novelty,
 )
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predictor import Model
@@ -78,11 +79,11 @@ class Acceptance(Novelty):
         known = _selections_of_file(model) if isinstance(model, OnnxModel) else {}
         selection = known.get(max_error)
         if selection is None:
-            run = _run_of(path, model, option, known)
+            run, validation = _kept_validation(path, model, option, known)
             place = run.shown
-            if not (isinstance(model, OnnxModel) and model.tells_novelty) and has_features(model):
+            if not tells_novelty(model) and has_features(model):
                 distribution = distribution_of(read_arrays(run.path / FEATURES), run.path / FEATURES)
-            selection = _selection(run, model, max_error)
+            (selection,) = _selections(run, model, validation, [max_error])
         if selection.threshold is None:
             raise UserError(f"{option} cannot be promised for {place}: {_hindrance(selection)}")
         return cls(model, selection, distribution)
@@ -97,7 +98,7 @@ class Acceptance(Novelty):
         kind = "like those it was trained on"
         if coverage.groups < coverage.n:
             kind += ", but of new groups"
-        tells = self.distribution or (isinstance(self.model, OnnxModel) and self.model.tells_novelty)
+        tells = self.distribution or tells_novelty(self.model)
         blind = "" if tells else "; pictures unlike them are not recognised, which takes a checkpoint or a new export"
         return (
             f"expected of photographs {kind}: {describe(coverage)} accepted, as of the validation images{blind}\n"
@@ -128,8 +129,8 @@ def kept_of(run: Run, model: Model) -> tuple[FeatureDistribution | None, dict[st
         distribution = distribution_of(kept, run.path / FEATURES)
         limit = novelty_limit_of(kept)
         facts["novelty_limit"] = limit if math.isfinite(limit) else None
-    if not model.provenance.get("selected_on_test") and _read_predictions(run, VALIDATION, model).paths:
-        facts["acceptance"] = [_selection(run, model, error).to_dict() for error in ERRORS]
+    if not model.provenance.get("selected_on_test") and (validation := _read_predictions(run, VALIDATION, model)).paths:
+        facts["acceptance"] = [one.to_dict() for one in _selections(run, model, validation, ERRORS)]
     return distribution, facts
 
 
@@ -156,7 +157,7 @@ def prediction_sets(path: str | Path, model: Model, coverage: float) -> Predicti
     """
     option = f"--sets {coverage:g}"
     _require_validation(model, option)
-    return PredictionSets.of(_read_predictions(_run_of(path, model, option), VALIDATION, model), coverage)
+    return PredictionSets.of(_kept_validation(path, model, option)[1], coverage)
 
 
 def _require_validation(model: Model, option: str) -> None:
@@ -168,8 +169,10 @@ def _require_validation(model: Model, option: str) -> None:
         )
 
 
-def _run_of(path: str | Path, model: Model, option: str, known: Iterable[float] = ()) -> Run:
-    """The run that has kept what is known of the model.
+def _kept_validation(
+    path: str | Path, model: Model, option: str, known: Iterable[float] = ()
+) -> tuple[Run, Predictions]:
+    """The run that has kept what is known of the model, and its predictions for validation images: at least one.
 
     Args:
         known: the errors for which an ONNX file says itself what to accept.
@@ -207,23 +210,26 @@ def _run_of(path: str | Path, model: Model, option: str, known: Iterable[float] 
             f"{run.path / VALIDATION}.\nAn ONNX file is exported anew by: python -m imgbench.export "
             f"{shlex.quote(str(run.shown))}\n{renewing(run)}"
         )
-    if not _read_predictions(run, VALIDATION, model).paths:
+    validation = _read_predictions(run, VALIDATION, model)
+    if not validation.paths:
         raise UserError(
             f"{option} cannot be promised for {run.shown}: every validation image looks like a training image "
             "or belongs to its group.\n"
             "Divide the images again: data.split.group=auto keeps images that look alike, and groups, on one side."
         )
-    return run
+    return run, validation
 
 
-def _selection(run: Run, model: Model, max_error: float) -> Selection:
-    """By the validation images that the run has kept, and against its test images."""
-    validation = _read_predictions(run, VALIDATION, model)
+def _selections(run: Run, model: Model, validation: Predictions, errors: Iterable[float]) -> list[Selection]:
+    """For each of the errors, by the validation images that the run has kept, and against its test images."""
     distances = np.zeros(len(validation.paths))
     if has_features(model):
         distances = _read_distances(run, len(validation.paths), _weights_measured(run))
-    selection = apart_from(select(validation, distances, max_error), validation, distances)
-    return checked(selection, _read_predictions(run, TEST, model)) if (run.path / TEST).is_file() else selection
+    found = [apart_from(select(validation, distances, error), validation, distances) for error in errors]
+    if not (run.path / TEST).is_file():
+        return found
+    test = _read_predictions(run, TEST, model)
+    return [checked(selection, test) for selection in found]
 
 
 def _hindrance(selection: Selection) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from imgbench.inference.occlusion import GRID
+from imgbench.inference.occlusion import GRID, edges, mean_colour
 
 SHARES = (0.1, 0.25, 0.5)  # of the squares of an image that are hidden, and that are all that is revealed
 BATCH = 32
@@ -56,7 +56,6 @@ def _with_squares(image: Tensor, places: np.ndarray, hidden: bool) -> Tensor:
     """The image (3, H, W) with these of its squares hidden, or with all others hidden."""
     mask = torch.zeros(GRID * GRID, dtype=torch.bool)
     mask[torch.from_numpy(places)] = True
-    rows, columns = (torch.arange(side) * GRID // side for side in image.shape[1:])
-    chosen = mask.reshape(GRID, GRID)[rows][:, columns]
-    mean = image.float().mean((1, 2), keepdim=True).round().to(image.dtype)
-    return torch.where(chosen == hidden, mean, image)
+    rows, columns = (torch.tensor(edges(side)).diff() for side in image.shape[1:])
+    chosen = mask.reshape(GRID, GRID).repeat_interleave(rows, 0).repeat_interleave(columns, 1)
+    return torch.where(chosen == hidden, mean_colour(image), image)

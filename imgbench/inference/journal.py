@@ -101,11 +101,7 @@ class Journal:
         """Makes the file fit to append to; returns how many rows it has."""
         if not self.path.exists() or self.path.stat().st_size == 0:
             self._describe(0)
-            try:
-                self.path.write_bytes(self.head)
-            except OSError:
-                self.path.unlink(missing_ok=True)  # half of the names of columns are none
-                raise
+            self._begin()
             return 0
         found = self._check_source()
         complete = self._complete = found.get("rows", 0)
@@ -116,11 +112,16 @@ class Journal:
                 rows += 1
                 if rows <= complete or (rows - complete) % batch == 0:
                     number, kept = rows, end
-        if rows < 0:  # not even the names of the columns were written
-            self.path.write_bytes(self.head)
+        if rows < 0:  # not even the names of the columns are whole
+            self._begin()
         elif kept < self.path.stat().st_size:
             os.truncate(self.path, kept)
         return number
+
+    def _begin(self) -> None:
+        """Writes the names of the columns, and no part of them."""
+        with replacing(self.path, "wb") as file:
+            file.write(self.head)
 
     def _describe(self, rows: int) -> None:
         self._complete = rows

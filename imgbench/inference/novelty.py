@@ -22,6 +22,11 @@ FEATURES = ACCEPTANCE_FILES[1]
 UNLIKE = "unlike the training images"
 
 
+def tells_novelty(model: Model) -> TypeGuard[OnnxModel]:
+    """Whether it is an ONNX file that says itself how far an image lies from the training images."""
+    return isinstance(model, OnnxModel) and model.tells_novelty
+
+
 def has_features(model: Model) -> "TypeGuard[TorchModel | OnnxModel]":
     """Whether it tells what is unlike the training images."""
     return bool(getattr(model, "has_features", False))
@@ -50,7 +55,7 @@ class Novelty:
         """
         if not has_features(model):
             return None
-        if isinstance(model, OnnxModel) and model.tells_novelty:
+        if tells_novelty(model):
             limit = model.metadata.get("novelty_limit")
             return cls(model, float(limit), None) if isinstance(limit, int | float) else None
         try:

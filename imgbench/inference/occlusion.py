@@ -19,17 +19,27 @@ def occlusion(model: Callable[[Tensor], np.ndarray], images: Tensor, classes: np
         classes: (N,) the class that is to be explained in each image.
     """
     maps = []
-    edges = [torch.linspace(0, side, GRID + 1).round().int().tolist() for side in images.shape[2:]]
+    rows, columns = (edges(side) for side in images.shape[2:])
     for image, label in zip(images, classes, strict=True):
         hidden = image.repeat(GRID * GRID + 1, 1, 1, 1)  # the last is left as it is
-        mean = image.float().mean((1, 2), keepdim=True).round().to(image.dtype)
+        mean = mean_colour(image)
         for place in range(GRID * GRID):
             row, column = divmod(place, GRID)
-            (top, bottom), (left, right) = edges[0][row : row + 2], edges[1][column : column + 2]
+            (top, bottom), (left, right) = rows[row : row + 2], columns[column : column + 2]
             hidden[place, :, top:bottom, left:right] = mean
         odds = _log_odds(np.concatenate([model(part) for part in hidden.split(32)]), int(label))
         maps.append((odds[-1] - odds[:-1]).reshape(GRID, GRID))
     return np.stack(maps)
+
+
+def edges(side: int) -> list[int]:
+    """Where the `GRID` parts of a side begin, and where the last ends."""
+    return torch.linspace(0, side, GRID + 1).round().int().tolist()
+
+
+def mean_colour(image: Tensor) -> Tensor:
+    """(3, 1, 1) of an image (3, H, W), in its own type."""
+    return image.float().mean((1, 2), keepdim=True).round().to(image.dtype)
 
 
 def _log_odds(probabilities: np.ndarray, label: int) -> np.ndarray:

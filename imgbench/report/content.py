@@ -259,7 +259,7 @@ def _add_photographs(
     report.heat = dict(zip(explained.tolist(), heat, strict=False))  # of the first, where there are fewer
     judged = explained[: min(len(heat), JUDGED)]
     if len(np.unique(codes := group_codes([report.predictions.groups[row] for row in judged]))) >= FEWEST_JUDGED:
-        inputs = torch.cat([*network_inputs(data, rows[judged])])
+        inputs = torch.from_numpy(np.stack([report.images[row] for row in judged.tolist()])).permute(0, 3, 1, 2)
         gains = faithfulness(model, inputs, heat[: len(judged)], report.predictions.predicted[judged])
         report.heat_gain = mean_of_groups(gains, codes)
         if report.heat_gain.low <= 0:
