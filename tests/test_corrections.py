@@ -14,6 +14,7 @@ from PIL import Image
 from imgbench.compare import compare
 from imgbench.data import corrections
 from imgbench.data.corrections import (
+    BY_CHANCE,
     CLASS,
     COLUMNS,
     FILE,
@@ -24,6 +25,7 @@ from imgbench.data.corrections import (
     Decision,
     Decisions,
     add_decisions,
+    drawn_by_chance,
     read_decisions,
     standing,
 )
@@ -310,3 +312,11 @@ def test_copy_in_another_split_stays_where_only_its_copy_is_left_out(make_folder
     decide(root, ("train/cat/copy.png", LEFT_OUT, ""))
     run = train_run(root, tmp_path / "run", "data.audit=false")
     assert evaluate(run.path).metrics["test/acc"].n == 8
+
+
+def test_sample_drawn_by_chance_holds_what_was_asked_before_its_turn_came():
+    hashes = [f"{number:032x}" for number in range(6)]
+    drawn = [Decision(hashes[number], "", CLASS, "cat", why=BY_CHANCE) for number in (0, 3)]
+    others = [Decision(hashes[number], "", CLASS, "cat", why="Which class is it?") for number in (1, 5)]
+    assert drawn_by_chance(hashes, [*drawn, *others]).tolist() == [True] * 4 + [False] * 2
+    assert not drawn_by_chance(hashes, others).any()

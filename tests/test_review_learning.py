@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from test_review import CAT, DOG, decided, open_page, serving, wait  # noqa: F401
 
-from imgbench.data.corrections import CLASS, FILE, LEFT_OUT, Decision, add_decisions, read_decisions
+from imgbench.data.corrections import BY_CHANCE, CLASS, FILE, LEFT_OUT, Decision, add_decisions, read_decisions
 from imgbench.errors import UserError
 from imgbench.inference.active_learning import changed, is_settled, learn, least_sure, most_typical, reduced
 from imgbench.publish.review_images import ReviewedImages
@@ -210,7 +210,7 @@ def test_from_nothing_to_an_audited_run_by_keyboard_alone(home, open_page):  # n
                 page.keyboard.press("2")
             wait(page, f"decisions.version == {number + 1}")
         wait(page, "learning.status == 'learnt'")
-        wait(page, "seen[rows()[0]] && seen[rows()[0]].classes.length == 2")
+        go_to_one_with_help(page)
         assert page.is_visible("#right") and page.inner_text("#right").startswith("Yes, ")
         wait(page, "document.getElementById('learning').textContent.includes('24 labelled here, 16 left')")
         server.send_signal(signal.SIGKILL)
@@ -219,7 +219,7 @@ def test_from_nothing_to_an_audited_run_by_keyboard_alone(home, open_page):  # n
         page = open_page(address, "Bob", viewport={"width": 390, "height": 800}, color_scheme="dark", locale="zh-CN")
         assert page.evaluate("decisions.classes") == ["Round thing", "方"]
         wait(page, "learning.status == 'learnt'")
-        wait(page, "seen[rows()[0]] && seen[rows()[0]].classes.length == 2")
+        go_to_one_with_help(page)
         page.keyboard.press("Enter")  # as the network says
         wait(page, "decisions.version == 25")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
@@ -229,14 +229,49 @@ def test_from_nothing_to_an_audited_run_by_keyboard_alone(home, open_page):  # n
         state = page.evaluate("training")
         assert state["status"] == "done", state
         assert "准确率" in page.inner_text("#outcome")
+        assert "随机抽取" in page.inner_text("#outcome")
+    given = read_decisions(home / "more" / FILE)
+    drawn = [one.hash for one in given if one.why == BY_CHANCE]
+    of_sample = sum(one.hash <= max(drawn) for one in given)
+    assert 4 <= len(drawn) <= of_sample < len(given) and state["accuracy_drawn"]["n"] == of_sample
     run = Run(home / state["run"])
     assert {row["class"] for row in run.split_rows()} == {"Round thing", "方"}
     assert json.loads((run.path / "audit.json").read_text())["images"] == 25
     assert sorted(path.name for path in (home / "more").iterdir() if path.suffix != ".png") == [f".{FILE}.lock", FILE]
 
 
+def go_to_one_with_help(page) -> None:
+    """To the next photograph of which the page tells what the network says: of those drawn by chance it does not."""
+    wait(page, "seen[rows()[0]]")
+    while page.evaluate("seen[rows()[0]].drawn"):
+        assert not page.is_visible("#right") and page.inner_text("#says") == ""
+        page.keyboard.press("ArrowRight")
+        wait(page, "seen[rows()[0]]")
+    wait(page, "seen[rows()[0]].classes.length == 2")
+
+
 def decided_in(folder: Path) -> list[tuple[str, str, str, str]]:
     return [(one.path, one.decision, one.value, one.by) for one in read_decisions(folder / FILE)]
+
+
+def test_every_fifth_photograph_is_drawn_by_chance_and_asked_without_help(home, learning_of):
+    images = ReviewedImages(home / "more")
+    learning = learning_of(images)
+    until(lambda: learning.state()["status"] == "waiting")
+    order = np.argsort(np.array(images.hashes))
+    assert learning.state()["next"][4::5] == learning.state()["drawn"] == list(range(8))
+    for number in learning.state()["next"][:25]:
+        name = "two" if "two" in images.paths[images.rows[number]] else "one"
+        why = BY_CHANCE if number in learning.state()["drawn"] else ""
+        images.decide({"rows": [number], "decision": CLASS, "name": name, "by": "Ann", "why": why})
+    learning.wake()
+    until(lambda: learning.state()["status"] == "learnt" and learning.state()["labels"] == 25)
+    state = learning.state()
+    left = [number for number in range(40) if images.decisions().of_rows[images.rows[number]] is None]
+    assert state["drawn"] == left[:3] and state["next"][4] == left[0]
+    assert images.about(int(images.rows[left[0]]))["classes"] == []
+    assert len(images.about(int(images.rows[state["next"][0]]))["classes"]) == 2
+    assert list(order) == list(images.rows)
 
 
 def test_two_browsers_name_classes_from_nothing(home, open_page):  # noqa: F811

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 FILE = "corrections.csv"
 CLASS, LEFT_OUT, RIGHT, GROUP, WITHDRAWN = "class", "left out", "right", "group", "withdrawn"
 DECISIONS = (CLASS, LEFT_OUT, RIGHT, GROUP, WITHDRAWN)
+# In the column `why`, of a photograph that was asked by its turn in the order of the hashes, which is one by chance.
+BY_CHANCE = "Drawn by chance. Which class is it?"
 COLUMNS: Columns = {
     "hash": SPLIT_COLUMNS["hash"],
     "path": None,  # for people; of a photograph outside of the data's folder it is opened, see data.annotated
@@ -74,6 +76,7 @@ class Decided:
     splits: np.ndarray  # (N,) int8, before images were left out
     looked_at: np.ndarray  # (N,) bool: their class was changed or found right, or they were left out
     left_out: np.ndarray  # (N,) bool
+    by_chance: np.ndarray  # (N,) bool: a random sample, where people were asked for the classes; see `drawn_by_chance`
     pairs: frozenset[tuple[int, int]]  # of rows, the lower first, that were looked at beside each other
     hash: str  # of the decisions that hold here
     sentence: str
@@ -339,6 +342,7 @@ def corrected(table: "ImageTable", decisions: Decisions, whole: bool = True) -> 
         table.splits,
         looked_at,
         gone,
+        drawn_by_chance(hashes, decisions.rows),
         frozenset((pair[0], pair[1]) for pair in pairs if len(pair) == 2),
         known,
         sentence,
@@ -354,6 +358,16 @@ def corrected(table: "ImageTable", decisions: Decisions, whole: bool = True) -> 
     _require_every_class(table, result)
     log.info("%s", sentence)
     return result
+
+
+def drawn_by_chance(hashes: Sequence[str], decisions: Sequence[Decision]) -> np.ndarray:
+    """(N,) bool: the photographs up to the last that was asked by chance, in the order of their hashes.
+
+    One that was asked for another reason before its turn came belongs to the sample as well: without such, it would
+    hold too few of those that a network is unsure of.
+    """
+    last = max((one.hash for one in decisions if one.why == BY_CHANCE), default="")
+    return np.array([digest <= last for digest in hashes], bool)
 
 
 def _sentence(

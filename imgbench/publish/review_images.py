@@ -113,6 +113,9 @@ class ReviewedImages:
         self.rows = np.argsort(np.array(self.hashes), kind="stable")
         self.numbers = np.argsort(self.rows, kind="stable")
         self.asked = self._asked()
+        self.drawn: frozenset[int] = (
+            frozenset()
+        )  # those of `asked` whose turn it is by chance, for which no help is given
         self.model = Predictor.load(self.run.path).model if self.run else None
         self.probabilities, self.features = self._opinions()
         self._lock = threading.Lock()
@@ -451,7 +454,8 @@ class ReviewedImages:
             return {"blind": True, "split": "test", "size": [width, height]}
         known = self.probabilities[row]
         label = self.label_now(row, self.decisions())
-        order = [] if not len(known) or np.isnan(known).any() else np.argsort(-known, kind="stable")[:CLASSES].tolist()
+        is_known = len(known) and not np.isnan(known).any() and row not in self.drawn
+        order = np.argsort(-known, kind="stable")[:CLASSES].tolist() if is_known else []
         split = int(self.splits[row])
         return {
             "blind": False,
@@ -461,6 +465,7 @@ class ReviewedImages:
             "label": label,
             "folder": None if self.labels[row] == UNKNOWN else int(self.labels[row]),
             "asked": row in self.asked,
+            "drawn": row in self.drawn,
             "classes": [[label, round(float(known[label]), 4)] for label in order],
             "error": table.errors.get(row, ""),
             "neighbours": [[int(self.numbers[one]), int(table.labels[one])] for one in self.neighbours(row)],

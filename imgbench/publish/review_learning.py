@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,15 @@ from imgbench.inference.active_learning import FIRST, GROWTH, changed, is_settle
 from imgbench.inference.cached_features import image_features
 from imgbench.inference.neighbours import features_of, network_inputs
 from imgbench.inference.novelty import has_features
-from imgbench.publish.review_images import ReviewedImages
+from imgbench.publish.review_images import Known, ReviewedImages
 
 log = logging.getLogger(__name__)
 
 AGAIN = 5  # labels after which it learns again
 SHOWN = 100  # photographs that are proposed at a time
+CHANCE = (
+    5  # of so many one is drawn by chance, where there are no test images yet: on these the accuracy is that on all
+)
 POLL = 1.0  # seconds until it looks for the decisions that another process has written
 
 
@@ -29,7 +33,11 @@ class Learning:
     def __init__(self, images: ReviewedImages) -> None:
         self.images = images
         self._wake, self._over = threading.Event(), False
-        self._state: dict[str, Any] = {"version": 0, "status": "preparing", "next": self._numbers(images.asked[:SHOWN])}
+        _, given, left_out = self._given()
+        open_ones = np.flatnonzero((given == UNKNOWN) & ~left_out)
+        order = np.argsort(images.numbers[images.asked[open_ones]], kind="stable")
+        first = self._next(open_ones[order][:SHOWN], open_ones)
+        self._state: dict[str, Any] = {"version": 0, "status": "preparing", **first}
         if len(images.asked):
             threading.Thread(target=self._run, daemon=True).start()
 
@@ -83,10 +91,9 @@ class Learning:
         probabilities: np.ndarray | None = None
         while not self._over:
             self._wake.clear()
-            known, given = images.labels_of_asked()
-            is_done = np.array([decision is not None and decision.decision == LEFT_OUT
-                                for decision in (known.of_rows[row] for row in images.asked)])  # fmt: skip
-            new = np.flatnonzero((given != UNKNOWN) & ~is_done)
+            known, given, left_out = self._given()
+            new = np.flatnonzero((given != UNKNOWN) & ~left_out)
+            open_ones = np.flatnonzero((given == UNKNOWN) & ~left_out)
             enough = own > 0 or len(new) >= FIRST
             classes = np.union1d(labels, given[new])
             if learnt_from < 0 or abs(len(new) - learnt_from) >= AGAIN or (enough and probabilities is None):
@@ -94,13 +101,12 @@ class Learning:
                     rows = np.concatenate([np.arange(own), own + new])
                     targets = np.concatenate([labels, given[new]])
                     probabilities = learn(features[rows], targets, len(known.class_names))(features[own:])
-                    rest = np.flatnonzero((given == UNKNOWN) & ~is_done)
                     if before is None or len(new) - last_round >= max(FIRST, round((GROWTH - 1) * len(new))):
                         if before is not None:
-                            shares.append(changed(before[rest], probabilities[rest]))
+                            shares.append(changed(before[open_ones], probabilities[open_ones]))
                         before, last_round = probabilities, len(new)
                     self._show(probabilities)
-                done = np.concatenate([np.arange(own), own + np.flatnonzero((given != UNKNOWN) | is_done)])
+                done = np.concatenate([np.arange(own), own + np.flatnonzero((given != UNKNOWN) | left_out)])
                 whole = None if probabilities is None else np.pad(probabilities, ((own, 0), (0, 0)))
                 chosen = propose(features, done, whole, FIRST, rng) - own
                 learnt_from = len(new)
@@ -110,16 +116,23 @@ class Learning:
                     "labels": len(new),
                     "first": FIRST,
                     "classes": len(classes),
-                    "left": int(((given == UNKNOWN) & ~is_done).sum()),
+                    "left": len(open_ones),
                     "changed": shares[-1] if shares else None,
                     "settled": is_settled(shares),
-                    "next": self._numbers(images.asked[self._with_more(chosen, done - own, probabilities)]),
+                    **self._next(self._with_more(chosen, done - own, probabilities), open_ones),
                 }
             else:
-                done = set(self._numbers(images.asked[(given != UNKNOWN) | is_done]))
-                left = [number for number in self._state["next"] if number not in done]
-                self._state |= {"labels": len(new), "left": len(given) - len(done), "next": left}
+                done = set(self._numbers(images.asked[(given != UNKNOWN) | left_out]))
+                left, drawn = ([one for one in self._state[name] if one not in done] for name in ("next", "drawn"))
+                self._state |= {"labels": len(new), "left": len(given) - len(done), "next": left, "drawn": drawn}
             self._wake.wait(POLL)
+
+    def _given(self) -> tuple[Known, np.ndarray, np.ndarray]:
+        """What is known, of each of `asked` its class by now, and whether it was left out."""
+        known, given = self.images.labels_of_asked()
+        decisions = [known.of_rows[row] for row in self.images.asked]
+        left_out = [decision is not None and decision.decision == LEFT_OUT for decision in decisions]
+        return known, given, np.array(left_out, bool)
 
     def _with_more(self, chosen: np.ndarray, done: np.ndarray, probabilities: np.ndarray | None) -> np.ndarray:
         """And after them others, for people who are faster than it learns."""
@@ -128,6 +141,18 @@ class Learning:
         if probabilities is not None:
             order = np.argsort(margins(probabilities[rest]), kind="stable")
         return np.concatenate([chosen, rest[order]])[:SHOWN]
+
+    def _next(self, chosen: np.ndarray, open_ones: np.ndarray) -> dict[str, list[int]]:
+        """The numbers of what is asked next, and of those among them that are drawn by chance."""
+        images = self.images
+        numbers = self._numbers(images.asked[chosen])
+        if not images.names_classes:  # what a run is tested on is known
+            return {"next": numbers, "drawn": []}
+        drawn = sorted(self._numbers(images.asked[open_ones]))[: len(numbers) // CHANCE]  # the order of the hashes
+        images.drawn = frozenset(images.rows[drawn].tolist())
+        others = (number for number in numbers if number not in set(drawn))
+        mixed = [one for number in drawn for one in (*islice(others, CHANCE - 1), number)]
+        return {"next": [*mixed, *others][:SHOWN], "drawn": drawn}
 
     def _show(self, probabilities: np.ndarray) -> None:
         images = self.images

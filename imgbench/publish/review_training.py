@@ -13,12 +13,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from imgbench.data.corrections import drawn_by_chance
 from imgbench.errors import UserError
+from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.statistics import Change
 from imgbench.experiment.build import build_data_of
 from imgbench.experiment.compose import compose, new_directory, override, slug
 from imgbench.experiment.cross_validation import train_and_test
 from imgbench.experiment.train import resolve, train
+from imgbench.number import group_codes, share
 from imgbench.publish.review_images import ReviewedImages
 from imgbench.report.conclude import conclude
 from imgbench.run import Run
@@ -85,8 +88,7 @@ class Training:
             self._run = run = Run(Path(new_directory(str(place))))
             if base is None:
                 self._train_first(run)
-                first = {"accuracy": json.loads((run.path / "metrics.json").read_text("utf-8"))["test/acc"]}
-                self._state = {"status": "done", "whole": whole, "run": str(run.shown), **first}
+                self._state = {"status": "done", "whole": whole, "run": str(run.shown), **self._accuracies(run)}
                 return
             self._train_whole(base, run) if whole else self._solve(base, run)
             found = self.compare(base, run, True)
@@ -111,6 +113,17 @@ class Training:
         run.path.mkdir(parents=True)
         with run.recorded(command=shlex.join(["python", "-m", "imgbench.train", *words])):
             train_and_test(config, run, conclude)
+
+    def _accuracies(self, run: Run) -> dict[str, Any]:
+        """On all images, and on those that were drawn by chance."""
+        predictions = Predictions.read_csv(run.path / "predictions.csv")
+        content = {row["path"]: row["hash"] for row in run.split_rows()}
+        rows = self.images.decisions().decisions.rows
+        drawn = drawn_by_chance([content[path] for path in predictions.paths], rows)
+        right, codes = predictions.predicted == predictions.targets, group_codes(predictions.groups)
+        of_drawn = share(right, drawn, codes).of_networks(run.folds) if drawn.any() else None
+        whole = json.loads((run.path / "metrics.json").read_text("utf-8"))["test/acc"]
+        return {"accuracy": whole, "accuracy_drawn": of_drawn and of_drawn.to_dict()}
 
     def _solve(self, base: Run, run: Run) -> None:
         """As `imgbench train` does with this configuration, of the images in the very splits of the run."""

@@ -88,11 +88,13 @@ def evaluate_run(run: Run, data: ImageFolderDataModule, announce: bool = True) -
 
 
 def _subgroups(predictions: Predictions, table: ImageTable) -> list[Subgroups]:
-    """Of the other columns of a table of labels; none where it is not there any more."""
+    """Of the other columns of a table of labels, and of why people were asked; none where it is not there any more."""
     try:
         columns = further_columns(table)
     except (UserError, OSError):
-        return []
+        columns = {}
+    if table.decided is not None and table.decided.by_chance.any():
+        columns["asked"] = ["by chance" if chance else "as worth a label" for chance in table.decided.by_chance]
     place = {path: row for row, path in enumerate(table.paths)}
     rows = [place[path] for path in predictions.paths]
     own = {name: [cells[row] for row in rows] for name, cells in columns.items()}

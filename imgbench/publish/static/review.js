@@ -227,7 +227,7 @@ function showFacts(numbers) {
   showClasses();
   $("says").replaceChildren();
   $("near").replaceChildren();
-  if (fact.blind) return;
+  if (fact.blind || fact.drawn) return;
   $("says").append(element("h3", text("network_says")));
   if (!fact.classes.length) {
     $("says").append(element("p", text("nothing_said"), "faint"));
@@ -396,8 +396,9 @@ function showTraining(state) {
   if (state.epochs) said.push(Object.assign(document.createElement("progress"), { max: state.epochs, value: state.epoch }));
   if (state.status === "failed") said.push(element("p", text("failed", state)));
   if (state.status === "done" && state.accuracy) {
-    const shown = Object.fromEntries(["value", "low", "high"].map(name => [name, (100 * state.accuracy[name]).toFixed(1)]));
-    said.push(element("strong", text("first_accuracy", { ...shown, n: state.accuracy.n })), element("p", text("new_run", state), "faint"));
+    const shown = (key, number) => text(key, { ...number, ...Object.fromEntries(["value", "low", "high"].map(name => [name, (100 * number[name]).toFixed(1)])) });
+    if (state.accuracy_drawn) said.push(element("strong", shown("drawn_accuracy", state.accuracy_drawn)));
+    said.push(element(state.accuracy_drawn ? "p" : "strong", shown("first_accuracy", state.accuracy)), element("p", text("new_run", state), "faint"));
   } else if (state.status === "done") {
     said.push(changeOf(text(state.before ? "with_labels_now" : "accuracy"), state.after));
     if (state.before) said.push(changeOf(text("with_labels_before"), state.before));
@@ -424,6 +425,8 @@ function showLearning() {
   $("learning").textContent = said.join(" ");
 }
 
+const nextOf = state => state.next.map(number => [[number], state.drawn.includes(number) ? "why_drawn" : "why_next", ""]);
+
 function learnt(found) {
   const isNew = found.version !== learning.version;
   learning = found;
@@ -432,7 +435,7 @@ function learnt(found) {
   asked.forEach(number => { if (!rows().includes(number)) delete seen[number]; }); // the network says something else now
   const own = queue === "next" ? FACTS.queues.next.slice(0, position + 1) : FACTS.queues.next.filter(isDone);
   const kept = new Set(own.map(([[number]]) => number));
-  FACTS.queues.next = [...own, ...found.next.filter(number => !kept.has(number)).map(number => [[number], "why_next", ""])];
+  FACTS.queues.next = [...own, ...nextOf(found).filter(([[number]]) => !kept.has(number))];
   showQueues();
   showList();
   const current = rows();
@@ -485,7 +488,7 @@ async function begin() {
   asked = new Set(FACTS.asked);
   if (asked.size) {
     learning = await ask("proposals");
-    FACTS.queues.next = learning.next.map(number => [[number], "why_next", ""]);
+    FACTS.queues.next = nextOf(learning);
   }
   const own = FACTS.language || ((navigator.language || "").toLowerCase().startsWith("zh") ? "zh" : "en");
   queue = Object.keys(FACTS.queues).find(name => FACTS.queues[name].some(item => !isDone(item))) || "suspects";
