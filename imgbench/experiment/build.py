@@ -26,6 +26,7 @@ from imgbench.language import KINDS, LANGUAGES, language_of_locale
 from imgbench.models.layers import normalises_batches
 from imgbench.models.summary import model_table
 from imgbench.preprocessing import Preprocessing
+from imgbench.progress import FACTS, quiet
 from imgbench.run import Run, switched_on
 from imgbench.training import fast
 from imgbench.training.callbacks import EpochSeeds, run_of_checkpoint
@@ -294,7 +295,8 @@ def frozen_network(words: Sequence[str]) -> tuple[ImageClassifier, Preprocessing
     """
     config = prepared_for_network(compose([*words, "model=pretrained"]))
     config.data.num_classes = 2
-    settings, _ = fast.apply(fast.FastSettings(**plain(config.fast)), config.trainer.accelerator)
+    with quiet(*FACTS):
+        settings, _ = fast.apply(fast.FastSettings(**plain(config.fast)), config.trainer.accelerator)
     mean, std = (tuple(config.data.normalize[name]) for name in ("mean", "std"))
     preprocessing = Preprocessing(config.data.image_size, config.data.short_side, mean, std)
     return build_classifier(config, ["", " "], preprocessing, settings, class_weights=None), preprocessing
