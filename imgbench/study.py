@@ -26,10 +26,10 @@ from imgbench.split_file import SPLITS
 from imgbench.sweep.resume import resumed_study
 from imgbench.train import budget_of_command, is_trained, train, what_next
 
-# Shares of the time after the audit; the rest is for smaller models and the report.
-TRAINING = 0.75  # of a network that a smaller one may have to learn from
-COMPARING = 0.85  # of networks of which the smaller one is a part, or a candidate: it is made without a training
-REPORT = 0.1  # share of the whole
+# Shares of the time after the audit that are for smaller models and the report.
+AFTER_TRAINING = 0.25  # of a network that a smaller one may have to learn from
+AFTER_COMPARING = 0.15  # of networks of which the smaller one is a part, or a candidate: it is made without a training
+FILE_AND_REPORT = 15  # seconds on two idle cores, without anything that is tried to be smaller
 
 
 def division(run: Run, column: str | None = None) -> str:
@@ -102,11 +102,12 @@ def study(config: DictConfig, run: Run, budget: Budget | None = None) -> None:
             print(f"{run.shown} is trained already.")
         else:
             with quiet(*IMAGE_FACTS):  # as of the audit above
-                train(config, run, conclude, budget.part(COMPARING if is_open(config) else TRAINING))
+                share = AFTER_COMPARING if is_open(config) else AFTER_TRAINING
+                train(config, run, conclude, budget.before(share, FILE_AND_REPORT))
         write_audit(found, run.path)
         print(division(run, split_column(run)))
         begin(3, f"Smaller models, target {target}, and the report")
-        small = add_smallest(run, target, budget.but(REPORT * 60 * budget.minutes).left)
+        small = add_smallest(run, target, budget.but(FILE_AND_REPORT * budget.slowdown).left, budget.slowdown)
     print(f"\nStudy          {run.shown}, in {budget.spent / 60:.1f} of {budget.minutes:g} minutes")
     print("\n".join(small.lines(run.shown / SMALL)))
     print(f"{what_next(run)}\nReport         {run.shown / 'report.html'}")

@@ -30,7 +30,8 @@ from imgbench.training.median_stopping import MedianStopping
 
 log = logging.getLogger(__name__)
 
-RESERVED = 0.1  # share of the time for what comes after training: the evaluation and the report
+RESERVED = 0.1  # share of the time for what comes after training: the evaluation and the report, which take
+CONCLUSION = 8  # seconds on two idle cores
 # Of two networks the lighter is taken where so many independent photographs could not tell which is the better one.
 TELLING = 1000
 
@@ -95,7 +96,7 @@ def train_best(
     run.write_config(storable(config))  # from which an interrupted comparison goes on
     trials: list[Trial] = []
     left_out: list[str] = []
-    training = budget.part(1 - RESERVED)
+    training = budget.before(RESERVED, CONCLUSION)
     for name in names:
         if trials and training.left <= 0:
             left_out.append(name)

@@ -133,6 +133,9 @@ def _with_weights(name: str, source: str, cfg: Any, options: dict[str, Any]) -> 
 _collected: ContextVar[list[Tensor] | None] = ContextVar("_collected", default=None)
 
 
+_counted: dict[tuple[Any, ...], int] = {}  # features of the networks that were built
+
+
 def _collect(layer: nn.Module, inputs: Any, output: Any) -> None:
     """A forward hook: keeps the output, if somebody asked for it in this thread."""
     found = _collected.get()
@@ -169,7 +172,14 @@ class PooledFeatures(nn.Module):
         self.classifier = nn.Linear(self.num_features, num_classes)
 
     def _count(self, size: int) -> int:
-        on_meta = {name: torch.empty_like(value, device="meta") for name, value in self.state_dict().items()}
+        weights = self.state_dict()
+        key = (type(self.backbone), size, *((name, value.shape) for name, value in weights.items()))
+        if key not in _counted:  # a study builds the same network twenty times
+            _counted[key] = self._counted_by_shapes(weights, size)
+        return _counted[key]
+
+    def _counted_by_shapes(self, weights: dict[str, Tensor], size: int) -> int:
+        on_meta = {name: torch.empty_like(value, device="meta") for name, value in weights.items()}
         images = torch.empty(2, 3, size, size, device="meta")  # shapes without arithmetic
         return torch.func.functional_call(self, on_meta, images, {"classify": False}).shape[1]
 
