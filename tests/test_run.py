@@ -8,11 +8,12 @@ import shutil
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 import yaml
 
+from imgbench import trust
 from imgbench.errors import UserError
 from imgbench.experiment.compose import compose, override, storable
 from imgbench.files import write_atomically
@@ -335,6 +336,18 @@ def test_path_outside_the_data_is_refused(path, run):
         UserError, match=r"split\.csv is damaged: line 2 has the path .* not a file below the data's folder"
     ):
         run.split_rows("train")
+
+
+@pytest.mark.parametrize(
+    ("path", "is_below"),
+    [
+        *((path, False) for path in (r"C:\x\y", "C:x", "C:/x", r"\x", r"\\server\x\y", r"\\?\C:\x", r"a\..\..\b")),
+        *((path, True) for path in (r"cat\1.png", "cat/1.png", "猫/1.png", "..a/..b")),
+    ],
+)
+def test_what_lies_below_the_data_is_told_by_the_rules_of_windows_there(path, is_below, monkeypatch):
+    monkeypatch.setattr(trust, "PurePath", PureWindowsPath)
+    assert trust.stays_below(path) == is_below
 
 
 @pytest.mark.parametrize(
