@@ -121,7 +121,7 @@ class Training:
         rows = self.images.decisions().decisions.rows
         drawn = drawn_by_chance([content[path] for path in predictions.paths], rows)
         right, codes = predictions.predicted == predictions.targets, group_codes(predictions.groups)
-        of_drawn = share(right, drawn, codes).of_networks(run.folds) if drawn.any() else None
+        of_drawn = share(right, drawn, codes).of_networks(run.folds or 1) if drawn.any() else None
         whole = json.loads((run.path / "metrics.json").read_text("utf-8"))["test/acc"]
         return {"accuracy": whole, "accuracy_drawn": of_drawn and of_drawn.to_dict()}
 
