@@ -108,7 +108,7 @@ def _pad(graph: Nodes, preprocessing: Preprocessing) -> None:
     size, one, two = (graph.constant([number]) for number in (preprocessing.image_size, 1, 2))
     sides = graph.node("Shape", "images", start=ROWS, end=COLUMNS + 1)
     longest = graph.node("ReduceMax", sides, keepdims=1)
-    twice = graph.node("Div", graph.node("Mul", graph.node("Mul", two, size), sides), longest)
+    twice = graph.node("Div", graph.node("Mul", graph.constant([2 * preprocessing.image_size]), sides), longest)
     sides = graph.node("Max", one, graph.node("Div", graph.node("Add", twice, one), two))
     resized = _resize(graph, "images", sides)
     missing = graph.node("Sub", size, sides)
