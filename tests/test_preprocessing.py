@@ -284,7 +284,7 @@ def test_cropping_equals_torchvision_resize_and_centre_crop_bit_for_bit(size, re
 @pytest.mark.parametrize("size", [*SIZES, (1, 1), (1, 3000), (3000, 1)])
 def test_padding_keeps_the_whole_photograph_in_the_middle_with_grey_beside_it(size):
     image = noise(*size)
-    padded = Preprocessing(24, "pad").square(image)
+    padded = np.array(Preprocessing(24, "pad").square(image))
     width, height = (max(1, math.floor(24 * side / max(size) + 0.5)) for side in size)
     left, top = (24 - width) // 2, (24 - height) // 2
     inside = (slice(top, top + height), slice(left, left + width))
