@@ -384,7 +384,8 @@ def _opened(data: bytes) -> Image.Image:
     name = image_format(data)
     if name is None:
         kind = unread_kind("", data[:16])
-        raise DecodeError(f"a {kind}, which is not read. {UNREAD[kind].remedy}." if kind else "not an image")
+        unknown = "not an image" if data else "an empty file, of zero bytes"
+        raise DecodeError(f"a {kind}, which is not read. {UNREAD[kind].remedy}." if kind else unknown)
     image = FORMATS[name].open(io.BytesIO(data))
     limit = MAX_PIXELS
     if name in ("TIFF", "GIF"):  # which ask the limit of the process again while they are decoded

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from imgbench.decode import DECODING, Picture, decoded, to_rgb
+from imgbench.errors import UserError
 from imgbench.intensity import Intensity
 
 if TYPE_CHECKING:
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
 # Where a square is kept of a picture that is more than this many times as long as it is wide, only its middle is
 # resized: as a whole, one of 1 x 5,000 pixels would become one of 256 x 1,280,000.
 LONGEST = 16
+
+RESIZE = ("stretch", "crop", "pad")
+LARGEST = 8192  # pixels of a side
+
+# The grey beside a photograph that is not square: the mean of ImageNet's photographs, without its tint. Where these
+# statistics normalise, it becomes nearly zero, with which convolutions pad; and a photograph in grey stays one.
+PADDING = 114
 
 STATISTICS = {
     "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
@@ -27,21 +35,36 @@ STATISTICS = {
 class Preprocessing:
     """Resizing and the channel statistics, in the range 0 to 1, that normalise the network's input.
 
-    With `short_side` unset, images are stretched to `image_size` squared; else their short side becomes `short_side`
-    pixels and the centre square of `image_size` is what the network sees.
+    `resize` says how a photograph becomes a square of `image_size`. `stretch` does so whatever its proportions. `pad`
+    resizes its long side, and what is missing, half on each side, has the grey level `padding`. `crop` resizes its
+    short side, and the network sees the middle. A number does as `crop`, but the short side gets so many pixels:
+    augmentation crops from a square of these.
+
+    Raises:
+        UserError: `resize` is none of these.
     """
 
     image_size: int
-    short_side: int | None = None
+    resize: str | int = "stretch"
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     intensity: Intensity = "file"
     decoding: int = DECODING  # see there
+    padding: int = PADDING
+
+    def __post_init__(self) -> None:
+        if type(self.resize) is int and 0 < self.resize < self.image_size:
+            raise UserError(f"data.resize={self.resize} is smaller than data.image_size={self.image_size}.")
+        if self.resize not in RESIZE and not (type(self.resize) is int and 0 < self.resize <= LARGEST):
+            raise UserError(
+                f"data.resize={self.resize}, but it is {', '.join(RESIZE)}, or to how many pixels the short side is "
+                f"resized before the middle is cropped, at most {LARGEST}."
+            )
 
     @property
     def stored_size(self) -> int:
         """The side of the square kept of each image, from which augmentation may crop."""
-        return self.short_side or self.image_size
+        return self.resize if isinstance(self.resize, int) else self.image_size
 
     def decode(self, source: bytes | Path | str | Image.Image) -> np.ndarray:
         """(stored_size, stored_size, 3) uint8 of a file, a file's bytes or an image.
@@ -50,20 +73,22 @@ class Preprocessing:
             DecodeError: not an image, damaged, cut short, or too large.
         """
         if isinstance(source, Image.Image):
-            return self._square(source)
-        return decoded(source, self._square, self.stored_size, self.decoding)
+            return self._of_picture(source)
+        return decoded(source, self._of_picture, self.stored_size, self.decoding)
 
-    def _square(self, picture: Picture | Image.Image) -> np.ndarray:
-        return self.resize(to_rgb(picture, self.intensity, self.decoding))
+    def _of_picture(self, picture: Picture | Image.Image) -> np.ndarray:
+        return self.square(to_rgb(picture, self.intensity, self.decoding))
 
-    def resize(self, image: Image.Image) -> np.ndarray:
+    def square(self, image: Image.Image) -> np.ndarray:
         """(stored_size, stored_size, 3) uint8 of an RGB image; bilinear with antialiasing, as torchvision resizes.
 
         `imgbench.inference.onnx_pixels` writes the same for ONNX files.
         """
         size = self.stored_size
-        if self.short_side is None:
+        if self.resize == "stretch":
             return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+        if self.resize == "pad":
+            return self._padded(image)
         kept = [min(side, LONGEST * min(image.size)) for side in image.size]
         if kept != [*image.size]:
             left, top = ((side - part) // 2 for side, part in zip(image.size, kept, strict=True))
@@ -76,6 +101,14 @@ class Preprocessing:
         left, top = round((width - size) / 2), round((height - size) / 2)
         resized = image.resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(resized.crop((left, top, left + size, top + size)))
+
+    def _padded(self, image: Image.Image) -> np.ndarray:
+        size, longest = self.image_size, max(image.size)
+        width, height = (max(1, (2 * size * side // longest + 1) // 2) for side in image.size)  # halves go up
+        left, top = (size - width) // 2, (size - height) // 2
+        square = Image.new("RGB", (size, size), (self.padding,) * 3)
+        square.paste(image.resize((width, height), Image.Resampling.BILINEAR), (left, top))
+        return np.asarray(square)
 
     @property
     def center(self) -> slice:

@@ -99,7 +99,8 @@ class Run:
         Raises:
             UserError: it is missing or damaged, or names what a file of unknown origin must not.
         """
-        return read_configuration(self.path / "config.yaml", CONF)
+        content = read_configuration(self.path / "config.yaml", CONF)
+        return {**content, "data": with_resize(content["data"])}
 
     @property
     def config(self) -> dict[str, Any]:
@@ -261,6 +262,14 @@ class Run:
         with damage_named(path):
             rows = (dict(zip(SPLIT_COLUMNS, row, strict=True)) for row in read_rows(path, SPLIT_COLUMNS))
             return [row for row in rows if split in (None, row["split"])]
+
+
+def with_resize(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a run or a model, in which `resize` stands for what was `short_side`, a number or nothing."""
+    values = dict(settings)
+    if "short_side" in values:
+        values["resize"] = values.pop("short_side") or "stretch"
+    return values
 
 
 class _PlainDumper(yaml.SafeDumper):

@@ -332,7 +332,10 @@ def main():
     threshold, limit = rule_of(facts, args.max_error)
     outputs = {"probabilities", "novelty"} & {output.name for output in session.get_outputs()}
     for photo in args.photos:
-        images = pixels_of(photo, facts["preprocessing"])[None]
+        try:
+            images = pixels_of(photo, facts["preprocessing"])[None]
+        except Exception as error:  # damaged files raise nearly anything
+            raise SystemExit(f"{photo} cannot be read: {error}") from error
         found = dict(zip(outputs, session.run(outputs, {"images": images}), strict=True))
         (probabilities,), (novelty,) = found["probabilities"], found.get("novelty", [0])
         sure = probabilities.max() > threshold and (limit is None or novelty < limit)

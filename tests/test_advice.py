@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,7 +27,8 @@ def advised(tiny_run):
     """What is advised to the tiny run with predictions of which so many are wrong."""
     data = build_data(DictConfig(tiny_run.config))
 
-    def ask(wrong=0, images=400, findings=(), suspects=(), language="en", selections=()):
+    def ask(wrong=0, images=400, findings=(), suspects=(), language="en", selections=(), resize="stretch"):
+        data.preprocessing = replace(data.preprocessing, resize=resize)
         targets = np.arange(images) % 2
         answers = targets.copy()
         answers[: 2 * wrong : 2] = 1
@@ -40,6 +42,12 @@ def advised(tiny_run):
 
 def text_of(lines):
     return "\n".join(f"{one.text} {one.command}" for one in lines).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_padding_is_advised_for_long_photographs_where_they_are_stretched(advised):
+    long = [Finding("aspect", "warning", "Long.", 3)]
+    assert "Long." in (said := text_of(advised(findings=long))) and "data.resize=pad" in said
+    assert "Long." not in text_of(advised(findings=long, resize="pad"))
 
 
 def test_errors_come_before_warnings_and_these_before_all_else(advised):

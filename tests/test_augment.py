@@ -3,12 +3,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
 from PIL import Image
 from torchvision.transforms import v2
 
 from imgbench.data.augment import Augment, recolor
 from imgbench.data.batches import as_images
 from imgbench.errors import UserError
+from imgbench.experiment.compose import compose
+from imgbench.preprocessing import Preprocessing
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +98,16 @@ def boxes_of(floats, side):
         boxes.append(torch.stack([start, start + step * size]))
     (left, right), (top, bottom) = boxes
     return torch.stack([left, top, right, bottom], 1)
+
+
+@pytest.mark.parametrize("size", [(64, 1), (1, 64)])
+def test_what_the_default_makes_of_a_padded_strip_shows_the_strip(size):
+    strip = np.array(Preprocessing(64, "pad").square(Image.new("RGB", size, "white")))
+    augment = instantiate(compose(["augment=framing"]).augment)
+    torch.manual_seed(0)
+    floats, _ = augmented(augment, as_images(strip[None]).expand(300, -1, -1, -1), 64)
+    shown = (floats - 114 / 255).abs().amax((1, 2, 3))
+    assert shown.min() > 0.2
 
 
 def test_random_resized_crop_has_the_geometry_it_is_asked_for():

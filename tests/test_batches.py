@@ -57,7 +57,7 @@ def test_as_images_is_a_view_in_pytorchs_layout():
 def two_datasets(tmp_path, make_folder):
     """The same images, once with their pixels at hand in another order, and once decoded when asked for."""
     found = scan(make_folder(tmp_path, {"cat": 3, "dog": 4}, size=(31, 22)))
-    pixels = np.stack([SMALL.resize(open_image(tmp_path / path)) for path in found.paths])
+    pixels = np.stack([SMALL.square(open_image(tmp_path / path)) for path in found.paths])
     rows = np.arange(7)[::-1].copy()
     cached = ImageDataset(replace(found.take(rows), pixels=pixels[rows]), rows, SMALL)
     return cached, ImageDataset(decode_images(found, SMALL, "off"), np.arange(7), SMALL)

@@ -29,7 +29,7 @@ MODELS = {
     },
     "mobilenet": {"_target_": "imgbench.models.pretrained.torchvision_classifier", "name": "mobilenet_v3_small"},
 }
-PREPROCESSING = {"image_size": 32, "short_side": None, "mean": [0.5] * 3, "std": [0.25] * 3}
+PREPROCESSING = {"image_size": 32, "resize": "stretch", "mean": [0.5] * 3, "std": [0.25] * 3}
 
 
 def classifier(name, **options):

@@ -54,7 +54,7 @@ def test_interruption_waits_until_the_file_is_whole(tmp_path, monkeypatch):
     assert torch.load(written, weights_only=True)["big"].shape == (1000,)
 
 
-PREPROCESSING = {"image_size": 20, "short_side": None, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
+PREPROCESSING = {"image_size": 20, "resize": "stretch", "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
 CNN = {"_target_": "imgbench.models.cnn.CNN", "num_classes": 3, "image_size": 20}
 TORCHVISION = {"_target_": "imgbench.models.pretrained.torchvision_classifier", "num_classes": 3}
 IMAGES = torch.randint(0, 256, (2, 3, 20, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -128,6 +128,14 @@ def test_old_checkpoint_of_the_small_student_is_loaded(tmp_path):
     content["hyper_parameters"]["model"]["_target_"] = "imgbench.models.student.SmallStudent"
     torch.save(content, tmp_path / "best.ckpt")
     assert torch.equal(logits_of(tmp_path / "best.ckpt"), logits)
+
+
+def test_checkpoint_that_resizes_in_no_known_way_is_an_error_naming_the_file(tmp_path):
+    content, _ = content_of(CNN)
+    content["hyper_parameters"]["preprocessing"]["resize"] = "squash"
+    torch.save(content, tmp_path / "best.ckpt")
+    with pytest.raises(UserError, match=r"best\.ckpt cannot be used: data\.resize=squash, but it is stretch"):
+        load_classifier(tmp_path / "best.ckpt")
 
 
 def test_checkpoint_of_today_stays_as_it_is():

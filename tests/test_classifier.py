@@ -12,7 +12,7 @@ from imgbench.training.network import build_model
 
 NAMES = ["a", "b", "c"]
 CNN = {"_target_": "imgbench.models.cnn.CNN", "num_classes": 3, "image_size": 20, "drop_rate": 0.0}
-IMAGENET = {"image_size": 20, "short_side": None, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+IMAGENET = {"image_size": 20, "resize": "stretch", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 PLAIN = (dict, list, str, int, float, bool, type(None))
 
 

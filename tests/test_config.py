@@ -10,6 +10,8 @@ from omegaconf import OmegaConf
 
 from imgbench import summary
 from imgbench.__main__ import COMMANDS
+from imgbench.errors import UserError
+from imgbench.experiment.check import check_numbers
 from imgbench.experiment.compose import ENGINES, choices, compose, quoted, register_resolvers, slug
 from imgbench.run import CONF
 
@@ -94,7 +96,7 @@ def test_names_of_the_choices_are_in_the_configuration():
         ("weather_cnn", {"data.image_size": 180, "model.early_dropout": False, "model.image_size": 180}),
         ("cifar100_vgg13", {"data.batch_size": 64, "data.normalize": "unit", "trainer.max_epochs": 5}),
         ("potato_vgg16", {"data.normalize": "imagenet", "data.split.test": 431, "trainer.max_epochs": 40}),
-        ("potato_vgg16_optimized", {"data.short_side": 256, "optimizer.lr": 3e-4, "optimizer.weight_decay": 1e-5,
+        ("potato_vgg16_optimized", {"data.resize": 256, "optimizer.lr": 3e-4, "optimizer.weight_decay": 1e-5,
                                     "trainer.max_epochs": 100, "callbacks.early_stopping.patience": 10,
                                     "augment.flip": 0.5}),
     ],
@@ -102,6 +104,13 @@ def test_names_of_the_choices_are_in_the_configuration():
 def test_experiment_is_the_recipe_of_its_post(experiment, expected):
     config = compose([f"experiment={experiment}"])
     assert {key: OmegaConf.select(config, key) for key in expected} == expected
+
+
+def test_the_earlier_name_of_an_option_is_an_error_with_todays():
+    with pytest.raises(UserError, match=r"data\.short_side is now called data\.resize, and null there is data"):
+        compose(["data.short_side=256"])
+    with pytest.raises(UserError, match=r"data\.short_side is now called data\.resize"):
+        check_numbers(compose(["+data.short_side=256"]))
 
 
 @pytest.mark.parametrize(

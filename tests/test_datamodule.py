@@ -60,7 +60,7 @@ def test_pixels_belong_to_their_paths_also_after_damaged_files(folder, make_data
         dataset, rows = data.dataset(split), data.rows(split)
         for i, row in enumerate(rows):
             image, target = dataset[i]
-            expected = data.preprocessing.resize(open_image(folder / data.table.paths[row]))
+            expected = data.preprocessing.square(open_image(folder / data.table.paths[row]))
             assert np.array_equal(image.permute(1, 2, 0), expected)
             assert data.table.paths[row].startswith(data.class_names[int(target)])
 
@@ -77,7 +77,7 @@ def test_stated_num_classes_must_agree_with_the_folder(folder, make_data):
     ("options", "message"),
     [
         ({"normalize": "mean"}, "data.normalize='mean', but it is one of unit, imagenet, train"),
-        ({"image_size": 32, "short_side": 24}, "data.short_side=24 is smaller than data.image_size=32"),
+        ({"image_size": 32, "resize": 24}, "data.resize=24 is smaller than data.image_size=32"),
         ({"cache": "ram"}, "data.cache='ram', but it is one of"),
         ({"split": {"val": 0}}, "data.split.val=0"),
     ],
@@ -97,11 +97,11 @@ def test_setup_works_once(folder, make_data):
 
 @pytest.mark.parametrize("cache", ["disk", "off"])
 def test_normalize_train_takes_the_statistics_of_what_the_network_sees_of_the_training_images(folder, make_data, cache):
-    data = make_data(folder, normalize="train", cache=cache, image_size=16, short_side=20)
+    data = make_data(folder, normalize="train", cache=cache, image_size=16, resize=20)
     data.setup()
     inside = slice(2, 18)
     train = [folder / data.table.paths[row] for row in data.rows("train")]
-    pixels = np.stack([data.preprocessing.resize(open_image(path))[inside, inside] for path in train]) / 255
+    pixels = np.stack([data.preprocessing.square(open_image(path))[inside, inside] for path in train]) / 255
     assert data.preprocessing.mean == pytest.approx(pixels.mean((0, 1, 2)), abs=1e-4)
     assert data.preprocessing.std == pytest.approx(pixels.std((0, 1, 2)), abs=1e-4)
 
@@ -163,7 +163,7 @@ def make_trainer(epochs=1):
 
 
 def test_training_batches_are_augmented_floats_and_evaluation_batches_are_the_images_as_uint8(folder, make_data):
-    data = make_data(folder, augment=Augment(flip=1.0), image_size=16, short_side=20)
+    data = make_data(folder, augment=Augment(flip=1.0), image_size=16, resize=20)
     recorder, trainer = Recorder(), make_trainer()
     trainer.fit(recorder, datamodule=data)
     trainer.test(recorder, datamodule=data, verbose=False)
@@ -201,7 +201,7 @@ def test_real_photographs_go_all_the_way(real_photos, tmp_path, make_data):
         (tmp_path / name).mkdir()
         for path in real_photos:
             shutil.copy(path, tmp_path / name / f"{name} ({path.stem}){path.suffix}")
-    data = make_data(tmp_path, image_size=32, short_side=40)
+    data = make_data(tmp_path, image_size=32, resize=40)
     images, targets = next(iter(data.train_dataloader()))
     assert images.shape[1:] == (3, 40, 40)
     assert set(targets.tolist()) <= {0, 1}

@@ -192,7 +192,7 @@ def photos(tmp_path_factory):
 
 # How the file scales more than 8 bits: as most models, as one of 12-bit files, and as those of old versions.
 @pytest.mark.parametrize(
-    "preprocessing", [{}, {"short_side": 27, "intensity": (0, 4095)}, {"intensity": "16 bit", "decoding": 1}]
+    "preprocessing", [{"resize": "pad"}, {"resize": 27, "intensity": (0, 4095)}, {"intensity": "16 bit", "decoding": 1}]
 )
 def test_script_predicts_without_torch_what_imgbench_predicts(preprocessing, write_file, photos):
     path = write_file(**preprocessing)
@@ -212,3 +212,12 @@ def test_script_predicts_without_torch_what_imgbench_predicts(preprocessing, wri
         printed = dict(next(lines).split() for _ in range(2))
         found = {name: float(probability) for name, probability in printed.items()}
         assert found == pytest.approx(prediction.probabilities, abs=1e-3), photo.name
+
+
+def test_script_names_a_picture_of_zero_bytes(write_file, tmp_path):
+    (tmp_path / "nothing.jpg").touch()
+    words = [sys.executable, str(SCRIPT), str(write_file()), "nothing.jpg"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        1, "nothing.jpg cannot be read: cannot identify image file 'nothing.jpg'\n",
+    )  # fmt: skip

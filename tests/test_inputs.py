@@ -14,10 +14,10 @@ SMALL = Preprocessing(16)
 RGB = np.random.default_rng(0).integers(0, 256, (31, 22, 3), np.uint8)
 
 
-@pytest.mark.parametrize("short_side", [None, 20])
-def test_decode_batches_agrees_with_the_evaluation_batches_bit_for_bit(tmp_path, make_folder, make_data, short_side):
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad", 20])
+def test_decode_batches_agrees_with_the_evaluation_batches_bit_for_bit(tmp_path, make_folder, make_data, resize):
     make_folder(tmp_path, {"cat": 20, "dog": 20}, size=(31, 22), ending=".jpg")
-    data = make_data(tmp_path, short_side=short_side)
+    data = make_data(tmp_path, resize=resize)
     expected = torch.cat([data.on_after_batch_transfer(batch, 0)[0] for batch in data.test_dataloader()])
     paths = [tmp_path / data.table.paths[row] for row in data.rows("test")]
     opened = [Image.open(path) for path in paths]

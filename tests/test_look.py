@@ -67,7 +67,7 @@ def test_a_look_tells_hash_header_thumbnail_and_damage(folder):
             assert looks.header(row) is None
         else:
             assert looks.header(row) == Header("PNG", "RGB", 80, 70)
-            square = Preprocessing(SIDE).resize(open_image(data))
+            square = Preprocessing(SIDE).square(open_image(data))
             assert np.array_equal(looks.grey[row], np.asarray(Image.fromarray(square).convert("L")))
             assert looks.facts["shown"][row].tobytes() == digest(square.tobytes())
 

@@ -44,6 +44,27 @@ def test_it_is_evaluated_and_finds_what_it_found(run, name):
     assert found.metrics["test/acc"].n == len(run.split_rows("test")) == 7
 
 
+def test_how_it_resized_is_known_under_todays_name(run):
+    assert (run.path / "config.yaml").read_text().count("short_side: null") == 1
+    assert run.config["data"]["resize"] == override(run).data.resize == "stretch"
+    assert "short_side" not in run.config["data"]
+    for name in ("run", "run/model.onnx"):
+        model = Predictor.load(name).model
+        assert model.preprocessing.resize == "stretch"
+    assert load_classifier(run.best).hparams["preprocessing"]["resize"] == "stretch"
+
+
+def test_a_short_side_of_then_is_a_resize_of_today(run):
+    file = run.path / "config.yaml"
+    file.write_text(file.read_text().replace("short_side: null", "short_side: 20"))
+    assert override(run).data.resize == 20
+    content = torch.load(run.best, weights_only=True)
+    content["hyper_parameters"]["preprocessing"]["short_side"] = 20
+    torch.save(content, run.best)
+    assert Predictor.load(run.best).model.preprocessing.resize == 20
+    assert evaluate("run").metrics["test/acc"].n == 7
+
+
 def test_it_is_finished_and_nothing_is_left_to_do(run, capsys):
     assert run.status == "finished"
     assert resumed(["--resume", "run"]) is None

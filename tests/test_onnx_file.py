@@ -21,7 +21,7 @@ from imgbench.run import CONF
 from imgbench.training.classifier import ImageClassifier
 from imgbench.training.network import build_model
 
-PREPROCESSING = {"image_size": 12, "short_side": None, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
+PREPROCESSING = {"image_size": 12, "resize": "stretch", "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
 NAMES = ["猫", 'a "quoted" dog', "10"]
 
 

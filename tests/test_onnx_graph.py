@@ -22,7 +22,7 @@ NETWORKS = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_that_a_study_tries_are_written_directly(name):
     torch.manual_seed(0)
-    preprocessing = {"image_size": 32, "short_side": None, "mean": [0.5] * 3, "std": [0.25] * 3}
+    preprocessing = {"image_size": 32, "resize": "stretch", "mean": [0.5] * 3, "std": [0.25] * 3}
     model = {**NETWORKS[name], "num_classes": 3, "image_size": 32}
     module = Deployed(ImageClassifier(model, ["a", "b", "c"], preprocessing)).eval()
     layers: list[Any] = [*module.modules()]

@@ -1,4 +1,4 @@
-"""The graph's resizing and cropping beside Pillow's."""
+"""The graph's resizing, cropping and padding beside Pillow's."""
 
 import numpy as np
 import onnx
@@ -12,7 +12,8 @@ from imgbench.preprocessing import LONGEST, Preprocessing
 
 SHAPES = [(1, 1), (1, 40), (300, 1), (1, 5000), (5000, 2), (7, 9), (20, 20), (31, 31), (20, 31), (33, 32), (41, 50),
           (50, 41), (200, 300), (301, 200), (601, 1200)]  # fmt: skip
-PREPROCESSINGS = [Preprocessing(20), Preprocessing(20, 20), Preprocessing(20, 31), Preprocessing(21, 30)]
+PREPROCESSINGS = [Preprocessing(20), Preprocessing(20, "crop"), Preprocessing(20, 31), Preprocessing(21, 30),
+                  Preprocessing(20, "pad"), Preprocessing(21, "pad", padding=9)]  # fmt: skip
 
 
 def session_of(preprocessing: Preprocessing) -> onnxruntime.InferenceSession:
@@ -31,7 +32,7 @@ def session_of(preprocessing: Preprocessing) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
-@pytest.mark.parametrize("preprocessing", PREPROCESSINGS, ids=lambda one: f"{one.short_side} to {one.image_size}")
+@pytest.mark.parametrize("preprocessing", PREPROCESSINGS, ids=lambda one: f"{one.resize} to {one.image_size}")
 def test_graph_gives_the_network_the_pixels_that_pillow_gives(preprocessing):
     session, rng, inner = session_of(preprocessing), np.random.default_rng(0), preprocessing.center
     differing = []
@@ -46,7 +47,7 @@ def test_graph_gives_the_network_the_pixels_that_pillow_gives(preprocessing):
     assert np.mean(differing) < 0.006
 
 
-@pytest.mark.parametrize("preprocessing", PREPROCESSINGS, ids=lambda one: f"{one.short_side} to {one.image_size}")
+@pytest.mark.parametrize("preprocessing", PREPROCESSINGS, ids=lambda one: f"{one.resize} to {one.image_size}")
 def test_what_was_resized_before_passes_unchanged(preprocessing):
     size, inner = preprocessing.stored_size, preprocessing.center
     images = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), np.uint8)

@@ -43,7 +43,7 @@ def test_decoding_hashes_and_decodes_every_image_in_order(folder):
     for row, path in enumerate(found.paths):
         data = (folder / path).read_bytes()
         assert result.digests[row].tobytes() == digest(data)
-        assert np.array_equal(pixels_of(result)[row], SMALL.resize(open_image(data)))
+        assert np.array_equal(pixels_of(result)[row], SMALL.square(open_image(data)))
 
 
 @pytest.mark.parametrize("mode", ["auto", "disk", "off"])
@@ -144,7 +144,7 @@ def test_where_stamps_prove_nothing_what_has_not_changed_is_still_read_back(fold
     for module in ("walk", "look"):
         monkeypatch.setattr(f"imgbench.data.{module}.STAMPS_PROVE_CONTENT", False)
     decode_images(scan(folder), SMALL)
-    monkeypatch.setattr(Preprocessing, "resize", None)
+    monkeypatch.setattr(Preprocessing, "square", None)
     assert decode_images(scan(folder), SMALL).errors == {}
     assert len(entries(cache_home)) == 1
 
@@ -167,14 +167,15 @@ def test_an_evaluation_sees_what_the_files_hold_now_and_leaves_the_entries_of_a_
 
 
 def test_other_sizes_and_other_folders_have_entries_beside_each_other(folder, tmp_path, cache_home):
-    settings = [SMALL, Preprocessing(20), Preprocessing(16, 20), Preprocessing(12, 24)]
+    settings = [SMALL, Preprocessing(20), Preprocessing(16, 20), Preprocessing(12, 24), Preprocessing(16, "pad"),
+                Preprocessing(16, "pad", padding=9)]  # fmt: skip
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     for root in (folder, copy):
         for preprocessing in settings:
             decode_images(scan(root), preprocessing)
         decode_images(scan(root), SMALL, "off")
-    assert len(entries(cache_home)) == 8
+    assert len(entries(cache_home)) == 12
     assert len(list((cache_home / "looks").iterdir())) == 2
 
 
@@ -187,7 +188,7 @@ def test_what_is_cropped_from_the_stored_square_does_not_make_another_entry(fold
 def test_a_relative_root_finds_the_entry_of_the_absolute_one(folder, cache_home, monkeypatch):
     decode_images(scan(folder), SMALL)
     monkeypatch.chdir(folder.parent)
-    monkeypatch.setattr(Preprocessing, "resize", None)
+    monkeypatch.setattr(Preprocessing, "square", None)
     assert decode_images(scan(folder.name), SMALL).errors == {}
     assert len(entries(cache_home)) == 1
 
@@ -284,14 +285,14 @@ def test_a_disk_that_is_full_falls_back_to_memory(folder, cache_home, monkeypatc
 def test_the_disk_space_is_reserved_before_the_first_image_is_decoded(folder, cache_home, monkeypatch):
     used = []
 
-    resize = Preprocessing.resize
+    square = Preprocessing.square
 
     def look(self, image):
         (file,) = (cache_home / "images").glob(".making-*/pixels.npy")
         used.append((file.stat().st_blocks * 512, file.stat().st_size))
-        return resize(self, image)
+        return square(self, image)
 
-    monkeypatch.setattr(Preprocessing, "resize", look)
+    monkeypatch.setattr(Preprocessing, "square", look)
     decode_images(scan(folder), Preprocessing(128), "disk")
     reserved, needed = used[0]
     assert reserved >= needed > 8 * 128 * 128 * 3
@@ -341,7 +342,7 @@ from imgbench.data.pixels import decode_images
 from imgbench.data.scan import scan
 from imgbench.preprocessing import Preprocessing
 class Stuck(Preprocessing):
-    def resize(self, image):
+    def square(self, image):
         print("decoding", flush=True)
         sys.stdin.read()
 decode_images(scan(sys.argv[1]), Stuck(16))
@@ -362,7 +363,7 @@ def test_what_a_killed_process_left_is_removed_and_what_another_makes_is_not(fol
 
 
 def test_eight_processes_decode_a_cold_folder_once(folder, cache_home):
-    code = START.replace("sys.stdin.read()", "return super().resize(image)")
+    code = START.replace("sys.stdin.read()", "return super().square(image)")
     processes = [subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE) for _ in range(8)]
     decoded = [len(process.communicate()[0].splitlines()) for process in processes]
     assert sorted(decoded) == [0] * 7 + [8]

@@ -18,8 +18,9 @@ from imgbench import predict
 from imgbench.errors import DecodeError, UserError
 from imgbench.experiment.build import plain
 from imgbench.experiment.compose import compose
+from imgbench.inference.onnx_file import write_onnx
 from imgbench.preprocessing import Preprocessing
-from imgbench.training.checkpoint import save_weights
+from imgbench.training.checkpoint import load_classifier, save_weights
 from imgbench.training.classifier import ImageClassifier
 
 
@@ -85,6 +86,18 @@ def test_file_that_is_no_image_is_named_and_skipped_and_the_exit_code_says_so(ru
     assert f"{tmp_path / 'half.jpg'}  skipped" in out
     assert "2 of 3 files skipped" in out
     assert f"{photo}  " in out
+
+
+@pytest.mark.parametrize("name", ["checkpoints/best.ckpt", "model.onnx"])
+def test_a_picture_of_zero_bytes_is_named(name, tiny_run, run_predict, photo, tmp_path, capsys):
+    path = tiny_run.path / name
+    if path.suffix == ".onnx":
+        path = tmp_path / "model.onnx"
+        write_onnx(load_classifier(tiny_run.best), path)
+    empty = tmp_path / "nothing.jpg"
+    empty.touch()
+    run_predict(empty, photo, path=path)
+    assert f"{empty}  skipped: an empty file, of zero bytes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

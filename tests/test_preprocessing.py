@@ -1,5 +1,6 @@
 import io
 import json
+import math
 import struct
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from PIL.Image import Transpose
 from torchvision.transforms import v2
 
 from imgbench.decode import deep_extremes, image_format, open_image, to_rgb
-from imgbench.errors import EXTRAS, DecodeError
+from imgbench.errors import EXTRAS, DecodeError, UserError
 from imgbench.intensity import Extremes, intensity_range
 from imgbench.preprocessing import Preprocessing
 
@@ -264,28 +265,47 @@ def test_stretching_equals_torchvision_bit_for_bit(size):
     preprocessing = Preprocessing(24)
     assert preprocessing.stored_size == 24
     assert preprocessing.center == slice(0, 24)
-    assert same(preprocessing.resize(image), v2.Resize((24, 24))(image))
+    assert same(preprocessing.square(image), v2.Resize((24, 24))(image))
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("short_side", "image_size"), [(32, 24), (29, 24), (24, 24)])
-def test_short_side_equals_torchvision_resize_and_centre_crop_bit_for_bit(size, short_side, image_size):
+@pytest.mark.parametrize(("resize", "image_size"), [(32, 24), (29, 24), ("crop", 24)])
+def test_cropping_equals_torchvision_resize_and_centre_crop_bit_for_bit(size, resize, image_size):
     image = noise(*size)
-    preprocessing = Preprocessing(image_size, short_side)
-    stored = preprocessing.resize(image)
+    preprocessing = Preprocessing(image_size, resize)
+    short_side = preprocessing.stored_size
+    stored = preprocessing.square(image)
     square = v2.CenterCrop(short_side)(v2.Resize(short_side)(image))
     assert same(stored, square)
     seen = stored[preprocessing.center, preprocessing.center]
     assert same(seen, v2.CenterCrop(image_size)(square))
 
 
+@pytest.mark.parametrize("size", [*SIZES, (1, 1), (1, 3000), (3000, 1)])
+def test_padding_keeps_the_whole_photograph_in_the_middle_with_grey_beside_it(size):
+    image = noise(*size)
+    padded = np.array(Preprocessing(24, "pad").square(image))
+    width, height = (max(1, math.floor(24 * side / max(size) + 0.5)) for side in size)
+    left, top = (24 - width) // 2, (24 - height) // 2
+    inside = (slice(top, top + height), slice(left, left + width))
+    assert same(padded[inside], v2.Resize((height, width))(image))
+    padded[inside] = 114
+    assert (padded == 114).all()
+
+
+@pytest.mark.parametrize("resize", ["squash", None, 0, True, 2.5, 8193, ["pad"]])
+def test_what_is_no_way_to_resize_is_an_error_naming_the_option(resize):
+    with pytest.raises(UserError, match=r"data\.resize=.*, but it is stretch, crop, pad, or to how many pixels"):
+        Preprocessing(24, resize)
+
+
 def test_real_photographs_resize_as_torchvision_does(real_photos):
     for path in real_photos:
         image = open_image(path)
         assert same(image, Image.open(path).convert("RGB"))
-        assert same(Preprocessing(64).resize(image), v2.Resize((64, 64))(image))
+        assert same(Preprocessing(64).square(image), v2.Resize((64, 64))(image))
         expected = v2.Compose([v2.Resize(72), v2.CenterCrop(72)])(image)
-        assert same(Preprocessing(64, 72).resize(image), expected)
+        assert same(Preprocessing(64, 72).square(image), expected)
 
 
 @pytest.fixture(scope="module")
@@ -308,7 +328,7 @@ def test_large_jpegs_are_decoded_at_reduced_size_almost_alike(photograph, option
     data = encoded(photograph, "JPEG", quality=90, exif=exif, **options)
     full = open_image(data)
     for settings in (Preprocessing(62), Preprocessing(125), Preprocessing(48, 62), Preprocessing(250)):
-        difference = np.abs(settings.decode(data).astype(int) - settings.resize(full))
+        difference = np.abs(settings.decode(data).astype(int) - settings.square(full))
         assert 0 < difference.max() <= 2
         assert (difference > 1).mean() <= 1e-3
 
@@ -317,7 +337,7 @@ def test_jpegs_that_are_not_large_or_do_not_divide_are_decoded_in_full(photograp
     for width, height, size in [(1999, 1504, 60), (2000, 1501, 60), (2000, 1498, 60), (2000, 1504, 251)]:
         data = encoded(photograph.crop((0, 0, width, height)), "JPEG")
         settings = Preprocessing(size)
-        assert same(settings.decode(data), settings.resize(open_image(data)))
+        assert same(settings.decode(data), settings.square(open_image(data)))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
@@ -376,4 +396,5 @@ def test_preprocessing_survives_json():
         assert Preprocessing.from_dict(json.loads(json.dumps(preprocessing.to_dict()))) == preprocessing
     preprocessing = Preprocessing(24, 32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert Preprocessing.from_dict(json.loads(json.dumps(preprocessing.to_dict()))) == preprocessing
-    assert Preprocessing.from_dict(Preprocessing(24).to_dict()) == Preprocessing(24)
+    for preprocessing in (Preprocessing(24), Preprocessing(24, "pad", padding=9)):
+        assert Preprocessing.from_dict(preprocessing.to_dict()) == preprocessing

@@ -38,7 +38,7 @@ def data(photos, make_data):
 def trained():
     """A classifier of the colours of the photographs, learnt in some steps on such colours."""
     torch.manual_seed(0)
-    preprocessing = {"image_size": 16, "short_side": None, "mean": [0.5] * 3, "std": [0.25] * 3}
+    preprocessing = {"image_size": 16, "resize": "stretch", "mean": [0.5] * 3, "std": [0.25] * 3}
     classifier = ImageClassifier(VGG, ["a", "b", "c"], preprocessing)
     colors = torch.tensor([(200, 60, 60), (60, 200, 60), (60, 60, 200)]).view(3, 3, 1, 1) / 255
     optimizer = torch.optim.Adam(classifier.parameters(), 3e-3)

@@ -53,7 +53,7 @@ def test_colours_of_more_than_8_bits_keep_their_values(kind):
     assert extremes and extremes.colour
     assert extremes.floats == ("floats" in kind)
     shown = Preprocessing(20, intensity=(0, 1) if extremes.floats else (0, 4095)).decode(COLOURS[kind])
-    assert np.abs(shown.astype(int) - Preprocessing(20).resize(Image.fromarray(PIXELS))).max() <= 1
+    assert np.abs(shown.astype(int) - Preprocessing(20).square(Image.fromarray(PIXELS))).max() <= 1
 
 
 GREYS = {

@@ -53,7 +53,7 @@ def finetuning(parent: Run, words: Sequence[str]) -> DictConfig:
         rate = parent.config["optimizer"]["lr"] / 10
         fewer = [f"optimizer.lr={rate}", f"trainer.max_epochs={fewer_epochs(parent)}"]
     before, config = override(parent), override(parent, ["scheduler=cosine", *fewer, *words])
-    changed = [key for key in ("image_size", "short_side", "normalize") if config.data.get(key) != before.data.get(key)]
+    changed = [key for key in ("image_size", "resize", "normalize") if config.data.get(key) != before.data.get(key)]
     if changed or plain(config.model) != plain(before.model):
         raise UserError(
             f"{' '.join(words)}: pruning keeps the model and {', '.join(changed) or 'its head'} of {parent.shown}. "

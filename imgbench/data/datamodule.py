@@ -40,7 +40,7 @@ class ImageFolderDataModule(L.LightningDataModule):
 
     Args:
         image_size: side of the square the network sees, in pixels.
-        short_side: resize the short side to this and crop the centre, instead of stretching; None stretches.
+        resize: see `imgbench.preprocessing.Preprocessing`.
         normalize: `unit` (0 to 1), `imagenet`, `train` (statistics of the training images), or the lists `mean` and
             `std` of the channels.
         batch_size: a number of images; `auto` stands for one that is set before there are batches.
@@ -61,7 +61,7 @@ class ImageFolderDataModule(L.LightningDataModule):
         root: str,
         augment: nn.Module,
         image_size: int = 224,
-        short_side: int | None = None,
+        resize: str | int = "stretch",
         normalize: str | dict[str, list[float]] = "imagenet",
         split: dict[str, Any] | None = None,
         batch_size: int | str = 32,
@@ -79,8 +79,6 @@ class ImageFolderDataModule(L.LightningDataModule):
             raise UserError(f"data.normalize={normalize!r}, but it is one of {', '.join([*STATISTICS, 'train'])}.")
         if not isinstance(normalize, str) and {name: len(numbers) for name, numbers in normalize.items()} != CHANNELS:
             raise UserError(f"data.normalize={normalize}, but it has three numbers for mean and three for std.")
-        if short_side is not None and short_side < image_size:
-            raise UserError(f"data.short_side={short_side} is smaller than data.image_size={image_size}.")
         if columns is not None and not isinstance(columns, Mapping):
             raise UserError(f"data.columns={columns}, but it has entries: data.columns.class=COLUMN")
         self.root, self.augment, self.normalize, self.cache = root, augment, normalize, cache
@@ -89,13 +87,13 @@ class ImageFolderDataModule(L.LightningDataModule):
         self.stated_classes, self.find_groups = num_classes, find_groups
         self.labels, self.columns = labels, columns or OPEN
         self.unlabelled, self.corrections = unlabelled, corrections
-        self.preprocessing = Preprocessing(image_size, short_side)
+        self.preprocessing = Preprocessing(image_size, resize)
         self._table: ImageTable | None = None
 
     @classmethod
     def of_table(cls, table: ImageTable, preprocessing: Preprocessing) -> "ImageFolderDataModule":
         """Images that are only evaluated, by the preprocessing of a trained model."""
-        data = cls(str(table.root), nn.Identity(), preprocessing.image_size, preprocessing.short_side)
+        data = cls(str(table.root), nn.Identity(), preprocessing.image_size, preprocessing.resize)
         data.plan, data.preprocessing, data._table = table.plan, preprocessing, table
         return data
 

@@ -161,8 +161,8 @@ class Looks:
                     facts["mode"] += b";16"
                 return None
             rgb = to_rgb(picture)
-            self._show(row, Preprocessing(SIDE).resize(rgb))
-            return square.resize(rgb) if square and together else None
+            self._show(row, Preprocessing(SIDE).square(rgb))
+            return square.square(rgb) if square and together else None
 
         try:
             pixels = decoded(data, see, SIDE)

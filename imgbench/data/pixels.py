@@ -98,7 +98,8 @@ def _read_or_decode(table: ImageTable, preprocessing: Preprocessing, mode: str) 
 
 def _place_of(table: ImageTable, preprocessing: Preprocessing) -> str:
     """The first half of an entry's name, which tells what a new one supersedes."""
-    square = (preprocessing.image_size if preprocessing.short_side is None else "crop", preprocessing.stored_size)
+    kinds = {"stretch": preprocessing.image_size, "pad": f"pad {preprocessing.padding}"}
+    square = (kinds.get(str(preprocessing.resize), "crop"), preprocessing.stored_size)
     return hashlib.blake2b(
         f"{table.root.resolve()} {square}".encode("utf-8", "surrogateescape"), digest_size=8
     ).hexdigest()

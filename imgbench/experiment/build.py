@@ -298,7 +298,7 @@ def frozen_network(words: Sequence[str]) -> tuple[ImageClassifier, Preprocessing
     with quiet(*FACTS):
         settings, _ = fast.apply(fast.FastSettings(**plain(config.fast)), config.trainer.accelerator)
     mean, std = (tuple(config.data.normalize[name]) for name in ("mean", "std"))
-    preprocessing = Preprocessing(config.data.image_size, config.data.short_side, mean, std)
+    preprocessing = Preprocessing(config.data.image_size, config.data.resize, mean, std)
     return build_classifier(config, ["", " "], preprocessing, settings, class_weights=None), preprocessing
 
 

@@ -10,8 +10,9 @@ from imgbench.data.columns import AUTO
 from imgbench.data.shard_index import check_root
 from imgbench.data.split import number_of_folds
 from imgbench.errors import UserError
-from imgbench.experiment.compose import choices, is_open
+from imgbench.experiment.compose import choices, is_open, renamed
 from imgbench.language import KINDS
+from imgbench.preprocessing import Preprocessing
 from imgbench.run import Run
 from imgbench.split_file import cross_validating
 
@@ -21,7 +22,6 @@ NUMBERS: Mapping[str, tuple[tuple[type, ...], float, float]] = {
     "seed": (WHOLE, 0, 2**32 - 1),
     "budget": (REAL, 0, 1e9),
     "data.image_size": (WHOLE, 1, 8192),
-    "data.short_side": (WHOLE, 1, 8192),
     "data.batch_size": (WHOLE, 1, 1_000_000),
     "data.num_classes": (WHOLE, 1, 1_000_000),
     "optimizer.lr": (REAL, 0, 1e6),
@@ -85,7 +85,7 @@ def cross_validates(config: DictConfig) -> bool:
 
 def check_numbers(config: DictConfig) -> None:
     """Raises:
-    UserError: an entry of NUMBERS is of another type, or out of its range.
+    UserError: an entry of NUMBERS is of another type, or out of its range, or `data.resize` is none.
     """
     size = OmegaConf.select(config, "data.batch_size")
     if isinstance(size, str) and (size != "auto" or config.trainer.devices != 1):
@@ -103,6 +103,10 @@ def check_numbers(config: DictConfig) -> None:
             raise UserError(f"{name}={shown}, but it should be {KINDS[types[-1]]}{null}.")
         if not low <= value <= high:
             raise UserError(f"{name}={value}, but it should be {low} to {high:g}.")
+    if OmegaConf.is_dict(config.data):
+        if "short_side" in config.data:  # of a file of one's own; those of earlier runs are read with `resize`
+            raise UserError(renamed("data.short_side"))
+        _ = Preprocessing(config.data.get("image_size") or 1, config.data.get("resize", "stretch"))
 
 
 def check_comparison(config: DictConfig) -> list[str]:

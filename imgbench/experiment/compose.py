@@ -32,6 +32,7 @@ from imgbench.trust import refers_to_plain_entries
 GROUPS = ("data", "model", "augment", "objective", "optimizer", "scheduler", "callbacks", "trainer", "logger")
 ENGINES = ("launcher", "sweeper")  # groups of what runs a sweep; the configuration of a run has none of them
 LEFT_OUT = ("head", "experiment", *ENGINES)  # groups where nothing need be chosen
+RENAMED = {"data.short_side": "data.resize, and null there is data.resize=stretch"}  # what earlier versions had
 RUN_CHOICE = "of_the_run"
 STORED_RUN = f"{RUN_CHOICE}.yaml"  # as Hydra calls it in its store
 PATHS = (
@@ -248,8 +249,15 @@ def explain(error: Exception, words: Sequence[str] = ()) -> str:
         )
     if unknown := re.match(r"Could not override '(.+)'", reason):
         key = unknown[1]
+        if key in RENAMED:
+            return renamed(key)
         return f"{key}: the configuration has no such entry{_near(key, _entries(words))} +{key}=... adds it."
     return reason
+
+
+def renamed(key: str) -> str:
+    """What to write in place of an entry of earlier versions."""
+    return f"{key} is now called {RENAMED[key]}."
 
 
 def _near(name: str, known: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from imgbench.errors import UserError
 from imgbench.files import core_quota
 from imgbench.preprocessing import Preprocessing
+from imgbench.run import with_resize
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -141,6 +142,8 @@ def _read_metadata(path: str | Path, properties: dict[str, str]) -> dict[str, An
         metadata: dict[str, Any] = json.loads(properties[METADATA_KEY])
         found = metadata["format"]
         missing = {"class_names", "preprocessing", "provenance"} - set(metadata)
+        if "preprocessing" in metadata:
+            metadata["preprocessing"] = with_resize(metadata["preprocessing"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} has damaged metadata. Write it anew: python -m imgbench.export RUN") from error
     if found not in (1, FORMAT):

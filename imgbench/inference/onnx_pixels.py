@@ -1,4 +1,4 @@
-"""Resizing and cropping as the first part of an ONNX graph: what `Preprocessing.resize` does of one photograph.
+"""Resizing, cropping and padding as the first part of an ONNX graph: what `Preprocessing.square` does of a photograph.
 
 Up to `EXACT` pixels, the nodes compute what Pillow computes: weights of whole numbers, one pass across and one down,
 rounded after each. ONNX's own Resize of uint8 does so too, but its coordinates are float32, so that of one value in 30
@@ -27,8 +27,10 @@ def of_photographs(network: Any, preprocessing: Preprocessing) -> Any:
 
     first = Nodes("preprocessing/")
     size = preprocessing.image_size
-    if preprocessing.short_side is None:
+    if preprocessing.resize == "stretch":
         _resize(first, "images", first.constant([size, size]), "pixels")
+    elif preprocessing.resize == "pad":
+        _pad(first, preprocessing)
     else:
         _crop(first, preprocessing)
     helper, kinds = onnx.helper, onnx.TensorProto
@@ -83,7 +85,7 @@ class Nodes:
 
 def _crop(graph: Nodes, preprocessing: Preprocessing) -> None:
     """Nodes for the middle of a photograph whose short side gets a given size."""
-    short, inner = graph.constant([preprocessing.short_side]), preprocessing.center
+    short, inner = graph.constant([preprocessing.stored_size]), preprocessing.center
     sides = graph.node("Shape", "images", start=ROWS, end=COLUMNS + 1)
     least = graph.node("ReduceMin", sides, keepdims=1)
     kept = graph.node("Min", sides, graph.node("Mul", least, graph.constant([LONGEST])))
@@ -99,6 +101,21 @@ def _crop(graph: Nodes, preprocessing: Preprocessing) -> None:
     start = graph.node("Add", graph.cast(half, INT64), graph.constant([inner.start]))
     end = graph.node("Add", start, graph.constant([preprocessing.image_size]))
     graph.node("Slice", resized, start, end, axes, output="pixels")
+
+
+def _pad(graph: Nodes, preprocessing: Preprocessing) -> None:
+    """Nodes for a whole photograph, whose long side gets a given size, and grey beside it."""
+    size, one, two = (graph.constant([number]) for number in (preprocessing.image_size, 1, 2))
+    sides = graph.node("Shape", "images", start=ROWS, end=COLUMNS + 1)
+    longest = graph.node("ReduceMax", sides, keepdims=1)
+    twice = graph.node("Div", graph.node("Mul", graph.constant([2 * preprocessing.image_size]), sides), longest)
+    sides = graph.node("Max", one, graph.node("Div", graph.node("Add", twice, one), two))
+    resized = _resize(graph, "images", sides)
+    missing = graph.node("Sub", size, sides)
+    before = graph.node("Div", missing, two)
+    ends = graph.node("Concat", before, graph.node("Sub", missing, before), axis=0)
+    grey, axes = graph.constant(preprocessing.padding, np.uint8), graph.constant([ROWS, COLUMNS])
+    graph.node("Pad", resized, ends, grey, axes, output="pixels")
 
 
 def _resize(graph: Nodes, images: str, sides: str, output: str = "") -> str:

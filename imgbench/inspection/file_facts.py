@@ -224,7 +224,7 @@ def elongated(table: ImageTable, headers: list[Header | None]) -> Iterator[Findi
             "recognise.",
             len(rows),
             first_few([_with_size(table, headers, row) for row in rows]),
-            "Crop them to the subject, or try data.short_side, which keeps proportions.",
+            "Crop them to the subject, or try data.resize=pad, which keeps proportions.",
         )
 
 

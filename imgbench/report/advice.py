@@ -37,7 +37,8 @@ def advice(
     the model."""
     lines: list[Advice] = []
     for finding in found.findings if found else ():
-        if finding.severity != "note" and not finding.kind.startswith(PROBE):
+        kept = finding.kind == "aspect" and data.preprocessing.resize != "stretch"  # the proportions are
+        if finding.severity != "note" and not finding.kind.startswith(PROBE) and not kept:
             lines.append(_of_finding(run, data, finding, found, t))
     lines += _of_shortcuts(run, found, metrics["test/acc"], t) if found else ()
     lines += _of_labels(run, data, suspects, t)
@@ -68,7 +69,7 @@ def _of_finding(run: Run, data: ImageFolderDataModule, finding: Finding, found: 
     elif kind == "imbalance":
         line = again(run, "objective.class_weights=balanced")
     elif kind == "aspect":
-        line = again(run, f"data.short_side={data.preprocessing.image_size}")
+        line = again(run, "data.resize=pad")
     key = f"found_{kind}"
     text = t(key, message=finding.message, n=finding.count) if t.has(key) else finding.message
     return Advice(text, line, finding.severity, finding.examples)

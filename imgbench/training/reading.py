@@ -16,6 +16,8 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from imgbench.errors import UserError
+from imgbench.preprocessing import Preprocessing
+from imgbench.run import with_resize
 from imgbench.training.network import Network
 from imgbench.trust import check_target, is_trusted_by_user
 
@@ -75,6 +77,8 @@ def upgrade(content: dict[str, Any]) -> dict[str, Any]:
     """A checkpoint of any earlier version as today's would have written it; one of today's stays as it is."""
     hparams = dict(content["hyper_parameters"])
     model = hparams["model"] = dict(hparams["model"])
+    if _is_dict(hparams.get("preprocessing")):
+        hparams["preprocessing"] = with_resize(hparams["preprocessing"])
     upgraded = {**content, "hyper_parameters": hparams}
     if "pretrained" in model:
         model["pretrained"] = False  # the weights are here: nothing is to be downloaded
@@ -115,6 +119,7 @@ def _check_hyper_parameters(hparams: dict[str, Any]) -> None:
         positive = name == "mean" or (_are_numbers(values) and min(values) > 0)
         if not (_are_numbers(values) and len(values) == 3 and positive):
             raise UserError(f"its {name} is {_short(values)}, but has three numbers, one per colour.")
+    _ = Preprocessing.from_dict(preprocessing)  # the rest is said there
     if hparams.get("class_weights") and len(hparams["class_weights"]) != len(hparams["class_names"]):
         raise UserError(f"it has {len(hparams['class_names'])} classes, and {len(hparams['class_weights'])} weights.")
     for name in ("model", "optimizer", "scheduler"):
