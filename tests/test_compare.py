@@ -35,7 +35,7 @@ def test_command_prints_a_table_and_writes_all_files(two_runs, tmp_path, monkeyp
     assert r"optimizer.lr=0.123 & 1 &" in (output / "comparison.tex").read_text()
     assert r"accuracy, \%" in (output / "comparison.tex").read_text()
     assert "| optimizer.lr=0.123 | 1 |" in (output / "comparison.md").read_text()
-    assert "<td>optimizer.lr=0.123</td>" in (output / "comparison.html").read_text()
+    assert ">optimizer.lr=0.123 <" in (output / "comparison.html").read_text()
     with (output / "comparison.csv").open() as file:
         rows = list(csv.DictReader(file))
     known = json.loads((two_runs[0].path / "metrics.json").read_text())["test/acc"]

@@ -1,6 +1,7 @@
 """The pictures of a run, drawn without a display.
 
-Each function returns the figure, and writes it as a PNG where `output` names a file; `as_svg` puts it into a page.
+Each function returns the figure, and writes it where `output` names a file: as what its ending says, or without one as
+PDF and SVG for a paper. `as_svg` puts it into a page.
 """
 
 import io
@@ -11,6 +12,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -20,25 +22,40 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from imgbench.evaluation.figure_style import MISSING_GLYPH, names_as_they_are, save_figure
+from imgbench.evaluation.figure_style import (
+    COLOURS,
+    COLUMN,
+    MARKERS,
+    MISSING_GLYPH,
+    names_as_they_are,
+    paper_figure,
+    paper_style,
+    save_figure,
+    save_vector,
+)
 from imgbench.number import Number
 
 BLUE, ORANGE, TEXT, GREY, LIGHT = "#2166ac", "#c8553d", "#1c2128", "#5b6470", "#dfe3e8"
 # In a page each is a colour of its style sheet, which has another for dark screens.
 VARIABLES = {BLUE: "--a", ORANGE: "--b", TEXT: "--text", GREY: "--faint", LIGHT: "--line"}
+VARIABLES |= {COLOURS[0].lower(): "--a", COLOURS[1].lower(): "--b", "#000000": "--text", "#d0d0d0": "--line"}
 WIDTH, HEIGHT, COUNTS = 400, 215, 76  # of a chart and of the bars below it, in points; about as wide as a phone
 CELLS = 20  # up to so many classes, every count is written
 NAMED = 100  # up to so many, every class is named
 
 
 def _save(figure: Figure, output: Path | None) -> Figure:
-    if output is not None:
+    if output is not None and output.suffix:
         save_figure(figure, output, dpi=120)
+    elif output is not None:
+        save_vector(figure, output)
     return figure
 
 
-def as_svg(figure: Figure, title: str) -> str:
+def as_svg(figure: Figure, title: str, enlarged: float = 1.08) -> str:
     """The figure as an element of a page: as wide as there is room, with the page's fonts and colours.
+
+    It becomes no more than so many times as large as it is printed.
 
     Text stays text. The same figure makes the same element; it has no identifier that another could have with
     another meaning.
@@ -77,7 +94,7 @@ def as_svg(figure: Figure, title: str) -> str:
     root.attrib.clear()
     root.attrib.update({
         "viewBox": f"0 0 {width:g} {figure.get_figheight() * 72:g}",
-        "style": f"max-width:{1.08 * width:.0f}px",
+        "style": f"max-width:{enlarged * width:.0f}px;fill:currentColor",  # of texts that are black
         "role": "img",
         "aria-label": title,
     })  # fmt: skip
@@ -336,35 +353,50 @@ def draw_bars(values: Mapping[str, float], output: Path | None, unit: str) -> Fi
     return _save(figure, output)
 
 
-def draw_pareto(
-    points: Mapping[str, tuple[float, float, Number]], labels: tuple[str, str], output: Path | None
-) -> Figure:
-    """Accuracy with its interval against two costs on logarithmic axes; the points are numbered, a legend names them.
+@paper_style()
+def draw_pareto(points: Mapping[str, tuple[Any, ...]], labels: Sequence[str], output: Path | None) -> Figure:
+    """Accuracy with its interval against costs on logarithmic axes; the points are numbered, a legend names them.
 
-    `points` are the two costs and the accuracy of each name. Orange: nothing else is at least as cheap and as accurate.
+    `points` are the costs, for each of which there is a label, and the accuracy of each name, a Number. Orange squares:
+    nothing else is at least as cheap and as accurate.
     """
-    figure = Figure(figsize=(13, 5.5), layout="constrained")
-    for axis, axes in enumerate(figure.subplots(1, 2, sharey=True)):
-        places = {name: (point[0] if axis == 0 else point[1], point[2].value) for name, point in points.items()}
-        for number, (name, (cost, share)) in enumerate(places.items(), 1):
-            beaten = any(x <= cost and y >= share and (x, y) != (cost, share) for x, y in places.values())
-            accuracy, value = points[name][2], 100 * share
+    names = [textwrap.fill(f"{number}  {name}", 50 * len(labels)) for number, name in enumerate(points, 1)]
+    figure = paper_figure(COLUMN * len(labels), 55 + 3.2 * sum(name.count("\n") + 1 for name in names))
+    for axis, axes in enumerate(figure.subplots(1, len(labels), sharey=True, squeeze=False)[0]):
+        places = [(point[axis], point[-1]) for point in points.values()]
+        for number, (name, (cost, accuracy)) in enumerate(zip(names, places, strict=True), 1):
+            beaten = any(
+                x <= cost and y.value >= accuracy.value and (x, y.value) != (cost, accuracy.value) for x, y in places
+            )
+            value, style = 100 * accuracy.value, 0 if beaten else 1
             error = [[value - 100 * accuracy.low], [100 * accuracy.high - value]]
-            color = BLUE if beaten else ORANGE
-            axes.errorbar(cost, value, error, color=color, capsize=2, elinewidth=0.8, alpha=0.5)
-            axes.plot(cost, value, "o", color=color, markersize=13, label=f"{number}  {name}")
-            axes.annotate(str(number), (cost, value), color="white", fontsize=8, ha="center", va="center")
+            axes.errorbar(cost, value, error, color=COLOURS[style], alpha=0.6, elinewidth=0.8)
+            axes.plot(cost, value, MARKERS[style], color=COLOURS[style], markersize=9, label=name)
+            axes.annotate(str(number), (cost, value), color="white", fontsize=6.5, ha="center", va="center")
         axes.set(xscale="log", xlabel=labels[axis], ylabel="test accuracy, %" if axis == 0 else None)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.margins(x=0.1)
-        axes.grid(alpha=0.3)
-    figure.legend(
-        *figure.axes[0].get_legend_handles_labels(),
-        loc="outside right upper",
-        frameon=False,
-        markerscale=0,
-        handlelength=0,
-    )
+        axes.margins(x=0.12)
+        axes.grid()
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower left", markerscale=0, handlelength=0)
+    return _save(figure, output)
+
+
+@paper_style()
+def draw_intervals(numbers: Mapping[str, tuple[Number, Sequence[float]]], label: str, output: Path | None) -> Figure:
+    """A number of each name with its interval, the first on top; hollow grey points are single runs, if several."""
+    names = [textwrap.fill(name, 26) for name in numbers]
+    figure = paper_figure(COLUMN, 16 + sum(5 + 3 * name.count("\n") for name in names))
+    axes = figure.subplots()
+    scale = 100 if all(number.percent for number, _ in numbers.values()) else 1
+    for row, (number, runs) in enumerate(numbers.values()):
+        value, low, high = (scale * each for each in (number.value, number.low, number.high))
+        if len(runs) > 1:
+            axes.plot([scale * run for run in runs], [row + 0.25] * len(runs), "o", color="#5b6470", markersize=3,
+                      markerfacecolor="none", markeredgewidth=0.6)  # fmt: skip
+        axes.errorbar(value, row, xerr=[[value - low], [high - value]], color=COLOURS[0], marker=MARKERS[0])
+    axes.set_yticks(range(len(names)), names)
+    axes.set(ylim=(len(names) - 0.5, -0.5), xlabel=label)
+    axes.grid(axis="x")
     return _save(figure, output)
