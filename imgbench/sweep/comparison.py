@@ -73,10 +73,15 @@ def _below(folder: Path) -> Iterator[Run]:
     if (folder / "config.yaml").is_file():
         yield Run(folder)
         return
-    # The jobs of a sweep in the order of their numbers, for `names` too.
-    for path in sorted(folder.iterdir(), key=lambda path: (int(re.match(r"\d{0,9}", path.name)[0] or 0), path.name)):
+    for path in sorted(folder.iterdir(), key=_by_number):
         if path.is_dir() and not path.is_symlink():
             yield from _below(path)
+
+
+def _by_number(path: Path) -> tuple[int, str]:
+    """By which the tenth job of a sweep does not come before its second."""
+    number = re.match(r"\d{1,9}", path.name)
+    return (int(number[0]) if number else -1, path.name)
 
 
 def compare_runs(
