@@ -98,7 +98,8 @@ def save_vector(figure: Figure, stem: Path) -> None:
 
 def save_figure(figure: Figure, output: Path, **options: Any) -> None:
     """Writes the file in the format of its ending; one log line explains characters that no font has."""
-    with warnings.catch_warnings(record=True) as caught:  # matplotlib warns of every character
+    # matplotlib warns of every character, and what cuts the fonts of a PDF to size reports every step.
+    with warnings.catch_warnings(record=True) as caught, _quiet("fontTools"):
         warnings.filterwarnings("always", MISSING_GLYPH, UserWarning)
         with replacing(output, "wb") as file:
             figure.savefig(file, format=output.suffix[1:], **options)
@@ -107,6 +108,17 @@ def save_figure(figure: Figure, output: Path, **options: Any) -> None:
             explain_boxes()
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @cache
