@@ -374,7 +374,9 @@ def draw_pareto(points: Mapping[str, tuple[Any, ...]], labels: Sequence[str], ou
             axes.plot(cost, value, MARKERS[style], color=COLOURS[style], markersize=9, label=name)
             axes.annotate(str(number), (cost, value), color="white", fontsize=6.5, ha="center", va="center")
         axes.set(xscale="log", xlabel=labels[axis], ylabel="test accuracy, %" if axis == 0 else None)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        costs = [cost for cost, _ in places]
+        near = max(costs) < 5 * min(costs)  # where round numbers are rare
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if near else (1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.margins(x=0.12)

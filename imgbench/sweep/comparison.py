@@ -1,6 +1,5 @@
 """Runs side by side: configurations with their seeds or folds, how far they differ, and what they cost."""
 
-import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.statistics import Change
 from imgbench.report.catalogue import Texts
 from imgbench.run import Run
-from imgbench.sweep.configurations import METRICS, REPEATED, Configuration, Metric, Tested
+from imgbench.sweep.configurations import METRICS, REPEATED, Configuration, Metric, Tested, by_number
 from imgbench.sweep.differences import Difference, differences_of
 
 # Entries that change nothing of what is learnt, beside those in which repetitions of a configuration differ.
@@ -73,15 +72,9 @@ def _below(folder: Path) -> Iterator[Run]:
     if (folder / "config.yaml").is_file():
         yield Run(folder)
         return
-    for path in sorted(folder.iterdir(), key=_by_number):
+    for path in sorted(folder.iterdir(), key=by_number):
         if path.is_dir() and not path.is_symlink():
             yield from _below(path)
-
-
-def _by_number(path: Path) -> tuple[int, str]:
-    """By which the tenth job of a sweep does not come before its second."""
-    number = re.match(r"\d{1,9}", path.name)
-    return (int(number[0]) if number else -1, path.name)
 
 
 def compare_runs(

@@ -244,7 +244,7 @@ def _latex_file(comparison: Comparison) -> str:
         unit = "" if comparison.metric == "auroc" else ", in percentage points"
         caption = (
             f"{difference}{unit}, with its 95 % interval; p is corrected for the number of pairs (Holm). "
-            f"{'; '.join(sorted({test_name(one, TEXTS) for one in comparison.differences}))}."
+            f"Tested by: {'; '.join(sorted({test_name(one, TEXTS) for one in comparison.differences}))}."
         )
         rows = []
         for one in comparison.differences:

@@ -1,8 +1,10 @@
 """Runs that differ in the seed or the fold alone: one configuration, its numbers, and how far they spread."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -22,6 +24,12 @@ MEANS: dict[str, Callable[[Predictions], ClassMean]] = {
     "macro_f1": macro_f1,
     "auroc": mean_auroc,
 }
+
+
+def by_number(path: Path) -> tuple[int, str]:
+    """The order of the jobs of a sweep: the tenth does not come before the second."""
+    number = re.match(r"\d{1,9}", path.name)
+    return (int(number[0]) if number else -1, path.name)
 
 
 @dataclass(frozen=True)
