@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from imgbench import run as directory
 from imgbench.errors import UserError
@@ -125,16 +125,24 @@ def audit(
 
 
 def compare(
-    runs: Sequence[RunPath] | RunPath, *, output: str | Path | None = None, any_images: bool = False
+    runs: Sequence[RunPath] | RunPath,
+    *,
+    output: str | Path | None = None,
+    any_images: bool = False,
+    metric: Literal["acc", "balanced_acc", "macro_f1", "auroc"] = "acc",
+    names: Sequence[str] | None = None,
 ) -> "Comparison":
     """Groups runs by their configuration and tests whether these differ, as `python -m imgbench.compare` does.
 
-    Prints the table; the result has `configurations`, the most accurate first, and `differences`.
+    Prints the tables; the result has `configurations`, the best first, and `differences`.
 
     Args:
         runs: two runs or more, or directories of runs such as a sweep's, or globs.
-        output: a directory for the tables and the picture; None writes nothing.
+        output: a directory for the tables, figures and the page, or a file that ends in .csv for the table alone; None
+            writes nothing.
         any_images: go on where the runs were tested on different images; there is no test of such a pair.
+        metric: what is tested, and decides which is the best.
+        names: what to call the configurations, in the order in which their first runs are given.
 
     Raises:
         UserError: fewer than two runs, one that is not finished, different test images, or `output` cannot be written.
@@ -144,7 +152,7 @@ def compare(
         from imgbench.compare import compare  # takes seconds, and importing imgbench shall take none
         from imgbench.sweep.comparison_tables import print_comparison
 
-        result = compare([os.fspath(place) for place in places], output, any_images)
+        result = compare([os.fspath(place) for place in places], output, any_images, metric, names)
         print_comparison(result)
     return result
 

@@ -2,47 +2,68 @@
 
 Runs that differ only in the seed or the fold are one configuration. Each pair of configurations is tested on the same
 test images, with p values corrected for the number of pairs. Differences that chance may explain are called "not
-distinguishable".
+distinguishable". With --output DIR there are tables in CSV, Markdown and LaTeX, figures for a paper, a page, and the
+photographs on which they differ.
 """
 
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from imgbench.cli import add_options, guarded_main, output_directory, run_parser
+from imgbench.cli import add_options, argument_texts, guarded_main, output_directory, run_parser
 from imgbench.errors import UserError
+from imgbench.language import language_of_locale
 from imgbench.progress import loading
 from imgbench.run import Run
 from imgbench.sweep.comparison import Comparison, compare_runs, find_runs
-from imgbench.sweep.comparison_tables import COST, FILES, print_comparison, write_comparison
+from imgbench.sweep.comparison_tables import COST, FILES, print_comparison, write_comparison, write_table
+from imgbench.sweep.configurations import Metric
 
 EXAMPLES = """examples:
   python -m imgbench.compare outputs/digits/cnn/2026-01-31_12-00-00 outputs/digits/compact/2026-01-31_13-00-00
   python -m imgbench.train -m model=cnn,compact seed=1,2,3       a sweep, whose directory is compared as a whole:
   python -m imgbench.compare outputs/digits/cnn,compact/2026-01-31_12-00-00 --output comparison
-  python -m imgbench.compare 'outputs/digits/*/*'
+  python -m imgbench.compare 'outputs/digits/*/*' --metric macro_f1
+  python -m imgbench.compare RUN RUN --output comparison --names "small CNN" VGG-16
 """
 
 
-def compare(runs: Sequence[str | Path], output: str | Path | None = None, any_images: bool = False) -> Comparison:
+def compare(
+    runs: Sequence[str | Path],
+    output: str | Path | None = None,
+    any_images: bool = False,
+    metric: Metric = "acc",
+    names: Sequence[str] | None = None,
+    language: Literal["en", "zh"] | None = None,
+) -> Comparison:
     """Groups runs by their configuration and tests whether the configurations differ.
 
     What a model costs is measured once and kept in its run.json.
 
     Args:
         runs: run directories, directories of them such as a sweep's, and globs.
-        output: write the tables and the picture into this directory.
+        output: write the tables, figures and the page into this directory, or only the table of configurations into a
+            file that ends in .csv.
         any_images: show runs that were tested on different images side by side, without a test of their difference.
+        metric: what is tested, and decides which is the best; all are shown.
+        names: what to call the configurations, in the order in which their first runs are named.
+        language: of the page; otherwise that of the locale.
 
     Raises:
-        UserError: fewer than two runs, one that is not finished, different test images, or `output` cannot be written.
+        UserError: fewer than two runs, one that is not finished, different test images, `output` cannot be written, or
+            other names than configurations.
     """
-    folder = None if output is None else output_directory(Path(output))
-    comparison = compare_runs(find_runs(runs), any_images, cost_of)
-    if folder is not None:
-        write_comparison(comparison, folder)
+    place = None if output is None else Path(output)
+    as_file = place is not None and place.suffix.lower() == ".csv" and not place.is_dir()
+    if place is not None:
+        output_directory(place.parent if as_file else place)
+    comparison = compare_runs(find_runs(runs), any_images, cost_of, metric=metric, names=names)
+    if place is not None and as_file:
+        write_table(comparison, place)
+    elif place is not None:
+        write_comparison(comparison, place, language or language_of_locale())
     return comparison
 
 
@@ -68,11 +89,14 @@ def cost_of(run: Run) -> dict[str, Any] | None:
 
 def main() -> None:
     parser = run_parser("compare", __doc__, EXAMPLES, nargs="+", help="run directories, directories of runs, globs")
-    add_options(parser, compare)
+    add_options(parser, compare, leave_out=["names"])
+    parser.add_argument("--names", nargs="+", metavar="NAME", help=argument_texts(compare)["names"].rstrip("."))
     args = parser.parse_args()
-    print_comparison(compare(args.run, args.output, args.any_images))
-    if args.output:
-        print(f"Written to {args.output}: {FILES}")
+    output = args.output
+    print_comparison(compare(args.run, output, args.any_images, args.metric, args.names, args.language))
+    if output:
+        files = sorted(file for file in FILES.split(", ") if (Path(output) / file).is_file())
+        print(f"Written to {output}: {', '.join(files)}" if files else f"Written to {output}")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ def demo(
         share: make a public address too, through a server of Gradio's. Whoever knows it sees the page for a week, with
             training photographs if the run shows them.
         static: write instead a folder that needs no server. It can be put on any web space, or opened from the disk.
+            Of a study's directory, its small file is taken.
         onnxruntime_web: what the static page computes with, where npm cannot fetch it: its archive, or the folder of
             the package.
 

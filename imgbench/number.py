@@ -186,15 +186,20 @@ def effective_number(
 
 
 def student_quantile(additions: np.ndarray) -> np.ndarray:
-    """Student's 97.5 % quantile for what the groups (..., G), two or more, add to a number, in place of the normal one.
+    """Student's 97.5 % quantile for what the groups (..., G), two or more, add to a number; for the normal one."""
+    return stats.t.ppf(0.975, degrees_of_freedom(additions))
 
-    The estimate of a variance is as good as that of so many normal values as its own spread tells (Satterthwaite 1946).
+
+def degrees_of_freedom(additions: np.ndarray) -> np.ndarray:
+    """Of the variance that what the groups (..., G), two or more, add to a number is an estimate of.
+
+    It is as good as that of so many normal values as its own spread tells (Satterthwaite 1946).
     """
     count = additions.shape[-1]
     relative = additions**2 / np.maximum((additions**2).sum(-1, keepdims=True), 1e-300)
     spread = (relative**2).sum(-1) - 1 / count
     freedom = 2 / np.maximum(spread, 1e-12)
-    return stats.t.ppf(0.975, np.clip(freedom, min(2, count - 1), count - 1))
+    return np.clip(freedom, min(2, count - 1), count - 1)
 
 
 def mean_of_classes(
@@ -210,9 +215,7 @@ def mean_of_classes(
     """
     classes, class_of = np.unique(targets, return_inverse=True)
     images = np.bincount(class_of)
-    centred = additions - (np.bincount(class_of, additions) / images)[class_of]
-    centred *= np.sqrt(images / np.maximum(images - 1, 1))[class_of]
-    totals = group_sums(centred, codes)
+    totals = _within_classes(additions, class_of, codes)
     independent = len(totals) == len(targets)
     sizes = images.astype(float)
     if not independent:
@@ -233,6 +236,23 @@ def mean_of_classes(
             effective = max(effective, min(effective_number(np.asarray(value), totals, 0, exact), if_equal))
     low, high = wilson(value, effective)
     return Number(value, float(low), float(high), len(targets), len(totals))
+
+
+def _within_classes(additions: np.ndarray, class_of: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """(G,) what each group adds to a number over its expectation, where the size of each class is given."""
+    images = np.bincount(class_of)
+    centred = additions - (np.bincount(class_of, additions) / images)[class_of]
+    centred *= np.sqrt(images / np.maximum(images - 1, 1))[class_of]
+    return group_sums(centred, codes)
+
+
+def variance_of_classes(additions: np.ndarray, targets: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
+    """Of a difference of two means over classes (see `mean_of_classes`): its variance and the degrees of freedom."""
+    totals = _within_classes(additions, np.unique(targets, return_inverse=True)[1], codes)
+    count = len(totals)
+    if count < 2:  # of which nothing can be told: with this the interval is everything
+        return 1.0, 1.0
+    return float((totals**2).sum()) * count / (count - 1), float(degrees_of_freedom(totals))
 
 
 def mean_of_images(values: np.ndarray, codes: np.ndarray) -> Number:

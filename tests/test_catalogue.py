@@ -13,7 +13,7 @@ from imgbench.report.catalogue import Texts, entries
 PACKAGE = Path(imgbench.__file__).parent
 SOURCES = "\n".join(
     path.read_text("utf-8")
-    for folder in ("evaluation", "experiment", "report", "publish")
+    for folder in ("evaluation", "experiment", "report", "publish", "sweep")
     for kind in ("*.py", "templates/*.jinja", "static/*")
     for path in sorted((PACKAGE / folder).glob(kind))
 )

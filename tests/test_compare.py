@@ -35,7 +35,7 @@ def test_command_prints_a_table_and_writes_all_files(two_runs, tmp_path, monkeyp
     assert r"optimizer.lr=0.123 & 1 &" in (output / "comparison.tex").read_text()
     assert r"accuracy, \%" in (output / "comparison.tex").read_text()
     assert "| optimizer.lr=0.123 | 1 |" in (output / "comparison.md").read_text()
-    assert "<td>optimizer.lr=0.123</td>" in (output / "comparison.html").read_text()
+    assert ">optimizer.lr=0.123 <" in (output / "comparison.html").read_text()
     with (output / "comparison.csv").open() as file:
         rows = list(csv.DictReader(file))
     known = json.loads((two_runs[0].path / "metrics.json").read_text())["test/acc"]
@@ -66,3 +66,63 @@ def test_cost_is_measured_once(two_runs, monkeypatch):
 def test_one_run_is_refused(two_runs):
     with pytest.raises(UserError, match="two runs or more"):
         compare([two_runs[0].path])
+
+
+def test_a_file_takes_the_table_of_configurations_alone(two_runs, tmp_path):
+    compare([run.path for run in two_runs], tmp_path / "new" / "table.csv", names=["=small", "VGG-16"])
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["table.csv"]
+    with (tmp_path / "new" / "table.csv").open() as file:
+        rows = {row["configuration"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {"'=small", "VGG-16"}
+    metrics = read_metrics(two_runs[0].path / "metrics.json")
+    for name in ("balanced_acc", "macro_f1", "auroc"):
+        assert float(rows["VGG-16"][name]) == pytest.approx(metrics[f"test/{name}"].value)
+        assert float(rows["VGG-16"][f"{name}_low"]) == pytest.approx(metrics[f"test/{name}"].low)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"metric": "f1"}, r"--metric f1, but it is one of acc, balanced_acc, macro_f1, auroc"),
+        ({"names": ["a"]}, r"--names has 1 of them, but there are 2 configurations(.|\n)*1  .*\n  2  "),
+        ({"names": ["a", " a"]}, "'a' twice"),
+        ({"names": ["a", ""]}, "an empty one"),
+    ],
+)
+def test_a_metric_and_names_that_cannot_be_are_refused(two_runs, options, named):
+    with pytest.raises(UserError, match=named):
+        compare([run.path for run in two_runs], **options)
+
+
+def test_a_run_without_probabilities_is_named(two_runs):
+    file = two_runs[1].path / "predictions.csv"
+    file.write_text("".join(",".join(line.split(",")[:4]) + "\n" for line in file.read_text().splitlines()))
+    with pytest.raises(UserError, match=r"other/predictions\.csv is damaged: it has no column of probabilities"):
+        compare([run.path for run in two_runs], metric="auroc")
+
+
+@pytest.mark.parametrize("what", ["there", "gone", "private"])
+def test_page_shows_the_photographs_on_which_runs_differ(two_runs, tmp_path, what):
+    file = two_runs[1].path / "predictions.csv"
+    header, first, *others = file.read_text().splitlines()
+    path, group, target, _, *probabilities = first.split(",")
+    other = next(name for name in header.split(",")[4:] if name != target)
+    file.write_text(
+        "\n".join([header, ",".join([path, group, target, other, *reversed(probabilities)]), *others]) + "\n"
+    )
+    config = two_runs[0].config
+    if what == "gone":
+        config["data"]["root"] = str(tmp_path / "nowhere")
+    config["data"]["thumbnails"] = what != "private"
+    two_runs[0].write_config(config)
+    names = ["<b>one", "猫"]
+    compare([run.path for run in two_runs], tmp_path / "out", names=names, language="zh" if what == "there" else "en")
+    page = (tmp_path / "out" / "comparison.html").read_text("utf-8")
+    assert ("data:image/" in page) == (what == "there")
+    assert "&lt;b&gt;one" in page and "<b>one" not in page and path in page
+    said = {"there": "回答不同的照片", "gone": "1 photograph is not where it was", "private": "data.thumbnails=false"}
+    assert said[what] in page
+    with (tmp_path / "out" / "disagreements.csv").open() as rows:
+        [row] = csv.DictReader(rows)
+    assert (row["path"], row["class"], row["right"]) == (path, target, names[0])
+    assert (row["first_predicted"], row["second_predicted"]) == (target, other)

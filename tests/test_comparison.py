@@ -57,11 +57,11 @@ def test_runs_that_differ_in_the_seed_are_one_configuration(make_run):
     assert best.accuracies == [39 / 40, 38 / 40, 37 / 40]
     assert best.accuracy.value == pytest.approx(38 / 40)
     expected = stats.ttest_1samp(best.accuracies, 0).confidence_interval()
-    assert best.over_runs == pytest.approx((expected.low, min(expected.high, 1)))
+    assert best.spread["acc"] == pytest.approx((38 / 40, 1 / 40, expected.low, min(expected.high, 1)))
     assert (best.cost, best.seconds) == (COST, 20)
     (difference,) = found.differences
-    assert difference.accuracy.value == pytest.approx(15 / 40)
-    assert difference.accuracy.low < 15 / 40 < difference.accuracy.high
+    assert difference.number.value == pytest.approx(15 / 40)
+    assert difference.number.low < 15 / 40 < difference.number.high
     assert difference.distinguishable
     assert found.notes == ["40 test images; always 'cat': 50.0 %"]
 
@@ -79,7 +79,7 @@ def test_the_language_of_a_report_makes_no_other_configuration(make_run):
 def test_two_runs_are_compared_by_mcnemars_test(make_run):
     found = compare_runs([make_run("a", range(3)), make_run("b", range(2, 14), model="vgg")])
     (difference,) = found.differences
-    assert difference.test == "McNemar, exact"
+    assert difference.tests == ("compare_mcnemar",)
     assert difference.p == pytest.approx(stats.binomtest(2, 13).pvalue)
     assert difference.distinguishable
     assert any("with a single run" in note for note in found.notes)
@@ -94,7 +94,7 @@ def test_images_of_one_group_count_as_one(make_run):
     groups = [str(i // 10) for i in range(40)]
     runs = [make_run("a", groups=groups), make_run("b", range(10), groups=groups, model="vgg")]
     (difference,) = compare_runs(runs).differences
-    assert difference.test == "permutation by group"
+    assert difference.tests == ("compare_permutation_group",)
     assert difference.p == 1  # one group, which could as well have been the other's
 
 
@@ -106,9 +106,9 @@ def test_a_difference_within_the_spread_of_seeds_is_none(make_run):
         for seed, wrong in enumerate(counts, 1)
     ]
     (difference,) = compare_runs(runs).differences
-    assert difference.test.endswith("Welch over seeds")
+    assert difference.tests[1] == "compare_over_seeds"
     assert not difference.distinguishable
-    assert difference.accuracy.low < 0 < difference.accuracy.high
+    assert difference.number.low < 0 < difference.number.high
 
 
 def test_several_pairs_are_corrected(make_run):
@@ -147,7 +147,7 @@ def test_folds_are_one_configuration_that_was_tested_on_all_images(make_run):
     assert [len(one.runs) for one in found.configurations] == [2, 2]
     assert found.configurations[0].accuracy.n == 40
     assert found.configurations[0].accuracy.value == pytest.approx(38 / 40)
-    assert found.differences[0].test.endswith("t over folds")
+    assert found.differences[0].tests[1] == "compare_over_folds"
 
 
 def test_one_run_and_an_unfinished_run_are_refused(make_run):

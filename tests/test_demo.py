@@ -1,6 +1,7 @@
 """The page on which a run is tried, served or as a folder: in a browser, its answers are those of `predict`."""
 
 import base64
+import gzip
 import html
 import json
 import os
@@ -291,6 +292,13 @@ def test_options_that_cannot_be_are_refused(words, named, monkeypatch, capsys):
     assert named in capsys.readouterr().err
 
 
+def weights_of(folder: Path) -> bytes:
+    """The ONNX file that the page carries."""
+    packed = re.search(r'const MODEL = "(.*?)"', (folder / "model.js").read_text("utf-8"))
+    assert packed
+    return gzip.decompress(base64.b64decode(packed[1]))
+
+
 def give(screen, folder: Path, files: list[Path]) -> None:
     """Opens the folder's page from the disk, gives it pictures, and waits for the answers."""
     screen.goto((folder / "index.html").as_uri())
@@ -364,7 +372,8 @@ def test_folder_is_unsure_where_the_model_is_and_speaks_chinese(run, folder, pic
 def test_file_of_an_earlier_imgbench_is_brought_up_to_date(exported, pictures, screen, tmp_path, runtime):
     old = Path(__file__).parent / "old_run" / "run" / "model.onnx"
     write_static(shutil.copy(old, tmp_path / "old.onnx"), tmp_path / "page", runtime=runtime)
-    assert OnnxModel(tmp_path / "page" / "model.onnx").resizes and not OnnxModel(old).resizes
+    (tmp_path / "carried.onnx").write_bytes(weights_of(tmp_path / "page"))
+    assert OnnxModel(tmp_path / "carried.onnx").resizes and not OnnxModel(old).resizes
     give(screen, tmp_path / "page", pictures)
     assert shown(screen, "article") == said(expected(old, pictures))
     assert Texts("en")("not_recognised") in screen.inner_text("main")
@@ -466,11 +475,61 @@ def test_pictures_are_pasted_and_dropped(name, folder, pictures, screen):
     screen.wait_for_selector("article tr")
 
 
+def test_new_answers_stand_on_top_and_classes_are_named_at_the_start(folder, pictures, screen):
+    give(screen, folder, [])
+    assert all(name in screen.inner_text("header") for name in NAMES)
+    for number, files in ((2, pictures[:2]), (3, pictures[2:3])):
+        screen.set_input_files("#pictures", files)
+        screen.wait_for_function(f"document.querySelectorAll('article').length == {number}")
+    names = [one.inner_text() for one in screen.query_selector_all("article .name")]
+    assert names == [pictures[2].name, pictures[0].name, pictures[1].name]
+
+
+def test_weights_are_carried_once_and_the_file_is_made_of_them(exported, folder, screen, tmp_path):
+    assert weights_of(folder) == exported.read_bytes()
+    assert {path.suffix for path in folder.iterdir()} == {".html", ".css", ".js"}
+    give(screen, folder, [])
+    with screen.expect_download() as download:
+        screen.click("#model")
+    assert download.value.suggested_filename == "model.onnx"
+    download.value.save_as(tmp_path / "saved.onnx")
+    assert (tmp_path / "saved.onnx").read_bytes() == exported.read_bytes()
+
+
+def test_an_unsure_answer_has_no_bars(run, pictures, folder, screen):
+    give(screen, folder, pictures)
+    bars = [len(one.query_selector_all(".bar")) for one in screen.query_selector_all("article")]
+    unsure = [one.get_attribute("class") == "unsure" for one in screen.query_selector_all("article")]
+    assert any(unsure) and [bool(number) for number in bars] == [not one for one in unsure]
+    classifier = Classifier(run.path, 0.1)
+    for answer in classifier.answers(pictures):
+        page = served.answers_html([answer], classifier, Texts("en"))
+        assert ('class="bar"' in page) == (answer.doubt is None)
+
+
+def test_small_file_of_a_study_is_taken_and_named(copy, folder, runtime, tmp_path, caplog):
+    small = shutil.copy(Path(__file__).parent / "old_run" / "run" / "model.onnx", copy.path / "small.onnx")
+    page = Path(shutil.copytree(folder, tmp_path / "page"))
+    (page / "model.onnx").touch()  # as pages had it before
+    caplog.set_level("INFO")
+    write_static(copy.path, page, runtime=runtime)
+    (tmp_path / "carried.onnx").write_bytes(weights_of(page))
+    assert OnnxModel(tmp_path / "carried.onnx").class_names == OnnxModel(Path(small)).class_names != NAMES
+    assert "small.onnx, the small file of the study" in caplog.text and "best.ckpt" in caplog.text
+    assert not (page / "model.onnx").exists()
+
+
+def test_of_many_classes_the_first_are_named():
+    assert served.classes_named(["a", "b"], Texts("en")) == "It tells apart: a · b."
+    many = served.classes_named([f"c{i}" for i in range(100)], Texts("en"))
+    assert "c29, and 70 more" in many and "c30" not in many
+
+
 @pytest.mark.parametrize("key", TEXTS)
 def test_texts_of_the_folder_need_no_python(key):
     for text in entries()[key].values():
         assert isinstance(text, str), "there are no plurals in the page"
-        assert set(re.findall(r"{(.*?)}", text)) <= {"error", "format"}
+        assert set(re.findall(r"{(.*?)}", text)) <= {"error", "format", "names", "n"}
 
 
 def test_without_npm_and_network_it_says_how_else(run, exported, monkeypatch, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "imgbench"
 GROUND = {"budget", "errors", "files", "trust", "split_file", "run", "number", "intensity", "colour", "scientific",
-          "decode", "preprocessing", "language", "cells",
+          "decode", "preprocessing", "language", "cells", "latex",
           "provenance", "recording", "progress", "terminal"}  # fmt: skip
 COMMANDS = {"audit", "train", "summary", "evaluate", "predict", "compare", "compress", "ladder", "export", "demo",
             "review", "study", "shard", "cache", "benchmark"}  # fmt: skip
@@ -21,6 +21,7 @@ ALLOWED = {
     "files": {"errors"},
     "trust": {"errors"},
     "cells": set(),
+    "latex": set(),
     "split_file": {"trust", "cells"},
     "language": set(),
     "provenance": set(),

@@ -1,6 +1,7 @@
 """Sweeps and searches: what is left of them, and that they run on real engines."""
 
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -39,7 +40,7 @@ def photos(tmp_path, make_folder):
 def test_best_run_becomes_an_experiment_that_composes(tiny_run, tmp_path):
     words = ["model=compact", "optimizer=sgd", "optimizer.lr=0.125", "+callbacks.last.share=0.5", "launcher=joblib",
              "ckpt_path=auto", "median_stopping.warmup=0.5", "data.split.group='[^_]+'"]  # fmt: skip
-    text = experiment(SweptRun(words, tiny_run.path, 0.9), 5, "val/acc")
+    text = experiment([SweptRun(words, tiny_run.path, 0.9)], 5, "val/acc")
     assert "# The best of 5 runs by val/acc 0.9000" in text
     assert "95 % interval" in text
     content = yaml.safe_load(text)
@@ -286,14 +287,43 @@ def test_search_that_is_still_going_on_is_left_alone(tmp_path):
     assert states(tmp_path) == ["RUNNING"]
 
 
+def table_of(folder, tiny_run, runs, capsys):
+    """What is printed of a sweep whose runs have these overrides, scores and facts."""
+    for i, (words, score, facts) in enumerate(runs):
+        shutil.copytree(tiny_run.path, folder / str(i))
+        Run(folder / str(i)).note(sweep={"overrides": words, "score": score}, **facts)
+    config = {"monitor": "val/acc", "mode": "max", "hydra": {"sweep": {"dir": str(folder)}}}
+    try:
+        SweepTable().on_multirun_end(OmegaConf.create(config))
+    except SystemExit as end:
+        assert end.code == 1 and any(score is None for _, score, _ in runs)
+    return capsys.readouterr().out
+
+
 def test_table_tells_the_runs_that_were_ended_from_those_that_failed(tmp_path, capsys, tiny_run):
-    for name, score, facts in [("0", 0.9, {"pruned": {"epoch": 3}}), ("1", 0.8, {}), ("2", None, {})]:
-        shutil.copytree(tiny_run.path, tmp_path / name)
-        Run(tmp_path / name).note(sweep={"overrides": [f"seed={name}"], "score": score}, **facts)
-    with pytest.raises(SystemExit):  # for the one that failed
-        SweepTable().on_multirun_end(OmegaConf.create({"monitor": "val/acc", "mode": "max",
-                                                       "hydra": {"sweep": {"dir": str(tmp_path)}}}))  # fmt: skip
-    lines = capsys.readouterr().out.splitlines()
-    assert any("seed=0" in line and "0.9000, ended after epoch 3" in line for line in lines)
-    assert any("seed=2" in line and "failed" in line for line in lines)
-    assert yaml.safe_load((tmp_path / "best.yaml").read_text()) == {"seed": 1}
+    runs = [(["lr=0"], 0.9, {"pruned": {"epoch": 3}}), (["lr=1"], 0.8, {}), (["lr=2"], None, {})]
+    lines = table_of(tmp_path, tiny_run, runs, capsys).splitlines()
+    assert any("lr=0" in line and "0.9000, ended after epoch 3" in line for line in lines)
+    assert any("lr=2" in line and "failed" in line for line in lines)
+    assert yaml.safe_load((tmp_path / "best.yaml").read_text()) == {"lr": 1}
+
+
+def test_sweep_over_seeds_has_mean_and_spread_and_no_best_seed(tmp_path, capsys, tiny_run):
+    scores = [0.7] * 10 + [0.9]
+    runs = [(["model=cnn", f"seed={i}"], score, {}) for i, score in enumerate(scores)]
+    printed = table_of(tmp_path, tiny_run, [*runs, (["model=cnn", "seed=11"], None, {})], capsys)
+    assert "12 runs of one configuration" in printed and "best" not in printed.lower()
+    assert re.search(r"model=cnn +11 +0\.7182 ± 0\.0603 +1\.0000 ± 0\.0000", printed)
+    assert re.findall(r"seed=(\d+)", printed) == [str(i) for i in range(12)]
+    assert not (tmp_path / "best.yaml").exists()
+
+
+def test_best_of_several_configurations_is_the_one_of_the_best_mean_and_names_no_seed(tmp_path, capsys, tiny_run):
+    scores = {("1e-3", 1): 0.5, ("1e-3", 2): 0.95, ("1e-4", 1): 0.8, ("1e-4", 2): 0.9}
+    runs = [([f"optimizer.lr={lr}", f"seed={seed}"], score, {}) for (lr, seed), score in scores.items()]
+    printed = table_of(tmp_path, tiny_run, runs, capsys)
+    assert re.search(r"optimizer\.lr=1e-4 +2 +0\.8500 ± 0\.0707", printed)
+    assert printed.index("optimizer.lr=1e-4") < printed.index("optimizer.lr=1e-3")
+    text = (tmp_path / "best.yaml").read_text()
+    assert yaml.safe_load(text) == {"optimizer": {"lr": 1e-4}}
+    assert "# The best of 2 configurations by the mean val/acc 0.8500 of 2 runs" in text

@@ -1,7 +1,9 @@
 """What predictions are worth: each number with its 95 % interval, the images and independent groups it rests on."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,6 +14,13 @@ from imgbench.number import Number, group_codes, mean_of_classes, share
 
 TOP = 5  # how many guesses the target is looked for among
 MANY_CLASSES = 20  # in more than these, whether it is among them is worth knowing
+
+
+class ClassMean(NamedTuple):
+    """A number between 0 and 1 that is a mean over the classes with images, before it has an interval."""
+
+    values: np.ndarray  # (K,) of each class
+    additions: np.ndarray  # (N,) how much more the mean is for each image: its derivative by the image's weight
 
 
 def confusion_matrix(predictions: Predictions) -> np.ndarray:
@@ -36,8 +45,8 @@ def classification_metrics(
     metrics = {
         "acc": share(targets == predicted, everything, codes),
         "majority": _majority(predictions, codes),
-        "balanced_acc": _balanced_accuracy(predictions, codes),
-        "macro_f1": _macro_f1(predictions, codes),
+        "balanced_acc": _of_classes(balanced_accuracy(predictions), predictions, codes),
+        "macro_f1": _of_classes(macro_f1(predictions), predictions, codes),
     }
     if len(predictions.class_names) > MANY_CLASSES:
         metrics[f"top{TOP}_acc"] = share(_rank_of_target(predictions) < TOP, everything, codes)
@@ -64,16 +73,16 @@ def _majority(predictions: Predictions, codes: np.ndarray) -> Number:
     return replace(number, of_class=predictions.class_names[largest])
 
 
-def _balanced_accuracy(predictions: Predictions, codes: np.ndarray) -> Number:
+def balanced_accuracy(predictions: Predictions) -> ClassMean:
     """The mean recall: every class counts alike, however many images it has."""
     targets, correct = predictions.targets, predictions.targets == predictions.predicted
     classes, class_of, images = np.unique(targets, return_inverse=True, return_counts=True)
     recalls = np.bincount(class_of, correct) / images
-    additions = (correct - recalls[class_of]) / (len(classes) * images[class_of])
-    return mean_of_classes(recalls, additions, targets, codes, counts=True)
+    return ClassMean(recalls, (correct - recalls[class_of]) / (len(classes) * images[class_of]))
 
 
-def _macro_f1(predictions: Predictions, codes: np.ndarray) -> Number:
+def macro_f1(predictions: Predictions) -> ClassMean:
+    """The mean F1 of the classes that have images."""
     targets, predicted = predictions.targets, predictions.predicted
     confusion = confusion_matrix(predictions)
     there = confusion.sum(1) > 0
@@ -82,8 +91,27 @@ def _macro_f1(predictions: Predictions, codes: np.ndarray) -> Number:
     # By the weight of an image: F1 = 2 TP / S grows by (2 [right] - F1 per part in S) / S; a class not there is left.
     costs = np.where(there, f1 / np.maximum(found_or_true, 1), 0)
     gains = np.where(targets == predicted, 2 / found_or_true[targets], 0)
-    additions = (gains - costs[targets] - costs[predicted]) / there.sum()
-    return mean_of_classes(f1[there], additions, targets, codes, counts=True)
+    return ClassMean(f1[there], (gains - costs[targets] - costs[predicted]) / there.sum())
+
+
+def mean_auroc(predictions: Predictions) -> ClassMean:
+    """Each class against the rest; there are images of two classes at least."""
+    return _mean_ranking(predictions, auroc)
+
+
+def _mean_ranking(
+    predictions: Predictions, score: Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]
+) -> ClassMean:
+    classes = np.unique(predictions.targets)
+    values, additions = np.empty(len(classes)), np.zeros(len(predictions.targets))
+    for i, label in enumerate(classes):
+        values[i], gains = score(predictions.probabilities[:, label], predictions.targets == label)
+        additions += gains / len(classes)
+    return ClassMean(values, additions)
+
+
+def _of_classes(mean: ClassMean, predictions: Predictions, codes: np.ndarray, counts: bool = True) -> Number:
+    return mean_of_classes(*mean, predictions.targets, codes, counts)
 
 
 def _f1(jaccard: Number) -> Number:
@@ -105,15 +133,9 @@ def _rank_of_target(predictions: Predictions) -> np.ndarray:
 
 def _ranking(predictions: Predictions, codes: np.ndarray) -> dict[str, Number]:
     """AUROC and average precision: each class against the rest, the mean over classes."""
-    classes = np.unique(predictions.targets)
-    metrics = {}
-    for name, score in (("auroc", auroc), ("ap", average_precision)):
-        values, additions = np.empty(len(classes)), np.zeros(len(codes))
-        for i, label in enumerate(classes):
-            values[i], gains = score(predictions.probabilities[:, label], predictions.targets == label)
-            additions += gains / len(classes)
-        metrics[name] = replace(mean_of_classes(values, additions, predictions.targets, codes), percent=False)
-    return metrics
+    scores = {"auroc": auroc, "ap": average_precision}
+    means = {name: _mean_ranking(predictions, score) for name, score in scores.items()}
+    return {name: replace(_of_classes(mean, predictions, codes, False), percent=False) for name, mean in means.items()}
 
 
 def unmeasured_classes(metrics: dict[str, Number], split: str) -> list[str]:

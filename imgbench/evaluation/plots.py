@@ -1,91 +1,61 @@
 """The pictures of a run, drawn without a display.
 
-Each function returns the figure, and writes it as a PNG where `output` names a file; `as_svg` puts it into a page.
+Each function returns the figure, and writes it where `output` names a file: as what its ending says, or without one as
+PDF and SVG for a paper. `as_svg` puts it into a page.
 """
 
 import io
-import logging
 import re
 import textwrap
 import warnings
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from matplotlib import font_manager, get_cachedir, rc_context
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from imgbench.files import replacing
+from imgbench.evaluation.figure_style import (
+    COLOURS,
+    COLUMN,
+    MARKERS,
+    MISSING_GLYPH,
+    names_as_they_are,
+    paper_figure,
+    paper_style,
+    save_figure,
+    save_vector,
+)
 from imgbench.number import Number
-
-log = logging.getLogger(__name__)
 
 BLUE, ORANGE, TEXT, GREY, LIGHT = "#2166ac", "#c8553d", "#1c2128", "#5b6470", "#dfe3e8"
 # In a page each is a colour of its style sheet, which has another for dark screens.
 VARIABLES = {BLUE: "--a", ORANGE: "--b", TEXT: "--text", GREY: "--faint", LIGHT: "--line"}
+VARIABLES |= {COLOURS[0].lower(): "--a", COLOURS[1].lower(): "--b", "#000000": "--text", "#d0d0d0": "--line"}
 WIDTH, HEIGHT, COUNTS = 400, 215, 76  # of a chart and of the bars below it, in points; about as wide as a phone
 CELLS = 20  # up to so many classes, every count is written
 NAMED = 100  # up to so many, every class is named
-# Fonts with Chinese, Japanese and Korean characters, in the order of preference.
-CJK_FONTS = (
-    "Noto Sans CJK SC",
-    "Noto Sans SC",
-    "Source Han Sans SC",
-    "PingFang SC",
-    "Hiragino Sans GB",
-    "Microsoft YaHei",
-    "SimHei",
-    "WenQuanYi Micro Hei",
-    "WenQuanYi Zen Hei",
-    "Arial Unicode MS",
-    "Noto Sans CJK JP",  # all that matplotlib before 3.11 sees of a file with the Japanese and the Chinese forms
-)
-MISSING_GLYPH = r"Glyph \d+ .*missing from"
-
-
-@contextmanager
-def _names_as_they_are() -> Iterator[None]:
-    """Texts made inside use a Chinese font where there is one, and a `$` in a class name does not begin a formula."""
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    fonts = ["DejaVu Sans", *(name for name in CJK_FONTS if name in installed)]
-    with rc_context({"font.family": fonts, "text.parse_math": False}):
-        yield
-
-
-@cache
-def _explain_boxes() -> None:
-    log.warning(
-        "Some names are drawn as boxes, because no installed font has their characters. For Chinese install Noto Sans "
-        "CJK (apt install fonts-noto-cjk), and delete %s, which lists the fonts of before.",
-        Path(get_cachedir()) / "fontlist-*.json",
-    )
 
 
 def _save(figure: Figure, output: Path | None) -> Figure:
-    if output is None:
-        return figure
-    with warnings.catch_warnings(record=True) as caught:  # matplotlib warns of every character
-        warnings.filterwarnings("always", MISSING_GLYPH, UserWarning)
-        with replacing(output, "wb") as file:
-            figure.savefig(file, format=output.suffix[1:], dpi=120)
-    for warning in caught:
-        if re.match(MISSING_GLYPH, str(warning.message)):
-            _explain_boxes()
-        else:
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if output is not None and output.suffix:
+        save_figure(figure, output, dpi=120)
+    elif output is not None:
+        save_vector(figure, output)
     return figure
 
 
-def as_svg(figure: Figure, title: str) -> str:
+def as_svg(figure: Figure, title: str, enlarged: float = 1.08) -> str:
     """The figure as an element of a page: as wide as there is room, with the page's fonts and colours.
+
+    It becomes no more than so many times as large as it is printed.
 
     Text stays text. The same figure makes the same element; it has no identifier that another could have with
     another meaning.
@@ -124,7 +94,7 @@ def as_svg(figure: Figure, title: str) -> str:
     root.attrib.clear()
     root.attrib.update({
         "viewBox": f"0 0 {width:g} {figure.get_figheight() * 72:g}",
-        "style": f"max-width:{1.08 * width:.0f}px",
+        "style": f"max-width:{enlarged * width:.0f}px;fill:currentColor",  # of texts that are black
         "role": "img",
         "aria-label": title,
     })  # fmt: skip
@@ -176,7 +146,7 @@ class Chart:
     counts: tuple[Sequence[float], Sequence[int], str] | None = None
 
 
-@_names_as_they_are()
+@names_as_they_are()
 def draw_charts(charts: Sequence[Chart], output: Path | None, title: str = "") -> Figure:
     """Charts side by side."""
     title = _wrapped(title, WIDTH * len(charts) / 72, 12)
@@ -248,7 +218,7 @@ def _plain(axes: Axes, label: str, ticks: int) -> None:
         axis.set_major_formatter("{x:g}")
 
 
-@_names_as_they_are()
+@names_as_they_are()
 def draw_confusion(
     confusion: np.ndarray,
     class_names: Sequence[str],
@@ -298,7 +268,7 @@ def _letters(text: str) -> float:
     return sum(1.0 if ord(letter) > 0x2E80 else 0.62 for letter in text)
 
 
-@_names_as_they_are()
+@names_as_they_are()
 def draw_grid(images: np.ndarray, names: Sequence[str], output: Path | None, title: str) -> Figure:
     """Up to 20 images (N, H, W, 3) in 0 to 1 with their class names."""
     columns, side, step = 5, 136, 162  # in points
@@ -317,7 +287,7 @@ def draw_grid(images: np.ndarray, names: Sequence[str], output: Path | None, tit
     return _save(canvas.figure, output)
 
 
-@_names_as_they_are()
+@names_as_they_are()
 def draw_pairs(pairs: np.ndarray, titles: Sequence[str], output: Path | None) -> Figure:
     """Pairs of images (N, 2, H, W, 3) uint8, side by side, each under its title."""
     columns = min(4, len(pairs))
@@ -332,7 +302,7 @@ def draw_pairs(pairs: np.ndarray, titles: Sequence[str], output: Path | None) ->
     return _save(figure, output)
 
 
-@_names_as_they_are()
+@names_as_they_are()
 def draw_prediction(image: np.ndarray, text: str, output: Path | None) -> Figure:
     """One image (H, W, 3) uint8 under its prediction."""
     height, width = image.shape[:2]
@@ -348,7 +318,7 @@ def draw_prediction(image: np.ndarray, text: str, output: Path | None) -> Figure
     return _save(figure, output)
 
 
-@_names_as_they_are()
+@names_as_they_are()
 def draw_probabilities(
     predictions: Sequence[Mapping[str, float]], titles: Sequence[str], output: Path | None, most: int = 10
 ) -> Figure:
@@ -370,7 +340,7 @@ def draw_probabilities(
     return _save(figure, output)
 
 
-@_names_as_they_are()
+@names_as_they_are()
 def draw_bars(values: Mapping[str, float], output: Path | None, unit: str) -> Figure:
     """One bar for each value, the first in orange."""
     figure = Figure(figsize=(7, 1.2 + 0.35 * len(values)), layout="constrained")
@@ -383,35 +353,52 @@ def draw_bars(values: Mapping[str, float], output: Path | None, unit: str) -> Fi
     return _save(figure, output)
 
 
-def draw_pareto(
-    points: Mapping[str, tuple[float, float, Number]], labels: tuple[str, str], output: Path | None
-) -> Figure:
-    """Accuracy with its interval against two costs on logarithmic axes; the points are numbered, a legend names them.
+@paper_style()
+def draw_pareto(points: Mapping[str, tuple[Any, ...]], labels: Sequence[str], output: Path | None) -> Figure:
+    """Accuracy with its interval against costs on logarithmic axes; the points are numbered, a legend names them.
 
-    `points` are the two costs and the accuracy of each name. Orange: nothing else is at least as cheap and as accurate.
+    `points` are the costs, for each of which there is a label, and the accuracy of each name, a Number. Orange squares:
+    nothing else is at least as cheap and as accurate.
     """
-    figure = Figure(figsize=(13, 5.5), layout="constrained")
-    for axis, axes in enumerate(figure.subplots(1, 2, sharey=True)):
-        places = {name: (point[0] if axis == 0 else point[1], point[2].value) for name, point in points.items()}
-        for number, (name, (cost, share)) in enumerate(places.items(), 1):
-            beaten = any(x <= cost and y >= share and (x, y) != (cost, share) for x, y in places.values())
-            accuracy, value = points[name][2], 100 * share
+    names = [textwrap.fill(f"{number}  {name}", 50 * len(labels)) for number, name in enumerate(points, 1)]
+    figure = paper_figure(COLUMN * len(labels), 55 + 3.2 * sum(name.count("\n") + 1 for name in names))
+    for axis, axes in enumerate(figure.subplots(1, len(labels), sharey=True, squeeze=False)[0]):
+        places = [(point[axis], point[-1]) for point in points.values()]
+        for number, (name, (cost, accuracy)) in enumerate(zip(names, places, strict=True), 1):
+            beaten = any(
+                x <= cost and y.value >= accuracy.value and (x, y.value) != (cost, accuracy.value) for x, y in places
+            )
+            value, style = 100 * accuracy.value, 0 if beaten else 1
             error = [[value - 100 * accuracy.low], [100 * accuracy.high - value]]
-            color = BLUE if beaten else ORANGE
-            axes.errorbar(cost, value, error, color=color, capsize=2, elinewidth=0.8, alpha=0.5)
-            axes.plot(cost, value, "o", color=color, markersize=13, label=f"{number}  {name}")
-            axes.annotate(str(number), (cost, value), color="white", fontsize=8, ha="center", va="center")
+            axes.errorbar(cost, value, error, color=COLOURS[style], alpha=0.6, elinewidth=0.8)
+            axes.plot(cost, value, MARKERS[style], color=COLOURS[style], markersize=9, label=name)
+            axes.annotate(str(number), (cost, value), color="white", fontsize=6.5, ha="center", va="center")
         axes.set(xscale="log", xlabel=labels[axis], ylabel="test accuracy, %" if axis == 0 else None)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        costs = [cost for cost, _ in places]
+        near = max(costs) < 5 * min(costs)  # where round numbers are rare
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if near else (1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.margins(x=0.1)
-        axes.grid(alpha=0.3)
-    figure.legend(
-        *figure.axes[0].get_legend_handles_labels(),
-        loc="outside right upper",
-        frameon=False,
-        markerscale=0,
-        handlelength=0,
-    )
+        axes.margins(x=0.12)
+        axes.grid()
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower left", markerscale=0, handlelength=0)
+    return _save(figure, output)
+
+
+@paper_style()
+def draw_intervals(numbers: Mapping[str, tuple[Number, Sequence[float]]], label: str, output: Path | None) -> Figure:
+    """A number of each name with its interval, the first on top; hollow grey points are single runs, if several."""
+    names = [textwrap.fill(name, 26) for name in numbers]
+    figure = paper_figure(COLUMN, 16 + sum(5 + 3 * name.count("\n") for name in names))
+    axes = figure.subplots()
+    scale = 100 if all(number.percent for number, _ in numbers.values()) else 1
+    for row, (number, runs) in enumerate(numbers.values()):
+        value, low, high = (scale * each for each in (number.value, number.low, number.high))
+        if len(runs) > 1:
+            axes.plot([scale * run for run in runs], [row + 0.25] * len(runs), "o", color="#5b6470", markersize=3,
+                      markerfacecolor="none", markeredgewidth=0.6)  # fmt: skip
+        axes.errorbar(value, row, xerr=[[value - low], [high - value]], color=COLOURS[0], marker=MARKERS[0])
+    axes.set_yticks(range(len(names)), names)
+    axes.set(ylim=(len(names) - 0.5, -0.5), xlabel=label)
+    axes.grid(axis="x")
     return _save(figure, output)

@@ -86,6 +86,8 @@ class Predictions:
         if header[1] != "group":
             header, rows = [header[0], "group", *header[1:]], [[row[0], "", *row[1:]] for row in rows]
         names = header[4:]
+        if not names:
+            raise ValueError("it has no column of probabilities after `predicted`")
         targets = np.array([names.index(row[2]) for row in rows], np.int64)
         probabilities = np.array([row[4:] for row in rows], np.float32).reshape(len(rows), len(names))
         return cls([row[0] for row in rows], [row[1] for row in rows], targets, probabilities, names)

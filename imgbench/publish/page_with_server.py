@@ -4,7 +4,7 @@ import logging
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from typing import Any
@@ -25,6 +25,9 @@ HOST = "127.0.0.1"  # this machine alone
 LARGEST = "200mb"  # of an upload; a photograph of 200 million pixels has 50 to 100
 KEPT = 3600  # seconds, after which an upload is deleted within as many
 SIDE = 288  # pixels of the picture that was asked about
+MOST_NAMED = 30  # classes, at the start
+# Gradio's small pictures are cut to squares.
+WHOLE = "#pictures .thumbnail-item img { object-fit: contain; }"
 
 
 def free_port(port: int) -> int:
@@ -61,6 +64,14 @@ def answers_html(answers: list[Answer], classifier: Classifier, texts: Texts) ->
     )
 
 
+def classes_named(names: Sequence[str], texts: Texts) -> str:
+    """What the page can answer; of many classes the first."""
+    listed, further = " · ".join(names[:MOST_NAMED]), len(names) - MOST_NAMED
+    if further > 0:
+        return texts("tells_apart_more", names=listed, n=further)
+    return texts("tells_apart", names=listed)
+
+
 def build_page(classifier: Classifier, title: str, texts: Texts, share: bool = False) -> Any:
     """The gradio.Blocks."""
     import gradio
@@ -70,7 +81,9 @@ def build_page(classifier: Classifier, title: str, texts: Texts, share: bool = F
         return answers_html(answers, classifier, texts) if answers else ""
 
     with gradio.Blocks(title=title, analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
-        gradio.HTML(f"<h1>{escape(title)}</h1><p>{escape(texts('try_it'))}</p>", padding=False)
+        intro = [classes_named(classifier.predictor.class_names, texts), texts("try_it")]
+        paragraphs = "".join(f"<p>{escape(sentence)}</p>" for sentence in intro)
+        gradio.HTML(f"<h1>{escape(title)}</h1>{paragraphs}", padding=False)
         pictures = gradio.Gallery(
             label=texts("pictures"),
             type="filepath",  # as they are: decoding them is imgbench's own affair
@@ -113,6 +126,7 @@ def serving(classifier: Classifier, title: str, texts: Texts, port: int, share: 
             quiet=True,
             max_file_size=LARGEST,
             theme=_theme(),
+            css=WHOLE,
             footer_links=[],
             run_history=False,  # it would keep the pictures in the visitor's browser
             enable_monitoring=False,

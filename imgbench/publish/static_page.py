@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from imgbench.errors import UserError
-from imgbench.files import replacing, write_atomically
+from imgbench.files import write_atomically
 from imgbench.inference import parity
 from imgbench.inference.acceptance import Acceptance, kept_of
 from imgbench.inference.onnx_file import upgraded
@@ -24,6 +24,7 @@ from imgbench.publish.answers import acceptance_of, title_of
 from imgbench.publish.runtime import LOADER, SCRIPT, WASM, onnxruntime_web
 from imgbench.report.catalogue import Texts, entries
 from imgbench.report.page import percent
+from imgbench.report.study_file import SMALL
 from imgbench.run import Run
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ TEXTS = (
     "try_it", "choose_pictures", "take_photograph", "stays_in_browser", "no_picture", "not_a_picture", "picture_format",
     "picture_deep", "picture_damaged", "unsure_answer", "doubt_probability", "doubt_unlike", "as_seen", "looked_at",
     "look", "loading", "not_loaded", "unsure_rule", "never_unsure", "only_unlike", "not_recognised", "model_file",
+    "tells_apart", "tells_apart_more",
 )  # fmt: skip
 
 
@@ -41,7 +43,8 @@ def write_static(path: str | Path, folder: Path, max_error: float | None = None,
     """Writes the folder; returns the page.
 
     Args:
-        path: a run directory, its best checkpoint or an ONNX file; a run without `model.onnx` gets it.
+        path: a run directory, its best checkpoint or an ONNX file. Of a study's directory its small file is taken; a
+            run without `model.onnx` gets it.
         max_error: as in `predict`; None takes the smallest share that can be promised without leaving most unsure.
         runtime: onnxruntime-web, as `onnxruntime_web` takes it.
 
@@ -50,13 +53,14 @@ def write_static(path: str | Path, folder: Path, max_error: float | None = None,
             holds another page.
     """
     page = folder / "index.html"
-    if page.exists() and OWN_PAGE not in page.read_text("utf-8", "replace"):
+    is_anew = page.exists()
+    if is_anew and OWN_PAGE not in page.read_text("utf-8", "replace"):
         raise UserError(
             f"--static {folder}: {page} was not made by this command, and is not overwritten. Name a new folder."
         )
     file = onnx_file(Path(path))
     model = OnnxModel(file)
-    acceptance, _ = acceptance_of(path, model, max_error)
+    acceptance, _ = acceptance_of(file if file.name == SMALL else path, model, max_error)
     files = onnxruntime_web(runtime)
     preprocessing = model.preprocessing
     facts: dict[str, Any] = {
@@ -80,8 +84,8 @@ def write_static(path: str | Path, folder: Path, max_error: float | None = None,
         content = file.read_bytes() if model.resizes else upgraded(file)
         model_js = f'const FACTS = {json.dumps(facts)};\nconst MODEL = "{packed(content)}";\n'
         write_atomically(folder / "model.js", model_js)
-        with replacing(folder / "model.onnx", "wb") as unfinished:
-            unfinished.write(content)
+        if is_anew:  # pages of an earlier imgbench had the weights beside them too
+            (folder / "model.onnx").unlink(missing_ok=True)
         for name in ("classify.js", "page.js", "page.css", "index.html"):
             write_atomically(folder / name, (PAGE / name).read_text("utf-8"))
     except OSError as error:
@@ -90,7 +94,9 @@ def write_static(path: str | Path, folder: Path, max_error: float | None = None,
 
 
 def onnx_file(path: Path) -> Path:
-    """The ONNX file itself, or that of the run, written and compared where it is missing or older than its checkpoint.
+    """The ONNX file itself, the small one of a study, or that of the run.
+
+    The last is written and compared with the run where it is missing or older than its checkpoint.
 
     It is written too where it says otherwise than the run which answers are unsure, or, as of an earlier imgbench,
     nothing.
@@ -101,6 +107,14 @@ def onnx_file(path: Path) -> Path:
     if path.is_file() and path.suffix.lower() == ".onnx":
         return path
     run = Run.open(path)
+    if path.is_dir() and (small := run.path / SMALL).is_file():
+        log.info(
+            "Model    %s, the small file of the study (%.2f MB). To take the trained model instead, name %s.",
+            run.shown / SMALL,
+            small.stat().st_size / 1e6,
+            run.shown / "checkpoints" / "best.ckpt",
+        )
+        return small
     if path.is_file() and path.resolve() != run.best.resolve():
         raise UserError(
             f"{path} is not the checkpoint that the run kept. Name the run, {run.shown}, or write an ONNX file of it:\n"

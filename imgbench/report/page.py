@@ -207,7 +207,8 @@ def _points(number: Number) -> dict[str, str]:
 def templates_of(package: str) -> Environment:
     """The templates of pages in a package, with the filters that they share."""
     templates = Environment(
-        loader=ChoiceLoader([PackageLoader(package), PackageLoader("imgbench.inspection")]),  # its list of labels
+        # The parts and the style of the report, and the list of labels of the audit.
+        loader=ChoiceLoader([PackageLoader(one) for one in (package, "imgbench.report", "imgbench.inspection")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -3,129 +3,50 @@
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from imgbench.data.corrections import Decisions, place_of, read_decisions
 from imgbench.errors import UserError
 from imgbench.evaluation.predictions import Predictions
-from imgbench.evaluation.statistics import Change, holm, mcnemar, means_test, permutation_test
-from imgbench.number import (
-    Number,
-    group_codes,
-    group_sums,
-    mean_of_images,
-    mean_of_runs,
-    paired_difference,
-    share,
-)
+from imgbench.evaluation.statistics import Change
+from imgbench.report.catalogue import Texts
 from imgbench.run import Run
+from imgbench.sweep.configurations import METRICS, REPEATED, Configuration, Metric, Tested, by_number
+from imgbench.sweep.differences import Difference, differences_of
 
-LEVEL = 0.05  # adjusted p values below it count as a difference
-# Entries in which repetitions of a configuration differ, and those that change nothing of what is learnt.
-REPEATED = ("seed", "data.split.fold")
+# Entries that change nothing of what is learnt, beside those in which repetitions of a configuration differ.
 ASIDE = (*REPEATED, "ckpt_path", "logger", "data_dir", "report", "data.audit", "data.thumbnails", "data.corrections")
-Image = tuple[str, str]  # path below the data's folder, hash of the content
-
-
-@dataclass(frozen=True)
-class Tested:
-    """A finished run and what it answered on its test images."""
-
-    run: Run
-    settings: dict[str, Any]  # flat: `optimizer.lr`
-    correct: dict[Image, bool]
-    groups: dict[Image, str]
-    targets: list[str]  # class of each image
-    seconds: float | None
-    corrected: int = 0  # how many of its test images have another label now, or are left out
-
-    @property
-    def accuracy(self) -> float:
-        return float(np.mean(list(self.correct.values())))
-
-    @property
-    def repetition(self) -> tuple[Any, ...]:
-        return tuple(self.settings.get(name) for name in REPEATED)
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """Runs that differ in the seed or the fold alone."""
-
-    name: str
-    runs: list[Tested]
-    accuracy: Number  # the mean over the runs, with the interval over images of these very networks
-    over_runs: tuple[float, float] | None  # 95 % interval over seeds or folds; None of a single run
-    cost: dict[str, Any] | None  # of the first run: parameters, multiply_adds, size_mb, latency_ms, threads
-    seconds: float | None  # of training, the mean
-
-    @property
-    def accuracies(self) -> list[float]:
-        return [tested.accuracy for tested in self.runs]
-
-    @property
-    def folds(self) -> bool:
-        return by_folds(self.runs)
-
-    @property
-    def correct(self) -> dict[Image, float]:
-        return correct_of(self.runs)
-
-    @property
-    def test_sets(self) -> set[frozenset[Image]]:
-        return {frozenset(tested.correct) for tested in self.runs}
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Of two configurations: accuracy of the first minus that of the second, on the same images."""
-
-    first: str
-    second: str
-    accuracy: Number
-    test: str
-    p: float
-    adjusted: float  # for the number of pairs (Holm)
-
-    @property
-    def distinguishable(self) -> bool:
-        return self.adjusted < LEVEL
+Remark = tuple[str, dict[str, Any]]  # a name of the catalogue, and what stands in the text
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The configurations, the most accurate first, and the differences of all pairs that share their test images."""
+    """The configurations, the best first, and the differences of all pairs that share their test images."""
 
     configurations: list[Configuration]
     differences: list[Difference]
-    notes: list[str]
+    remarks: list[Remark]
+    metric: Metric = "acc"  # the one that decides what is best, and that is tested
 
     def __repr__(self) -> str:
         return f"<Comparison of {', '.join(one.name for one in self.configurations)}>"
+
+    @property
+    def notes(self) -> list[str]:
+        """What must be known of the numbers."""
+        return self.notes_in(Texts("en"))
+
+    def notes_in(self, texts: Texts) -> list[str]:
+        return [texts(key, **values) for key, values in self.remarks]
 
     def against_best(self, configuration: Configuration) -> Difference | None:
         """The best one's difference to this one."""
         best = self.configurations[0].name
         pairs = {(d.first, d.second): d for d in self.differences}
         return pairs.get((best, configuration.name))
-
-
-def by_folds(runs: Sequence[Tested]) -> bool:
-    return any(tested.settings.get("data.split.fold") is not None for tested in runs)
-
-
-def correct_of(runs: Sequence[Tested]) -> dict[Image, float]:
-    """The share of the runs that have each image right; of those that were tested on it."""
-    answers: dict[Image, list[bool]] = {}
-    for tested in runs:
-        for image, right in tested.correct.items():
-            answers.setdefault(image, []).append(right)
-    return {image: float(np.mean(rights)) for image, rights in answers.items()}
 
 
 def find_runs(places: Sequence[str | Path]) -> list[Run]:
@@ -151,7 +72,7 @@ def _below(folder: Path) -> Iterator[Run]:
     if (folder / "config.yaml").is_file():
         yield Run(folder)
         return
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.iterdir(), key=by_number):
         if path.is_dir() and not path.is_symlink():
             yield from _below(path)
 
@@ -161,6 +82,8 @@ def compare_runs(
     any_images: bool = False,
     cost_of: Callable[[Run], dict[str, Any] | None] = lambda _: None,
     corrected: bool = True,
+    metric: Metric = "acc",
+    names: Sequence[str] | None = None,
 ) -> Comparison:
     """Groups runs by their configuration and tests whether the configurations differ.
 
@@ -168,26 +91,68 @@ def compare_runs(
         any_images: go on where test images differ; there is no test of such a pair.
         cost_of: what a run's model costs, with the keys of `Configuration.cost`.
         corrected: judge all runs by the labels that people have given to test images until now; else by those before.
+        metric: the one that is tested, and decides what is best.
+        names: of the configurations, in the order in which their first runs are given; None names them by what differs.
 
     Raises:
-        UserError: fewer than two runs, one that is not finished, different test images, or a damaged table of
-            corrections.
+        UserError: fewer than two runs, one that is not finished, different test images, a damaged table of
+            corrections, no such metric or one that cannot be told of these images, or other names than configurations.
     """
     if len(runs) < 2:
         raise UserError(f"A comparison needs two runs or more, but there is {len(runs)}: {_listed(runs)}")
+    if metric not in METRICS:
+        raise UserError(f"--metric {metric}, but it is one of {', '.join(METRICS)}.")
     decisions = _decisions(runs)
-    tested = [_read(run, decisions, corrected) for run in runs]
+    tested = _of_same_classes([_read(run, decisions, corrected) for run in runs])
     grouped: dict[str, list[Tested]] = {}
     for one in tested:
         settings = {name: value for name, value in one.settings.items() if not _is_aside(name)}
         grouped.setdefault(repr(sorted(settings.items(), key=str)), []).append(one)
-    names = _names([group[0].settings for group in grouped.values()])
-    configurations = [_configuration(name, group, cost_of) for name, group in zip(names, grouped.values(), strict=True)]
-    configurations.sort(key=lambda configuration: -configuration.accuracy.value)
+    automatic = _names([group[0].settings for group in grouped.values()])
+    chosen = automatic if names is None else _own_names(names, automatic)
+    configurations = [
+        _configuration(name, group, cost_of) for name, group in zip(chosen, grouped.values(), strict=True)
+    ]
+    if without := [one.name for one in configurations if metric not in one.metrics]:
+        raise UserError(f"--metric {metric} needs test images of two classes, and those of {without[0]} are of one.")
     if not any_images:
         _check_images(configurations)
-    differences = _differences(configurations)
-    return Comparison(configurations, differences, [*_notes(configurations)])
+    renamed = [("compare_named", {"name": own, "settings": name}) for own, name in zip(chosen, automatic, strict=True)]
+    ranked = sorted(configurations, key=lambda configuration: -configuration.metrics[metric].value)
+    remarks = [*_remarks(ranked), *(renamed if names is not None else [])]
+    return Comparison(ranked, differences_of(ranked, metric), remarks, metric)
+
+
+def _own_names(names: Sequence[str], automatic: Sequence[str]) -> list[str]:
+    """Raises UserError: there are fewer or more of them than configurations, two are the same, or one is empty."""
+    names = [" ".join(name.split()) for name in names]
+    if len(names) != len(automatic):
+        listed = "".join(f"\n  {i}  {name}" for i, name in enumerate(automatic, 1))
+        raise UserError(
+            f"--names has {len(names)} of them, but there are {len(automatic)} configurations, in this order:{listed}"
+        )
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"--names has {twice[0]!r} twice, but every configuration needs a name of its own.")
+    if "" in names:
+        raise UserError("--names has an empty one, but every configuration needs a name.")
+    return names
+
+
+def _of_same_classes(tested: Sequence[Tested]) -> list[Tested]:
+    """With one list of classes for all, where runs know others or in another order."""
+    names = list(dict.fromkeys(name for one in tested for name in one.predictions.class_names))
+    return [
+        one if one.predictions.class_names == names else replace(one, predictions=_with_classes(one.predictions, names))
+        for one in tested
+    ]
+
+
+def _with_classes(predictions: Predictions, names: list[str]) -> Predictions:
+    columns = np.array([names.index(name) for name in predictions.class_names])
+    # What a network does not know is less likely than anything that it does.
+    probabilities = np.full((len(predictions.paths), len(names)), -1, np.float32)
+    probabilities[:, columns] = predictions.probabilities
+    return replace(predictions, targets=columns[predictions.targets], probabilities=probabilities, class_names=names)
 
 
 def _is_aside(name: str) -> bool:
@@ -208,9 +173,12 @@ def _read(run: Run, decided: Decisions, corrected: bool) -> Tested:
         )
     try:
         predictions = Predictions.read_csv(run.path / "predictions.csv")
+        if not np.isfinite(predictions.probabilities).all():
+            raise ValueError("a probability is no number")
     except (ValueError, IndexError) as error:
         raise UserError(
-            f"{run.path / 'predictions.csv'} is damaged: {error}. Leave the run out, or evaluate it anew."
+            f"{run.path / 'predictions.csv'} is damaged: {error}. Leave the run out, or evaluate it anew: "
+            f"python -m imgbench.evaluate {shlex.quote(str(run.shown))}"
         ) from error
     if not predictions.paths:
         raise UserError(f"{run.path / 'predictions.csv'} holds no test images.")
@@ -225,20 +193,11 @@ def _read(run: Run, decided: Decisions, corrected: bool) -> Tested:
         before = {path: names.index(name) for path, name in facts.get("test_classes_before", {}).items()}
         now = np.array([before.get(path, then[row]) for row, path in enumerate(predictions.paths)], np.int64)
     predictions = replace(predictions, targets=now).subset(kept)
-    images = [(path, hashes.get(path, "")) for path in predictions.paths]
-    right = (predictions.predicted == predictions.targets).tolist()
     if method := info.get("method"):
         # What compressed it does not stand in the configuration: each such run is one of its own.
         settings |= {"method": method, "run": str(run.shown)}
-    return Tested(
-        run,
-        settings,
-        dict(zip(images, right, strict=True)),
-        dict(zip(images, predictions.groups, strict=True)),
-        [predictions.class_names[i] for i in predictions.targets],
-        info.get("seconds"),
-        changed,
-    )
+    of_images = [hashes.get(path, "") for path in predictions.paths]
+    return Tested(run, settings, predictions, of_images, info.get("seconds"), changed)
 
 
 def _decisions(runs: Sequence[Run]) -> Decisions:
@@ -292,25 +251,8 @@ def _word(value: Any) -> str:
 
 
 def _configuration(name: str, runs: list[Tested], cost_of: Callable[[Run], dict[str, Any] | None]) -> Configuration:
-    mean, low, high = mean_of_runs([tested.accuracy for tested in runs])
-    images = correct_of(runs)
-    groups = {image: group for tested in runs for image, group in tested.groups.items()}
-    codes, values = group_codes([groups[image] for image in images]), np.array(list(images.values()))
-    if len(runs) == 1:
-        accuracy = share(values == 1, np.ones(len(values), bool), codes).of_networks(runs[0].run.folds or 1)
-    else:
-        accuracy = mean_of_images(values, codes)
-        if not by_folds(runs):
-            accuracy = replace(accuracy, value=mean)
     seconds = [tested.seconds for tested in runs if tested.seconds is not None]
-    return Configuration(
-        name,
-        runs,
-        accuracy,
-        (max(low, 0.0), min(high, 1.0)) if len(runs) > 1 else None,
-        cost_of(runs[0].run),
-        float(np.mean(seconds)) if seconds else None,
-    )
+    return Configuration(name, runs, cost_of(runs[0].run), float(np.mean(seconds)) if seconds else None)
 
 
 def _check_images(configurations: Sequence[Configuration]) -> None:
@@ -333,81 +275,34 @@ def _check_images(configurations: Sequence[Configuration]) -> None:
             )
 
 
-def _differences(configurations: Sequence[Configuration]) -> list[Difference]:
-    pairs = [(a, b) for a, b in combinations(configurations, 2) if a.test_sets == b.test_sets]
-    found = [_difference(a, b) for a, b in pairs]
-    adjusted = holm([p for _, _, p in found])
-    return [
-        Difference(a.name, b.name, number, test, p, float(corrected))
-        for (a, b), (number, test, p), corrected in zip(pairs, found, adjusted, strict=True)
-    ]
-
-
-def _difference(a: Configuration, b: Configuration) -> tuple[Number, str, float]:
-    """Accuracy of `a` minus that of `b` with its 95 % interval, the test, and its p value.
-
-    Where both have several runs, the difference has to be larger than both the choice of images and that of the seeds
-    explain: p is the larger one of the two tests, and the interval has the variances of both.
-    """
-    right, reference = a.correct, b.correct
-    images = list(right)
-    groups = {image: group for tested in a.runs for image, group in tested.groups.items()}
-    codes = group_codes([groups[image] for image in images])
-    x, y = (np.array([answers[image] for image in images]) for answers in (right, reference))
-    independent = len(np.unique(codes)) == len(codes)
-    value = float((x - y).mean())
-    if len(a.runs) == len(b.runs) == 1 and independent:
-        return paired_difference(x == 1, y == 1), "McNemar, exact", mcnemar(x == 1, y == 1)
-    sums = group_sums(x - y, codes)
-    count = len(sums)
-    p, test = permutation_test(sums), f"permutation by {'image' if independent else 'group'}"
-    centred = group_sums(x - y - value, codes)
-    variance = (centred**2).sum() * count / max(count - 1, 1) / len(images) ** 2
-    freedom = float(max(count - 1, 1))
-    if min(len(a.runs), len(b.runs)) > 1:
-        by_fold = a.folds and b.folds
-        first, second = a.accuracies, b.accuracies
-        if by_fold:
-            order = [{tested.repetition: tested.accuracy for tested in c.runs} for c in (a, b)]
-            shared = [key for key in order[0] if key in order[1]]
-            first, second = ([accuracies[key] for key in shared] for accuracies in order)
-        p = max(p, means_test(first, second, paired=by_fold))
-        test += f", and {'t over folds' if by_fold else 'Welch over seeds'}"
-        if not by_fold:
-            parts = [float(np.var(c.accuracies, ddof=1)) / len(c.runs) for c in (a, b)]
-            total = variance + sum(parts)
-            terms = [(variance, count - 1), *((part, len(c.runs) - 1) for part, c in zip(parts, (a, b), strict=True))]
-            weights = sum(term**2 / max(f, 1) for term, f in terms)
-            freedom, variance = (total**2 / weights if weights else freedom), total
-    half = float(stats.t.ppf(0.975, freedom) * np.sqrt(variance))
-    return Number(value, max(value - half, -1.0), min(value + half, 1.0), len(images), count), test, p
-
-
-def _notes(configurations: Sequence[Configuration]) -> Iterator[str]:
+def _remarks(configurations: Sequence[Configuration]) -> Iterator[Remark]:
     first = configurations[0]
     images = len(first.correct)
     groups = first.accuracy.groups
-    grouped = "" if groups == images else f" in {groups} groups"
     if corrected := max(tested.corrected for one in configurations for tested in one.runs):
-        yield f"{corrected} test images were relabelled or left out since a run was trained: all are judged by that"
-    classes, counts = np.unique(first.runs[0].targets, return_counts=True)
-    largest = counts.max() / counts.sum()
-    yield f"{images} test images{grouped}; always {str(classes[counts.argmax()])!r}: {100 * largest:.1f} %"
+        yield "compare_corrected", {"n": corrected}
+    predictions = first.runs[0].predictions
+    counts = np.bincount(predictions.targets)
+    largest = {"name": predictions.class_names[int(counts.argmax())], "share": 100 * counts.max() / counts.sum()}
+    if groups == images:
+        yield "compare_images", {"n": images, **largest}
+    else:
+        yield "compare_images_in_groups", {"n": images, "groups": groups, **largest}
     if len(configurations) > 1 and any(len(one.runs) == 1 for one in configurations):
-        yield "a configuration with a single run is one network: with other seeds, differences may be reversed"
+        yield "compare_single_run", {}
     for one in configurations:
         repeated = [tested.repetition for tested in one.runs]
         if len(set(repeated)) < len(repeated):
-            yield f"{one.name} has runs of the same seed: their interval does not hold for other seeds"
+            yield "compare_same_seed", {"name": one.name}
         if one.folds or one.runs[0].run.folds:
-            yield f"the folds of {one.name} share training images: their interval is probably too narrow"
+            yield "compare_folds", {"name": one.name}
     if any(one.test_sets != first.test_sets for one in configurations):
-        yield "test images differ: the accuracies cannot be compared"
+        yield "compare_other_images", {}
     if any(tested.run.info.get("selected_on_test") for one in configurations for tested in one.runs):
-        yield "a model was selected on its own test images: its accuracy is too high"
+        yield "compare_selected_on_test", {}
     threads = {one.cost["threads"] for one in configurations if one.cost}
     if len(threads) > 1:
-        yield f"milliseconds were measured with different numbers of threads: {sorted(threads)}"
+        yield "compare_threads", {"threads": ", ".join(map(str, sorted(threads)))}
 
 
 def change_between(first: Run, second: Run, corrected: bool = True) -> Change | None:
@@ -421,7 +316,7 @@ def change_between(first: Run, second: Run, corrected: bool = True) -> Change | 
         return None
     [difference] = found.differences
     of = {one.runs[0].run.path: one for one in found.configurations}
-    number = difference.accuracy
+    number = difference.number
     if difference.first != of[second.path].name:
         number = replace(number, value=-number.value, low=-number.high, high=-number.low)
     accuracies = of[first.path].accuracy, of[second.path].accuracy

@@ -1,55 +1,76 @@
-"""A comparison as a table in the terminal, CSV, Markdown, LaTeX and HTML, and as a picture of accuracy against cost."""
+"""A comparison as tables in the terminal, CSV, Markdown and LaTeX, and as figures for a paper."""
 
-import base64
 import csv
 import io
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from imgbench.cells import guarded
-from imgbench.evaluation.plots import draw_pareto
+from imgbench.evaluation.plots import draw_intervals, draw_pareto
 from imgbench.files import write_atomically
-from imgbench.sweep.comparison import Comparison, Configuration, Difference
+from imgbench.latex import HEADER, table
+from imgbench.report.catalogue import Texts
+from imgbench.sweep.comparison import Comparison
+from imgbench.sweep.comparison_page import comparison_page
+from imgbench.sweep.configurations import METRICS, Configuration
+from imgbench.sweep.differences import Difference, disagreements
 from imgbench.terminal import print_table
 
-COLUMNS = (
-    "configuration",
-    "runs",
-    "test accuracy, %",
-    "over runs",
-    "over images",
-    "below the best",
-    "parameters",
-    "multiply-adds",
-    "MB",
-    "ms",
-    "training, s",
-)
-COSTS = COLUMNS.index("parameters")  # from here on the columns say what a configuration costs
-PAIRS = ("configuration", "against", "points", "95 % interval", "p", "p, corrected", "found", "test")
+NAMES = {"acc": "accuracy, %", "balanced_acc": "balanced accuracy, %", "macro_f1": "macro F1, %", "auroc": "AUROC"}
+RESULTS = ("configuration", "runs", "test {metric}", "sd", "over runs", "over images", "below the best")
+COSTS = ("parameters", "multiply-adds", "MB", "ms", "training, s")
+PAIRS = ("configuration", "against", "{points}", "95 % interval", "p", "p, corrected", "found", "test")
 CAPTION = (
-    "Intervals are 95 %. Those over runs (seeds or folds) say how far another run may differ; those over images, how "
-    "far these networks may on other images. Below the best: percentage points, with p corrected for the number of "
-    "pairs (Holm)."
+    "Intervals are 95 %. Those over runs (seeds or folds) say how far another run may differ, and sd is the standard "
+    "deviation of a single one; those over images, how far these networks may on other images. Below the best: "
+    "{points}, with p corrected for the number of pairs (Holm)."
 )
-FILES = "comparison.csv, differences.csv, comparison.md, comparison.tex, comparison.html, pareto.png"
+METRICS_CAPTION = "Every metric with its standard deviation over runs, and below it its interval over images."
+FILES = (
+    "comparison.csv, differences.csv, disagreements.csv, comparison.md, comparison.tex, comparison.html, intervals.pdf,"
+    " intervals.svg, size.pdf, size.svg, latency.pdf, latency.svg"
+)
+TEXTS = Texts("en")
+WRAPPED = 30  # letters of a name in a line of a LaTeX table
 
 
-def cells(comparison: Comparison, configuration: Configuration) -> list[str]:
-    """One row of the table."""
-    accuracy, cost = configuration.accuracy, configuration.cost or {}
-    runs = configuration.over_runs
+def _words(comparison: Comparison, texts: Sequence[str]) -> list[str]:
+    points = "difference" if comparison.metric == "auroc" else "percentage points"
+    return [text.format(metric=NAMES[comparison.metric], points=points) for text in texts]
+
+
+def _shown(value: float, percent: bool, digits: int, form: str = "") -> str:
+    """In per cent with so many digits after the point, or of 1 with two more."""
+    return f"{100 * value if percent else value:{form}.{digits if percent else digits + 2}f}"
+
+
+def _interval(low: float, high: float, percent: bool, form: str = "") -> str:
+    digits = 2 if form else 1
+    return f"{_shown(low, percent, digits, form)} to {_shown(high, percent, digits, form)}"
+
+
+def results_cells(comparison: Comparison, configuration: Configuration) -> list[str]:
+    """One row of the table of the metric that is tested."""
+    number, spread = configuration.metrics[comparison.metric], configuration.spread.get(comparison.metric)
     difference = comparison.against_best(configuration)
     return [
         configuration.name,
         str(len(configuration.runs)),
-        f"{100 * accuracy.value:.2f}",
-        f"{100 * runs[0]:.1f} to {100 * runs[1]:.1f}" if runs else "-",
-        f"{100 * accuracy.low:.1f} to {100 * accuracy.high:.1f}",
+        _shown(number.value, number.percent, 2),
+        _shown(spread.sd, number.percent, 2) if spread else "-",
+        _interval(spread.low, spread.high, number.percent) if spread else "-",
+        _interval(number.low, number.high, number.percent),
         _verdict(difference) if difference else "-",
+    ]
+
+
+def cost_cells(configuration: Configuration) -> list[str]:
+    """One row of what the configurations cost, without their names."""
+    cost = configuration.cost or {}
+    return [
         f"{cost['parameters']:,}" if cost else "-",
         f"{cost['multiply_adds'] / 1e6:,.1f} M" if cost else "-",
         f"{cost['size_mb']:.3g}" if cost else "-",
@@ -58,87 +79,148 @@ def cells(comparison: Comparison, configuration: Configuration) -> list[str]:
     ]
 
 
+def metric_cells(configuration: Configuration) -> list[list[str]]:
+    """For each of METRICS two lines: the value with its standard deviation over runs, and its interval over images."""
+    found = []
+    for metric in METRICS:
+        number, spread = configuration.metrics.get(metric), configuration.spread.get(metric)
+        if number is None:
+            found.append(["-"])
+            continue
+        sd = f" ± {_shown(spread.sd, number.percent, 2)}" if spread else ""
+        value = _shown(number.value, number.percent, 2)
+        found.append([value + sd, _interval(number.low, number.high, number.percent)])
+    return found
+
+
 def _verdict(difference: Difference) -> str:
     if not difference.distinguishable:
         return f"not distinguishable (p = {difference.adjusted:.2g})"
-    return f"{100 * difference.accuracy.value:.2f} (p = {difference.adjusted:.2g})"
+    return f"{_shown(difference.number.value, difference.number.percent, 2)} (p = {difference.adjusted:.2g})"
 
 
-def pair_cells(difference: Difference) -> list[str]:
+def pair_cells(comparison: Comparison, difference: Difference) -> list[str]:
     """One row of the table of differences."""
-    found = "not distinguishable"
+    number, found = difference.number, "not distinguishable"
     if difference.distinguishable:
-        found = "more accurate" if difference.accuracy.value > 0 else "less accurate"
+        words = ("more accurate", "less accurate") if comparison.metric == "acc" else ("higher", "lower")
+        found = words[0] if number.value > 0 else words[1]
     return [
         difference.first,
         difference.second,
-        f"{100 * difference.accuracy.value:+.2f}",
-        f"{100 * difference.accuracy.low:+.2f} to {100 * difference.accuracy.high:+.2f}",
+        _shown(number.value, number.percent, 2, "+"),
+        _interval(number.low, number.high, number.percent, "+"),
         f"{difference.p:.2g}",
         f"{difference.adjusted:.2g}",
         found,
-        difference.test,
+        test_name(difference, TEXTS),
     ]
 
 
+def test_name(difference: Difference, texts: Texts) -> str:
+    """What a difference was tested by."""
+    return texts("compare_both").join(texts(name) for name in difference.tests)
+
+
 def print_comparison(comparison: Comparison) -> None:
-    """The accuracy of each configuration, what it costs, and what must be known of both."""
-    rows = [cells(comparison, configuration) for configuration in comparison.configurations]
-    print_table(COLUMNS[:COSTS], [row[:COSTS] for row in rows])
-    notes = [CAPTION, *(f"Note: {note}." for note in comparison.notes)]
-    print_table((COLUMNS[0], *COLUMNS[COSTS:]), [[row[0], *row[COSTS:]] for row in rows], notes=notes)
+    """The numbers of each configuration, what it costs, and what must be known of both."""
+    all_of_them = comparison.configurations
+    print_table(_words(comparison, RESULTS), [results_cells(comparison, one) for one in all_of_them])
+    rows = [[one.name, *("\n".join(cell) for cell in metric_cells(one))] for one in all_of_them]
+    print_table((RESULTS[0], *NAMES.values()), rows)
+    [caption] = _words(comparison, [CAPTION])
+    notes = [f"{caption} {METRICS_CAPTION}", *(f"Note: {note}." for note in comparison.notes)]
+    print_table((RESULTS[0], *COSTS), [[one.name, *cost_cells(one)] for one in all_of_them], notes=notes)
 
 
-def write_comparison(comparison: Comparison, folder: Path) -> None:
-    """Writes the files that `FILES` names."""
-    rows = [cells(comparison, configuration) for configuration in comparison.configurations]
-    pairs = [pair_cells(difference) for difference in comparison.differences]
-    points = {
-        one.name: (one.cost["size_mb"], one.cost["latency_ms"], one.accuracy)
-        for one in comparison.configurations
-        if one.cost
-    }
-    if points:
-        draw_pareto(points, ("MB", "ms for one image"), folder / "pareto.png")
-    numbers = [_numbers(one) for one in comparison.configurations]
-    write_atomically(folder / "comparison.csv", _csv((*NUMBERS, *COST, "seconds", "run_directories"), numbers))
-    fields = ("first", "second", "value", "low", "high", "test", "p", "adjusted", "distinguishable")
-    lines = [
-        [one.first, one.second, one.accuracy.value, one.accuracy.low, one.accuracy.high, one.test, one.p, one.adjusted,
-         one.distinguishable]
-        for one in comparison.differences
-    ]  # fmt: skip
-    write_atomically(folder / "differences.csv", _csv(fields, lines))
-    notes = "".join(f"- {note}\n" for note in comparison.notes)
-    tables = [_markdown(COLUMNS, rows), *([_markdown(PAIRS, pairs)] if pairs else [])]
-    write_atomically(folder / "comparison.md", f"{CAPTION}\n\n{notes}\n" + "\n".join(tables))
-    tables = [_latex(COLUMNS, rows), *([_latex(PAIRS, pairs)] if pairs else [])]
-    write_atomically(folder / "comparison.tex", "\n".join(tables))
-    templates = Environment(loader=PackageLoader("imgbench.sweep"), autoescape=True, undefined=StrictUndefined)
-    page = templates.get_template("comparison.html.jinja").render(
-        caption=CAPTION,
-        notes=comparison.notes,
-        tables=[(COLUMNS, rows), *([(PAIRS, pairs)] if pairs else [])],
-        picture=base64.b64encode((folder / "pareto.png").read_bytes()).decode() if points else None,
+def write_comparison(comparison: Comparison, folder: Path, language: str) -> None:
+    """Writes the files that `FILES` names; those of costs where one is known."""
+    draw_intervals(
+        {
+            one.name: (one.metrics[comparison.metric], one.values(comparison.metric))
+            for one in comparison.configurations
+        },
+        f"test {NAMES[comparison.metric]}",
+        folder / "intervals",
     )
-    write_atomically(folder / "comparison.html", page)
+    costs = [one for one in comparison.configurations if one.cost]
+    figures = []
+    for name, key, label in (("size", "size_mb", "MB"), ("latency", "latency_ms", "ms for one image")) if costs else ():
+        points = {one.name: (one.cost[key], one.accuracy) for one in costs if one.cost}
+        figures.append(draw_pareto(points, [label], folder / name))
+    write_table(comparison, folder / "comparison.csv")
+    write_atomically(folder / "differences.csv", _csv(DIFFERENCES, _difference_rows(comparison)))
+    write_atomically(folder / "disagreements.csv", _csv(DISAGREEMENTS, _disagreement_rows(comparison)), "replace")
+    write_atomically(folder / "comparison.md", _markdown_page(comparison), errors="replace")
+    write_atomically(folder / "comparison.tex", _latex_file(comparison), errors="replace")
+    write_atomically(folder / "comparison.html", comparison_page(comparison, figures, language), errors="replace")
 
 
-NUMBERS = ("configuration", "runs", "accuracy", "low", "high", "n", "groups", "low_over_runs", "high_over_runs")
+NUMBERS = ("configuration", "runs", "accuracy", "low", "high", "n", "groups", "low_over_runs", "high_over_runs",
+           "mean_over_runs", "sd_over_runs")  # fmt: skip
+OTHERS = [f"{name}{end}" for name in METRICS[1:] for end in ("", "_low", "_high", "_mean_over_runs", "_sd_over_runs")]
 COST = ("parameters", "multiply_adds", "size_mb", "latency_ms", "threads")
+DIFFERENCES = ("first", "second", "value", "low", "high", "test", "p", "adjusted", "distinguishable", "metric")
+DISAGREEMENTS = ("first", "second", "path", "class", "right", "first_predicted", "second_predicted",
+                 "first_right", "second_right", "first_probability", "second_probability")  # fmt: skip
+
+
+def write_table(comparison: Comparison, path: Path) -> None:
+    """Writes the table of the configurations, all numbers as they are."""
+    rows = [_numbers(one) for one in comparison.configurations]
+    write_atomically(path, _csv((*NUMBERS, *OTHERS, *COST, "seconds", "run_directories"), rows), errors="replace")
 
 
 def _numbers(one: Configuration) -> list[Any]:
     accuracy = [one.accuracy.value, one.accuracy.low, one.accuracy.high, one.accuracy.n, one.accuracy.groups]
+    spread = one.spread.get("acc")
+    over_runs = (spread.low, spread.high, spread.mean, spread.sd) if spread else [""] * 4
+    others: list[Any] = []
+    for name in METRICS[1:]:
+        number, spread = one.metrics.get(name), one.spread.get(name)
+        others += [number.value, number.low, number.high] if number else [""] * 3
+        others += [spread.mean, spread.sd] if spread else [""] * 2
     cost = [(one.cost or {}).get(key, "") for key in COST]
     places = " ".join(str(tested.run.shown) for tested in one.runs)
-    return [one.name, len(one.runs), *accuracy, *(one.over_runs or ("", "")), *cost, one.seconds, places]
+    return [one.name, len(one.runs), *accuracy, *over_runs, *others, *cost, one.seconds, places]
 
 
-def _csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def _difference_rows(comparison: Comparison) -> Iterator[list[Any]]:
+    for one in comparison.differences:
+        number = one.number
+        yield [one.first, one.second, number.value, number.low, number.high, test_name(one, TEXTS), one.p, one.adjusted,
+               one.distinguishable, comparison.metric]  # fmt: skip
+
+
+def _disagreement_rows(comparison: Comparison) -> Iterator[list[Any]]:
+    """Of every pair, where `probability` is that of the true class."""
+    for a, b in combinations(comparison.configurations, 2):
+        for one in disagreements(a, b):
+            yield [a.name, b.name, one.image[0], one.target, a.name if one.first_is_right else b.name,
+                   one.first.predicted, one.second.predicted, one.first.right, one.second.right,
+                   f"{one.first.probability:.6g}", f"{one.second.probability:.6g}"]  # fmt: skip
+
+
+def _csv(header: Sequence[str], rows: Iterator[Sequence[Any]] | Sequence[Sequence[Any]]) -> str:
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerows(map(guarded, row) for row in [header, *rows])
     return file.getvalue()
+
+
+def _markdown_page(comparison: Comparison) -> str:
+    everything = comparison.configurations
+    results = [[*results_cells(comparison, one), *cost_cells(one)] for one in everything]
+    metrics = [[one.name, *("<br>".join(cell) for cell in metric_cells(one))] for one in everything]
+    tables = [
+        _markdown((*_words(comparison, RESULTS), *COSTS), results),
+        f"{METRICS_CAPTION}\n\n" + _markdown((RESULTS[0], *NAMES.values()), metrics),
+    ]
+    if comparison.differences:
+        pairs = [pair_cells(comparison, difference) for difference in comparison.differences]
+        tables.append(_markdown(_words(comparison, PAIRS), pairs))
+    [caption] = _words(comparison, [CAPTION])
+    notes = "".join(f"- {note}\n" for note in comparison.notes)
+    return f"{caption}\n\n{notes}\n" + "\n".join(tables)
 
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -146,14 +228,36 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
+def _latex_file(comparison: Comparison) -> str:
+    """Three tables for the package booktabs, each with a caption and a label."""
+    everything = comparison.configurations
+    n, groups = everything[0].accuracy.n, everything[0].accuracy.groups
+    of = f"{n} images" if n == groups else f"{n} images in {groups} groups"
+    caption = (
+        f"Results on the test set ({of}). ± is the standard deviation over runs (seeds or folds); below it stands the "
+        "95 % interval over images."
+    )
+    results = [[_wrapped(one.name), [str(len(one.runs))], *metric_cells(one)] for one in everything]
+    parts = [HEADER, table((*RESULTS[:2], *NAMES.values()), results, caption, "tab:comparison")]
+    if comparison.differences:
+        [difference] = [f"Difference in {NAMES[comparison.metric].removesuffix(', %')} on the same test images"]
+        unit = "" if comparison.metric == "auroc" else ", in percentage points"
+        caption = (
+            f"{difference}{unit}, with its 95 % interval; p is corrected for the number of pairs (Holm). "
+            f"Tested by: {'; '.join(sorted({test_name(one, TEXTS) for one in comparison.differences}))}."
+        )
+        rows = []
+        for one in comparison.differences:
+            first, second, value, interval, p, adjusted, *_ = pair_cells(comparison, one)
+            rows.append([_wrapped(first), _wrapped(second), [value], [interval], [p], [adjusted]])
+        columns = ("configuration", "minus", "difference", "95 % interval", "p", "corrected")
+        parts.append(table(columns, rows, caption, "tab:differences", text=2))
+    if any(one.cost for one in everything):
+        rows = [[_wrapped(one.name), *([cell] for cell in cost_cells(one))] for one in everything]
+        caption = "What the models cost: of the first run of each configuration, with milliseconds for one image."
+        parts.append(table((RESULTS[0], *COSTS), rows, caption, "tab:cost"))
+    return "\n".join(parts)
 
 
-def _latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A tabular for the package booktabs."""
-    lines = [" & ".join("".join(LATEX.get(c, c) for c in cell) for cell in row) + r" \\" for row in (header, *rows)]
-    columns = "l" + "r" * (len(header) - 1)
-    top, *body = lines
-    parts = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", top, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
-    return "\n".join(parts) + "\n"
+def _wrapped(name: str) -> list[str]:
+    return textwrap.wrap(name, WRAPPED) or [""]

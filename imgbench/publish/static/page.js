@@ -3,6 +3,7 @@
 
 const LANGUAGES = Object.keys(FACTS.texts);
 let language = LANGUAGES.find(one => (navigator.language || "").toLowerCase().startsWith(one)) || LANGUAGES[0];
+const MOST_NAMED = 30; // classes, at the start
 let loaded = null; // the session, as a promise
 let queue = Promise.resolve(); // pictures are answered one after the other
 
@@ -98,7 +99,8 @@ async function answered(file) {
     for (const [p, i] of ranked.slice(0, 5)) {
       const line = table.insertRow(), bar = element("i");
       bar.style.width = `${100 * p}%`;
-      line.append(element("td", FACTS.classes[i]), element("td", percent(p), "number"), element("td", bar, "bar"));
+      line.append(element("td", FACTS.classes[i]), element("td", percent(p), "number"));
+      if (!doubt) line.append(element("td", bar, "bar")); // a full bar would look like an answer
     }
     row.append(figure, table);
     const look = worded("button", "look", {}, "look");
@@ -122,8 +124,11 @@ async function answered(file) {
   return article;
 }
 
+// What is new stands on top; of several at once, the first.
 function take(files) {
-  for (const file of files) queue = queue.then(async () => document.getElementById("answers").append(await answered(file)));
+  const together = element("div");
+  document.getElementById("answers").prepend(together);
+  for (const file of files) queue = queue.then(async () => together.append(await answered(file)));
 }
 
 for (const id of ["pictures", "camera"]) {
@@ -146,5 +151,16 @@ const rule = document.getElementById("rule");
 rule.dataset.text = "threshold" in FACTS ? "unsure_rule" : FACTS.limit === null ? "never_unsure" : "only_unlike";
 rule.dataset.values = JSON.stringify({ error: FACTS.max_error });
 document.getElementById("unlike").hidden = FACTS.limit !== null;
+const classes = document.getElementById("classes"), further = FACTS.classes.length - MOST_NAMED;
+classes.dataset.text = further > 0 ? "tells_apart_more" : "tells_apart";
+classes.dataset.values = JSON.stringify({ names: FACTS.classes.slice(0, MOST_NAMED).join(" · "), n: further });
+// The weights lie in a script, once; the file is made of them when somebody wants it.
+document.getElementById("model").onclick = async event => {
+  const link = event.currentTarget;
+  if (link.href.startsWith("blob:")) return;
+  event.preventDefault();
+  link.href = URL.createObjectURL(new Blob([await unpacked(MODEL)]));
+  link.click();
+};
 speak(language);
 session().catch(() => {}); // while the visitor looks for a picture
