@@ -14,10 +14,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from PIL import Image
 
-from imgbench.evaluation import plots
+from imgbench.evaluation import figure_style
+from imgbench.evaluation.figure_style import CJK_FONTS
 from imgbench.evaluation.plots import (
     BLUE,
-    CJK_FONTS,
     ORANGE,
     WIDTH,
     Chart,
@@ -221,7 +221,7 @@ def test_probabilities_are_bars_of_the_likeliest_classes_with_the_prediction_on_
 @pytest.fixture
 def fonts(monkeypatch):
     """The fonts of a machine without a Chinese one."""
-    plots._explain_boxes.cache_clear()
+    figure_style.explain_boxes.cache_clear()
     others = [font for font in font_manager.fontManager.ttflist if font.name not in CJK_FONTS]
     monkeypatch.setattr(font_manager.fontManager, "ttflist", others)
 

@@ -4,29 +4,24 @@ Each function returns the figure, and writes it as a PNG where `output` names a 
 """
 
 import io
-import logging
 import re
 import textwrap
 import warnings
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
-from matplotlib import font_manager, get_cachedir, rc_context
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from imgbench.files import replacing
+from imgbench.evaluation.figure_style import MISSING_GLYPH, names_as_they_are, save_figure
 from imgbench.number import Number
-
-log = logging.getLogger(__name__)
 
 BLUE, ORANGE, TEXT, GREY, LIGHT = "#2166ac", "#c8553d", "#1c2128", "#5b6470", "#dfe3e8"
 # In a page each is a colour of its style sheet, which has another for dark screens.
@@ -34,53 +29,11 @@ VARIABLES = {BLUE: "--a", ORANGE: "--b", TEXT: "--text", GREY: "--faint", LIGHT:
 WIDTH, HEIGHT, COUNTS = 400, 215, 76  # of a chart and of the bars below it, in points; about as wide as a phone
 CELLS = 20  # up to so many classes, every count is written
 NAMED = 100  # up to so many, every class is named
-# Fonts with Chinese, Japanese and Korean characters, in the order of preference.
-CJK_FONTS = (
-    "Noto Sans CJK SC",
-    "Noto Sans SC",
-    "Source Han Sans SC",
-    "PingFang SC",
-    "Hiragino Sans GB",
-    "Microsoft YaHei",
-    "SimHei",
-    "WenQuanYi Micro Hei",
-    "WenQuanYi Zen Hei",
-    "Arial Unicode MS",
-    "Noto Sans CJK JP",  # all that matplotlib before 3.11 sees of a file with the Japanese and the Chinese forms
-)
-MISSING_GLYPH = r"Glyph \d+ .*missing from"
-
-
-@contextmanager
-def _names_as_they_are() -> Iterator[None]:
-    """Texts made inside use a Chinese font where there is one, and a `$` in a class name does not begin a formula."""
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    fonts = ["DejaVu Sans", *(name for name in CJK_FONTS if name in installed)]
-    with rc_context({"font.family": fonts, "text.parse_math": False}):
-        yield
-
-
-@cache
-def _explain_boxes() -> None:
-    log.warning(
-        "Some names are drawn as boxes, because no installed font has their characters. For Chinese install Noto Sans "
-        "CJK (apt install fonts-noto-cjk), and delete %s, which lists the fonts of before.",
-        Path(get_cachedir()) / "fontlist-*.json",
-    )
 
 
 def _save(figure: Figure, output: Path | None) -> Figure:
-    if output is None:
-        return figure
-    with warnings.catch_warnings(record=True) as caught:  # matplotlib warns of every character
-        warnings.filterwarnings("always", MISSING_GLYPH, UserWarning)
-        with replacing(output, "wb") as file:
-            figure.savefig(file, format=output.suffix[1:], dpi=120)
-    for warning in caught:
-        if re.match(MISSING_GLYPH, str(warning.message)):
-            _explain_boxes()
-        else:
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if output is not None:
+        save_figure(figure, output, dpi=120)
     return figure
 
 
@@ -176,7 +129,7 @@ class Chart:
     counts: tuple[Sequence[float], Sequence[int], str] | None = None
 
 
-@_names_as_they_are()
+@names_as_they_are()
 def draw_charts(charts: Sequence[Chart], output: Path | None, title: str = "") -> Figure:
     """Charts side by side."""
     title = _wrapped(title, WIDTH * len(charts) / 72, 12)
@@ -248,7 +201,7 @@ def _plain(axes: Axes, label: str, ticks: int) -> None:
         axis.set_major_formatter("{x:g}")
 
 
-@_names_as_they_are()
+@names_as_they_are()
 def draw_confusion(
     confusion: np.ndarray,
     class_names: Sequence[str],
@@ -298,7 +251,7 @@ def _letters(text: str) -> float:
     return sum(1.0 if ord(letter) > 0x2E80 else 0.62 for letter in text)
 
 
-@_names_as_they_are()
+@names_as_they_are()
 def draw_grid(images: np.ndarray, names: Sequence[str], output: Path | None, title: str) -> Figure:
     """Up to 20 images (N, H, W, 3) in 0 to 1 with their class names."""
     columns, side, step = 5, 136, 162  # in points
@@ -317,7 +270,7 @@ def draw_grid(images: np.ndarray, names: Sequence[str], output: Path | None, tit
     return _save(canvas.figure, output)
 
 
-@_names_as_they_are()
+@names_as_they_are()
 def draw_pairs(pairs: np.ndarray, titles: Sequence[str], output: Path | None) -> Figure:
     """Pairs of images (N, 2, H, W, 3) uint8, side by side, each under its title."""
     columns = min(4, len(pairs))
@@ -332,7 +285,7 @@ def draw_pairs(pairs: np.ndarray, titles: Sequence[str], output: Path | None) ->
     return _save(figure, output)
 
 
-@_names_as_they_are()
+@names_as_they_are()
 def draw_prediction(image: np.ndarray, text: str, output: Path | None) -> Figure:
     """One image (H, W, 3) uint8 under its prediction."""
     height, width = image.shape[:2]
@@ -348,7 +301,7 @@ def draw_prediction(image: np.ndarray, text: str, output: Path | None) -> Figure
     return _save(figure, output)
 
 
-@_names_as_they_are()
+@names_as_they_are()
 def draw_probabilities(
     predictions: Sequence[Mapping[str, float]], titles: Sequence[str], output: Path | None, most: int = 10
 ) -> Figure:
@@ -370,7 +323,7 @@ def draw_probabilities(
     return _save(figure, output)
 
 
-@_names_as_they_are()
+@names_as_they_are()
 def draw_bars(values: Mapping[str, float], output: Path | None, unit: str) -> Figure:
     """One bar for each value, the first in orange."""
     figure = Figure(figsize=(7, 1.2 + 0.35 * len(values)), layout="constrained")
