@@ -22,6 +22,7 @@ from matplotlib import font_manager, get_cachedir, rc_context
 from matplotlib.figure import Figure
 
 from imgbench.files import replacing
+from imgbench.progress import quiet
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +93,9 @@ def paper_figure(width: float, height: float) -> Figure:
 
 def save_vector(figure: Figure, stem: Path) -> None:
     """Writes `stem` with the endings .pdf and .svg, without the date; within `paper_style`."""
-    for suffix, dates in ((".pdf", ("CreationDate",)), (".svg", ("Date",))):
-        save_figure(figure, stem.with_name(stem.name + suffix), metadata=dict.fromkeys(dates))
+    with quiet("fontTools"):  # which says of each table of a font what it does with it
+        for suffix, dates in ((".pdf", ("CreationDate",)), (".svg", ("Date",))):
+            save_figure(figure, stem.with_name(stem.name + suffix), metadata=dict.fromkeys(dates))
 
 
 def save_figure(figure: Figure, output: Path, **options: Any) -> None:

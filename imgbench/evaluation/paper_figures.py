@@ -30,7 +30,7 @@ def charts_of_paper(charts: Sequence[Chart], folder: Path, name: str) -> None:
         height = 62 if any(chart.counts for chart in charts) else 52
         with paper_style():
             figure = paper_figure(width, rows * height)
-            parts = np.atleast_1d(figure.subfigures(rows, columns)).ravel()  # pyright: ignore[reportArgumentType]
+            parts = figure.subfigures(rows, columns, squeeze=False).ravel()
             for part, chart in zip(parts, charts, strict=True):
                 if chart.counts is None:
                     _draw(part.subplots(), chart)
@@ -75,7 +75,7 @@ def confusion_of_paper(confusion: np.ndarray, class_names: Sequence[str], folder
     names = [shortened(name) for name in class_names]
     for width in WIDTHS:
         with paper_style():
-            figure = paper_figure(width, min(0.95 * width, 30 + 12 * k))
+            figure = paper_figure(width, min(0.9 * width, 25 + 9 * k))
             axes = figure.subplots()
             axes.imshow(colors, interpolation="none", aspect="auto")
             axes.spines[:].set_visible(False)
@@ -83,8 +83,8 @@ def confusion_of_paper(confusion: np.ndarray, class_names: Sequence[str], folder
             axes.set(xlabel="predicted class", ylabel="true class")
             letters = min(7.0, 0.6 * width / 25.4 * 72 / max(k, 1))  # of names that stand below each other
             if k <= NAMED and letters >= SMALLEST - 1:
-                turned = {"rotation": 90} if k * max(map(len, names)) > width / 2 else {}
-                axes.set_xticks(range(k), names, fontsize=letters, **turned)
+                turned = 90 if k * max(map(len, names)) > width / 2 else 0
+                axes.set_xticks(range(k), names, fontsize=letters, rotation=turned)
                 axes.set_yticks(range(k), names, fontsize=letters)
             else:
                 axes.set(xticks=[], yticks=[])

@@ -36,9 +36,15 @@ class Item:
         unmet = [fact for fact in known if not fact.met]
         if not known:
             return AUTHOR
-        said = " ".join(f"{_without_citations(fact.text)} ({fact.file})" for fact in unmet or known)
         rest = f" {AUTHOR}: {self.rest}" if self.rest else ""
-        return f"{'not met' if unmet else 'reported'}: {said}{rest}"
+        if not unmet:
+            return f"reported: {_said(known)}{rest}"
+        others = [fact for fact in known if fact.met]
+        return f"not met: {_said(unmet)}{f' Recorded: {_said(others)}' if others else ''}{rest}"
+
+
+def _said(facts: Sequence[Fact]) -> str:
+    return " ".join(f"{_without_citations(fact.text)} ({fact.file})" for fact in facts)
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,8 @@ def as_markdown(name: str, facts: Mapping[str, Fact], title: str) -> str:
         "",
         one.checked,
         "",
-        "*reported*: recorded in the named file of the run. *not met*: recorded, and not as it should be. *author*: for "
-        "the author to answer. An item that does not apply to the study is for the author to say.",
+        "*reported*: recorded in the named file of the run. *not met*: recorded, and not as it should be. *author*: "
+        "for the author to answer. An item that does not apply to the study is for the author to say.",
         "",
         "| item | what it asks for | answer |",
         "|---|---|---|",

@@ -24,8 +24,8 @@ def share(
 ) -> dict[str, Any]:
     """Exports, writes the card where `card` says so, and uploads both to a named repository; prints what was done.
 
-    Where `conformance` names a directory, it gets files with their answers. Where `paper` names one, it gets what a paper
-    needs, and nothing is exported unless something else asks for it.
+    Where `conformance` names a directory, it gets files with their answers. Where `paper` names one, it gets what a
+    paper needs, and nothing is exported unless something else asks for it.
 
     A run whose model is an ONNX file already is shared as it is.
 

@@ -2,31 +2,27 @@
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from imgbench.errors import UserError
 from imgbench.evaluation.figure_style import COLUMN, PAGE
-from imgbench.evaluation.metrics import confusion_matrix, describe
+from imgbench.evaluation.metrics import confusion_matrix
 from imgbench.evaluation.paper_figures import charts_of_paper, confusion_of_paper, intervals_of_paper, stem_of
-from imgbench.evaluation.plots import Chart
 from imgbench.files import write_atomically
-from imgbench.language import counted
 from imgbench.number import Number, group_codes, mean_of_runs, share
 from imgbench.publish import checklists
 from imgbench.publish.card import markdown
 from imgbench.publish.paper_facts import (
     CITE,
     ENDCITE,
-    FOLDS,
     INFO,
     Fact,
     Record,
     architecture,
-    citations,
     facts_of,
     listed,
     percent,
@@ -42,6 +38,7 @@ log = logging.getLogger(__name__)
 BIBLIOGRAPHY = Path(__file__).parent / "templates" / "citations.bib"
 DOCUMENT = Path(__file__).parent / "templates" / "paper.tex"
 FIGURES = "figures"
+NONE = "\N{EN DASH}"  # a number that is not there
 ROWS = 30  # of a table; a longer one may break over pages
 DRAWN = 40  # classes whose recalls are drawn
 # Heading -> the facts that stand under it, in their order.
@@ -162,29 +159,34 @@ def _repeated(folder: Path) -> Repeated | None:
     tested = [[record.predictions.paths, record.predictions.targets.tolist()] for record in records]
     if any(one != settings[0] for one in settings) or any(one != tested[0] for one in tested):
         raise UserError(
-            f"{folder} holds runs that differ by more than their seeds, so that they have no methods in common. Name one "
-            f"of them, such as {records[0].run.shown}; python -m imgbench.compare {folder} compares them."
+            f"{folder} holds runs that differ by more than their seeds, so that they have no methods in common. Name "
+            f"one of them, such as {records[0].run.shown}; python -m imgbench.compare {folder} compares them."
         )
     return Repeated(records)
 
 
 def _facts_of_seeds(repeated: Repeated) -> dict[str, Fact]:
-    shares = [_of_networks(record).value for record in repeated.records]
+    shares = [_accuracy(record).value for record in repeated.records]
     seeds = listed([str(seed) for seed in repeated.seeds])
     found = {"seed": Fact(f"The training was repeated with the seeds {seeds}, on the same parts.", INFO)}
     mean, low, high = mean_of_runs(shares)
     if len(shares) > 1:
+        deviation = float(np.std(shares, ddof=1))
         text = (
-            f"Over the {len(shares)} seeds, the accuracy on the test images has the mean {percent(mean)} (95 % interval of "
-            f"the mean {100 * low:.1f} to {100 * high:.1f} %, Student's; for other seeds on the same test images) and the "
-            f"standard deviation {100 * float(np.std(shares, ddof=1)):.1f} points. What follows is of the run with the "
-            f"seed {repeated.seeds[0]}, the lowest, unless it says otherwise."
+            f"Over the {len(shares)} seeds, the accuracy on the test images has the mean {percent(mean)} and the "
+            f"standard deviation {100 * deviation:.1f} points."
         )
+        if deviation:
+            text += (
+                " The 95 % interval of the mean (Student's, for other seeds on the same test images) is "
+                f"{100 * max(low, 0.0):.1f} to {100 * min(high, 1.0):.1f} %."
+            )
+        text += f" What follows is of the run with the seed {repeated.seeds[0]}, the lowest."
         found["seeds"] = Fact(text, PREDICTIONS)
     return found
 
 
-def _of_networks(record: Record) -> Number:
+def _accuracy(record: Record) -> Number:
     if record.tested is None:
         raise UserError(f"{record.run.shown} has no accuracy of test images.")
     return record.tested
@@ -219,17 +221,21 @@ def results(record: Record, facts: Mapping[str, Fact], repeated: Repeated | None
         part("Folds", ["folds"], *_of_folds(record, figures))
     if record.tested is not None:
         part("Classes", ["classes", "failures"], *_of_classes(record, figures))
-        charts_of_paper([reliability_chart(record.predictions, texts)], figures, "reliability")
+        chart = reliability_chart(record.predictions, texts)
+        counts = chart.counts and (*chart.counts[:2], "images")
+        chart = replace(chart, x_label="confidence, %", y_label="accuracy, %", counts=counts)
+        charts_of_paper([chart], figures, "reliability")
         caption = "Accuracy against confidence in 15 bins, with 95 % intervals, above the number of test images."
         part("Calibration", ["calibration"], Picture("reliability", caption, COLUMN))
-        charts_of_paper([unsure_chart(record.predictions, texts)], figures, "unsure")
+        names = {"x_label": "answers left out, %", "y_label": "errors among the others, %"}
+        charts_of_paper([replace(unsure_chart(record.predictions, texts), **names)], figures, "unsure")
         caption = "The share of wrong answers among the test images that are answered, if the least sure are left out."
         part("Answers left open", ["unsure", "novelty"], Picture("unsure", caption, COLUMN))
     if len(record.epochs) > 1:
-        charts = [_with_axis(chart) for chart in curve_charts(record.epochs, record.info.get("best_epoch"), texts)]
+        charts = curve_charts(record.epochs, record.info.get("best_epoch"), texts)
         charts_of_paper(charts, figures, "curves")
         caption = "Accuracy, loss and learning rate by epoch."
-        part("Training", ["duration"], Picture("curves", caption, PAGE))
+        part("Training", [], Picture("curves", caption, PAGE))
     if "learning_curve" in facts and record.tested is not None:
         curve, _ = read_learning_curve(record.run, record.predictions, record.counts["train"], record.tested)
         charts_of_paper([learning_curve_chart(curve, texts)], figures, "learning-curve")
@@ -239,14 +245,10 @@ def results(record: Record, facts: Mapping[str, Fact], repeated: Repeated | None
     return blocks
 
 
-def _with_axis(chart: Chart) -> Chart:
-    return chart
-
-
 def _cell(number: Number) -> str:
     """Per cent with its interval."""
     if not number.n:
-        return "–"
+        return NONE
     return f"{100 * number.value:.1f} ({100 * number.low:.1f} to {100 * number.high:.1f})"
 
 
@@ -259,10 +261,13 @@ def _of_classes(record: Record, figures: Path) -> list[Block]:
         rows = []
         for name in wanted:
             recall, precision, f1 = (metrics.get(f"test/{kind}/{name}") for kind in ("recall", "precision", "f1"))
-            numbers = [_cell(one) if one else "–" for one in (recall, precision, f1)]
+            numbers = [_cell(one) if one else NONE for one in (recall, precision, f1)]
             rows.append([plain(name), f"{learnt[name]:,}", f"{recall.n if recall else 0:,}", *numbers])
         of_kept = " (of the network that is kept)" if record.run.folds else ""
-        caption = f"Classes: images to train on{of_kept} and tested, and recall, precision and F1 in per cent with 95 % intervals."
+        caption = (
+            f"Classes: images to train on{of_kept} and tested, and recall, precision and F1 in per cent with 95 % "
+            "intervals."
+        )
         header = ["class", "trained on", "tested", "recall, %", "precision, %", "F1, %"]
         blocks.append(Table("classes", caption, header, rows))
         if len(wanted) <= DRAWN:
@@ -271,7 +276,10 @@ def _of_classes(record: Record, figures: Path) -> list[Block]:
             )
             blocks.append(Picture("classes", "Recall of each class, with 95 % intervals.", COLUMN))
     confusion_of_paper(confusion_matrix(record.predictions), names, figures)
-    caption = "Confusion matrix of the test images: blue is right, orange is wrong; the deeper, the larger the share of the true class."
+    caption = (
+        "Confusion matrix of the test images: blue is right, orange is wrong; the deeper the colour, the larger the "
+        "share of the true class."
+    )
     return [*blocks, Picture("confusion", caption, COLUMN if len(names) <= 8 else PAGE)]
 
 
@@ -290,17 +298,17 @@ def _of_folds(record: Record, figures: Path) -> list[Block]:
         rows.append(["all", f"{total.n:,}", f"{total.groups:,}", _cell(total)])
     intervals_of_paper(names, numbers, "accuracy, %", figures, "folds")
     caption = (
-        "Accuracy of each fold on the images that its network had not learnt from, with 95 % intervals; in the last line "
-        "that of all images, whose interval is widened for networks that have learnt from mostly the same images."
+        "Accuracy of each fold on the images that its network had not learnt from, with 95 % intervals; in the last "
+        "line that of all images, whose interval is widened for networks that have learnt from mostly the same images."
     )
     return [Table("folds", caption, ["fold", "images", "groups", "accuracy, %"], rows)]
 
 
 def _table_of_seeds(repeated: Repeated) -> Table:
-    rows = [[str(seed), _cell(_of_networks(record)), _cell(record.metrics["test/macro_f1"])
-             if "test/macro_f1" in record.metrics else "–"]
+    rows = [[str(seed), _cell(_accuracy(record)), _cell(record.metrics["test/macro_f1"])
+             if "test/macro_f1" in record.metrics else NONE]
             for seed, record in zip(repeated.seeds, repeated.records, strict=True)]  # fmt: skip
-    shares = [_of_networks(record).value for record in repeated.records]
+    shares = [_accuracy(record).value for record in repeated.records]
     if len(shares) > 1:
         rows.append(
             ["mean ± standard deviation", f"{100 * np.mean(shares):.1f} ± {100 * np.std(shares, ddof=1):.1f}", ""]
@@ -346,7 +354,7 @@ def _escaped_markdown(part: str) -> str:
 SIGNS = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "%": r"\%", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': r"\textquotedbl{}", "“": "``", "”": "''", "–": "--", "—": "---", "±": r"$\pm$",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}", "“": "``", "”": "''", NONE: "--", "—": "---", "±": r"$\pm$",
     "'": r"\textquotesingle{}", "`": r"\textasciigrave{}", "-": r"-", "[": r"{[}", "]": r"{]}",
 }  # fmt: skip
 
@@ -375,12 +383,12 @@ def _latex_block(block: Block) -> str:
     caption = f"\\caption{{{latex(block.caption)}}}\\label{{tab:{block.name}}}"
     if len(rows) > ROWS:
         return "\n".join([
-            f"{{\\small\n\\begin{{longtable}}{{{columns}}}", f"{caption}\\\\", "\\toprule", header, "\\midrule", "\\endhead",
-            "\\bottomrule", "\\endfoot", *rows, "\\end{longtable}\n}\n",
+            f"{{\\small\n\\begin{{longtable}}{{{columns}}}", f"{caption}\\\\", "\\toprule", header, "\\midrule",
+            "\\endhead", "\\bottomrule", "\\endfoot", *rows, "\\end{longtable}\n}\n",
         ])  # fmt: skip
     return "\n".join([
-        "\\begin{table}[htbp]", "\\centering", caption, f"\\small\n\\begin{{tabular}}{{{columns}}}", "\\toprule", header,
-        "\\midrule", *rows, "\\bottomrule", "\\end{tabular}", "\\end{table}\n",
+        "\\begin{table}[htbp]", "\\centering", caption, f"\\small\n\\begin{{tabular}}{{{columns}}}", "\\toprule",
+        header, "\\midrule", *rows, "\\bottomrule", "\\end{tabular}", "\\end{table}\n",
     ])  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import csv
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -84,6 +84,11 @@ OWN = {  # networks that imgbench builds itself
     "VGG": ("VGG", "vgg"),
     "Student": ("two convolutions with pooling and a dense head", None),
 }
+SOFTWARE = {
+    "python": "Python", "torch": "PyTorch", "lightning": "Lightning", "torchmetrics": "TorchMetrics",
+    "hydra-core": "Hydra", "numpy": "NumPy", "pillow": "Pillow",
+}  # fmt: skip
+POLICIES = ("randaugment", "trivialaugment")  # of augmentation, which are cited under these keys
 SOLVED = "imgbench.models.backbone.pooled_features"
 
 
@@ -132,8 +137,8 @@ class Record:
         if run.status != "finished" or missing:
             lacks = f" and has no {' and no '.join(missing)}" if missing else ""
             raise UserError(
-                f"{run.shown} is not finished: its status is {run.status!r}{lacks}. A paper is written of a run that was "
-                f"trained and evaluated: python -m imgbench.train --resume {run.shown}"
+                f"{run.shown} is not finished: its status is {run.status!r}{lacks}. A paper is of a run "
+                f"that was trained and evaluated: python -m imgbench.train --resume {run.shown}"
             )
         self.run, self.info, self.config = run, run.info, run.config
 
@@ -299,15 +304,18 @@ def groups(record: Record) -> Fact:
     rule, column = record.plan.get("group"), (record.data.get("columns") or {}).get("group")
     how = ""
     if column not in (None, "auto"):
-        how = f" Groups were read from the column “{plain(column)}”."
+        how = f"Which images belong together was read from the column “{plain(column)}”. "
     elif rule == "auto":
-        how = " Which images belong together was found out automatically (data.split.group=auto)."
+        how = "Which images belong together was looked for automatically (data.split.group=auto). "
     elif rule:
-        how = f" Images whose file names match alike belong together, by the expression {plain(rule)}."
+        how = f"Images whose file names match alike belong together, by the expression {plain(rule)}. "
     if len(sizes) == len(record.rows):
-        return Fact(f"No two images are recorded as belonging together.{how}", SPLIT)
-    number = f"{len(record.rows):,} images form {counted(len(sizes), 'group')} of images that belong together"
-    return Fact(f"The {number}, of {min(sizes.values()):,} to {max(sizes.values()):,} images.{how}", SPLIT)
+        return Fact(f"{how}No two images are recorded as belonging together.", SPLIT)
+    largest = max(sizes.values())
+    text = f"The {len(record.rows):,} images form {counted(len(sizes), 'independent group')} of 1 to {largest:,} images"
+    if min(sizes.values()) > 1:
+        text = text.replace(" of 1 to", f" of {min(sizes.values()):,} to")
+    return Fact(f"{how}{text}.", SPLIT)
 
 
 # --- the division
@@ -332,9 +340,8 @@ def division(record: Record) -> Fact:
         return Fact(text, SPLIT)  # the table may have said so: it is not recorded
     elif stated:
         names = {"train": "training", "val": "validation", "test": "test"}
-        text += (
-            f" The folders of the data state the {listed([names[split] for split in SPLITS if split in stated])} part."
-        )
+        parts = listed([names[split] for split in SPLITS if split in stated])
+        text += f" The folders of the data say which images are for {parts}."
         drawn = [names[split] for split in ("val", "test") if counts[split] and split not in stated]
         if drawn:
             text += f" The {listed(drawn)} images were drawn{_drawn(record)}."
@@ -359,8 +366,8 @@ def _folds(record: Record) -> Fact:
     kept = record.counts
     return Fact(
         f"The images were divided into {record.run.folds} folds, drawn{_drawn(record)}. Each image was tested once, by "
-        f"the network of its fold, which had {parts}. The network that is kept was trained afterwards, on {kept['train']:,} "
-        f"images with {kept['val']:,} to validate on; it was itself tested on none.",
+        f"the network of its fold, which had {parts}. The network that is kept was trained afterwards, on "
+        f"{kept['train']:,} images with {kept['val']:,} to validate on; it was itself tested on none.",
         f"{SPLIT}, {FOLDS}/*/{SPLIT}",
     )
 
@@ -407,7 +414,8 @@ def inspection(record: Record) -> Fact | None:
         return Fact(f"{text}. Leaks were found: {leak}.", AUDIT, met=False)
     if found.verdict == "clean":
         return Fact(f"{text}. Nothing was found that looks like a leak between the parts.", AUDIT)
-    kinds = [plain(finding.kind) for finding in found.findings if finding.severity != "note"]
+    kinds = [f"{plain(finding.kind).replace('_', ' ')} ({finding.count:,})" for finding in found.findings
+             if finding.severity != "note"]  # fmt: skip
     return Fact(f"{text}. Findings to be judged by people: {listed(kinds)}.", AUDIT)
 
 
@@ -454,8 +462,8 @@ def _normalised(data: Mapping[str, Any]) -> str:
         return f", with values from 0 to 1, less the mean {means} and divided by {deviations} (red / green / blue)"
     words = {
         "unit": ", with values from 0 to 1",
-        "imagenet": ", with values from 0 to 1, less the mean and divided by the standard deviation of ImageNet",
-        "train": ", with values from 0 to 1, less the mean and divided by the standard deviation of the training images",
+        "imagenet": ", with values from 0 to 1, less the mean of ImageNet, divided by its standard deviation",
+        "train": ", with values from 0 to 1, less the mean of the training images, divided by their standard deviation",
     }
     return words.get(str(kind), "")
 
@@ -468,9 +476,7 @@ def augmentation(record: Record) -> Fact | None:
         return None
     parts: list[str] = []
     if policy := options.get("policy"):
-        parts.append(
-            f"the policy {plain(policy)}{cite({'randaugment': 'randaugment', 'trivialaugment': 'trivialaugment'}.get(policy))}"
-        )
+        parts.append(f"the policy {plain(policy)}{cite(policy if policy in POLICIES else None)}")
     if flip := options.get("flip"):
         parts.append(f"left-right flips with probability {flip:g}")
     if options.get("quarter_turns"):
@@ -479,9 +485,11 @@ def augmentation(record: Record) -> Fact | None:
         parts.append(f"shifts by up to {percent(shift, 0)} of the side")
     scale, ratio = options.get("scale") or [1, 1], options.get("ratio") or [1, 1]
     crop = options.get("crop", 1.0)
-    if crop and not [*scale, *ratio] == [1] * 4:
-        kept = f"{percent(scale[0], 0)} to {percent(scale[1], 0)} of the area, width to height {ratio[0]:g} to {ratio[1]:g}"
-        parts.append(f"crops of {kept}{'' if crop == 1 else f', with probability {crop:g}'}")
+    if crop and [*scale, *ratio] != [1] * 4:
+        parts.append(
+            f"crops of {percent(scale[0], 0)} to {percent(scale[1], 0)} of the area and a width of {ratio[0]:.3g} to "
+            f"{ratio[1]:.3g} times the height{'' if crop == 1 else f', with probability {crop:g}'}"
+        )
     if color := options.get("color"):
         parts.append(f"brightness, contrast and saturation changed by up to {percent(color, 0)}")
     if options.get("mix"):
@@ -511,7 +519,7 @@ def network(record: Record) -> Fact | None:
     else:
         text = f"{called} ({plain(kind)})"
     if parameters := _from_summary(record, r"Total params: ([\d,]+)"):
-        text += f", with {parameters} parameters"
+        text += f"; it has {parameters} parameters"
     file = CONFIG + (", summary.txt" if parameters else "")
     return Fact(f"{text}.", file)
 
@@ -616,8 +624,8 @@ def loss(record: Record) -> Fact | None:
 def imbalance(record: Record) -> Fact | None:
     kind = (record.config.get("objective") or {}).get("class_weights")
     if kind == "balanced":
-        return Fact("Rare classes weighed more in the loss, in inverse proportion to their training images.", CONFIG)
-    return Fact("Classes were not weighted in the loss.", CONFIG) if kind == "none" else None
+        return Fact("Rare classes weighed more, in inverse proportion to their training images.", CONFIG)
+    return Fact("Classes were not weighted.", CONFIG) if kind == "none" else None
 
 
 def duration(record: Record) -> Fact | None:
@@ -638,26 +646,25 @@ def duration(record: Record) -> Fact | None:
 def choice(record: Record) -> Fact | None:
     """How the network and the epoch were chosen."""
     parts: list[str] = []
-    monitor = record.config.get("monitor")
+    monitor, on_test = record.config.get("monitor"), False
     if record.compared:
         parts.append(_comparison(record))
+        on_test = record.selected_on_test
     elif not record.info.get("method"):
         parts.append("The network was set beforehand; within this run it was compared with no other.")
-    if record.solved or record.info.get("method") == "quantize" or len(record.epochs) < 2 or not monitor:
-        pass
-    elif record.selected_on_test:
-        parts.append("The epoch that was kept was chosen on the test images.")
-    else:
+    if len(record.epochs) > 1 and monitor and record.info.get("method") != "quantize":
         best = (record.config.get("callbacks") or {}).get("best") or {}
         what = "accuracy" if monitor == "val/acc" else plain(monitor)
-        if float(best.get("standard_errors") or 0) and monitor == "val/acc":
+        images = "test" if record.selected_on_test else "validation"
+        on_test = record.selected_on_test
+        if monitor == "val/acc" and (errors := float(best.get("standard_errors") or 0)):
             parts.append(
-                "Of the epochs whose accuracy on the validation images is within "
-                f"{best['standard_errors']:g} standard error of the highest, the last was kept."
+                f"Of the epochs whose accuracy on the {images} images is within {errors:g} standard "
+                f"{'error' if errors == 1 else 'errors'} of the highest, the last was kept."
             )
         else:
-            parts.append(f"The epoch with the best {what} on the validation images was kept.")
-    return Fact(" ".join(parts), f"{INFO}, {CONFIG}", met=not record.selected_on_test) if parts else None
+            parts.append(f"The epoch with the best {what} on the {images} images was kept.")
+    return Fact(" ".join(parts), f"{INFO}, {CONFIG}", met=not on_test) if parts else None
 
 
 def _comparison(record: Record) -> str:
@@ -699,14 +706,18 @@ def _by_class(record: Record) -> bool:
 def interval(record: Record) -> Fact | None:
     if record.tested is None:
         return None
+    text = f"Each number has a 95 % interval. That of a proportion of independent images is Wilson's{cite('wilson')}."
     grouped = record.tested.groups < record.tested.n
-    text = f"Each number has a 95 % interval; that of a proportion is Wilson's{cite('wilson')}"
-    if grouped:
-        text += f", with the number of independent images that has the variance seen between groups{cite('korn')}"
-    text += "."
+    others = "Means over classes" + (", and all numbers of images in groups," if grouped else "")
+    text += (
+        f" {others} have Wilson's interval for the number of independent images that would have the variance "
+        f"observed{cite('korn')}."
+    )
+    if "test/ece" in record.metrics:
+        text += " That of the calibration error takes into account what chance alone makes of it."
     if record.run.folds:
         text += (
-            f" The intervals are {CROSS_VALIDATED:g} times as wide as of independent answers, since the networks of a "
+            f" All are {CROSS_VALIDATED:g} times as wide as of independent answers, since the networks of a "
             "cross-validation have learnt from mostly the same images."
         )
     return Fact(text, METRICS)
@@ -721,9 +732,7 @@ def baselines(record: Record) -> Fact | None:
     if record.audit and record.audit.shortcuts:
         file = f"{METRICS}, {AUDIT}"
         probes = [f"{plain(name)} {percent(number.value)}" for name, number in record.audit.shortcuts.items()]
-        parts.append(
-            f"Probes that see only one cue reach, cross-validated on images not of the test: {', '.join(probes)}."
-        )
+        parts.append(f"Probes that see only one cue reach, cross-validated: {', '.join(probes)}.")
     return Fact(" ".join(parts), file) if parts else None
 
 
@@ -732,7 +741,9 @@ def software(record: Record) -> Fact | None:
     if not isinstance(versions, dict) or not versions:
         return None
     cited = {"torch": "pytorch", "lightning": "lightning"}
-    names = [f"{plain(name)} {plain(number)}{cite(cited.get(name))}" for name, number in versions.items()]
+    names = [
+        f"{SOFTWARE.get(name, plain(name))} {plain(number)}{cite(cited.get(name))}" for name, number in versions.items()
+    ]
     return Fact(f"The software was imgbench{cite('imgbench')} with {listed(names)}.", INFO)
 
 
@@ -755,7 +766,7 @@ def hardware(record: Record) -> Fact | None:
             f"Training ran on the device “{plain(device)}”{f', precision {plain(precision)}' if precision else ''}."
         )
     if seconds := record.info.get("seconds"):
-        parts.append(f"It took {_time(float(seconds))} in all.")
+        parts.append(f"The run took {_time(float(seconds))} in all.")
     return Fact(" ".join(parts), INFO) if parts else None
 
 
@@ -782,8 +793,8 @@ def seed(record: Record) -> Fact | None:
 
 def reproduction(record: Record) -> Fact:
     return Fact(
-        "The resolved configuration was kept; training from it repeats the run: python -m imgbench.train --config-dir RUN "
-        "--config-name config.",
+        "The resolved configuration was kept; training from it repeats the run: python -m imgbench.train "
+        "--config-dir RUN --config-name config.",
         CONFIG,
     )
 
@@ -794,8 +805,8 @@ def reproduction(record: Record) -> Fact:
 def accuracy(record: Record) -> Fact:
     if record.tested is None:
         return Fact("No accuracy of test images was recorded.", METRICS, met=False)
-    images = "of cross-validation" if record.run.folds else "of the test"
-    text = f"The accuracy on the images {images} is {describe(record.tested)}."
+    start = "By cross-validation, the accuracy" if record.run.folds else "The accuracy on the test images"
+    text = f"{start} is {describe(record.tested)}."
     if unrelated := record.metrics.get("test_unrelated/acc"):
         text += f" Without images that have {RELATED}, it is {describe(unrelated)}."
     return Fact(text, METRICS)
@@ -816,23 +827,34 @@ def calibration(record: Record) -> Fact | None:
     text += f" The Brier score is {describe(brier)}." if brier else ""
     temperature, scaled = record.metrics.get("val/temperature"), record.metrics.get("test/ece_scaled")
     if temperature and scaled:
+        of_kept = " of the network that is kept" if record.run.folds else ""
         text += (
-            f" Divided by a temperature of {temperature.value:.2f}, fitted on the validation images, the logits have the "
-            f"calibration error {describe(scaled)}."
+            f" With the logits divided by a temperature of {temperature.value:.2f}, fitted on the validation images"
+            f"{of_kept}, it is {describe(scaled)}."
         )
     return Fact(text, METRICS)
 
 
 def classes(record: Record) -> Fact | None:
-    recalls = {name.removeprefix("test/recall/"): number for name, number in record.metrics.items()
-               if name.startswith("test/recall/") and number.n}  # fmt: skip
-    if not recalls:
+    start = "test/recall/"
+    recalls = {name.removeprefix(start): number for name, number in record.metrics.items() if name.startswith(start)}
+    tested = {name: number for name, number in recalls.items() if number.n}
+    if not tested:
         return None
-    low, high = (choose(recalls, key=lambda name: recalls[name].value) for choose in (min, max))
-    text = f"The recall of the classes lies between {describe(recalls[low])} for “{plain(low)}”"
-    text += f" and {describe(recalls[high])} for “{plain(high)}”."
-    if untested := [name for name in record.classes if name not in recalls]:
-        text += f" {counted(len(untested), 'class has', 'classes have')} no test image."
+    ends = []
+    for choose in (min, max):
+        value = choose(number.value for number in tested.values())
+        names = [name for name, number in tested.items() if number.value == value]
+        more = f" and {counted(len(names) - 1, 'other class', 'other classes')}" if len(names) > 1 else ""
+        ends.append(f"{describe(tested[names[0]])} of “{plain(names[0])}”{more}")
+    same = ends[0] == ends[1]
+    text = (
+        f"The recall of the classes is {ends[0]}."
+        if same
+        else f"The recall of the classes goes from {' to '.join(ends)}."
+    )
+    if untested := len(recalls) - len(tested):
+        text += f" {counted(untested, 'class has', 'classes have')} no test image, and count in no mean."
     return Fact(text, METRICS)
 
 
@@ -840,34 +862,36 @@ def failures(record: Record) -> Fact | None:
     if record.tested is None:
         return None
     confusion = confusion_matrix(record.predictions)
-    wrong = int(confusion.sum() - np.trace(confusion))
-    text = f"Of {counted(int(confusion.sum()), 'test image')} {wrong:,} {'was' if wrong == 1 else 'were'} classified wrongly"
+    off = confusion * (1 - np.eye(len(confusion), dtype=int))
+    wrong = int(off.sum())
+    were = "was" if wrong == 1 else "were"
+    text = f"{wrong:,} of {counted(int(confusion.sum()), 'test image')} {were} classified wrongly"
     if not wrong:
         return Fact(f"{text}.", PREDICTIONS)
-    off = confusion * (1 - np.eye(len(confusion), dtype=int))
     true, predicted = np.unravel_index(int(off.argmax()), off.shape)
-    names = plain(record.classes[int(true)]), plain(record.classes[int(predicted)])
-    return Fact(
-        f"{text}; the most frequent mistake was “{names[0]}” taken for “{names[1]}” ({off.max():,}).", PREDICTIONS
-    )
+    taken = f"“{plain(record.classes[int(true)])}” taken for “{plain(record.classes[int(predicted)])}”"
+    if wrong == 1:
+        return Fact(f"{text}: {taken}.", PREDICTIONS)
+    return Fact(f"{text}; the most frequent mistake was {taken} ({off.max():,}).", PREDICTIONS)
 
 
 def unsure(record: Record) -> Fact | None:
     """How much has to be left unsure for a promised error, and where that cannot be promised."""
-    kept = [one for one in record.selections if one.threshold is not None]
-    not_kept = [one for one in record.selections if one.threshold is None]
     if not record.selections:
         return None
-    parts = []
-    for one in kept:
-        error = percent(one.max_error, 0)
-        parts.append(
-            f"to be wrong in at most {error} of its answers with 95 % confidence, it answers {describe(one.coverage)} of the validation images"
+    kept = [one for one in record.selections if one.threshold is not None]
+    others = [percent(one.max_error, 0) for one in record.selections if one.threshold is None]
+    parts = [
+        f"{percent(one.max_error, 0)} if it answers {describe(one.coverage)} of the validation images" for one in kept
+    ]
+    text = ""
+    if parts:
+        text = (
+            "With the least sure answers left out, by thresholds chosen on validation images, the share of wrong "
+            f"answers is, with 95 % confidence{cite('ltt')}, at most {'; at most '.join(parts)}. "
         )
-    text = f"Chosen on validation images{cite('ltt')}: {'; '.join(parts)}." if parts else ""
-    if not_kept:
-        errors = listed([percent(one.max_error, 0) for one in not_kept], "or")
-        text += f" An error of at most {errors} cannot be promised with the validation images at hand."
+    if others:
+        text += f"An error of at most {listed(others, 'or')} cannot be promised with the validation images at hand."
     return Fact(text.strip(), f"{ACCEPTANCE_FILES[0]}, {PREDICTIONS}")
 
 
@@ -941,15 +965,11 @@ def output(record: Record) -> Fact:
 MAKERS: dict[str, Callable[[Record], Fact | None]] = {
     make.__name__: make
     for make in (
-        images, source, labels, left_out, corrections, groups, division, disjoint, inspection, difference_of_parts,
-        selection_on_test, test_apart, preprocessing, augmentation, network, weights, training, loss, imbalance, duration,
-        choice, measures, interval, baselines, software, code, hardware, budget, seed, reproduction, accuracy,
-        further_measures, calibration, classes, failures, unsure, novelty, learning_curve, small_models, folds, model_file,
-        output,
+        images, source, labels, left_out, corrections, groups,
+        division, disjoint, inspection, difference_of_parts, selection_on_test, test_apart,
+        preprocessing, augmentation, network, weights, training, loss, imbalance, duration, choice,
+        measures, interval, baselines, software, code, hardware, budget, seed, reproduction,
+        accuracy, further_measures, calibration, classes, failures, unsure, novelty, learning_curve, small_models,
+        folds, model_file, output,
     )
 }  # fmt: skip
-
-
-def citations(text: str) -> Iterator[str]:
-    """The keys of what a text cites."""
-    yield from re.findall(f"{CITE}(.*?){ENDCITE}", text)
