@@ -73,9 +73,11 @@ def confusion_of_paper(confusion: np.ndarray, class_names: Sequence[str], folder
     colors = np.where(np.eye(k, dtype=bool)[..., None], to_rgba(COLOURS[0]), to_rgba(COLOURS[1]))
     colors[..., 3] = 0.75 * depth
     names = [shortened(name) for name in class_names]
+    longest = max(map(len, names))
     for width in WIDTHS:
+        turned = k * longest > width / 2
         with paper_style():
-            figure = paper_figure(width, min(0.9 * width, 25 + 9 * k))
+            figure = paper_figure(width, min(0.9 * width, 25 + 9 * k) + (1.4 * longest if turned else 0))
             axes = figure.subplots()
             axes.imshow(colors, interpolation="none", aspect="auto")
             axes.spines[:].set_visible(False)
@@ -83,8 +85,7 @@ def confusion_of_paper(confusion: np.ndarray, class_names: Sequence[str], folder
             axes.set(xlabel="predicted class", ylabel="true class")
             letters = min(7.0, 0.6 * width / 25.4 * 72 / max(k, 1))  # of names that stand below each other
             if k <= NAMED and letters >= SMALLEST - 1:
-                turned = 90 if k * max(map(len, names)) > width / 2 else 0
-                axes.set_xticks(range(k), names, fontsize=letters, rotation=turned)
+                axes.set_xticks(range(k), names, fontsize=letters, rotation=90 if turned else 0)
                 axes.set_yticks(range(k), names, fontsize=letters)
             else:
                 axes.set(xticks=[], yticks=[])

@@ -1,9 +1,9 @@
 """What a paper needs of a run: methods and results as Markdown and LaTeX, figures, what is to be cited, checklists."""
 
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,35 +11,32 @@ import numpy as np
 from imgbench.errors import UserError
 from imgbench.evaluation.figure_style import COLUMN, PAGE
 from imgbench.evaluation.metrics import confusion_matrix
-from imgbench.evaluation.paper_figures import charts_of_paper, confusion_of_paper, intervals_of_paper, stem_of
+from imgbench.evaluation.paper_figures import charts_of_paper, confusion_of_paper, intervals_of_paper
+from imgbench.evaluation.plots import Chart
 from imgbench.files import write_atomically
 from imgbench.number import Number, group_codes, mean_of_runs, share
 from imgbench.publish import checklists
-from imgbench.publish.card import markdown
-from imgbench.publish.paper_facts import (
-    CITE,
-    ENDCITE,
-    INFO,
-    Fact,
-    Record,
-    architecture,
-    facts_of,
-    listed,
-    percent,
-    plain,
+from imgbench.publish.paper_facts import INFO, Fact, Record, architecture, facts_of, listed, percent, plain
+from imgbench.publish.paper_text import (
+    FIGURES,
+    NONE,
+    Block,
+    Heading,
+    Paragraph,
+    Picture,
+    Table,
+    as_latex,
+    as_markdown,
+    cited,
+    document,
 )
 from imgbench.report.catalogue import Texts
 from imgbench.report.charts import curve_charts, learning_curve_chart, reliability_chart, unsure_chart
 from imgbench.report.learning_curve import read_learning_curve
 from imgbench.run import PREDICTIONS, Run
 
-log = logging.getLogger(__name__)
-
 BIBLIOGRAPHY = Path(__file__).parent / "templates" / "citations.bib"
-DOCUMENT = Path(__file__).parent / "templates" / "paper.tex"
-FIGURES = "figures"
-NONE = "\N{EN DASH}"  # a number that is not there
-ROWS = 30  # of a table; a longer one may break over pages
+FEW = 10  # classes whose confusion matrix is read well at a column's width
 DRAWN = 40  # classes whose recalls are drawn
 # Heading -> the facts that stand under it, in their order.
 METHODS = {
@@ -51,36 +48,6 @@ METHODS = {
     "Evaluation": ("measures", "interval"),
     "Software and hardware": ("software", "code", "hardware", "reproduction"),
 }
-
-
-@dataclass(frozen=True)
-class Heading:
-    text: str
-
-
-@dataclass(frozen=True)
-class Paragraph:
-    text: str
-
-
-@dataclass(frozen=True)
-class Table:
-    """The first column holds names, the others numbers."""
-
-    name: str
-    caption: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
-@dataclass(frozen=True)
-class Picture:
-    name: str
-    caption: str
-    width: int  # millimetres
-
-
-Block = Heading | Paragraph | Table | Picture
 
 
 @dataclass(frozen=True)
@@ -108,30 +75,36 @@ def write_paper(path: str | Path, folder: Path) -> list[Path]:
         raise UserError(
             f"--paper {folder} {what}, and nothing of what an author wrote is overwritten. Name a new folder."
         )
-    repeated = _repeated(Path(path))
-    record = repeated.records[0] if repeated else Record(Run.open(path))
-    facts = facts_of(record)
-    if repeated:
-        facts |= _facts_of_seeds(repeated)
+    texts, pictures = contents(path)
     (folder / FIGURES).mkdir(parents=True, exist_ok=True)
-    texts = {"methods": methods(facts), "results": results(record, facts, repeated, folder / FIGURES)}
-    written = {}
-    for name, blocks in texts.items():
-        written[f"{name}.md"] = "\n".join(map(_markdown_block, blocks))
-        written[f"{name}.tex"] = "\n".join(map(_latex_block, blocks))
-    latex = "".join(written[f"{name}.tex"] for name in texts)
-    title = _title(record)
-    written["CITATION.bib"] = bibliography(
-        record, [key for name in ("methods.tex", "results.tex") for key in _cited(written[name])]
-    )
-    written["paper.tex"] = document(title, latex)
-    for name in checklists.NAMES:
-        written[f"checklists/{name}.md"] = checklists.as_markdown(name, facts, title)
-        written[f"checklists/{name}.csv"] = checklists.as_csv(name, facts)
-    for name, text in written.items():
+    for picture in pictures:
+        picture.draw(folder / FIGURES)
+    for name, text in texts.items():
         (folder / name).parent.mkdir(exist_ok=True)
         write_atomically(folder / name, text)
     return sorted(file for file in folder.rglob("*") if file.is_file())
+
+
+def contents(path: str | Path) -> tuple[dict[str, str], list[Picture]]:
+    """The texts by the names of their files, and the figures.
+
+    Raises:
+        UserError: as of `write_paper`, of the run or the sweep.
+    """
+    repeated = _repeated(Path(path))
+    record = repeated.records[0] if repeated else Record(Run.open(path))
+    facts = facts_of(record) | (_facts_of_seeds(repeated) if repeated else {})
+    parts = {"methods": methods(facts), "results": results(record, facts, repeated)}
+    texts = {f"{name}.md": as_markdown(blocks) for name, blocks in parts.items()}
+    sources = {f"{name}.tex": as_latex(blocks) for name, blocks in parts.items()}
+    source, title = "".join(sources.values()), _title(record)
+    texts |= sources
+    texts["paper.tex"] = document(title, source)
+    texts["CITATION.bib"] = bibliography(record, cited(source))
+    for name in checklists.NAMES:
+        texts[f"checklists/{name}.md"] = checklists.as_markdown(name, facts, title)
+        texts[f"checklists/{name}.csv"] = checklists.as_csv(name, facts)
+    return texts, [block for blocks in parts.values() for block in blocks if isinstance(block, Picture)]
 
 
 def _title(record: Record) -> str:
@@ -204,8 +177,8 @@ def methods(facts: Mapping[str, Fact]) -> list[Block]:
     return blocks
 
 
-def results(record: Record, facts: Mapping[str, Fact], repeated: Repeated | None, figures: Path) -> list[Block]:
-    """What was measured, with tables; draws the figures."""
+def results(record: Record, facts: Mapping[str, Fact], repeated: Repeated | None) -> list[Block]:
+    """What was measured, with tables and figures."""
     blocks: list[Block] = []
 
     def part(heading: str, names: Sequence[str], *further: Block) -> None:
@@ -218,31 +191,32 @@ def results(record: Record, facts: Mapping[str, Fact], repeated: Repeated | None
         part("Seeds", ["seeds"], _table_of_seeds(repeated))
     part("Accuracy", ["accuracy", "selection_on_test", "further_measures", "baselines"])
     if record.run.folds:
-        part("Folds", ["folds"], *_of_folds(record, figures))
+        part("Folds", ["folds"], *_of_folds(record))
     if record.tested is not None:
-        part("Classes", ["classes", "failures"], *_of_classes(record, figures))
+        part("Classes", ["classes", "failures"], *_of_classes(record))
         chart = reliability_chart(record.predictions, texts)
         counts = chart.counts and (*chart.counts[:2], "images")
-        chart = replace(chart, x_label="confidence, %", y_label="accuracy, %", counts=counts)
-        charts_of_paper([chart], figures, "reliability")
+        charts = [replace(chart, x_label="confidence, %", y_label="accuracy, %", counts=counts)]
         caption = "Accuracy against confidence in 15 bins, with 95 % intervals, above the number of test images."
-        part("Calibration", ["calibration"], Picture("reliability", caption, COLUMN))
-        names = {"x_label": "answers left out, %", "y_label": "errors among the others, %"}
-        charts_of_paper([replace(unsure_chart(record.predictions, texts), **names)], figures, "unsure")
+        part("Calibration", ["calibration"], _charts("reliability", caption, COLUMN, charts))
+        chart = unsure_chart(record.predictions, texts)
+        charts = [replace(chart, x_label="answers left out, %", y_label="errors among the others, %")]
         caption = "The share of wrong answers among the test images that are answered, if the least sure are left out."
-        part("Answers left open", ["unsure", "novelty"], Picture("unsure", caption, COLUMN))
+        part("Answers left open", ["unsure", "novelty"], _charts("unsure", caption, COLUMN, charts))
     if len(record.epochs) > 1:
         charts = curve_charts(record.epochs, record.info.get("best_epoch"), texts)
-        charts_of_paper(charts, figures, "curves")
-        caption = "Accuracy, loss and learning rate by epoch."
-        part("Training", [], Picture("curves", caption, PAGE))
+        part("Training", [], _charts("curves", "Accuracy, loss and learning rate by epoch.", PAGE, charts))
     if "learning_curve" in facts and record.tested is not None:
         curve, _ = read_learning_curve(record.run, record.predictions, record.counts["train"], record.tested)
-        charts_of_paper([learning_curve_chart(curve, texts)], figures, "learning-curve")
         caption = "Accuracy on the test images, with 95 % intervals, by the number of training images."
-        part("Number of training images", ["learning_curve"], Picture("learning-curve", caption, COLUMN))
+        picture = _charts("learning-curve", caption, COLUMN, [learning_curve_chart(curve, texts)])
+        part("Number of training images", ["learning_curve"], picture)
     part("Smaller models", ["small_models"])
     return blocks
+
+
+def _charts(name: str, caption: str, width: int, charts: Sequence[Chart]) -> Picture:
+    return Picture(name, caption, width, lambda folder: charts_of_paper(charts, folder, name))
 
 
 def _cell(number: Number) -> str:
@@ -252,7 +226,7 @@ def _cell(number: Number) -> str:
     return f"{100 * number.value:.1f} ({100 * number.low:.1f} to {100 * number.high:.1f})"
 
 
-def _of_classes(record: Record, figures: Path) -> list[Block]:
+def _of_classes(record: Record) -> list[Block]:
     metrics, names = record.metrics, record.classes
     wanted = [name for name in names if f"test/recall/{name}" in metrics]
     blocks: list[Block] = []
@@ -271,19 +245,20 @@ def _of_classes(record: Record, figures: Path) -> list[Block]:
         header = ["class", "trained on", "tested", "recall, %", "precision, %", "F1, %"]
         blocks.append(Table("classes", caption, header, rows))
         if len(wanted) <= DRAWN:
-            intervals_of_paper(
-                wanted, [metrics[f"test/recall/{name}"] for name in wanted], "recall, %", figures, "classes"
-            )
-            blocks.append(Picture("classes", "Recall of each class, with 95 % intervals.", COLUMN))
-    confusion_of_paper(confusion_matrix(record.predictions), names, figures)
+            recalls, name = [metrics[f"test/recall/{one}"] for one in wanted], "classes"
+            caption = "Recall of each class, with 95 % intervals."
+            draw = partial(intervals_of_paper, wanted, recalls, "recall, %", name=name)
+            blocks.append(Picture(name, caption, COLUMN, draw))
     caption = (
         "Confusion matrix of the test images: blue is right, orange is wrong; the deeper the colour, the larger the "
         "share of the true class."
     )
-    return [*blocks, Picture("confusion", caption, COLUMN if len(names) <= 8 else PAGE)]
+    width = COLUMN if len(names) <= FEW else PAGE
+    draw = partial(confusion_of_paper, confusion_matrix(record.predictions), names)
+    return [*blocks, Picture("confusion", caption, width, draw)]
 
 
-def _of_folds(record: Record, figures: Path) -> list[Block]:
+def _of_folds(record: Record) -> list[Block]:
     numbers = []
     for one in record.fold_predictions:
         right = one.predicted == one.targets
@@ -296,12 +271,15 @@ def _of_folds(record: Record, figures: Path) -> list[Block]:
     total = record.metrics.get("test/acc")
     if total:
         rows.append(["all", f"{total.n:,}", f"{total.groups:,}", _cell(total)])
-    intervals_of_paper(names, numbers, "accuracy, %", figures, "folds")
     caption = (
         "Accuracy of each fold on the images that its network had not learnt from, with 95 % intervals; in the last "
         "line that of all images, whose interval is widened for networks that have learnt from mostly the same images."
     )
-    return [Table("folds", caption, ["fold", "images", "groups", "accuracy, %"], rows)]
+    draw = partial(intervals_of_paper, names, numbers, "accuracy, %", name="folds")
+    return [
+        Table("folds", caption, ["fold", "images", "groups", "accuracy, %"], rows),
+        Picture("folds", "Accuracy of each fold, with 95 % intervals.", COLUMN, draw),
+    ]
 
 
 def _table_of_seeds(repeated: Repeated) -> Table:
@@ -317,95 +295,6 @@ def _table_of_seeds(repeated: Repeated) -> Table:
         "Each seed: accuracy and macro F1 on the same test images, with 95 % intervals; the seeds are in their order."
     )
     return Table("seeds", caption, ["seed", "accuracy, %", "macro F1, %"], rows)
-
-
-# --- Markdown
-
-
-def _markdown_block(block: Block) -> str:
-    if isinstance(block, Heading):
-        return f"## {block.text}\n"
-    if isinstance(block, Paragraph):
-        return f"{_markdown_text(block.text)}\n"
-    if isinstance(block, Picture):
-        return f"![{block.caption}]({stem_of(Path(FIGURES), block.name, block.width).as_posix()}.svg)\n"
-    lines = [block.caption, "", _row(block.header), "|" + "---|" + "---:|" * (len(block.header) - 1)]
-    return "\n".join([*lines, *map(_row, block.rows)]) + "\n"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(map(markdown, cells))} |"
-
-
-def _markdown_text(text: str) -> str:
-    """With citations as pandoc reads them: [@key]."""
-    parts = re.split(f"{CITE}(.*?){ENDCITE}", text)
-    return "".join(f" [@{part}]" if i % 2 else _escaped_markdown(part) for i, part in enumerate(parts))
-
-
-def _escaped_markdown(part: str) -> str:
-    start, end = part[: len(part) - len(part.lstrip())], part[len(part.rstrip()) :]
-    return f"{start}{markdown(part)}{end}" if part.strip() else part
-
-
-# --- LaTeX
-
-
-SIGNS = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "%": r"\%", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': r"\textquotedbl{}", "“": "``", "”": "''", NONE: "--", "—": "---", "±": r"$\pm$",
-    "'": r"\textquotesingle{}", "`": r"\textasciigrave{}", "-": r"-", "[": r"{[}", "]": r"{]}",
-}  # fmt: skip
-
-
-def latex(text: str) -> str:
-    """A text as it is, whatever signs of LaTeX are in it; citations are commands."""
-    parts = re.split(f"{CITE}(.*?){ENDCITE}", text)
-    escaped = ("".join(SIGNS.get(sign, sign) for sign in part) for part in parts)
-    done = "".join(f"~\\cite{{{part}}}" if i % 2 else part for i, part in enumerate(escaped))
-    return re.sub(r"(?<=\d) \\%", r"~\\%", done)
-
-
-def _latex_block(block: Block) -> str:
-    if isinstance(block, Heading):
-        return f"\\subsection{{{latex(block.text)}}}\n"
-    if isinstance(block, Paragraph):
-        return f"{latex(block.text)}\n"
-    if isinstance(block, Picture):
-        file = stem_of(Path(FIGURES), block.name, block.width).as_posix()
-        return (
-            f"\\begin{{figure}}[htbp]\n\\centering\n\\includegraphics[width={block.width}mm]{{{file}}}\n"
-            f"\\caption{{{latex(block.caption)}}}\n\\label{{fig:{block.name}}}\n\\end{{figure}}\n"
-        )
-    columns = "l" + "r" * (len(block.header) - 1)
-    header, rows = _latex_row(block.header), [_latex_row(row) for row in block.rows]
-    caption = f"\\caption{{{latex(block.caption)}}}\\label{{tab:{block.name}}}"
-    if len(rows) > ROWS:
-        return "\n".join([
-            f"{{\\small\n\\begin{{longtable}}{{{columns}}}", f"{caption}\\\\", "\\toprule", header, "\\midrule",
-            "\\endhead", "\\bottomrule", "\\endfoot", *rows, "\\end{longtable}\n}\n",
-        ])  # fmt: skip
-    return "\n".join([
-        "\\begin{table}[htbp]", "\\centering", caption, f"\\small\n\\begin{{tabular}}{{{columns}}}", "\\toprule",
-        header, "\\midrule", *rows, "\\bottomrule", "\\end{tabular}", "\\end{table}\n",
-    ])  # fmt: skip
-
-
-def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join(latex(cell) for cell in cells) + r" \\"
-
-
-def _cited(text: str) -> list[str]:
-    return re.findall(r"\\cite\{(.*?)\}", text)
-
-
-def document(title: str, text: str) -> str:
-    """`paper.tex`: compiles as it stands, with pdfLaTeX, and where other characters are wanted, XeLaTeX or LuaLaTeX."""
-    shown = latex(title)
-    foreign = sorted({letter for letter in shown + text if ord(letter) > 127})
-    known = "\n".join(f"  \\ensurecharacter{{{letter}}}{{{ord(letter):04X}}}" for letter in foreign)
-    return DOCUMENT.read_text("utf-8").replace("TITLE", shown).replace("CHARACTERS", known or "  % none")
 
 
 # --- what is cited

@@ -89,6 +89,7 @@ SOFTWARE = {
     "hydra-core": "Hydra", "numpy": "NumPy", "pillow": "Pillow",
 }  # fmt: skip
 POLICIES = ("randaugment", "trivialaugment")  # of augmentation, which are cited under these keys
+ITSELF = "teacher"  # how a study calls the network that smaller ones are made of
 SOLVED = "imgbench.models.backbone.pooled_features"
 
 
@@ -195,6 +196,11 @@ class Record:
     def solved(self) -> bool:
         """Whether nothing but a linear last layer was learnt."""
         return self.model.get("_target_") == SOLVED and bool(self.model.get("freeze_backbone", True))
+
+    @property
+    def trained(self) -> bool:
+        """Whether weights were learnt in this run: int8 is made of those of another."""
+        return self.info.get("method") != "quantize"
 
     @property
     def selected_on_test(self) -> bool:
@@ -470,6 +476,8 @@ def _normalised(data: Mapping[str, Any]) -> str:
 
 def augmentation(record: Record) -> Fact | None:
     options = record.config.get("augment")
+    if not record.trained:
+        return None
     if record.solved:
         return Fact("Training images were not augmented.", CONFIG)
     if not isinstance(options, dict) or not str(options.get("_target_", "")).endswith(".Augment"):
@@ -513,7 +521,7 @@ def network(record: Record) -> Fact | None:
     elif name:
         timm = "imgbench.models.backbone" in str(record.model["_target_"])
         library = f"of timm{cite('timm')}" if timm else f"of torchvision{cite('torchvision')}"
-        text = f"The network is {plain(name)}{cite(architecture(str(name)))} {library}"
+        text = f"{called}: {plain(name)}{cite(architecture(str(name)))} {library}"
         if kind == "pooled_features":
             text += ", with a linear layer on the pooled features of all its blocks"
     else:
@@ -544,8 +552,13 @@ def weights(record: Record) -> Fact | None:
         parts.append(f"Training started from the weights of {name} from {where}; their licence is {license}.")
         if restriction(license) == "not_commercial":
             parts.append("This licence does not allow commercial use.")
+    taught = record.info.get("method") == "distill"
     if record.info.get("compressed_from"):
         parts.append(_compressed(record))
+    if taught and not isinstance(facts, dict) and not record.config.get("init_from"):
+        parts.append("Its training started from random weights.")
+    elif record.info.get("compressed_from"):
+        pass
     elif start := record.config.get("init_from"):
         file = f"{INFO}, {CONFIG}"
         parts.append(f"Training started from the weights of an earlier run, {_run_name(start)}.")
@@ -569,17 +582,19 @@ def _compressed(record: Record) -> str:
     options = ((record.info.get("asked") or {}).get("options") or {}).items()
     given = [f"{plain(name)} {plain(value)}" for name, value in options if value is not None and name != "unlabelled"]
     how = f" ({', '.join(given)})" if given else ""
-    cited = cite("distillation") if method == "distill" else ""
-    return f"The network was made from that of another run, {source}, by the method “{method}”{cited}{how}."
+    if method == "distill":
+        return f"The network was taught by that of another run, {source} (distillation{cite('distillation')})."
+    return f"The network was made from that of another run, {source}, by the method “{method}”{how}."
 
 
 def training(record: Record) -> Fact | None:
-    if record.info.get("method") == "quantize":
+    if not record.trained:
         return None
     if record.solved:
+        cut = f" There was time for {plain(cut)}." if (cut := record.info.get("cut_short")) else ""
         return Fact(
             "All other layers kept their weights; the last layer was found by logistic regression on standardised "
-            f"features{cite('sklearn')}, whose regularisation was chosen by cross-validation on training images.",
+            f"features{cite('sklearn')}, whose regularisation was chosen by cross-validation on training images.{cut}",
             CONFIG,
         )
     options = record.config.get("optimizer") or {}
@@ -599,16 +614,22 @@ def training(record: Record) -> Fact | None:
     if size:
         text += f", in batches of {counted(int(size))}"
         text += f" whose gradients were summed over {steps} batches" if steps not in (None, 1) else ""
-    if str(record.model.get("_target_")) == SOLVED or (
-        record.model.get("pretrained") and "imgbench.models.backbone." in str(record.model.get("_target_"))
-    ):
-        text += ". The last layer was solved for before"
+    trainer = record.config.get("trainer") or {}
+    if clip := trainer.get("gradient_clip_val"):
+        text += f", with gradients clipped to {clip:g}"
+    if record.model.get("freeze_backbone"):
+        text += ". Only the last layer learnt"
+    elif stride := record.model.get("frozen_stride"):
+        text += f". The levels whose feature map is at most {stride} times smaller than the image kept their weights"
+    of_timm = "imgbench.models.backbone." in str(record.model.get("_target_"))
+    if of_timm and record.model.get("pretrained") and not record.config.get("init_from"):
+        text += ". The last layer was solved for beforehand, by logistic regression"
     return Fact(f"{text}.", CONFIG)
 
 
 def loss(record: Record) -> Fact | None:
     options = record.config.get("objective") or {}
-    if record.solved or not options or record.info.get("method") == "quantize":
+    if record.solved or not options or not record.trained:
         return None
     text = "The loss was cross-entropy"
     if str(options.get("_target_", "")).endswith(".DistilledClassifier"):
@@ -622,6 +643,8 @@ def loss(record: Record) -> Fact | None:
 
 
 def imbalance(record: Record) -> Fact | None:
+    if not record.trained:
+        return None
     kind = (record.config.get("objective") or {}).get("class_weights")
     if kind == "balanced":
         return Fact("Rare classes weighed more, in inverse proportion to their training images.", CONFIG)
@@ -629,14 +652,14 @@ def imbalance(record: Record) -> Fact | None:
 
 
 def duration(record: Record) -> Fact | None:
-    if record.solved or not record.epochs or record.info.get("method") == "quantize":
+    if record.solved or not record.epochs or not record.trained:
         return None
-    done = len(record.epochs)
-    text = f"Training took {counted(done, 'epoch')}"
+    done, cut = len(record.epochs), record.info.get("cut_short")
+    text = f"Training took {plain(cut) if cut else counted(done, 'epoch')}"
     best, asked = record.info.get("best_epoch"), (record.config.get("trainer") or {}).get("max_epochs")
     stops = record.config.get("callbacks", {}).get("early_stopping")
-    if record.info.get("cut_short"):
-        text += f", cut short by the time allowed ({plain(record.info['cut_short'])})"
+    if cut:
+        text += ", cut short by the time allowed"
     elif stops and asked and done < int(asked):
         text += f" of at most {asked}, and was stopped early"
     text += f"; the weights after epoch {best} were kept." if best else "."
@@ -652,7 +675,7 @@ def choice(record: Record) -> Fact | None:
         on_test = record.selected_on_test
     elif not record.info.get("method"):
         parts.append("The network was set beforehand; within this run it was compared with no other.")
-    if len(record.epochs) > 1 and monitor and record.info.get("method") != "quantize":
+    if len(record.epochs) > 1 and monitor and record.trained:
         best = (record.config.get("callbacks") or {}).get("best") or {}
         what = "accuracy" if monitor == "val/acc" else plain(monitor)
         images = "test" if record.selected_on_test else "validation"
@@ -676,7 +699,7 @@ def _comparison(record: Record) -> str:
     best = max(measured, key=lambda one: one.accuracy.value if one.accuracy else math.nan, default=None)
     if taken is not None:
         why = "" if taken is best else ", a lighter network than the most accurate, from which it cannot be told apart"
-        text += f" {plain(taken.name)} was taken{why}."
+        text += f" The network “{plain(taken.name)}” was taken{why}."
     if missed := [plain(one.name) for one in record.compared if one.accuracy is None]:
         text += f" There was no time to train {listed(missed)}."
     return text
@@ -787,11 +810,15 @@ def budget(record: Record) -> Fact | None:
 
 
 def seed(record: Record) -> Fact | None:
+    if not record.trained:
+        return None
     number = record.info.get("seed", record.config.get("seed"))
     return None if number is None else Fact(f"The seed of the training was {number}.", INFO)
 
 
-def reproduction(record: Record) -> Fact:
+def reproduction(record: Record) -> Fact | None:
+    if not record.trained:
+        return None
     return Fact(
         "The resolved configuration was kept; training from it repeats the run: python -m imgbench.train "
         "--config-dir RUN --config-name config.",
@@ -842,17 +869,15 @@ def classes(record: Record) -> Fact | None:
     if not tested:
         return None
     ends = []
-    for choose in (min, max):
+    for choose, as_much in ((min, "as low"), (max, "as high")):
         value = choose(number.value for number in tested.values())
         names = [name for name, number in tested.items() if number.value == value]
-        more = f" and {counted(len(names) - 1, 'other class', 'other classes')}" if len(names) > 1 else ""
-        ends.append(f"{describe(tested[names[0]])} of “{plain(names[0])}”{more}")
-    same = ends[0] == ends[1]
-    text = (
-        f"The recall of the classes is {ends[0]}."
-        if same
-        else f"The recall of the classes goes from {' to '.join(ends)}."
-    )
+        others = f", {as_much} in {counted(len(names) - 1, 'other class', 'other classes')}" if len(names) > 1 else ""
+        ends.append(f"{describe(tested[names[0]])} of “{plain(names[0])}”{others}")
+    if len({number.value for number in tested.values()}) == 1:
+        text = f"The recall of each class is {percent(next(iter(tested.values())).value)}."
+    else:
+        text = f"The recall of the classes goes from {' to '.join(ends)}."
     if untested := len(recalls) - len(tested):
         text += f" {counted(untested, 'class has', 'classes have')} no test image, and count in no mean."
     return Fact(text, METRICS)
@@ -925,14 +950,18 @@ def small_models(record: Record) -> Fact | None:
         return None
     try:
         parts = [
-            f"{plain(row['name'])} {row['size_mb']:.2f} MB, {describe(Number.from_dict(row['accuracy']))}"
+            f"{'the network itself' if row['name'] == ITSELF else plain(row['name'])} {row['size_mb']:.2f} MB, "
+            f"{describe(Number.from_dict(row['accuracy']))}"
             for row in small["rows"]
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{record.run.path / 'study.json'} is damaged: {error!r}. Restore it from a copy.") from error
-    text = f"Smaller models with the target {plain(found.get('target', ''))}: {'; '.join(parts)}."
-    taken = f" “{plain(small['name'])}” was taken." if small.get("name") else " None met the target."
-    return Fact(text + taken, "study.json")
+    target, name = plain(found.get("target", "")), small.get("name")
+    if name == ITSELF:
+        taken = " No smaller model met it, and the network itself was taken."
+    else:
+        taken = f" “{plain(name)}” was taken." if name else " None met it."
+    return Fact(f"Files of models, with the target {target}: {'; '.join(parts)}.{taken}", "study.json")
 
 
 def folds(record: Record) -> Fact | None:
