@@ -114,6 +114,7 @@ def test_a_run_of_an_older_version_says_what_it_has_recorded(run):
 
 def test_signs_of_latex_are_text_and_citations_are_commands():
     assert latex(f"50 % of A_1{cite('key')}.") == r"50~\% of A\_1~\cite{key}."
+    assert latex("--config-dir") == "-{}-config-dir"
 
 
 def test_what_an_author_wrote_is_never_overwritten(run, paper, tmp_path):

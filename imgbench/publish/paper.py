@@ -29,6 +29,7 @@ from imgbench.publish.paper_text import (
     as_markdown,
     cited,
     document,
+    label_of,
 )
 from imgbench.report.catalogue import Texts
 from imgbench.report.charts import curve_charts, learning_curve_chart, reliability_chart, unsure_chart
@@ -183,8 +184,9 @@ def results(record: Record, facts: Mapping[str, Fact], repeated: Repeated | None
 
     def part(heading: str, names: Sequence[str], *further: Block) -> None:
         said = [facts[name].text for name in names if name in facts]
-        if said or further:
-            blocks.extend([Heading(heading), *([Paragraph(" ".join(said))] if said else []), *further])
+        labels = [label_of(block) for block in further if isinstance(block, Table | Picture)]
+        if said or labels:
+            blocks.extend([Heading(heading), Paragraph(" ".join(said), labels), *further])
 
     texts = Texts("en")
     if repeated:
@@ -309,7 +311,9 @@ def bibliography(record: Record, keys: Sequence[str]) -> str:
     entries["imgbench"] = re.sub(
         r",\n  note = \{NOTE\}\n", lambda _: f",\n{note}" if note else "\n", entries["imgbench"]
     )
-    lines = ["% What this run used, as far as imgbench knows it. The data set is for the author to cite."]
+    lines = ["% What this run used, as far as imgbench knows it."]
+    if "digits" not in keys:
+        lines.append("% The data set is for the author to cite.")
     name = record.model.get("name")
     if name and architecture(str(name)) is None:
         lines.append(f"% The paper that describes the network {plain(name)} is not known to imgbench: add it.")

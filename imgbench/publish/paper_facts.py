@@ -580,7 +580,8 @@ def _compressed(record: Record) -> str:
     method = plain(record.info.get("method", "an unnamed method"))
     source = _run_name(record.info["compressed_from"].get("path", "unknown"))
     options = ((record.info.get("asked") or {}).get("options") or {}).items()
-    given = [f"{plain(name)} {plain(value)}" for name, value in options if value is not None and name != "unlabelled"]
+    kept = {name: value for name, value in options if value is not None and name != "unlabelled"}
+    given = [f"{plain(name).replace('_', ' ')} {plain(value)}" for name, value in kept.items()]
     how = f" ({', '.join(given)})" if given else ""
     if method == "distill":
         return f"The network was taught by that of another run, {source} (distillation{cite('distillation')})."
@@ -731,7 +732,7 @@ def interval(record: Record) -> Fact | None:
         return None
     text = f"Each number has a 95 % interval. That of a proportion of independent images is Wilson's{cite('wilson')}."
     grouped = record.tested.groups < record.tested.n
-    others = "Means over classes" + (", and all numbers of images in groups," if grouped else "")
+    others = "Means over classes or images" + (", and proportions of images in groups," if grouped else "")
     text += (
         f" {others} have Wilson's interval for the number of independent images that would have the variance "
         f"observed{cite('korn')}."
@@ -802,7 +803,7 @@ def _time(seconds: float) -> str:
 def budget(record: Record) -> Fact | None:
     if (found := read_study(record.run)) is not None:
         return Fact(
-            f"It is part of a study that was given {found['budget']:g} minutes for all its steps.", "study.json"
+            f"The run is part of a study that was given {found['budget']:g} minutes for all its steps.", "study.json"
         )
     if record.compared and record.config.get("budget"):
         return Fact(f"The comparison of networks was given {record.config['budget']:g} minutes.", CONFIG)
@@ -892,7 +893,7 @@ def failures(record: Record) -> Fact | None:
     were = "was" if wrong == 1 else "were"
     text = f"{wrong:,} of {counted(int(confusion.sum()), 'test image')} {were} classified wrongly"
     if not wrong:
-        return Fact(f"{text}.", PREDICTIONS)
+        return Fact(f"None of {counted(int(confusion.sum()), 'test image')} was classified wrongly.", PREDICTIONS)
     true, predicted = np.unravel_index(int(off.argmax()), off.shape)
     taken = f"“{plain(record.classes[int(true)])}” taken for “{plain(record.classes[int(predicted)])}”"
     if wrong == 1:
@@ -980,9 +981,7 @@ def model_file(record: Record) -> Fact | None:
              if path.is_file()]  # fmt: skip
     if not names:
         return None
-    return Fact(
-        f"The trained model was kept: {listed(names)}. It answers with a probability for each class.", ", ".join(names)
-    )
+    return Fact(f"The trained model was kept: {listed(names)}.", ", ".join(names))
 
 
 def output(record: Record) -> Fact:

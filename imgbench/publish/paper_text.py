@@ -7,11 +7,12 @@ from pathlib import Path
 
 from imgbench.evaluation.paper_figures import stem_of
 from imgbench.publish.card import markdown
-from imgbench.publish.paper_facts import CITE, ENDCITE
+from imgbench.publish.paper_facts import CITE, ENDCITE, listed
 
 DOCUMENT = Path(__file__).parent / "templates" / "paper.tex"
 FIGURES = "figures"  # the folder beside the texts
 NONE = "\N{EN DASH}"  # a number that is not there
+LONGEST, WRAPPED = 26, 42  # letters of a name that stands in one line, and millimetres of one that is wrapped
 ROWS = 30  # of a table; a longer one may break over pages
 
 
@@ -22,7 +23,10 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
+    """A text, and the tables and figures that belong to it, by their labels."""
+
     text: str
+    labels: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,11 @@ class Picture:
 Block = Heading | Paragraph | Table | Picture
 
 
+def label_of(block: Table | Picture) -> str:
+    """By which LaTeX refers to it."""
+    return f"{'tab' if isinstance(block, Table) else 'fig'}:{block.name}"
+
+
 # --- Markdown
 
 
@@ -57,7 +66,7 @@ def _markdown_block(block: Block) -> str:
     if isinstance(block, Heading):
         return f"## {block.text}\n"
     if isinstance(block, Paragraph):
-        return f"{_markdown_text(block.text)}\n"
+        return f"{_markdown_text(block.text)}\n" if block.text else ""
     if isinstance(block, Picture):
         return f"![{block.caption}]({stem_of(Path(FIGURES), block.name, block.width).as_posix()}.svg)\n"
     lines = [block.caption, "", _row(block.header), "|" + "---|" + "---:|" * (len(block.header) - 1)]
@@ -82,7 +91,9 @@ def _escaped_markdown(part: str) -> str:
 # --- LaTeX
 
 
+APART = "\x04"  # no text from outside has it
 SIGNS = {
+    APART: "{}",
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "%": r"\%", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': r"\textquotedbl{}", "“": "``", "”": "''", NONE: "--", "—": "---", "±": r"$\pm$",
@@ -93,6 +104,8 @@ SIGNS = {
 def latex(text: str) -> str:
     """A text as it is, whatever signs of LaTeX are in it; citations are commands."""
     parts = re.split(f"{CITE}(.*?){ENDCITE}", text)
+    # Two hyphens, as of an option, would become a dash.
+    parts = [part if i % 2 else re.sub("-(?=-)", f"-{APART}", part) for i, part in enumerate(parts)]
     escaped = ("".join(SIGNS.get(sign, sign) for sign in part) for part in parts)
     done = "".join(f"~\\cite{{{part}}}" if i % 2 else part for i, part in enumerate(escaped))
     return re.sub(r"(?<=\d) \\%", r"~\\%", done)
@@ -107,16 +120,20 @@ def _latex_block(block: Block) -> str:
     if isinstance(block, Heading):
         return f"\\subsection{{{latex(block.text)}}}\n"
     if isinstance(block, Paragraph):
-        return f"{latex(block.text)}\n"
+        kinds = {"tab": "Table", "fig": "Figure"}
+        see = listed([f"{kinds[label[:3]]}~\\ref{{{label}}}" for label in block.labels])
+        return f"{latex(block.text)}{f' See {see}.' if see else ''}\n".lstrip(" ")
     if isinstance(block, Picture):
         file = stem_of(Path(FIGURES), block.name, block.width).as_posix()
         return (
             f"\\begin{{figure}}[htbp]\n\\centering\n\\includegraphics[width={block.width}mm]{{{file}}}\n"
-            f"\\caption{{{latex(block.caption)}}}\n\\label{{fig:{block.name}}}\n\\end{{figure}}\n"
+            f"\\caption{{{latex(block.caption)}}}\n\\label{{{label_of(block)}}}\n\\end{{figure}}\n"
         )
-    columns = "l" + "r" * (len(block.header) - 1)
+    longest = max((len(row[0]) for row in block.rows), default=0)
+    first = f"p{{{WRAPPED}mm}}" if longest > LONGEST else "l"
+    columns = first + "r" * (len(block.header) - 1)
     header, rows = _latex_row(block.header), [_latex_row(row) for row in block.rows]
-    caption = f"\\caption{{{latex(block.caption)}}}\\label{{tab:{block.name}}}"
+    caption = f"\\caption{{{latex(block.caption)}}}\\label{{{label_of(block)}}}"
     if len(rows) > ROWS:
         return "\n".join([
             f"{{\\small\n\\begin{{longtable}}{{{columns}}}", f"{caption}\\\\", "\\toprule", header, "\\midrule",
