@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from imgbench.publish.checklists import AUTHOR, NAMES, as_csv, as_markdown, checklist
-from imgbench.publish.paper_facts import MAKERS, Fact, Record, facts_of
+from imgbench.publish.paper_facts import MAKERS, facts_of
+from imgbench.publish.recorded import Fact, Record
 from imgbench.run import Run
 
 OLD = Path(__file__).parent / "old_run"

@@ -15,8 +15,9 @@ from imgbench.errors import UserError
 from imgbench.evaluation.predictions import Predictions
 from imgbench.export import export
 from imgbench.publish.paper import contents, write_paper
-from imgbench.publish.paper_facts import Record, cite, facts_of
+from imgbench.publish.paper_facts import facts_of
 from imgbench.publish.paper_text import latex
+from imgbench.publish.recorded import Record, cite
 from imgbench.report.results import write_results
 from imgbench.run import Run
 

@@ -16,7 +16,7 @@ import yaml
 
 from imgbench.cells import guarded
 from imgbench.publish.card import markdown
-from imgbench.publish.paper_facts import CITE, ENDCITE, Fact
+from imgbench.publish.recorded import CITE, ENDCITE, Fact
 
 FOLDER = Path(__file__).parent / "templates" / "checklists"
 NAMES = ("claim-2024", "tripod-ai", "reforms")

@@ -16,7 +16,7 @@ from imgbench.evaluation.plots import Chart
 from imgbench.files import write_atomically
 from imgbench.number import Number, group_codes, mean_of_runs, share
 from imgbench.publish import checklists
-from imgbench.publish.paper_facts import INFO, Fact, Record, architecture, facts_of, listed, percent, plain
+from imgbench.publish.paper_facts import facts_of
 from imgbench.publish.paper_text import (
     FIGURES,
     NONE,
@@ -31,6 +31,8 @@ from imgbench.publish.paper_text import (
     document,
     label_of,
 )
+from imgbench.publish.recorded import INFO, Fact, Record, listed, percent, plain
+from imgbench.publish.training_facts import architecture
 from imgbench.report.catalogue import Texts
 from imgbench.report.charts import curve_charts, learning_curve_chart, reliability_chart, unsure_chart
 from imgbench.report.learning_curve import read_learning_curve

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from imgbench.evaluation.paper_figures import stem_of
 from imgbench.publish.card import markdown
-from imgbench.publish.paper_facts import CITE, ENDCITE, listed
+from imgbench.publish.recorded import CITE, ENDCITE, listed
 
 DOCUMENT = Path(__file__).parent / "templates" / "paper.tex"
 FIGURES = "figures"  # the folder beside the texts
