@@ -36,7 +36,7 @@ def images(record: Record) -> Fact:
     if len(names) <= NAMED:
         parts = [f"{plain(label)} ({names[label]:,})" for label in record.classes if label in names]
         return Fact(f"{start}: {listed(parts)}.", SPLIT)
-    return Fact(f"{start}, with {min(names.values()):,} to {max(names.values()):,} images each.", SPLIT)
+    return Fact(f"{start}, with {_span([*names.values()])} images each.", SPLIT)
 
 
 def source(record: Record) -> Fact | None:
@@ -100,10 +100,8 @@ def groups(record: Record) -> Fact:
         how = f"Images whose file names match alike belong together, by the expression {plain(rule)}. "
     if len(sizes) == len(record.rows):
         return Fact(f"{how}No two images are recorded as belonging together.", SPLIT)
-    largest = max(sizes.values())
-    text = f"The {len(record.rows):,} images form {counted(len(sizes), 'independent group')} of 1 to {largest:,} images"
-    if min(sizes.values()) > 1:
-        text = text.replace(" of 1 to", f" of {min(sizes.values()):,} to")
+    text = f"The {len(record.rows):,} images form {counted(len(sizes), 'independent group')}"
+    text += f" of {_span([*sizes.values()])} images"
     return Fact(f"{how}{text}.", SPLIT)
 
 
