@@ -17,7 +17,8 @@ def drawn(stem, width):
 
 
 @pytest.mark.parametrize("width", [COLUMN, PAGE])
-def test_a_figure_has_its_width_in_millimetres_and_carries_its_letters(width, tmp_path):
+def test_a_figure_has_its_width_in_millimetres_and_carries_its_letters(width, tmp_path, caplog):
+    caplog.set_level("INFO")
     before = dict(rcParams)
     drawn(tmp_path / "a.b", width)
     assert dict(rcParams) == before
@@ -28,6 +29,7 @@ def test_a_figure_has_its_width_in_millimetres_and_carries_its_letters(width, tm
     found = re.search(r'width="([\d.]+)pt"', svg)
     assert found and float(found[1]) / 72 * 25.4 == pytest.approx(width, abs=0.01)
     assert "<text" not in svg
+    assert caplog.text == ""
 
 
 def test_the_same_figure_is_the_same_file(tmp_path):

@@ -22,7 +22,6 @@ from matplotlib import font_manager, get_cachedir, rc_context
 from matplotlib.figure import Figure
 
 from imgbench.files import replacing
-from imgbench.progress import quiet
 
 log = logging.getLogger(__name__)
 
@@ -93,14 +92,14 @@ def paper_figure(width: float, height: float) -> Figure:
 
 def save_vector(figure: Figure, stem: Path) -> None:
     """Writes `stem` with the endings .pdf and .svg, without the date; within `paper_style`."""
-    with quiet("fontTools"):  # which says of each table of a font what it does with it
-        for suffix, dates in ((".pdf", ("CreationDate",)), (".svg", ("Date",))):
-            save_figure(figure, stem.with_name(stem.name + suffix), metadata=dict.fromkeys(dates))
+    for suffix, dates in ((".pdf", ("CreationDate",)), (".svg", ("Date",))):
+        save_figure(figure, stem.with_name(stem.name + suffix), metadata=dict.fromkeys(dates))
 
 
 def save_figure(figure: Figure, output: Path, **options: Any) -> None:
     """Writes the file in the format of its ending; one log line explains characters that no font has."""
-    with warnings.catch_warnings(record=True) as caught:  # matplotlib warns of every character
+    # matplotlib warns of every character, and what cuts the fonts of a PDF to size reports every step.
+    with warnings.catch_warnings(record=True) as caught, _quiet("fontTools"):
         warnings.filterwarnings("always", MISSING_GLYPH, UserWarning)
         with replacing(output, "wb") as file:
             figure.savefig(file, format=output.suffix[1:], **options)
@@ -109,6 +108,17 @@ def save_figure(figure: Figure, output: Path, **options: Any) -> None:
             explain_boxes()
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @cache
