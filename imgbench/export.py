@@ -11,11 +11,16 @@ EXAMPLES = """examples:
   python -m imgbench.export RUN --output classifier.onnx --images 50
   python -m imgbench.export RUN --card
   python -m imgbench.export RUN --conformance DIR
+  python -m imgbench.export RUN --paper DIR
   python -m imgbench.export RUN --push-to-hub my-classifier
 
 --card writes README.md beside the file: numbers with intervals, data, leaks and limits, the licence of the weights.
 You add what the model is meant for. An existing card is not changed. --push-to-hub uploads these two files, to a new
 private repository or to one that you own, and never a photograph.
+
+--paper writes what a paper needs: methods and results as Markdown and LaTeX, figures as PDF and SVG, CITATION.bib, and
+the checklists CLAIM, TRIPOD+AI and REFORMS, filled from what the run has recorded. RUN may be a sweep over seeds. No
+ONNX file is written then.
 """
 
 
@@ -27,6 +32,7 @@ def export(
     card: bool = False,
     push_to_hub: str | None = None,
     conformance: Path | None = None,
+    paper: Path | None = None,
 ) -> dict[str, Any]:
     """Writes the ONNX file of a run directory or a checkpoint; returns and prints what the comparison found.
 
@@ -38,14 +44,17 @@ def export(
         push_to_hub: upload file and card, never photographs, to this repository of the Hugging Face Hub.
         conformance: write files of every kind with the answers to this directory, by which a program is tested that
             uses the ONNX file.
+        paper: write methods, results, figures and checklists to this directory, a new or an empty one.
 
     Raises:
-        UserError: there is nothing to export or to compare on, the file disagrees with the run, or the Hub refuses.
+        UserError: there is nothing to export or to compare on, the file disagrees with the run, or the Hub refuses; or
+            of a paper: the run is not finished, or the directory holds files.
     """
     with loading():  # takes seconds, and --help needs no torch
         from imgbench.publish.hub import share
 
-    return share(Path(run), None if output is None else Path(output), images, tolerance, card, push_to_hub, conformance)
+    file = None if output is None else Path(output)
+    return share(Path(run), file, images, tolerance, card, push_to_hub, conformance, paper)
 
 
 def main() -> None:

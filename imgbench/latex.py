@@ -1,5 +1,6 @@
 """What may stand in a LaTeX file that imgbench writes: names of runs, classes and files are anybody's."""
 
+import re
 from collections.abc import Sequence
 
 SPECIAL = {
@@ -12,9 +13,12 @@ SPECIAL = {
     "[": "{[}",  # which the end of a line before it, `\\`, would take for its option
     "]": "{]}",
     "*": "{*}",
-    "-": "{-}",  # two of them would become a dash
-    "'": "{'}",
-    "`": "{`}",
+    "'": r"\textquotesingle{}",
+    "`": r"\textasciigrave{}",
+    "“": "``",
+    "”": "''",
+    "–": r"\textendash{}",  # noqa: RUF001
+    "—": r"\textemdash{}",
     "±": r"\ensuremath{\pm}",
     "−": r"\ensuremath{-}",  # noqa: RUF001
     "…": r"\ldots{}",
@@ -27,7 +31,8 @@ HEADER = "% Needs \\usepackage{booktabs}; with Chinese names \\usepackage{ctex} 
 def escaped(text: str) -> str:
     """The text as LaTeX prints it; what cannot be printed is a space, and half a character a question mark."""
     whole = text.encode("utf-8", "replace").decode()
-    return "".join(SPECIAL.get(letter, letter if letter.isprintable() else " ") for letter in whole)
+    done = "".join(SPECIAL.get(letter, letter if letter.isprintable() else " ") for letter in whole)
+    return re.sub("-(?=-)", "-{}", done)  # two of them, as of an option, would become a dash
 
 
 def table(

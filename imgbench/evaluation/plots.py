@@ -101,7 +101,7 @@ def as_svg(figure: Figure, title: str, enlarged: float = 1.08) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _shortened(name: str) -> str:
+def shortened(name: str) -> str:
     name = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
     return name if len(name) <= 24 else name[:23] + "…"
 
@@ -229,7 +229,7 @@ def draw_confusion(
     """A row for each true class; the larger its share, the deeper a cell's colour; up to 20 classes have numbers."""
     k = len(class_names)
     depth = np.sqrt(confusion / np.maximum(confusion.sum(1, keepdims=True), 1))  # the root shows rare mistakes
-    names = [_shortened(name) for name in class_names] if k <= NAMED else []
+    names = [shortened(name) for name in class_names] if k <= NAMED else []
     cell = 30.0 if k <= 8 else 22.0 if k <= CELLS else max(900 / k, 7.5)
     size = min(11.0, 0.8 * cell)
     longest = size * max(map(_letters, names), default=0)
@@ -282,7 +282,7 @@ def draw_grid(images: np.ndarray, names: Sequence[str], output: Path | None, tit
         extent = (middle - scale * image.shape[1] / 2, middle + scale * image.shape[1] / 2,
                   top - scale * image.shape[0], top)  # fmt: skip
         axes.imshow(np.clip(image, 0, 1), interpolation="nearest", extent=extent)
-        axes.text(middle, top + 5, _shortened(name), fontsize=9, ha="center")
+        axes.text(middle, top + 5, shortened(name), fontsize=9, ha="center")
     axes.set(xlim=(0, width), ylim=(0, height))
     return _save(canvas.figure, output)
 
@@ -333,7 +333,7 @@ def draw_probabilities(
         ranked = sorted(prediction.items(), key=lambda item: -item[1])[:most]
         colors = [ORANGE, *[BLUE] * (len(ranked) - 1)]
         axes.barh(range(len(ranked)), [probability for _, probability in ranked], color=colors)
-        axes.set_yticks(range(len(ranked)), [_shortened(name) for name, _ in ranked], fontsize=8)
+        axes.set_yticks(range(len(ranked)), [shortened(name) for name, _ in ranked], fontsize=8)
         axes.invert_yaxis()
         axes.set(xlim=(0, 1), xlabel="probability")
         axes.set_title(_wrapped(title, 3, 9), fontsize=9)

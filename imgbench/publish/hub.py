@@ -8,6 +8,7 @@ from imgbench.errors import UserError
 from imgbench.inference import parity
 from imgbench.publish.card import NAME, write_card
 from imgbench.publish.conformance import write_conformance
+from imgbench.publish.paper import write_paper
 from imgbench.run import Run
 
 
@@ -19,16 +20,23 @@ def share(
     card: bool = False,
     repository: str | None = None,
     conformance: Path | None = None,
+    paper: Path | None = None,
 ) -> dict[str, Any]:
     """Exports, writes the card where `card` says so, and uploads both to a named repository; prints what was done.
 
-    Where `conformance` names a directory, it gets files with their answers.
+    Where `conformance` names a directory, it gets files with their answers. Where `paper` names one, it gets what a
+    paper needs, and nothing is exported unless something else asks for it.
 
     A run whose model is an ONNX file already is shared as it is.
 
     Raises:
-        UserError: as of `parity.export_onnx`, `write_card` and `Hub`.
+        UserError: as of `parity.export_onnx`, `write_card`, `write_paper` and `Hub`.
     """
+    if paper is not None:
+        files = write_paper(path, paper)
+        print(f"Written  {paper}: {len(files)} files; begin with methods.md, results.md and checklists")
+        if output is None and not card and repository is None and conformance is None:
+            return {"paper": str(paper), "files": [str(file.relative_to(paper)) for file in files]}
     run = Run.open(path)
     with_card = card or repository is not None
     if with_card and path.is_file() and path.resolve() not in (run.best.resolve(), (run.path / "model.onnx").resolve()):
