@@ -10,6 +10,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from imgbench import drift
+from imgbench.benchmark.development import drift as benchmark
 from imgbench.data.taken import date_taken
 from imgbench.errors import UserError
 from imgbench.evaluation.martingale import ALARM, Comparison, Jumper, Watch, bets, first_alarm, levels, pushes
@@ -251,6 +252,15 @@ def test_onnx_file_of_the_run_is_watched_and_one_alone_is_refused(finished, phot
     shutil.copy(file, tmp_path / "alone.onnx")
     with pytest.raises(UserError, match=r"alone\.onnx"):
         drift.drift(tmp_path / "alone.onnx", [photos])
+
+
+def test_benchmark_tells_false_alarms_and_delays(finished, changed, monkeypatch):
+    for name, number in {"STREAMS": 20, "LENGTH": 30, "REPEATED": 4, "BEFORE": 3}.items():
+        monkeypatch.setattr(benchmark, name, number)
+    rows = benchmark.measured(finished, str(changed))
+    assert len(rows) == 2 + len(benchmark.CHANGES) + 3
+    assert all(rows[name]["value"] <= 0.1 for name in list(rows)[:2])
+    assert rows["photographs of other things"]["value"] <= 7
 
 
 def test_command_line_has_its_words(finished, photos, monkeypatch):

@@ -21,9 +21,9 @@ RISK = 0.05  # of a false alarm, however long it goes on
 # Two are watched, novelty and classes. Each is a martingale of what it sees itself, and their mean need not be one of
 # what both see, so that the risk is divided between them.
 ALARM = 2 / RISK
-# Shares of the capital that are dealt out anew before each bet, and the mean of the results: the composite jumper of
-# Vovk et al. 2021, "Retrain or not retrain" (https://arxiv.org/abs/2102.10439). The larger ones follow a change in
-# time, the smaller ones keep the capital while nothing changes.
+# Shares of the capital that are dealt out anew before each bet, as by the simple jumper of Vovk et al. 2021, "Retrain
+# or not retrain" (https://arxiv.org/abs/2102.10439). The larger ones follow a change in time, the smaller ones keep the
+# capital while nothing changes. The mean is taken (the composite jumper, https://arxiv.org/abs/2107.01726).
 RATES = np.array([1e-4, 1e-3, 1e-2, 1e-1, 1.0])
 NEAR_ZERO = 1e-12  # of a p value, so that no bet wins an infinite sum
 
