@@ -164,9 +164,7 @@ def test_killed_between_batches_it_ends_with_the_same_table(finished, photos, ch
         drift.drift(finished.path, [photos, changed], Path("x.csv"))
     assert len(rows()) == 32
     drift.drift(finished.path, [photos, changed], Path("x.csv"))
-    assert sorted(Path("x.csv").read_bytes().splitlines()) != []
-    assert {row["content"] for row in rows()} == {row["content"] for row in rows("whole.csv")}
-    assert len(rows()) == 55
+    assert Path("x.csv").read_bytes() == Path("whole.csv").read_bytes()
 
 
 def test_one_photograph_is_a_stream(finished, photos, capsys):

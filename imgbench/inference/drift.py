@@ -52,7 +52,6 @@ class Stream:
     class_names: list[str]
     calibration: Calibration
     watch: Watch
-    seed: int
     rows: list[Row] = field(default_factory=list)
     earlier: int = 0  # of the rows, those of earlier calls
     again: int = 0  # photographs of this call that were in the table before, or are copies of one that is
@@ -102,7 +101,7 @@ def watch(path: str | Path, collection: Collection, output: Path | None) -> Stre
     run, validation = calibration.run, calibration.validation
     seed = int(run.config.get("seed") or 0)
     watched = Watch(calibration.distances, validation.predicted, len(predictor.class_names), seed)
-    stream = Stream(run, predictor.class_names, calibration, watched, seed)
+    stream = Stream(run, predictor.class_names, calibration, watched)
     if output is None:
         for rows in _scored(stream, predictor, _ordered(stream, _new(stream, collection, set()))):
             for row in rows:
@@ -202,7 +201,8 @@ def _ordered(stream: Stream, rows: list[Row]) -> list[Row]:
         readable = sorted(readable, key=lambda row: row.date)
     elif len({Path(str(row.photograph)).parent for row in readable}) > 1:
         stream.order = "random"
-        readable = [readable[i] for i in np.random.default_rng(stream.seed).permutation(len(readable))]
+        # Hashes are as good as random numbers, and the same for what a killed call has left.
+        readable = sorted(readable, key=lambda row: row.content)
     else:
         stream.order = "name"
     return readable + failed
