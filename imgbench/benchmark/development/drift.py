@@ -101,7 +101,8 @@ def measure_drift(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Of streams without a change, the share that raises the alarm; of each change, the median of the changed
     photographs until it is noticed (all there are, where it is not), and the share of streams that notice it.
     """
-    config = with_model(DictConfig({**settings, "data": {**settings["data"], "image_size": None}}), "pretrained")
+    own = {"image_size": None, "normalize": None}  # what the weights expect
+    config = with_model(DictConfig({**settings, "data": {**settings["data"], **own}}), "pretrained")
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder) / "run")
         train(config, run)
