@@ -13,6 +13,7 @@ COMMANDS = {
     "summary": "layers, parameters, operations  imgbench summary model=vgg16 data=potato",
     "evaluate": "accuracy of a run               imgbench evaluate RUN [--data DIR]",
     "predict": "class of single images          imgbench predict RUN IMAGE...",
+    "drift": "whether photographs change      imgbench drift RUN PHOTOGRAPHS",
     "compare": "runs side by side               imgbench compare RUN RUN...",
     "compress": "a smaller run of a run          imgbench compress RUN prune",
     "export": "one ONNX file for elsewhere     imgbench export RUN",

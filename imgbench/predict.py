@@ -25,6 +25,9 @@ old link is removed, and an old copy is moved to DIR/outdated. Results of differ
 cannot be read gets a row with the reason. FILE.csv grows beside FILE.csv.source.json, which says what it is of. The
 other formats are made of such a file at the end.
 
+What --max-error and --sets promise holds for photographs like those of validation: python -m imgbench.drift watches
+whether they still are.
+
 --sort-into makes symbolic links by default: a million photographs take no room, and no photograph is touched. They lead
 nowhere once the photographs are moved or sent elsewhere; Windows makes them in developer mode only, USB sticks never.
 --copy is for these. --move takes the photographs out of their folders; the column `placed` of the table says where

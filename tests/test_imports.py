@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "imgbench"
 GROUND = {"budget", "errors", "files", "trust", "split_file", "run", "number", "intensity", "colour", "scientific",
           "decode", "preprocessing", "language", "cells", "latex",
           "provenance", "recording", "progress", "terminal"}  # fmt: skip
-COMMANDS = {"audit", "train", "summary", "evaluate", "predict", "compare", "compress", "ladder", "export", "demo",
-            "review", "study", "shard", "cache", "benchmark"}  # fmt: skip
+COMMANDS = {"audit", "train", "summary", "evaluate", "predict", "drift", "compare", "compress", "ladder", "export",
+            "demo", "review", "study", "shard", "cache", "benchmark"}  # fmt: skip
 # Room -> the rooms it may import besides the ground; those of `inference` and `experiment` stand in their docstrings.
 ALLOWED = {
     "budget": set(),

@@ -34,6 +34,7 @@ UNITS = {
     "fuzz": "share of damaged files that are decoded or named",
     "faults": "share of failing calls for files that end in one error or a success, with nothing lost",
     "labelling": "labels to come within a point of the accuracy of all",
+    "drift": "share of streams with a false alarm; photographs until a change is noticed",
 }
 # What measures imgbench itself: its module in `development`, which only a clone has, its function and its setting.
 DEVELOPMENT = {
@@ -46,6 +47,7 @@ DEVELOPMENT = {
     "fuzz": ("fuzz", "measure_fuzz", "files"),
     "faults": ("faults", "measure_faults", "faults"),
     "labelling": ("labelling", "measure_labelling", None),
+    "drift": ("drift", "measure_drift", None),
 }
 PHOTOGRAPHS = "photographs"  # what=[data] measures them too
 
@@ -86,6 +88,7 @@ def main(config: DictConfig) -> None:
                 "fuzz": "files of all formats",
                 "faults": "a small network on generated images",
                 "labelling": f"frozen features of {config.data_name}",
+                "drift": f"a frozen network on {config.data_name}",
             }.get(kind, f"{config.model_name} on {config.data_name}")
             unit = UNITS["data" if kind == PHOTOGRAPHS else kind]
             print_table(f"{unit}: {what}", rows)

@@ -3,6 +3,7 @@
 import math
 import shlex
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from imgbench.evaluation.selective import (
     checked,
     fewest_images,
     least_error,
+    one_of_each_group,
     select,
 )
 from imgbench.inference.novelty import (
@@ -147,6 +149,52 @@ def _selections_of_file(model: OnnxModel) -> dict[float, Selection]:
         raise UserError(
             "The ONNX file has damaged metadata on what to accept. Write it anew: python -m imgbench.export RUN"
         ) from error
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a run has kept of its independent validation images: one of each group, which are independent of each other.
+
+    Args:
+        distances: (N,) from the training images; None of a model that tells none.
+        function: of images, as that of `Novelty`: it tells the same of others.
+    """
+
+    run: Run
+    validation: Predictions
+    distances: np.ndarray | None
+    function: Novelty
+
+    @classmethod
+    def open(cls, path: str | Path, model: Model, option: str) -> "Calibration":
+        """Of the run that `model` was loaded from; `option` is what it is for.
+
+        Raises:
+            UserError: it has none, or nothing is known of them.
+        """
+        _require_validation(model, option)
+        if Path(path).is_file() and not _lies_in_a_run(path):
+            raise UserError(
+                f"{option} takes what a run has kept of its validation images, but {path} lies in no run directory.\n"
+                "Name the run that it is of."
+            )
+        run, validation = _kept_validation(path, model, option)
+        rows = one_of_each_group(validation.groups)
+        chosen = np.isin(np.arange(len(validation.paths)), rows)
+        distances, distribution = None, None
+        if has_features(model):
+            distances = _read_distances(run, len(validation.paths), _weights_measured(run))[rows]
+            if not tells_novelty(model):
+                distribution = distribution_of(read_arrays(run.path / FEATURES), run.path / FEATURES)
+        return cls(run, validation.subset(chosen), distances, Novelty(model, math.inf, distribution))
+
+
+def _lies_in_a_run(file: str | Path) -> bool:
+    try:
+        Run.open(file)
+    except UserError:
+        return False
+    return True
 
 
 def prediction_sets(path: str | Path, model: Model, coverage: float) -> PredictionSets:
