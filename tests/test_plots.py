@@ -294,6 +294,8 @@ def test_ladder_marks_what_nothing_beats_in_cost_and_accuracy_and_names_the_numb
         "poor": (50.0, 3.0, accuracies[2]),
     }
     figure = draw_pareto(points, ("MB", "ms"), None)
-    marked = [[line.get_marker() == "s" for line in axes.lines if line.get_marker() in "os"] for axes in figure.axes]
+    marked = [
+        [line.get_marker() == "s" for line in axes.lines if line.get_marker() in ("o", "s")] for axes in figure.axes
+    ]
     assert marked == [[True, True, False], [True, False, False]]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["1  large", "2  small", "3  poor"]

@@ -189,8 +189,8 @@ def test_line_after_training_again_is_that_of_compare(home, open_page):
     old, new = Run(home / "run"), Run(home / state["run"])
     found = compare([old.path, new.path])
     [difference] = found.differences
-    assert abs(difference.accuracy.value) == abs(state["after"]["difference"]["value"])
-    assert (difference.adjusted, difference.accuracy.n) == (state["after"]["p"], 16)
+    assert abs(difference.number.value) == abs(state["after"]["difference"]["value"])
+    assert (difference.adjusted, difference.number.n) == (state["after"]["p"], 16)
     for key, now in (("after", True), ("before", False)):
         change = change_between(old, new, now)
         assert change is not None and asdict(change) == state[key]

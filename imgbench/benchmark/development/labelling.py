@@ -164,7 +164,8 @@ def measure_labelling(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
     labels on a third that is held out, and in terms of random choice, with a 95 % interval; by how much its mean
     accuracy over the rounds is below that of all; and after how many labels, and how far below, one is told to stop.
     """
-    config = with_model(DictConfig({**settings, "data": {**settings["data"], "image_size": None}}), "pretrained")
+    own = {"image_size": None, "normalize": None}  # what the weights expect
+    config = with_model(DictConfig({**settings, "data": {**settings["data"], **own}}), "pretrained")
     data = build_data(config)
     config = with_facts(config, data)
     options, _ = fast.apply(fast.FastSettings(**settings["fast"]), "cpu")
