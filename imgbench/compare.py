@@ -24,7 +24,7 @@ from imgbench.sweep.configurations import Metric
 EXAMPLES = """examples:
   python -m imgbench.compare outputs/digits/cnn/2026-01-31_12-00-00 outputs/digits/compact/2026-01-31_13-00-00
   python -m imgbench.train -m model=cnn,compact seed=1,2,3       a sweep, whose directory is compared as a whole:
-  python -m imgbench.compare outputs/digits/cnn,compact/2026-01-31_12-00-00 --output comparison
+  python -m imgbench.compare outputs/digits/compact/2026-01-31_12-00-00 --output comparison
   python -m imgbench.compare 'outputs/digits/*/*' --metric macro_f1
   python -m imgbench.compare RUN RUN --output comparison --names "small CNN" VGG-16
 """
