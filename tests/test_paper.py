@@ -133,7 +133,8 @@ def test_an_unfinished_run_gives_no_paper(lacks, run, tmp_path):
         (run.path / "report.html").unlink()
     else:
         (run.path / lacks).unlink()
-    with pytest.raises(UserError, match="not finished"):
+    said = "and it has no metrics.json" if lacks == "metrics.json" else "its status is 'interrupted'"
+    with pytest.raises(UserError, match=f"not finished.*{said}"):
         write_paper(run.path, tmp_path / "paper")
     assert not (tmp_path / "paper").exists()
 
@@ -147,6 +148,15 @@ def test_a_fact_that_was_not_recorded_is_not_there(run):
     assert not {"software", "code", "hardware", "test_apart", "inspection"} & (found.keys() - {"inspection"})
     assert "parameters" not in found["network"].text
     assert found["seed"].text == "The seed of the training was 42."  # the configuration has it
+
+
+def test_the_scaled_calibration_error_is_not_taken_for_a_brier_score(run):
+    metrics = json.loads((run.path / "metrics.json").read_text())
+    metrics |= {name: {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}
+                for name in ("test/ece", "test/brier", "test/ece_scaled", "val/temperature")}  # fmt: skip
+    (run.path / "metrics.json").write_text(json.dumps(metrics))
+    last = facts_of(Record(run))["calibration"].text.rpartition("With the logits")[2]
+    assert "the calibration error is" in last
 
 
 def test_weights_that_a_run_started_from_are_told_with_their_licence(run):
@@ -199,7 +209,8 @@ def test_seeds_have_their_mean_and_spread_and_none_is_the_best(run, tmp_path):
     found, _ = contents(sweep)
     assert "repeated with the seeds 1 and 2" in found["methods.md"]
     assert "Over the 2 seeds" in found["results.md"]
-    assert "mean ± standard deviation" in found["results.md"]
+    last = next(line for line in found["results.md"].splitlines() if line.startswith("| mean ± standard deviation"))
+    assert last.count("±") == 3  # of the accuracy and of macro F1
     assert "best" not in found["results.md"]
     change(Run(sweep / "0_seed-2"), optimizer={"lr": 0.5})
     with pytest.raises(UserError, match="differ by more than their seeds"):

@@ -290,15 +290,22 @@ def _table_of_seeds(repeated: Repeated) -> Table:
     rows = [[str(seed), _cell(_accuracy(record)), _cell(record.metrics["test/macro_f1"])
              if "test/macro_f1" in record.metrics else NONE]
             for seed, record in zip(repeated.seeds, repeated.records, strict=True)]  # fmt: skip
-    shares = [_accuracy(record).value for record in repeated.records]
-    if len(shares) > 1:
-        rows.append(
-            ["mean ± standard deviation", f"{100 * np.mean(shares):.1f} ± {100 * np.std(shares, ddof=1):.1f}", ""]
-        )
+    if len(rows) > 1:
+        accuracies = [_accuracy(record) for record in repeated.records]
+        scores = [record.metrics.get("test/macro_f1") for record in repeated.records]
+        rows.append(["mean ± standard deviation", _mean_and_deviation(accuracies), _mean_and_deviation(scores)])
     caption = (
         "Each seed: accuracy and macro F1 on the same test images, with 95 % intervals; the seeds are in their order."
     )
     return Table("seeds", caption, ["seed", "accuracy, %", "macro F1, %"], rows)
+
+
+def _mean_and_deviation(numbers: Sequence[Number | None]) -> str:
+    """Per cent; nothing where a run lacks the number."""
+    values = [100 * number.value for number in numbers if number is not None and number.n]
+    if len(values) < len(numbers):
+        return NONE
+    return f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}"
 
 
 # --- what is cited

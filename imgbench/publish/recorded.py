@@ -71,7 +71,7 @@ class Record:
     def __init__(self, run: Run) -> None:
         missing = [name for name in (METRICS, PREDICTIONS, SPLIT, INFO) if not (run.path / name).is_file()]
         if run.status != "finished" or missing:
-            lacks = f" and has no {' and no '.join(missing)}" if missing else ""
+            lacks = f", and it has no {' and no '.join(missing)}" if missing else ""
             raise UserError(
                 f"{run.shown} is not finished: its status is {run.status!r}{lacks}. A paper is of a run "
                 f"that was trained and evaluated: python -m imgbench.train --resume {run.shown}"

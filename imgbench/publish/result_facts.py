@@ -62,7 +62,7 @@ def interval(record: Record) -> Fact | None:
         text += " That of the calibration error takes into account what chance alone makes of it."
     if record.run.folds:
         text += (
-            f" All are {CROSS_VALIDATED:g} times as wide as of independent answers, since the networks of a "
+            f" All are {CROSS_VALIDATED:g} times as wide as those of independent answers, since the networks of a "
             "cross-validation have learnt from mostly the same images."
         )
     return Fact(text, METRICS)
@@ -109,7 +109,7 @@ def calibration(record: Record) -> Fact | None:
         of_kept = " of the network that is kept" if record.run.folds else ""
         text += (
             f" With the logits divided by a temperature of {temperature.value:.2f}, fitted on the validation images"
-            f"{of_kept}, it is {describe(scaled)}."
+            f"{of_kept}, the calibration error is {describe(scaled)}."
         )
     return Fact(text, METRICS)
 
@@ -124,7 +124,7 @@ def classes(record: Record) -> Fact | None:
     for choose, as_much in ((min, "as low"), (max, "as high")):
         value = choose(number.value for number in tested.values())
         names = [name for name, number in tested.items() if number.value == value]
-        others = f", {as_much} in {counted(len(names) - 1, 'other class', 'other classes')}" if len(names) > 1 else ""
+        others = f" ({as_much} in {counted(len(names) - 1, 'other class', 'other classes')})" if len(names) > 1 else ""
         ends.append(f"{describe(tested[names[0]])} of “{plain(names[0])}”{others}")
     if len({number.value for number in tested.values()}) == 1:
         text = f"The recall of each class is {percent(next(iter(tested.values())).value)}."
