@@ -47,7 +47,10 @@ def table(
     lines = []
     for row in rows:
         for i in range(max(map(len, row))):
-            line = " & ".join(escaped(cell[i]) if i < len(cell) else "" for cell in row)
+            line = " & ".join(
+                (escaped if column < text else _number)(cell[i]) if i < len(cell) else ""
+                for column, cell in enumerate(row)
+            )
             lines.append(line + (r" \\" if i + 1 == max(map(len, row)) else r" \\*"))
     return "\n".join(
         [
@@ -66,3 +69,8 @@ def table(
             "",
         ]
     )
+
+
+def _number(cell: str) -> str:
+    """A hyphen before a number becomes a minus."""
+    return escaped(re.sub(r"(?<!\S)-(?=[\d.])", "\N{MINUS SIGN}", cell))
