@@ -12,6 +12,7 @@ import numpy as np
 
 from imgbench.preprocessing import LONGEST, Preprocessing
 
+PREFIX = "preprocessing/"
 ROWS, COLUMNS = 1, 2  # axes of (N, height, width, 3)
 EXACT = 1_000_000  # pixels
 PRECISION = 22  # bits of Pillow's weights
@@ -25,7 +26,7 @@ def of_photographs(network: Any, preprocessing: Preprocessing) -> Any:
     """
     import onnx
 
-    first = Nodes("preprocessing/")
+    first = Nodes(PREFIX)
     size = preprocessing.image_size
     if preprocessing.resize == "stretch":
         _resize(first, "images", first.constant([size, size]), "pixels")
@@ -44,6 +45,15 @@ def of_photographs(network: Any, preprocessing: Preprocessing) -> Any:
     graph.input.append(helper.make_tensor_value_info("images", kinds.UINT8, ["batch", "height", "width", 3]))
     graph.output.append(helper.make_tensor_value_info("pixels", kinds.UINT8, ["batch", size, size, 3]))
     return model
+
+
+def resize_exactly(model: Any) -> None:
+    """Lets an onnx.ModelProto of `images` take the nodes that compute what Pillow does for photographs of any size."""
+    import onnx
+
+    for one in model.graph.initializer:
+        if one.name.startswith(PREFIX) and onnx.numpy_helper.to_array(one).tolist() == EXACT:
+            one.CopyFrom(onnx.numpy_helper.from_array(np.array(np.iinfo(np.int64).max), one.name))
 
 
 class Nodes:
