@@ -58,8 +58,8 @@ def test_converted_file_answers_as_the_run_does_and_says_what_it_is(kind, copied
     converted, original = imgbench.load(file), imgbench.load(copied.path / "model.onnx")
     assert converted.class_names == original.class_names
     assert converted.preprocessing == original.preprocessing
+    assert isinstance(converted.model, MODELS[kind]) and isinstance(original.model, OnnxModel)
     assert converted.model.weights == original.model.weights
-    assert isinstance(converted.model, MODELS[kind])
     photos = [copied.config["data"]["root"] + "/" + row["path"] for row in copied.split_rows("test")]
     again = pickle.loads(pickle.dumps(converted))
     for one, other in zip(again.predict(photos), original.predict(photos), strict=True):
