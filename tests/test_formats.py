@@ -2,6 +2,7 @@
 
 import importlib.util
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from imgbench.publish import formats
 from imgbench.run import Run
 
 OLD = Path(__file__).parent / "old_run"
+DEPLOYMENT = Path(__file__).parents[1] / "notebooks" / "deployment.md"
 
 
 def needs(package: str, extra: str) -> pytest.MarkDecorator:
@@ -53,7 +55,7 @@ def few_files(monkeypatch):
 def test_converted_file_answers_as_the_run_does_and_says_what_it_is(kind, copied, few_files, tmp_path, capsys):
     file = tmp_path / f"model{kind}"
     export.export(copied.path, output=file, images=2)
-    assert f"Written  {file}: the same answers for 6 files" in capsys.readouterr().out
+    assert f"Written  {file}: compared on 6 files" in capsys.readouterr().out
     assert {path.suffix for path in tmp_path.iterdir()} == {kind} | ({".bin"} if kind == ".xml" else set())
     converted, original = imgbench.load(file), imgbench.load(copied.path / "model.onnx")
     assert converted.class_names == original.class_names
@@ -92,6 +94,20 @@ def test_damaged_or_incomplete_file_is_an_error(spoilt, copied, few_files, tmp_p
     file.with_suffix(".bin").unlink() if spoilt is None else file.write_text(spoilt)
     with pytest.raises(UserError, match=r"model\.xml is damaged, or OpenVINO"):
         imgbench.load(file)
+
+
+@openvino
+def test_example_in_the_documentation_names_a_photograph(copied, few_files, tmp_path, monkeypatch, capsys):
+    export.export(copied.path, output=tmp_path / "model.xml", images=0)
+    photo = f"{copied.config['data']['root']}/{copied.split_rows('test')[0]['path']}"
+    shutil.copy(photo, tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    (example,) = re.findall(r"```python\n(import json\n.*?openvino.*?)```", DEPLOYMENT.read_text("utf-8"), re.DOTALL)
+    exec(example, {})
+    (predicted,) = imgbench.load(copied.path / "model.onnx").predict("photo.jpg")
+    label, probability = capsys.readouterr().out.split()
+    assert (label, float(probability)) == (predicted.label, pytest.approx(predicted.probability, abs=1e-3))
 
 
 @openvino

@@ -58,7 +58,7 @@ def share(
     if other:
         found = convert(path, run, Path(facts["file"]), other, tolerance)
         print(
-            f"Written  {other}: the same answers for {found['files']} files, the largest probability difference "
+            f"Written  {other}: compared on {found['files']} files, largest probability difference "
             f"{found['largest_difference']:.2g}"
         )
     if conformance:
