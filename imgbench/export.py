@@ -9,6 +9,8 @@ from imgbench.progress import loading
 EXAMPLES = """examples:
   python -m imgbench.export outputs/potato/vgg16/2026-01-31_12-00-00
   python -m imgbench.export RUN --output classifier.onnx --images 50
+  python -m imgbench.export RUN --output model.xml
+  python -m imgbench.export RUN --output model.tflite
   python -m imgbench.export RUN --card
   python -m imgbench.export RUN --conformance DIR
   python -m imgbench.export RUN --paper DIR
@@ -37,7 +39,8 @@ def export(
     """Writes the ONNX file of a run directory or a checkpoint; returns and prints what the comparison found.
 
     Args:
-        output: the file to write; otherwise model.onnx in the run directory.
+        output: the file to write; otherwise model.onnx in the run directory. A .xml for OpenVINO or a .tflite for
+            LiteRT is converted from that one, and compared with it in its own runtime.
         images: compare file and run on at most this many test images; 0 compares nothing.
         tolerance: the largest difference of a probability that counts as rounding.
         card: write a model card, README.md, beside the file.

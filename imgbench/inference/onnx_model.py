@@ -4,6 +4,7 @@ import ctypes
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,16 +39,27 @@ class OnnxModel:
     """
 
     def __init__(self, path: str | Path, threads: int | None = None) -> None:
-        import onnxruntime
-
         if not Path(path).is_file():
             raise UserError(f"{path} does not exist.")
+        self._opened_with, self._process = (Path(path).resolve(), threads), os.getpid()
+        properties = self._open(path, threads or core_quota() or 0)
+        self.metadata = _read_metadata(path, properties)
+        self.class_names: list[str] = self.metadata["class_names"]
+        self.preprocessing = Preprocessing.from_dict(self.metadata["preprocessing"])
+        self.provenance: dict[str, Any] = self.metadata["provenance"]
+        # What of the edges of a photograph is cropped away by the graph is made up where it was cropped before.
+        size, inner = self.preprocessing.stored_size, self.preprocessing.center
+        self._margins = (inner.start, size - inner.stop) if self.resizes else (0, 0)
+
+    def _open(self, path: str | Path, threads: int) -> dict[str, str]:
+        """Sets `session` and the names `_outputs`; returns the file's metadata. 0 threads: as the machine has cores."""
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors
-        options.intra_op_num_threads = threads or core_quota() or 0  # 0: as many as the machine has cores
-        self._opened_with, self._process = (Path(path).resolve(), threads), os.getpid()
+        options.intra_op_num_threads = threads
         try:
-            self.session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own classes have nothing in common but this
             if LACKING.search(str(error)):
                 reason = str(error).splitlines()[0].partition(" : FAIL : ")
@@ -59,17 +71,15 @@ class OnnxModel:
                 f"{path} is no ONNX file, or a damaged one ({type(error).__name__}). "
                 "Write it anew: python -m imgbench.export RUN"
             ) from error
-        self.metadata = _read_metadata(path, self.session.get_modelmeta().custom_metadata_map)
-        self.class_names: list[str] = self.metadata["class_names"]
-        self.preprocessing = Preprocessing.from_dict(self.metadata["preprocessing"])
-        self.provenance: dict[str, Any] = self.metadata["provenance"]
-        self._outputs = {output.name for output in self.session.get_outputs()}
-        # What of the edges of a photograph is cropped away by the graph is made up where it was cropped before.
-        size, inner = self.preprocessing.stored_size, self.preprocessing.center
-        self._margins = (inner.start, size - inner.stop) if self.resizes else (0, 0)
+        self.session: Any = session
+        self._outputs = {output.name for output in session.get_outputs()}
+        return session.get_modelmeta().custom_metadata_map
+
+    def _answers(self, images: np.ndarray, outputs: Sequence[str]) -> list[np.ndarray]:
+        return [np.asarray(output) for output in self.session.run(outputs, {"images": images})]
 
     def __reduce__(self) -> tuple[type["OnnxModel"], tuple[Path, int | None]]:
-        return OnnxModel, self._opened_with
+        return type(self), self._opened_with
 
     @property
     def resizes(self) -> bool:
@@ -99,8 +109,10 @@ class OnnxModel:
         return self._computed(pixels, "probabilities")[0]
 
     def photograph(self, image: np.ndarray) -> np.ndarray:
-        """uint8 (height, width, 3) of any size -> probabilities (num_classes,)."""
-        return np.asarray(self.session.run(["probabilities"], {"images": image[None]})[0])[0]
+        """uint8 (height, width, 3) of any size -> a row as `with_novelty`."""
+        outputs = ("probabilities", "novelty") if self.tells_novelty else ("probabilities",)
+        found = self._answers(image[None], outputs)
+        return np.append(found[0][0], found[1][0] if self.tells_novelty else np.float32(0))
 
     def with_novelty(self, pixels: np.ndarray) -> np.ndarray:
         """As `run`, with a last column of distances from the training images; zeros where the graph does not tell."""
@@ -120,7 +132,7 @@ class OnnxModel:
             self.__init__(*self._opened_with)
         if any(self._margins):
             pixels = np.pad(pixels, ((0, 0), self._margins, self._margins, (0, 0)))
-        return [np.asarray(output) for output in self.session.run(outputs, {"images": pixels})]
+        return self._answers(pixels, outputs)
 
     def __call__(self, images: "Tensor") -> np.ndarray:
         """uint8 (N, 3, image_size, image_size) -> probabilities (N, num_classes)."""

@@ -12,10 +12,11 @@ import numpy as np
 
 from imgbench.preprocessing import LONGEST, Preprocessing
 
+PREFIX = "preprocessing/"
 ROWS, COLUMNS = 1, 2  # axes of (N, height, width, 3)
 EXACT = 1_000_000  # pixels
 PRECISION = 22  # bits of Pillow's weights
-UINT8, INT32, INT64, BOOL, DOUBLE = 2, 6, 7, 9, 11  # what ONNX calls them
+FLOAT, UINT8, INT32, INT64, BOOL, DOUBLE = 1, 2, 6, 7, 9, 11  # what ONNX calls them
 
 
 def of_photographs(network: Any, preprocessing: Preprocessing) -> Any:
@@ -25,7 +26,7 @@ def of_photographs(network: Any, preprocessing: Preprocessing) -> Any:
     """
     import onnx
 
-    first = Nodes("preprocessing/")
+    first = Nodes(PREFIX)
     size = preprocessing.image_size
     if preprocessing.resize == "stretch":
         _resize(first, "images", first.constant([size, size]), "pixels")
@@ -44,6 +45,15 @@ def of_photographs(network: Any, preprocessing: Preprocessing) -> Any:
     graph.input.append(helper.make_tensor_value_info("images", kinds.UINT8, ["batch", "height", "width", 3]))
     graph.output.append(helper.make_tensor_value_info("pixels", kinds.UINT8, ["batch", size, size, 3]))
     return model
+
+
+def resize_exactly(model: Any) -> None:
+    """Lets an onnx.ModelProto of `images` take the nodes that compute what Pillow does for photographs of any size."""
+    import onnx
+
+    for one in model.graph.initializer:
+        if one.name.startswith(PREFIX) and onnx.numpy_helper.to_array(one).tolist() == EXACT:
+            one.CopyFrom(onnx.numpy_helper.from_array(np.array(np.iinfo(np.int64).max), one.name))
 
 
 class Nodes:
@@ -142,43 +152,58 @@ def _resize(graph: Nodes, images: str, sides: str, output: str = "") -> str:
 
 
 def _resize_first(graph: Nodes, images: str, after: str) -> str:
-    """Nodes for one of Pillow's two passes (libImaging/Resample.c): the first axis gets a size; the result is uint8."""
+    """Nodes for one of Pillow's two passes (libImaging/Resample.c): the first axis gets a size; the result is uint8.
 
-    def scalar(value: float, kind: Any = np.float64) -> str:
+    All is computed in whole numbers, places in parts of half a pixel. OpenVINO has no float64, and with float32 some
+    values would be rounded to the other side.
+    """
+
+    def scalar(value: float, kind: Any = np.int64) -> str:
         return graph.constant(value, kind)
 
-    zero, half = scalar(0, np.int64), scalar(0.5)
+    zero, one, two = scalar(0), scalar(1), scalar(2)
     shape = graph.node("Shape", images)
     before = graph.node("Gather", shape, zero)
-    scale = graph.node("Div", graph.cast(before, DOUBLE), graph.cast(after, DOUBLE))
-    support = graph.node("Max", scale, scalar(1))
-    places = graph.cast(graph.node("Range", zero, after, scalar(1, np.int64)), DOUBLE)
-    centers = graph.node("Mul", graph.node("Add", places, half), scale)  # (after,)
-    first = graph.cast(graph.node("Add", graph.node("Sub", centers, support), half), INT64)
-    first = graph.node("Max", first, zero)
-    end = graph.cast(graph.node("Add", graph.node("Add", centers, support), half), INT64)
-    end = graph.node("Min", end, before)
+    support = graph.node("Mul", two, graph.node("Max", before, after))
+    odd = graph.node("Add", graph.node("Mul", two, graph.node("Range", zero, after, one)), one)
+    centers = graph.node("Mul", odd, before)  # (after,)
+    middle, unit = graph.node("Add", centers, after), graph.node("Mul", two, after)
+    first = graph.node("Max", graph.node("Div", graph.node("Sub", middle, support), unit), zero)
+    end = graph.node("Min", graph.node("Div", graph.node("Add", middle, support), unit), before)
     number = graph.node("ReduceMax", graph.node("Sub", end, first), keepdims=0)  # of pixels that one is made of
-    taps = graph.node("Range", zero, number, scalar(1, np.int64))
+    taps = graph.node("Range", zero, number, one)
     taps = graph.node("Add", graph.node("Unsqueeze", taps, graph.constant([1])), first)  # (number, after)
-    distances = graph.node("Add", graph.node("Sub", graph.cast(taps, DOUBLE), centers), half)
-    distances = graph.node("Abs", graph.node("Mul", distances, graph.node("Reciprocal", support)))
-    weights = graph.node("Max", graph.node("Sub", scalar(1), distances), scalar(0))
-    weights = graph.node("Mul", weights, graph.cast(graph.node("Less", taps, end), DOUBLE))
+    places = graph.node("Mul", graph.node("Add", graph.node("Mul", two, taps), one), after)
+    distances = graph.node("Abs", graph.node("Sub", places, centers))
+    weights = graph.node("Max", graph.node("Sub", support, distances), zero)
+    weights = graph.node("Mul", weights, graph.cast(graph.node("Less", taps, before), INT64))
     total = graph.node("ReduceSum", weights, graph.constant([0]))
-    whole = graph.node("Mul", graph.node("Div", weights, total), scalar(2**PRECISION))
-    weights = graph.cast(graph.node("Floor", graph.node("Add", whole, half)), INT32)
+    share = graph.node("Div", graph.cast(weights, FLOAT), graph.cast(total, FLOAT))
+    whole = graph.node("Mul", share, scalar(2**PRECISION, np.float32))
+    whole = graph.cast(
+        graph.node("Floor", graph.node("Add", whole, scalar(0.5, np.float32))), INT64
+    )  # or one beside it
+    rest = graph.node("Sub", graph.node("Mul", weights, scalar(2**PRECISION)), graph.node("Mul", whole, total))
+    rest = graph.node("Mul", two, rest)  # small; OpenVINO's 32 bits may overflow on the way there, and back
+    more = graph.cast(graph.node("GreaterOrEqual", rest, total), INT64)
+    less = graph.cast(graph.node("Less", rest, graph.node("Neg", total)), INT64)
+    weights = graph.cast(graph.node("Sub", graph.node("Add", whole, more), less), INT32)
     weights = graph.node("Unsqueeze", weights, graph.constant([2, 3, 4]))
-    taps = graph.node("Min", taps, graph.node("Sub", before, scalar(1, np.int64)))
+    taps = graph.node("Min", taps, graph.node("Sub", before, one))
 
-    one = Nodes(f"{graph.prefix}loop_{len(graph.nodes)}/")
-    step, go_on, so_far = (f"{one.prefix}{name}" for name in ("step", "go_on", "so_far"))
-    pixels = one.cast(one.node("Gather", images, one.node("Gather", taps, step)), INT32)
-    added = one.node("Add", so_far, one.node("Mul", pixels, one.node("Gather", weights, step)))
-    outputs = {one.node("Identity", go_on): BOOL, added: INT32}
-    body = one.graph(outputs, {step: INT64, go_on: BOOL, so_far: INT32})
+    body = Nodes(f"{graph.prefix}loop_{len(graph.nodes)}/")
+    step, go_on, so_far = (f"{body.prefix}{name}" for name in ("step", "go_on", "so_far"))
+    pixels = body.cast(body.node("Gather", images, body.node("Gather", taps, step)), INT32)
+    added = body.node("Add", so_far, body.node("Mul", pixels, body.node("Gather", weights, step)))
+    outputs = {body.node("Identity", go_on): BOOL, added: INT32}
+    added_up = body.graph(outputs, {step: INT64, go_on: BOOL, so_far: INT32})
     others = graph.node("Slice", shape, graph.constant([1]), graph.constant([4]))
     shape = graph.node("Concat", graph.node("Unsqueeze", after, graph.constant([0])), others, axis=0)
     start = graph.node("Expand", scalar(2 ** (PRECISION - 1), np.int32), shape)
-    found = graph.node("Loop", number, "", start, body=body)
-    return graph.cast(graph.node("Div", found, scalar(2**PRECISION, np.int32)), UINT8)
+    found = graph.node("Loop", number, "", start, body=added_up)
+    unit = scalar(2**PRECISION, np.int32)
+    values = graph.node("Div", found, unit)
+    # OpenVINO divides in float32, where what is almost a whole number becomes one.
+    rest = graph.node("Sub", found, graph.node("Mul", values, unit))
+    values = graph.node("Sub", values, graph.cast(graph.node("Less", rest, scalar(0, np.int32)), INT32))
+    return graph.cast(values, UINT8)

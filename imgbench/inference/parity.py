@@ -39,7 +39,7 @@ def export_onnx(path: Path, output: Path | None = None, images: int = 500, toler
         raise UserError(f"{run.shown} has no checkpoints/best.ckpt to export: {found}.")
     output = output or run.path / "model.onnx"
     if output.suffix != ".onnx":
-        raise UserError(f"--output {output} should end in .onnx.")
+        raise UserError(f"--output {output} should end in .onnx, .xml for OpenVINO, or .tflite for LiteRT.")
     compared = images_to_compare(run, images) if images else []
     classifier = load_classifier(checkpoint)
     unfinished = output.with_name(f".{os.getpid()}-{output.name}")
@@ -110,7 +110,7 @@ def _compared(exported: OnnxModel, predictor: Predictor, images: Sequence[Photog
         # Decoded in full for both: the run itself would decode a large JPEG at a reduced size.
         whole = open_image(image.read_bytes(), predictor.preprocessing.intensity)
         (known,), _ = predictor.probabilities([whole])
-        differences.append(np.abs(exported.photograph(np.asarray(whole)) - known).max())
+        differences.append(np.abs(exported.photograph(np.asarray(whole))[:-1] - known).max())
     return {
         "images": len(images),
         "top1_agreement": float((batched.argmax(1) == expected.argmax(1)).mean()),

@@ -10,7 +10,7 @@ import numpy as np
 
 from imgbench.errors import DecodeError, UserError
 from imgbench.inference.inputs import OpenFile, Source, decode_pixels, single_images
-from imgbench.inference.onnx_model import OnnxModel
+from imgbench.inference.runtimes import MODELS
 from imgbench.preprocessing import Preprocessing
 from imgbench.progress import loading
 from imgbench.run import Run
@@ -62,7 +62,7 @@ class Predictor:
 
     @classmethod
     def load(cls, path: str | Path) -> "Predictor":
-        """From a run directory (its best checkpoint, else its model.onnx), a checkpoint or an ONNX file.
+        """From a run directory (its best checkpoint, else its model.onnx), a checkpoint, or a file of a runtime.
 
         Raises:
             UserError: there is none, it is damaged, or it holds pickled code, which is never executed.
@@ -75,9 +75,9 @@ class Predictor:
                 f"{path} has neither checkpoints/best.ckpt nor model.onnx; its status is {status!r}. "
                 "Train it to the end of an epoch."
             )
-        if file.suffix.lower() == ".onnx":
-            return cls(OnnxModel(file))
-        with loading():  # an ONNX file does not need it
+        if opened := MODELS.get(file.suffix.lower()):
+            return cls(opened(file))
+        with loading():  # such a file does not need it
             from imgbench.inference.torch_model import TorchModel
             from imgbench.training.network import LoadedNetwork
             from imgbench.training.reading import load

@@ -8,6 +8,7 @@ from imgbench.errors import UserError
 from imgbench.inference import parity
 from imgbench.publish.card import NAME, write_card
 from imgbench.publish.conformance import write_conformance
+from imgbench.publish.formats import EXTRAS, convert, require_format
 from imgbench.publish.paper import write_paper
 from imgbench.run import Run
 
@@ -24,13 +25,14 @@ def share(
 ) -> dict[str, Any]:
     """Exports, writes the card where `card` says so, and uploads both to a named repository; prints what was done.
 
-    Where `conformance` names a directory, it gets files with their answers. Where `paper` names one, it gets what a
-    paper needs, and nothing is exported unless something else asks for it.
+    Where `output` is of another format, the ONNX file is written into the run and converted. Where `conformance` names
+    a directory, it gets files with their answers. Where `paper` names one, it gets what a paper needs, and nothing is
+    exported unless something else asks for it.
 
     A run whose model is an ONNX file already is shared as it is.
 
     Raises:
-        UserError: as of `parity.export_onnx`, `write_card`, `write_paper` and `Hub`.
+        UserError: as of `parity.export_onnx`, `write_card`, `write_paper`, `convert` and `Hub`.
     """
     if paper is not None:
         files = write_paper(path, paper)
@@ -41,14 +43,24 @@ def share(
     with_card = card or repository is not None
     if with_card and path.is_file() and path.resolve() not in (run.best.resolve(), (run.path / "model.onnx").resolve()):
         raise UserError(f"The card describes the tested model of {run.shown}, not {path}. Name the run: {run.shown}")
+    other = output if output and output.suffix.lower() in EXTRAS else None
+    if other:
+        require_format(other)
+        output = None
     hub = Hub(repository) if repository is not None else None  # which may end it before anything is computed
-    if (with_card or conformance) and output is None and run.model and run.model.suffix == ".onnx":
+    if (with_card or conformance or other) and output is None and run.model and run.model.suffix == ".onnx":
         facts: dict[str, Any] = {"file": str(run.model), "bytes": run.model.stat().st_size}
     else:
         facts = parity.export_onnx(path, output, images, tolerance)
     if "images" in facts:
         print(parity.describe(facts))
     print(f"Written  {facts['file']} ({facts['bytes'] / 1e6:.1f} MB)")
+    if other:
+        found = convert(path, run, Path(facts["file"]), other, tolerance)
+        print(
+            f"Written  {other}: compared on {found['files']} files, largest probability difference "
+            f"{found['largest_difference']:.2g}"
+        )
     if conformance:
         number = write_conformance(path, Path(facts["file"]), conformance)
         print(f"Written  {conformance}: {number} files with the answers, and how a program is tested by them")
