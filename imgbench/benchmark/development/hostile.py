@@ -119,10 +119,11 @@ def mutated(tree: Any, bait: Bait, rng: random.Random) -> Any:
             return bait.value(rng)
         # Half of the changes meet an entry near the root, of which there are few.
         way = rng.choice([one for one in ways if len(one) <= 2] if rng.random() < 0.5 else ways)
-        node = tree
+        node: Any = tree
         for key in way[:-1]:
             node = node[key]
-        key, kind = way[-1], rng.randrange(10)
+        *_, key = way
+        kind = rng.randrange(10)
         if kind < 6:
             node[key] = bait.value(rng)
         elif kind == 6:
@@ -224,7 +225,7 @@ def mutated_excel(text: str, bait: Bait, rng: random.Random) -> bytes:
             sheet.append([cell[:30_000] for cell in row])
     if rng.random() < 0.3:
         with contextlib.suppress(Exception):
-            sheet.cell(2, 1).value = rng.choice(["=HYPERLINK(\"http://127.0.0.1:9\")", 1e300, True, None])  # fmt: skip
+            sheet.cell(2, 1, rng.choice(['=HYPERLINK("http://127.0.0.1:9")', 1e300, True, None]))
     file = io.BytesIO()
     book.save(file)
     return damaged(file.getvalue(), rng) if rng.random() < 0.4 else file.getvalue()
@@ -358,7 +359,8 @@ def _read_run(home: Path) -> object:
     run = Run.open(home / "run")
     found = audit_of(run)
     if found:
-        brief(found), summary(found)
+        brief(found)
+        summary(found)
     return [run.config, run.info, run.status, run.epochs, run.folds, run.holds("none"), compared_networks(run),
             related_to_training(run, found)]  # fmt: skip
 
