@@ -130,7 +130,9 @@ class Preprocessing:
             raise ValueError(f"the image size is {str(sizes)[:80]}, not one of 1 to {LARGEST_IMAGE} pixels")
         if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
             raise ValueError("a statistic is no number")
-        if len(self.mean) != 3 or len(self.std) != 3 or len(numbers) not in (6, 8) or {type(self.decoding), type(self.padding)} != {int}:
+        if {type(self.decoding), type(self.padding)} != {int}:
+            raise ValueError("its decoding or its padding is no whole number")
+        if len(self.mean) != 3 or len(self.std) != 3 or len(numbers) not in (6, 8):
             raise ValueError("the statistics are not three numbers, one per colour")
         if isinstance(self.intensity, str) and self.intensity not in ("file", "16 bit"):
             raise ValueError(f"the intensity is {self.intensity[:80]!r}")

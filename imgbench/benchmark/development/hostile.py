@@ -122,7 +122,7 @@ def mutated(tree: Any, bait: Bait, rng: random.Random) -> Any:
         node: Any = tree
         for key in way[:-1]:
             node = node[key]
-        *_, key = way
+        key: Any = [*way][-1]
         kind = rng.randrange(10)
         if kind < 6:
             node[key] = bait.value(rng)
