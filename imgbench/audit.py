@@ -8,6 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from imgbench.cells import visible
 from imgbench.hydra_entry import hydra_command
 from imgbench.progress import loading
 from imgbench.run import Run
@@ -36,7 +37,8 @@ def audit(config: DictConfig, folder: Path | None = None) -> "Audit":
 def main(config: DictConfig) -> None:
     run = Run(Path(HydraConfig.get().runtime.output_dir))
     result = audit(config, run.path)
-    print(f"{result.summary()}\nWritten to {run.shown}: audit.html, audit.json{', pairs.png' if result.pairs else ''}")
+    print(visible(result.summary()))
+    print(f"Written to {run.shown}: audit.html, audit.json{', pairs.png' if result.pairs else ''}")
     if HydraConfig.get().mode != RunMode.MULTIRUN:  # an exit would end all of them
         sys.exit(EXIT_CODES[result.verdict])
 

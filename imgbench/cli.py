@@ -20,6 +20,7 @@ from typing import Any, Literal, TextIO, Union, get_args, get_origin
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from imgbench.cells import visible
 from imgbench.errors import UserError
 from imgbench.experiment.compose import explain
 from imgbench.files import NO_PLACE, wait_without_spinning
@@ -32,7 +33,7 @@ READER_GONE = 128 + 13  # the exit code that shells give for a broken pipe
 
 def fail(message: object) -> None:
     """Ends the command with a message and exit code 2."""
-    print(f"\nError: {message}", file=sys.stderr)
+    print(f"\nError: {visible(message)}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -57,6 +58,13 @@ def plain_words(error: Exception, place: str) -> str:
     return f"{f'{path}: ' if path else ''}{error.strerror}.{hint}"
 
 
+class _VisibleRecord(logging.LogRecord):
+    """What is logged may hold the name of a file, which is anybody's."""
+
+    def getMessage(self) -> str:
+        return visible(super().getMessage())
+
+
 @contextmanager
 def errors_in_plain_words(place: str) -> Iterator[None]:
     """Ends the command with one message where the user can mend the error; `place` is the option of the output."""
@@ -65,6 +73,7 @@ def errors_in_plain_words(place: str) -> Iterator[None]:
     logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries warn their developers; what a user must know, imgbench says itself
+    logging.setLogRecordFactory(_VisibleRecord)
     try:
         yield
         sys.stdout.flush()

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from imgbench.cells import visible
 from imgbench.cli import add_options, guarded_main, output_directory, run_parser
 from imgbench.errors import UserError
 from imgbench.progress import loading
@@ -58,7 +59,7 @@ def main() -> int:
     add_options(parser, evaluate)
     args = parser.parse_args()
     found = evaluate(**vars(args))
-    print(found.table())
+    print(visible(found.table()))
     if args.output:
         print(f"Written to {args.output}")
     return 1 if found.left_out else 0

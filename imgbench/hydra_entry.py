@@ -17,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from imgbench.cells import visible
 from imgbench.cli import MENDABLE, errors_in_plain_words, go_on_unread, plain_words
 from imgbench.errors import UserError
 from imgbench.experiment.compose import ENGINES, RUN_CHOICE, choices, files_of, quoted, register_resolvers, with_folder
@@ -51,7 +52,7 @@ def hydra_command(
                     failed.append(error)  # raised within a task, Hydra would print a line of its own before it
                 elif isinstance(error, MENDABLE):
                     print(
-                        f"\nError: {plain_words(error, _place(typed))}\nThe sweep goes on without this run.",
+                        f"\nError: {visible(plain_words(error, _place(typed)))}\nThe sweep goes on without this run.",
                         file=sys.stderr,
                     )
                 else:

@@ -1,5 +1,6 @@
 """From an upright RGB image to the pixels a network sees: one definition for all."""
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 # Where a square is kept of a picture that is more than this many times as long as it is wide, only its middle is
 # resized: as a whole, one of 1 x 5,000 pixels would become one of 256 x 1,280,000.
 LONGEST = 16
+LARGEST_IMAGE = 10_000  # pixels a side
 
 RESIZE = ("stretch", "crop", "pad")
 LARGEST = 8192  # pixels of a side
@@ -119,6 +121,21 @@ class Preprocessing:
     def center_crop(self, images: "Tensor") -> "Tensor":
         """What the network sees of stored images (N, 3, stored_size, stored_size) when nothing is augmented."""
         return images[:, :, self.center, self.center]
+
+    def check(self) -> None:
+        """Raises ValueError: what a file says is not of the types and sizes that a picture can be brought to."""
+        sizes = [self.image_size, self.stored_size]
+        numbers = [*self.mean, *self.std, *([] if isinstance(self.intensity, str) else self.intensity)]
+        if not all(type(size) is int and 0 < size <= LARGEST_IMAGE for size in sizes):
+            raise ValueError(f"the image size is {str(sizes)[:80]}, not one of 1 to {LARGEST_IMAGE} pixels")
+        if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
+            raise ValueError("a statistic is no number")
+        if {type(self.decoding), type(self.padding)} != {int}:
+            raise ValueError("its decoding or its padding is no whole number")
+        if len(self.mean) != 3 or len(self.std) != 3 or len(numbers) not in (6, 8):
+            raise ValueError("the statistics are not three numbers, one per colour")
+        if isinstance(self.intensity, str) and self.intensity not in ("file", "16 bit"):
+            raise ValueError(f"the intensity is {self.intensity[:80]!r}")
 
     def to_dict(self) -> dict[str, Any]:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}

@@ -168,7 +168,7 @@ class Run:
     def epochs(self) -> int:
         """How many it was trained for, the last perhaps in part."""
         metrics = self.path / "metrics.csv"
-        return len(metrics.read_text("utf-8").splitlines()) - 1 if metrics.is_file() else 0
+        return len(metrics.read_bytes().splitlines()) - 1 if metrics.is_file() else 0
 
     def holds(self, fingerprint: str) -> bool:
         """Whether what lies here was made of what a fingerprint is of; `status` says whether it was made to its end.
@@ -205,7 +205,8 @@ class Run:
             elif any(path.glob("*/run.json")):  # a folder without runs is another's
                 shutil.rmtree(path)
         study = self.path / "study.json"  # what a study was asked for stays
-        with suppress(OSError, ValueError, AttributeError):  # not there, or damaged, which is said by who reads it
+        damage = (ValueError, AttributeError, RecursionError)
+        with suppress(OSError, *damage):  # not there, or damaged, which is said by who reads it
             content = json.loads(study.read_text("utf-8"))
             if content.pop("small", None) is not None:
                 write_atomically(study, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

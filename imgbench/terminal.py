@@ -6,6 +6,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from imgbench.cells import visible
+
 
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None, notes: Sequence[str] = ()
@@ -21,9 +23,9 @@ def print_table(
     for i, name in enumerate(columns):
         table.add_column(name, justify="right" if i else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(visible, row))
     console = Console(markup=False, highlight=False)
     if not console.is_terminal:
         console = Console(width=200, markup=False, highlight=False)  # a log file has no width of its own
     console.print(table)
-    console.print("\n".join(["", *notes]))
+    console.print(visible("\n".join(["", *notes])))

@@ -29,7 +29,7 @@ ALLOWED = {
     "run": {"errors", "files", "trust", "split_file", "recording"},
     "number": {"errors"},
     "progress": set(),
-    "terminal": set(),
+    "terminal": {"cells"},
     "intensity": set(),
     "colour": {"errors"},
     "scientific": {"errors"},

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from imgbench.cells import visible
 from imgbench.data.collection import Collection
 from imgbench.data.shards import Photograph
 from imgbench.decode import open_image
@@ -77,13 +78,14 @@ def classify(
     else:
         sorter = Sorter(sort_into, classifier.class_names, how) if sort_into else None
         report = _write_all(classifier, collection, images, output, sorter, save_images, top_k)
-        print(report.summary(output, sorter))
+        print(visible(report.summary(output, sorter)))
     if max_error is not None:
         print(classifier.promise(report))
     if classifier.sets is not None:
         print(classifier.sets.promise())
     if collection.unreadable:
-        print(f"{counted(len(collection.unreadable), 'place')} could not be read:{collection.describe_unreadable()}")
+        number = counted(len(collection.unreadable), "place")
+        print(visible(f"{number} could not be read:{collection.describe_unreadable()}"))
     return report.failed + len(report.left) + len(collection.unreadable)
 
 
@@ -225,9 +227,9 @@ def _print_each(classifier: Classifier, collection: Collection, top_k: int, save
         for answer in answers:
             report.add(answer.path, answer.predicted, answer.unsure, answer.error)
             if answer.error:
-                print(f"{answer.path}  skipped: {answer.error}")
+                print(visible(f"{answer.path}  skipped: {answer.error}"))
             else:
-                print(f"{answer.path}  {classifier.described(answer, top_k)}")
+                print(visible(f"{answer.path}  {classifier.described(answer, top_k)}"))
                 if save_images:
                     save_image(answer, save_images, index, classifier.ranked(answer, top_k))
             index += 1

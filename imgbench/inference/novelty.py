@@ -103,7 +103,13 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
     """
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
-            return dict(content)
+            arrays = dict(content)
+        for name, array in arrays.items():
+            if name != "weights" and array.dtype.kind not in "fiu":
+                raise ValueError(f"its {name} is no array of numbers")
+        if arrays.get("limit", np.zeros(())).shape or arrays.get("distances", np.zeros(0)).ndim != 1:
+            raise ValueError("its limit or its distances have another shape")
+        return arrays
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise damaged(file, error) from error
 

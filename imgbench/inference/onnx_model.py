@@ -45,7 +45,11 @@ class OnnxModel:
         properties = self._open(path, threads or core_quota() or 0)
         self.metadata = _read_metadata(path, properties)
         self.class_names: list[str] = self.metadata["class_names"]
-        self.preprocessing = Preprocessing.from_dict(self.metadata["preprocessing"])
+        try:
+            self.preprocessing = Preprocessing.from_dict(self.metadata["preprocessing"])
+            self.preprocessing.check()
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _damaged(path) from error
         self.provenance: dict[str, Any] = self.metadata["provenance"]
         # What of the edges of a photograph is cropped away by the graph is made up where it was cropped before.
         size, inner = self.preprocessing.stored_size, self.preprocessing.center
@@ -156,8 +160,8 @@ def _read_metadata(path: str | Path, properties: dict[str, str]) -> dict[str, An
         missing = {"class_names", "preprocessing", "provenance"} - set(metadata)
         if "preprocessing" in metadata:
             metadata["preprocessing"] = with_resize(metadata["preprocessing"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} has damaged metadata. Write it anew: python -m imgbench.export RUN") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(path) from error
     if found not in (1, FORMAT):
         raise UserError(
             f"{path} is of format {found}, but this imgbench reads format {FORMAT}. "
@@ -165,4 +169,13 @@ def _read_metadata(path: str | Path, properties: dict[str, str]) -> dict[str, An
         )
     if missing:
         raise UserError(f"{path} has metadata without {', '.join(sorted(missing))}. Write it anew.")
+    names = metadata["class_names"]
+    if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
+        raise _damaged(path)
+    if len(set(names)) < len(names) or not isinstance(metadata["provenance"], dict):
+        raise _damaged(path)
     return metadata
+
+
+def _damaged(path: str | Path) -> UserError:
+    return UserError(f"{path} has damaged metadata. Write it anew: python -m imgbench.export RUN")

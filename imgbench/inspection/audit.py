@@ -122,8 +122,34 @@ class Audit:
 
     @classmethod
     def from_json(cls, text: str) -> "Audit":
+        """Raises ValueError, TypeError, KeyError or AttributeError: it is none, or its entries are of other types."""
         values = json.loads(text)
-        return cls(**{**values, "findings": [Finding.from_dict(finding) for finding in values["findings"]]})
+        result = cls(
+            **{
+                **values,
+                "findings": [Finding.from_dict(finding) for finding in values["findings"]],
+                "elsewhere": {},  # which is not kept, and would name files to open
+            }
+        )
+        counts = [result.classes, result.splits, result.leaking, result.proven or {}]
+        numbers = [result.images, *(number for one in counts for number in one.values())]
+        texts = [result.root, result.verdict, *result.relatives, *result.relatives.values()]
+        texts += [path for group in result.groups for path in group]
+        for finding in result.findings:
+            numbers.append(finding.count)
+            texts += [finding.kind, finding.severity, finding.message, finding.remedy or "", *finding.examples]
+            if finding.accuracy:
+                Number.from_dict(finding.accuracy)
+                numbers.append(finding.accuracy["skill"])
+        if not all(isinstance(number, int | float) for number in numbers):
+            raise ValueError("a number in it is none")
+        if not all(isinstance(one, str) for one in texts) or {one.severity for one in result.findings} - {
+            "note",
+            "warning",
+            "error",
+        }:
+            raise ValueError("a text in it is none")
+        return result
 
 
 @dataclass

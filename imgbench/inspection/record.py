@@ -45,7 +45,7 @@ def audit_of(run: Run) -> Audit | None:
         return None
     try:
         return read_audit(file)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{file} is damaged: {error}. Restore it from a copy, or delete it.") from error
 
 

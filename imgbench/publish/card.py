@@ -3,13 +3,13 @@
 import re
 import shlex
 from collections import Counter
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from imgbench.cells import markdown
 from imgbench.errors import UserError
 from imgbench.evaluation.metrics import describe
 from imgbench.files import write_atomically
@@ -33,12 +33,6 @@ METRICS = {
     "test/auroc": ("roc_auc", "Area under the ROC curve, mean of the classes"),
     "test/ece": ("expected_calibration_error", "Expected calibration error"),
 }
-
-
-def markdown(text: object) -> str:
-    """A text as it is, whatever signs of Markdown or HTML are in it."""
-    plain = " ".join(str(text).encode("utf-8", "surrogateescape").decode("utf-8", "replace").split())
-    return re.sub(r"([\\`*_\[\]|~#$])", r"\\\1", escape(plain, quote=False))
 
 
 def write_card(run: Run, file: Path) -> Path:

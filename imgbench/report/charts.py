@@ -12,14 +12,28 @@ from imgbench.evaluation.selective import risk_coverage
 from imgbench.number import Number
 from imgbench.report.catalogue import Texts
 from imgbench.run import Run
+from imgbench.trust import damage_named
 
 POINTS = 200  # of a curve
 
 
 def read_epochs(run: Run) -> list[dict[str, str]]:
-    """The rows of metrics.csv; none before the first epoch's end."""
+    """The rows of metrics.csv, all cells numbers or empty; none before the first epoch's end.
+
+    Raises:
+        UserError: it is damaged.
+    """
     path = run.path / "metrics.csv"
-    return list(csv.DictReader(path.read_text("utf-8").splitlines())) if path.is_file() else []
+    if not path.is_file():
+        return []
+    with damage_named(path):
+        rows = list(csv.DictReader(path.read_text("utf-8").splitlines()))
+        for row in rows:
+            if None in row:
+                raise ValueError("a line has more cells than the first")
+            for cell in row.values():
+                float(cell or "nan")
+    return rows
 
 
 def curve_charts(epochs: Sequence[Mapping[str, str]], best_epoch: int | None, texts: Texts) -> list[Chart]:

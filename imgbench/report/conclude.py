@@ -2,6 +2,7 @@
 
 import torch
 
+from imgbench.cells import visible
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.labels import further_columns
 from imgbench.data.table import ImageTable
@@ -119,7 +120,8 @@ def _announce(evaluated: EvaluatedRun) -> None:
             f"chance: the {test.n} test images may come from elsewhere"
         )
     if silent := ", ".join(results["test"].never_predicted):
-        print(f"Note           the network takes none of the {len(results['test'].paths)} test images for {silent}")
+        number = len(results["test"].paths)
+        print(visible(f"Note           the network takes none of the {number} test images for {silent}"))
     if UNRELATED in results:
         print(f"Independent    {describe_unrelated(metrics)}")
     elif found and found.leaking.get("test"):
@@ -128,9 +130,10 @@ def _announce(evaluated: EvaluatedRun) -> None:
         print(f"Probes         {shortcuts}")
     for one in evaluated.subgroups:
         if one.differ:
-            print(f"Subgroups      {one.sentence}")
+            print(visible(f"Subgroups      {one.sentence}"))
     if suspects := labels_to_look_at(found, evaluated.reviews):
-        print(f"Labels         {len(suspects)} may be wrong, shown in report.html; the first: {suspects[0].sentence}")
+        first = visible(suspects[0].sentence)
+        print(f"Labels         {len(suspects)} may be wrong, shown in report.html; the first: {first}")
     weights, warnings = described_weights(evaluated.model.provenance)
     if weights:
         print(f"Weights        {weights}")

@@ -25,7 +25,7 @@ def read_learning_curve(
         points = json.loads(file.read_text("utf-8"))["points"]
         found = [(int(point["images"]), Number.from_dict(point["test/acc"])) for point in points]
         wrong = set(points[-1]["wrong"]) if points else set()
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f"{file} is damaged: {error}. Delete it.") from error
     if not found:
         return [], None

@@ -30,7 +30,7 @@ def read_study(run: Run) -> dict[str, Any] | None:
         ):
             raise ValueError("its entries are not of the types that a study writes")
         return content
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}. Delete it, and start the study anew.") from error
 
 

@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from imgbench.cells import guarded
+from imgbench.cells import guarded, markdown
 from imgbench.evaluation.plots import draw_intervals, draw_pareto
 from imgbench.files import write_atomically
 from imgbench.latex import HEADER, table
@@ -224,7 +224,7 @@ def _markdown_page(comparison: Comparison) -> str:
 
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    lines = [header, ["---"] * len(header), *([*map(markdown, row)] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

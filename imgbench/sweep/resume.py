@@ -107,7 +107,7 @@ def _words_of_sweep(path: Path) -> list[str]:
         words, config_name = hydra["overrides"]["task"], hydra["job"]["config_name"]
         numbers = [word for word in hydra["overrides"].get("hydra", []) if NUMBER_OF.fullmatch(word)]
         plain = all(isinstance(word, str) and not _reaches_beyond(word) for word in words)
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise UserError(
             f"{file} is damaged: {' '.join(str(error).split())}. Repeat the command of the sweep."
         ) from error

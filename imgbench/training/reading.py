@@ -16,7 +16,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from imgbench.errors import UserError
-from imgbench.preprocessing import Preprocessing
+from imgbench.preprocessing import LARGEST_IMAGE, Preprocessing
 from imgbench.run import with_resize
 from imgbench.training.network import Network
 from imgbench.trust import check_target, is_trusted_by_user
@@ -24,7 +24,6 @@ from imgbench.trust import check_target, is_trusted_by_user
 T = TypeVar("T", bound=Network)
 DRAWING = ("normal_", "uniform_")  # methods of a tensor
 
-LARGEST_IMAGE = 10_000  # pixels a side
 # Elements of a network, 800 MB: pruned, its file can be a hundred times smaller than what it is cut from.
 ALWAYS_ALLOWED = 200_000_000
 
