@@ -11,8 +11,9 @@ EXAMPLES = """examples:
   python -m imgbench.drift RUN incoming/ --output drift.csv        every day; new photographs are added to the table
 
 Photographs are compared one after the other: by the date that cameras wrote into them if all have one, or else in the
-order of their names. If nothing has changed, an alarm comes with a probability of at most 5 %, however long one table
-is continued; a new table is a new chance. No alarm does not show that nothing has changed.
+order of their names if these differ in numbers alone, or else at random. If nothing has changed, an alarm comes with a
+probability of at most 5 %, however long one table is continued; a new table is a new chance. No alarm does not show
+that nothing has changed.
 
 A photograph counts once, by its content. Those that the run has learnt from are left out. Exit status 1 says that the
 alarm was raised, or that something, named at the end, was left out.

@@ -133,6 +133,14 @@ def test_resuming_gives_the_words_that_go_on_and_none_when_all_is_done(finished,
     assert words[-3:] == ["target=drop<=50pt", "budget=5", "budget=1"]
 
 
+def test_study_of_somebody_else_has_nothing_looked_up(finished, tmp_path):
+    place = tmp_path / "run"
+    shutil.copytree(finished.path, place)
+    (place / "study.json").write_text(json.dumps({"target": "${oc.env:HOME}", "budget": 5}))
+    with pytest.raises(UserError, match=r"study\.json is damaged"):
+        resumed_study(["--resume", str(place)])
+
+
 def test_division_names_what_the_folders_leave_open(make_folder, make_data, tmp_path):
     def divided() -> str:
         (tmp_path / "split.csv").write_text("".join(make_data(root).table.csv_lines()))

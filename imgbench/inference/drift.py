@@ -1,6 +1,7 @@
 """Whether photographs that come one after the other are still like those that a run was validated on."""
 
 import math
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +27,7 @@ from imgbench.inference.predictor import Predictor
 from imgbench.progress import Step
 from imgbench.run import Run
 
+DIGITS = re.compile(r"[\d\W_]+")  # of a name that cameras count on, and what stands between them
 OPTION = "A test for drift"  # in errors
 COLUMNS = ("path", "date", "predicted", "novelty", "p value of novelty", "novelty martingale", "class martingale",
            "content", "error")  # fmt: skip
@@ -190,16 +192,19 @@ def _look(photograph: Photograph) -> Row:
 
 
 def _ordered(stream: Stream, rows: list[Row]) -> list[Row]:
-    """By date, if all say when they were taken; else as they are, unless folders might put one class after the other.
+    """By date, if all say when they were taken; else by names that differ in numbers alone, as cameras count.
+
+    Other names, and folders, might put one class after the other.
 
     Those that cannot be read come last. Any order is right that does not depend on what the photographs show.
     """
     readable, failed = [row for row in rows if not row.error], [row for row in rows if row.error]
+    paths = [Path(str(row.photograph)) for row in readable]
     stream.undated = [str(row.photograph) for row in readable if not row.date]
     if not stream.undated:
         stream.order = "date"
         readable = sorted(readable, key=lambda row: row.date)
-    elif len({Path(str(row.photograph)).parent for row in readable}) > 1:
+    elif len({(path.parent, DIGITS.sub("", path.stem)) for path in paths}) > 1:
         stream.order = "random"
         # Hashes are as good as random numbers, and the same for what a killed call has left.
         readable = sorted(readable, key=lambda row: row.content)

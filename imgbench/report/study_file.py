@@ -27,6 +27,7 @@ def read_study(run: Run) -> dict[str, Any] | None:
             not isinstance(content["target"], str)
             or not isinstance(content["budget"], int | float)
             or not isinstance(small["rows"], list)
+            or "$" in content["target"]  # that Hydra would look up
         ):
             raise ValueError("its entries are not of the types that a study writes")
         return content
