@@ -37,7 +37,9 @@ def try_quick_ones(home: Path, answers: Path) -> None:
 
 @pytest.fixture(scope="module")
 def exported(tiny_run, tmp_path_factory) -> Path:
-    return Path(parity.export_onnx(tiny_run.path, tmp_path_factory.mktemp("exported") / "whole.onnx", 0)["file"])
+    home = tmp_path_factory.mktemp("exported")
+    run = shutil.copytree(tiny_run.path, home / "run")
+    return Path(parity.export_onnx(run, home / "whole.onnx", 0)["file"])
 
 
 @pytest.fixture

@@ -233,7 +233,7 @@ def test_from_nothing_to_an_audited_run_by_keyboard_alone(home, open_page):  # n
     given = read_decisions(home / "more" / FILE)
     drawn = [one.hash for one in given if one.why == BY_CHANCE]
     of_sample = sum(one.hash <= max(drawn) for one in given)
-    assert 4 <= len(drawn) <= of_sample < len(given) and state["accuracy_drawn"]["n"] == of_sample
+    assert 1 <= len(drawn) <= of_sample < len(given) and state["accuracy_drawn"]["n"] == of_sample
     run = Run(home / state["run"])
     assert {row["class"] for row in run.split_rows()} == {"Round thing", "方"}
     assert json.loads((run.path / "audit.json").read_text())["images"] == 25

@@ -140,7 +140,7 @@ class Audit:
             texts += [finding.kind, finding.severity, finding.message, finding.remedy or "", *finding.examples]
             if finding.accuracy:
                 Number.from_dict(finding.accuracy)
-                numbers.append(finding.accuracy["skill"])
+                numbers.append(finding.accuracy.get("skill", 0))  # a finding of a shift has none
         if not all(isinstance(number, int | float) for number in numbers):
             raise ValueError("a number in it is none")
         if not all(isinstance(one, str) for one in texts) or {one.severity for one in result.findings} - {
