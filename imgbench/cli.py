@@ -148,6 +148,12 @@ def run_parser(name: str, description: str | None, examples: str, **run: Any) ->
     return parser
 
 
+def add_photographs(parser: argparse.ArgumentParser, name: str, metavar: str) -> None:
+    """What `Collection` takes, one or more of it."""
+    kinds = "image files, folders (searched with sub-folders), patterns, tars of WebDataset"
+    parser.add_argument(name, metavar=metavar, nargs="+", help=kinds)
+
+
 # How the value of an option is read, and what stands for it in the help. Of several kinds, the first here counts.
 READERS: dict[Any, tuple[Callable[[str], Any], str]] = {
     Path: (Path, "PATH"),

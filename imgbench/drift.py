@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from imgbench.cli import add_options, guarded_main, run_parser
+from imgbench.cli import add_options, add_photographs, guarded_main, run_parser
 from imgbench.data.collection import Collection
 
 EXAMPLES = """examples:
@@ -41,12 +41,7 @@ def drift(run: str | Path, photographs: Sequence[str | Path], output: Path | Non
 
 def main() -> int:
     parser = run_parser("drift", __doc__, EXAMPLES)
-    parser.add_argument(
-        "photographs",
-        metavar="PHOTOGRAPHS",
-        nargs="+",
-        help="image files, folders (searched with sub-folders), patterns, tars of WebDataset",
-    )
+    add_photographs(parser, "photographs", "PHOTOGRAPHS")
     add_options(parser, drift)
     return drift(**vars(parser.parse_args()))
 

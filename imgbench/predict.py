@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from imgbench.cli import add_options, check_max_error, guarded_main, run_parser
+from imgbench.cli import add_options, add_photographs, check_max_error, guarded_main, run_parser
 from imgbench.data.collection import Collection
 from imgbench.errors import UserError
 
@@ -78,12 +78,7 @@ def predict(
 
 def main() -> int:
     parser = run_parser("predict", __doc__, EXAMPLES)
-    parser.add_argument(
-        "images",
-        metavar="IMAGE",
-        nargs="+",
-        help="image files, folders (searched with sub-folders), patterns, tars of WebDataset",
-    )
+    add_photographs(parser, "images", "IMAGE")
     add_options(parser, predict, leave_out=["how"])
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--copy", dest="how", action="store_const", const="copy", help="copies instead of links")

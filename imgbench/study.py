@@ -107,7 +107,7 @@ def study(config: DictConfig, run: Run, budget: Budget | None = None) -> None:
         write_audit(found, run.path)
         print(division(run, split_column(run)))
         begin(3, f"Smaller models, target {target}, and the report")
-        small = add_smallest(run, target, budget.but(FILE_AND_REPORT * budget.slowdown).left, budget.slowdown)
+        small = add_smallest(run, target, budget.left - FILE_AND_REPORT * budget.slowdown, budget.slowdown)
     print(f"\nStudy          {run.shown}, in {budget.spent / 60:.1f} of {budget.minutes:g} minutes")
     print("\n".join(small.lines(run.shown / SMALL)))
     print(f"{what_next(run)}\nReport         {run.shown / 'report.html'}")

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -113,22 +114,28 @@ def train_run():
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory, make_folder, train_run) -> Run:
-    """A finished run on 32 generated images of the classes `cat` and `dog`."""
-    home = tmp_path_factory.mktemp("tiny")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("IMGBENCH_CACHE", str(home / "cache"))
-        return train_run(make_folder(home / "photos", {"cat": 16, "dog": 16}), home / "run")
+def run_of(tmp_path_factory, make_folder, train_run):
+    """Trains on generated images of each class: the run lies beside its `photos` and a cache of its own."""
+
+    def train(name: str, sizes: Mapping[str, int], *words: str) -> Run:
+        home = tmp_path_factory.mktemp(name)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("IMGBENCH_CACHE", str(home / "cache"))
+            return train_run(make_folder(home / "photos", sizes), home / "run", *words)
+
+    return train
 
 
 @pytest.fixture(scope="session")
-def larger_run(tmp_path_factory, make_folder, train_run) -> Run:
+def tiny_run(run_of) -> Run:
+    """A finished run on 32 generated images of the classes `cat` and `dog`."""
+    return run_of("tiny", {"cat": 16, "dog": 16})
+
+
+@pytest.fixture(scope="session")
+def larger_run(run_of) -> Run:
     """As `tiny_run` on 60 images, as many as an 8-bit file takes to be calibrated; a test that changes it copies it."""
-    home = tmp_path_factory.mktemp("larger")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("IMGBENCH_CACHE", str(home / "cache"))
-        root = make_folder(home / "images", {"a": 30, "b": 30})
-        return train_run(root, home / "run", "trainer.max_epochs=2", "data.batch_size=8")
+    return run_of("larger", {"a": 30, "b": 30}, "trainer.max_epochs=2", "data.batch_size=8")
 
 
 @pytest.fixture

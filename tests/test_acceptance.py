@@ -26,13 +26,10 @@ from imgbench.training.network import weights_hash
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, make_folder, train_run) -> Run:
+def finished(run_of) -> Run:
     """A run with 100 validation images, enough for --max-error 0.05."""
-    home = tmp_path_factory.mktemp("accept")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("IMGBENCH_CACHE", str(home / "cache"))
-        photos = make_folder(home / "photos", {"cat": 100, "dog": 100})
-        return train_run(photos, home / "run", "data.split.val=100", "data.split.test=20", "trainer.max_epochs=3")
+    words = ["data.split.val=100", "data.split.test=20", "trainer.max_epochs=3"]
+    return run_of("accept", {"cat": 100, "dog": 100}, *words)
 
 
 @pytest.fixture

@@ -25,13 +25,10 @@ HARD = ["trainer.max_epochs=1", "optimizer.lr=1e-6"]  # so that there are mistak
 
 
 @pytest.fixture(scope="module")
-def poor_run(tmp_path_factory, make_folder, train_run) -> Run:
+def poor_run(run_of) -> Run:
     """A run that has learned nothing, on classes with awkward names."""
-    home = tmp_path_factory.mktemp("poor")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("IMGBENCH_CACHE", str(home / "cache"))
-        photos = make_folder(home / "photos", {"<script>": 24, "叶子": 24, "cat & dog": 24})
-        return train_run(photos, home / "run", "data.split.test=30", "data.image_size=32", *HARD)
+    sizes = {"<script>": 24, "叶子": 24, "cat & dog": 24}
+    return run_of("poor", sizes, "data.split.test=30", "data.image_size=32", *HARD)
 
 
 def page_of(run: Run) -> str:

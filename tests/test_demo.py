@@ -42,14 +42,10 @@ NAMES = ["<script>alert(1)<", "猫"]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, make_folder, train_run) -> Run:
+def run(run_of) -> Run:
     """Of classes with names that are hard to show, with validation images enough to say "unsure", and padded images."""
-    home = tmp_path_factory.mktemp("demo")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("IMGBENCH_CACHE", str(home / "cache"))
-        photos = make_folder(home / "photos", dict.fromkeys(NAMES, 60))
-        words = ["data.resize=pad", "data.split.val=60", "data.split.test=20", "trainer.max_epochs=3"]
-        return train_run(photos, home / "run", *words)
+    words = ["data.resize=pad", "data.split.val=60", "data.split.test=20", "trainer.max_epochs=3"]
+    return run_of("demo", dict.fromkeys(NAMES, 60), *words)
 
 
 @pytest.fixture(scope="module")

@@ -22,13 +22,9 @@ from imgbench.training.checkpoint import load_classifier
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, make_folder, train_run) -> Run:
+def finished(run_of) -> Run:
     """A run with 60 validation images."""
-    home = tmp_path_factory.mktemp("drift")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("IMGBENCH_CACHE", str(home / "cache"))
-        photos = make_folder(home / "photos", {"cat": 60, "dog": 60})
-        return train_run(photos, home / "run", "data.split.val=60", "data.split.test=10", "report.language=en")
+    return run_of("drift", {"cat": 60, "dog": 60}, "data.split.val=60", "data.split.test=10", "report.language=en")
 
 
 @pytest.fixture

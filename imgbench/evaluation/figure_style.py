@@ -22,6 +22,7 @@ from matplotlib import font_manager, get_cachedir, rc_context
 from matplotlib.figure import Figure
 
 from imgbench.files import replacing
+from imgbench.progress import quiet
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ def save_vector(figure: Figure, stem: Path) -> None:
 def save_figure(figure: Figure, output: Path, **options: Any) -> None:
     """Writes the file in the format of its ending; one log line explains characters that no font has."""
     # matplotlib warns of every character, and what cuts the fonts of a PDF to size reports every step.
-    with warnings.catch_warnings(record=True) as caught, _quiet("fontTools"):
+    with warnings.catch_warnings(record=True) as caught, quiet("fontTools"):
         warnings.filterwarnings("always", MISSING_GLYPH, UserWarning)
         with replacing(output, "wb") as file:
             figure.savefig(file, format=output.suffix[1:], **options)
@@ -108,17 +109,6 @@ def save_figure(figure: Figure, output: Path, **options: Any) -> None:
             explain_boxes()
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-
-
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 @cache
