@@ -184,6 +184,8 @@ UNREAD = {
         None,
         "Convert them to PNG: magick mogrify -format png FILES",
     ),
+    "Git LFS pointer in place of the image": Unread((), rb"version https://", "Fetch the images: git lfs pull"),
+    "web page in place of the image": Unread((), rb"(?i)\s*<(!doctype|html)", "Download the images again"),
 }  # fmt: skip
 
 

@@ -65,6 +65,29 @@ def test_a_table_in_the_folder_or_beside_it_is_found_by_itself_and_said_in_a_lin
     )
 
 
+def test_a_table_for_each_split_is_one_table(photos, tmp_path):
+    folder = r"C:\My data\images"
+    parts = {"my_training": range(6), "my_validation": range(6, 9), "my_test": range(9, 12)}
+    for name, numbers in parts.items():  # without names of columns, and with a place on another machine
+        named = [(rf"{folder}\{number}.png", "cat" if number % 2 else "dog") for number in numbers]
+        root = photos(*named[1:], name=f"{name}.csv", header=named[0])
+    (root / "my_remarks.csv").write_text("number,remark\n1,good\n")
+    found = find_images(root)
+    given = dict(zip(found.paths, found.given.tolist(), strict=True))
+    assert given == {f"images/{n}.png": TRAIN if n < 6 else VAL if n < 9 else TEST for n in range(12)}
+    assert found.notes[0].startswith(f"Labels from {root / 'my_training.csv'} (with my_test.csv and my_validation.csv)")
+    assert found.passed_over[LeftOut.OTHER] == ["my_remarks.csv"]
+    assert find_images(root, labels="my_training.csv").paths == found.paths
+    assert len(find_images(root, "--data", labels=str(root / "my_training.csv")).paths) == 6
+
+
+def test_a_table_without_classes_is_no_part_of_that_of_the_training_images(photos):
+    photos(*rows(("cat", "dog"))[:9], name="train.csv")
+    root = photos(*[(name,) for name, _ in rows("x")[9:]], name="test.csv", header=("file",))
+    found = find_images(root)
+    assert len(found.paths) == 9 and set(found.given.tolist()) == {NO_SPLIT}
+
+
 def test_class_folders_are_what_counts_where_there_are_some(photos, make_folder, tmp_path):
     make_folder(tmp_path / "photos", {"bird": 2})
     found = find_images(photos(*[(f"images/{name}", label) for name, label in rows(("cat", "dog"))]))

@@ -217,6 +217,19 @@ def test_an_eps_file_is_no_image_whatever_it_is_called(tmp_path, name, monkeypat
     assert not marker.exists()
 
 
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS pointer .* git lfs pull"),
+        (b"\n<!DOCTYPE html><title>404</title>", "web page in place of the image.* Download"),
+    ],
+)
+def test_what_a_download_left_in_place_of_an_image_is_named(tmp_path, data, what):
+    (tmp_path / "photo.jpg").write_bytes(data)
+    with pytest.raises(DecodeError, match=what):
+        open_image(tmp_path / "photo.jpg")
+
+
 def test_heic_is_read_upright_and_without_pillow_heif_says_what_to_install(monkeypatch):
     heif = pytest.importorskip("pillow_heif")
     upright = Image.new("RGB", (64, 48), "blue")

@@ -47,6 +47,7 @@ TEXTS = {
     "no name": (",file,class\n0,a,x\n", {"column 1": ["0"], "file": ["a"], "class": ["x"]}),
     "an empty column": (",file,class,\n,a,x,\n", {"file": ["a"], "class": ["x"]}),
     "blanks between columns": ("file  class\na    x\nb    y\n", {"file": ["a", "b"], "class": ["x", "y"]}),
+    "blanks in each name": ("my x/a 1.png,x\nmy x/b 1.png,y\n", {"my x/a 1.png": ["my x/b 1.png"], "x": ["y"]}),
     "a guarded formula": ("file,class\n'=a,x\n", {"file": ["=a"], "class": ["x"]}),
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from imgbench.data.corrections import FILE, Decisions, place_of
-from imgbench.data.labels import Images, forget_table
+from imgbench.data.labels import Images, forget_tables
 from imgbench.data.look import digest, kept_looks
 from imgbench.data.shards import Folder, Shards
 from imgbench.data.split import NO_SPLIT
@@ -103,7 +103,7 @@ def annotated_images(root: str | Path, decisions: Decisions, option: str, min_cl
     result.class_names = class_names
     result.labels = np.array([codes[rows[row]] for row in order], np.int32)
     result.annotated = frozenset(result.paths)
-    forget_table(found.passed_over, found.root, place_of(found.root))
+    forget_tables(found.passed_over, found.root, place_of(found.root))
     others = [path for row, path in enumerate(found.paths) if row not in rows]
     result.passed_over = {**found.passed_over, **({LeftOut.UNLABELLED: others} if others else {})}
     return result

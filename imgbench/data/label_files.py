@@ -6,9 +6,9 @@ from collections import Counter
 from pathlib import Path
 
 from imgbench.data.columns import AUTO, Chosen
-from imgbench.data.labels import OPEN, Images, collect, no_files, with_file_column
+from imgbench.data.labels import OPEN, Images, collect, is_of_training, no_files, read_with_splits, with_file_column
 from imgbench.data.layout import listed, setting
-from imgbench.data.spreadsheet import ENDINGS, Spreadsheet, read_spreadsheet
+from imgbench.data.spreadsheet import ENDINGS, Spreadsheet
 from imgbench.data.table import ImageTable
 from imgbench.data.walk import natural_sort
 from imgbench.errors import UserError
@@ -83,9 +83,13 @@ def found_labels(
     images = Images.below(root, option)
     for tables in places:
         able: list[tuple[Spreadsheet, str, bool]] = []
-        for path in tables:
+        joined: set[Path] = set()  # to the table of the training images
+        for path in sorted(tables, key=lambda path: not is_of_training(path)):
+            if path in joined:
+                continue
             try:
-                table = read_spreadsheet(path)
+                table = read_with_splits(path)
+                joined.update(table.beside)
                 known = with_file_column(table, images, {"file": chosen.get("file", AUTO)})
             except UserError as error:
                 reasons.append(str(error))
@@ -104,6 +108,7 @@ def found_labels(
             except UserError as error:
                 errors.append(error)
         if len(found) > 1:
+            names = natural_sort(names)
             raise UserError(
                 f"{option}: {len(names)} tables give the images of {root} a class: {listed(names)}. Which is right? "
                 f"For example {setting(OPTION, Path(names[0]))}"

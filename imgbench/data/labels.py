@@ -4,7 +4,9 @@ Nothing is opened by a name that stands in the table: rows are matched with the 
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from imgbench.data.columns import (
     one_hot_names,
     splits_of,
 )
-from imgbench.data.layout import listed, one_form
+from imgbench.data.layout import listed, one_form, split_of
 from imgbench.data.shards import Folder
 from imgbench.data.split import NO_SPLIT, TRAIN
 from imgbench.data.spreadsheet import Spreadsheet, read_spreadsheet
@@ -77,10 +79,55 @@ def read_labels(
             no column that could be the class, or several.
     """
     images = Images.below(Path(root).expanduser(), option)
-    table = read_spreadsheet(path)
+    table = read_with_splits(path) if option.startswith("data.") else read_spreadsheet(path)
     if (known := with_file_column(table, images, chosen)) is None:
         raise UserError(no_files(table, images))
     return collect(images, *known, chosen, option, min_classes)
+
+
+def read_with_splits(path: Path) -> Spreadsheet:
+    """The table of a path; that of the training images with those beside it that are called after the other splits.
+
+    Such as `my_train.csv` with `my_val.csv` and `my_test.csv`, where they have the same columns.
+    """
+    table, (split, rest) = read_spreadsheet(path), _split_in(path)
+    if split != "train" or "split" in map(str.casefold, table.columns):
+        return table
+    parts = {split: table}
+    for other in natural_sort(str(one) for one in path.parent.glob(f"*{path.suffix}")):
+        split, others_rest = _split_in(Path(other))
+        if split and split not in parts and others_rest == rest:
+            with suppress(UserError):
+                parts[split] = read_spreadsheet(Path(other))
+    if not all(part.columns.keys() == table.columns.keys() for part in parts.values()):
+        if not all(any(map(has_image_ending, part.columns)) for part in parts.values()):
+            return table
+        parts = {split: part.without_header() for split, part in parts.items()}
+        if len({len(part.columns) for part in parts.values()}) > 1:
+            return table
+    if len(parts) < 2:
+        return table
+    columns = {
+        name: [cell for part in parts.values() for cell in part.columns[name]] for name in parts["train"].columns
+    }
+    columns["split"] = [split for split, part in parts.items() for _ in range(part.rows)]
+    beside = tuple(part.path for part in parts.values() if part is not parts["train"])
+    named = f"with {' and '.join(one.name for one in beside)}"
+    return Spreadsheet(path, columns, ", ".join(filter(None, [table.form, named])), beside)
+
+
+def is_of_training(path: Path) -> bool:
+    """Whether a table is called after the training images."""
+    return _split_in(path)[0] == "train"
+
+
+def _split_in(path: Path) -> tuple[str | None, tuple[str, ...]]:
+    """The split that a table is called after, and the other words of its name."""
+    words = re.split(r"[\s_.\-]+", path.stem.casefold())
+    splits = [split_of(word) for word in words]
+    rest = tuple(word for word, split in zip(words, splits, strict=True) if not split)
+    telling = [split for split in splits if split]
+    return (telling[0] if len(telling) == 1 else None), rest
 
 
 def with_file_column(table: Spreadsheet, images: Images, chosen: Chosen) -> tuple[Spreadsheet, str, bool] | None:
@@ -144,7 +191,7 @@ def collect(
     classes, groups, given = _classes(table, columns), _groups(table, columns), _splits(table, columns)
     rows_of, missing = _rows_by_image(images, table, file, by_number)
     left_out = {reason: [*paths] for reason, paths in images.left_out.items()}
-    forget_table(left_out, images.root, table.path)
+    forget_tables(left_out, images.root, table.path, *table.beside)
     if missing:
         left_out[LeftOut.MISSING] = missing
     chosen_rows: list[tuple[int, str, int, str]] = []  # split, class, image, group
@@ -190,7 +237,7 @@ def further_columns(table: ImageTable) -> dict[str, list[str]]:
     if labels is None:
         return {}
     images = Images(table.root, table.paths, [], {}, FileNames(str(table.root.resolve()), table.paths))
-    if (known := with_file_column(read_spreadsheet(labels.path), images, labels.columns)) is None:
+    if (known := with_file_column(read_with_splits(labels.path), images, labels.columns)) is None:
         return {}
     rows_of, _ = _rows_by_image(images, *known)
     taken: list[str] = []
@@ -298,9 +345,10 @@ def _outside(text: str, root: Path, table: Path) -> UserError:
     )
 
 
-def forget_table(left_out: dict[LeftOut, list[str]], root: Path, table: Path) -> None:
-    """The table is no stray file of the folder."""
-    others = [path for path in left_out.get(LeftOut.OTHER, ()) if (root / path).resolve() != table.resolve()]
+def forget_tables(left_out: dict[LeftOut, list[str]], root: Path, *tables: Path) -> None:
+    """The tables are no stray files of the folder."""
+    own = {table.resolve() for table in tables}
+    others = [path for path in left_out.get(LeftOut.OTHER, ()) if (root / path).resolve() not in own]
     left_out.pop(LeftOut.OTHER, None)
     if others:
         left_out[LeftOut.OTHER] = others

@@ -54,7 +54,9 @@ def decode_images(table: ImageTable, preprocessing: Preprocessing, mode: str = "
     result = _read_or_decode(table, preprocessing, mode)
     if len(result.errors) == len(table.paths):
         reasons = "; ".join(f"{number} x {reason}" for reason, number in Counter(result.errors.values()).most_common(3))
-        raise UserError(f"None of the {len(table.paths)} images of {table.root} can be decoded: {reasons}.")
+        raise UserError(
+            f"None of the {len(table.paths)} images of {table.root} can be decoded: {reasons.removesuffix('.')}."
+        )
     for reason, number in Counter(result.errors.values()).most_common():
         if number > 1:
             log.warning("%d files are left out: %s", number, reason)

@@ -32,6 +32,7 @@ class Spreadsheet:
     path: Path
     columns: dict[str, list[str]]
     form: str = ""  # what had to be guessed of a text file, such as "GB18030, semicolons"
+    beside: tuple[Path, ...] = ()  # further files whose rows it has
 
     @property
     def rows(self) -> int:
@@ -155,13 +156,16 @@ def _encoding(data: bytes) -> str:
 
 
 def _delimiter(text: str) -> str:
-    """What divides the first lines into the same number of columns, most of them."""
+    """What divides the first lines into the same number of columns, most of them.
+
+    Blanks are in names and paths as well: they divide only where nothing else does.
+    """
     lines = text.splitlines(keepends=True)[:LOOKED_AT]
 
-    def agreement(delimiter: str) -> tuple[float, int]:
+    def agreement(delimiter: str) -> tuple[float, bool, int]:
         counts = Counter(len(row) for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=True) if row)
         columns, number = max(counts.items(), key=lambda item: (item[1], item[0]), default=(1, 0))
-        return (number / counts.total() if columns > 1 else 0.0, columns)
+        return (number / counts.total() if columns > 1 else 0.0, delimiter != " ", columns)
 
     return max(DELIMITERS, key=agreement)
 
