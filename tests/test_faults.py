@@ -31,13 +31,15 @@ from pathlib import Path
 from imgbench.benchmark.development.power import states
 from imgbench.data.corrections import Decision, add_decisions, read_decisions
 from imgbench.errors import UserError
-from imgbench.files import write_atomically
+from imgbench.files import put_in_place, write_atomically
+from imgbench.inference.sorting import Sorter
 
 library, home = ctypes.CDLL(None), Path(sys.argv[1])
 library.faults_met.restype = ctypes.c_char_p
 work, start, record, left = (home / name for name in ("work", "start", "record", "left"))
 start.mkdir(), record.mkdir()
 (start / "old.txt").write_text("old")
+(start / "photo.png").write_text("photo")
 folder = os.fsencode(work)
 
 def rows(place):
@@ -67,7 +69,7 @@ for kind in range(4):
             assert rows(work) == expected, (kind, call)
             assert (work / "old.txt").read_text() in ("old", "new")
             assert {path.name for path in work.iterdir() if not path.name.endswith(".lock")} <= {
-                "old.txt", "corrections.csv"}, (kind, call)
+                "old.txt", "photo.png", "corrections.csv"}, (kind, call)
             faults += bool(library.faults_met())
             shutil.rmtree(work)
 
@@ -78,6 +80,10 @@ done = [library.faults_seen()]
 for name in ("Ann", "Bob"):
     decide(name)
     done.append(library.faults_seen())
+Sorter(work / "sorted", ["cat"], "move").place(str(work / "photo.png"), "cat/photo.png")
+(work / ".made").mkdir()
+(work / ".made" / "shard").write_text("whole")
+put_in_place(work / ".made", work / "made")
 calls = library.faults_seen()
 library.faults_disarm()
 damaged = 0
@@ -90,6 +96,10 @@ for place, state in states(work, start, record / "log", left, range(1, calls + 1
         found = None
     sure = ["Ann", "Bob"][: sum(place >= one for one in done[1:])]
     assert (found or [])[: len(sure)] == sure if found is not None else place not in done, (place, state, found)
+    photographs = [path.read_text() for path in left.rglob("photo.png")]
+    assert photographs and set(photographs) == {"photo"}, (place, state)
+    assert (left / "made").is_dir() or place < calls, (place, state)
+    assert not (left / "made").is_dir() or (left / "made" / "shard").read_text() == "whole", (place, state)
     shutil.rmtree(left)
 print(faults, calls, damaged)
 """

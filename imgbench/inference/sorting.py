@@ -136,6 +136,7 @@ class Sorter:
         elif not _is_moved(source, target):
             return f"{target} is another picture"
         else:
+            keep_names(target.parent)
             source.unlink()  # the last step of a move that was interrupted before it
         return None
 

@@ -253,6 +253,13 @@ int rename(const char *from, const char *to) {
     if (!result && recorded(AT_FDCWD, from, old) && recorded(AT_FDCWD, to, new)) note("rename", old, new);
     return result;
 }
+int link(const char *from, const char *to) {
+    if (is_below(AT_FDCWD, to) && fails("link", to, ENOSPC, EIO, EACCES)) return -1;
+    int result = NEXT(link)(from, to);
+    char old[PATH_MAX], new[PATH_MAX];
+    if (!result && recorded(AT_FDCWD, from, old) && recorded(AT_FDCWD, to, new)) note("link", old, new);
+    return result;
+}
 int mkdir(const char *path, mode_t mode) {
     if (is_below(AT_FDCWD, path) && fails("mkdir", path, ENOSPC, EIO, EACCES)) return -1;
     int result = NEXT(mkdir)(path, mode);

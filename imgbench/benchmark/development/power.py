@@ -79,6 +79,8 @@ class Disk:
             return
         elif what == "rename":
             self._change([(*self._find(more), number), (place, name, None)])
+        elif what == "link":
+            self._change([(*self._find(more), number)])
         elif what == "remove":
             self._change([(place, name, None)])
         elif what == "size":
