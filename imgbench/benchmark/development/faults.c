@@ -72,7 +72,8 @@ static int path_of(int file, char *path) {
 
 static int is_open_below(int file) {
     char path[PATH_MAX + 1];
-    return folder[0] && path_of(file, path) && is_below(AT_FDCWD, strcat(path, "/"));  // the folder itself, too
+    if (!folder[0] || !path_of(file, path) || path[0] != '/') return 0;  // pipes and sockets have other names
+    return is_below(AT_FDCWD, strcat(path, "/"));  // the folder itself, too
 }
 
 // Whether this call is to fail, with the error of its kind, 0 where it cannot fail so.
