@@ -32,7 +32,6 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from imgbench.audit import EXIT_CODES
 from imgbench.benchmark.development.power import states
 from imgbench.errors import UserError
 
@@ -124,7 +123,7 @@ class Trials:
             return Ended(None, "it took too long", 0, "")
         said = (self.reports / "said.txt").read_text(errors="replace")
         facts = json.loads(report.read_text()) if report.is_file() else {"calls": 0, "failed": ""}
-        fine = {"audit": EXIT_CODES.values(), "review": (130,)}.get(line[0], ())  # findings; it is interrupted
+        fine = {"audit": (1, 3), "review": (130,)}.get(line[0], ())  # there are findings; it is interrupted
         return Ended(0 if process.exitcode in fine else process.exitcode, said, facts["calls"], facts["failed"])
 
     def answers(self) -> list[tuple[int, int, str]]:
