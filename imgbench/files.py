@@ -37,12 +37,42 @@ def replacing(path: Path, mode: str, **options: Any) -> Iterator[Any]:
             os.fsync(file.fileno())
         Path(name).chmod(_permissions(path))  # `mkstemp` grants them to the owner alone
         Path(name).replace(path)
+        keep_names(path.parent)  # the content is on disk already
     except BaseException as error:
         if name is not None:
             Path(name).unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise type(error)(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def put_in_place(made: Path, path: Path) -> None:
+    """Renames what was made beside `path`, a file or a folder of files, once it is on disk.
+
+    Raises:
+        OSError: it cannot be brought there; what was there before is still there.
+    """
+    folder = made.is_dir()
+    for file in (one for one in made.rglob("*") if one.is_file()) if folder else [made]:
+        with file.open("rb+") as written:  # Windows brings to disk only what may be written to
+            os.fsync(written.fileno())
+    if folder:
+        keep_names(made)
+    made.replace(path)
+    keep_names(path.parent)
+
+
+def keep_names(folder: Path) -> None:
+    """Brings to disk which files a folder has: a new name, or a changed one, may be lost with the power until then.
+
+    Not every system and file system can; there it is left to them.
+    """
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _permissions(path: Path) -> int:

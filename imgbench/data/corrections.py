@@ -24,6 +24,7 @@ from imgbench.data.shards import index_path, is_shards
 from imgbench.data.split import NO_SPLIT
 from imgbench.data.walk import LeftOut
 from imgbench.errors import UserError
+from imgbench.files import keep_names
 from imgbench.split_file import SPLIT_COLUMNS, SPLITS, Columns, csv_lines, read_rows
 from imgbench.trust import stays_below
 
@@ -181,6 +182,8 @@ def _append(path: Path, new: Sequence[Decision]) -> None:
             while data:  # of a disk that fills, a part may be written before the error comes
                 data = data[file.write(data) :]
             os.fsync(file.fileno())
+            if size == 0:
+                keep_names(path.parent)
         except OSError:
             file.truncate(size)
             if size == 0:

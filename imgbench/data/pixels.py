@@ -27,7 +27,7 @@ from imgbench.data.look import Looks, cache_dir, digest, keep_looks, kept_looks
 from imgbench.data.table import ImageTable
 from imgbench.decode import deep_extremes
 from imgbench.errors import DecodeError, UserError
-from imgbench.files import cores, memory_left
+from imgbench.files import cores, memory_left, put_in_place
 from imgbench.intensity import Extremes, Intensity, intensity_range
 from imgbench.preprocessing import Preprocessing
 from imgbench.progress import Step
@@ -170,7 +170,7 @@ def _make(table: ImageTable, preprocessing: Preprocessing, home: Path, with_pixe
             (work / "decoded.json").write_text(json.dumps(facts), "utf-8")
             entry = home / _entry_name(table, preprocessing, looks)
             shutil.rmtree(entry, ignore_errors=True)  # of the same content, where only stamps have changed
-            work.rename(entry)
+            put_in_place(work, entry)
             for old in home.glob(f"{place}-*"):
                 if old != entry:
                     shutil.rmtree(old, ignore_errors=True)

@@ -15,6 +15,7 @@ from imgbench.data.table import ImageTable
 from imgbench.data.walk import has_image_ending
 from imgbench.decode import FORMATS, image_format
 from imgbench.errors import UserError
+from imgbench.files import put_in_place
 from imgbench.progress import shown
 from imgbench.split_file import SPLITS
 
@@ -59,7 +60,7 @@ def write_shards(table: ImageTable, folder: Path, images_per_shard: int, seed: i
         names = _write(table, order, work, images_per_shard)
         root = NAME.replace("%06d", f"{{000000..{len(names) - 1:06d}}}" if len(names) > 1 else "000000")
         write_index(work / index_path(root).name, _lines(table, rows, order, work, names))
-        work.rename(folder)
+        put_in_place(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return str(folder / root)

@@ -193,7 +193,15 @@ class Journal:
         self.rows += len(rows)
 
     def complete(self) -> None:
-        """Notes that no rows are missing: those that are there stay, whatever comes later."""
+        """Notes that no rows are missing: those that are there stay, whatever comes later.
+
+        Raises:
+            UserError: they cannot be brought to disk.
+        """
+        try:
+            os.fsync(self.file.fileno())
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written: {error.strerror}. Repeat the same command.") from error
         self._describe(self.rows)
 
     def close(self) -> None:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from imgbench.errors import UserError
 from imgbench.evaluation.novelty import FeatureDistribution
+from imgbench.files import put_in_place
 from imgbench.inference.acceptance import kept_of
 from imgbench.inference.onnx_graph import UnknownOperationError, recorded
 from imgbench.inference.onnx_model import FORMAT, METADATA_KEY, OnnxModel
@@ -275,6 +276,6 @@ def _save(model: Any, path: Path, metadata: dict[str, Any]) -> None:
     try:
         onnx.save(model, unfinished)
         onnx.checker.check_model(unfinished, full_check=True)
-        unfinished.replace(path)
+        put_in_place(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

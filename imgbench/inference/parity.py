@@ -13,7 +13,7 @@ from imgbench.data.shard_index import photographs
 from imgbench.data.shards import Photograph
 from imgbench.decode import open_image
 from imgbench.errors import UserError
-from imgbench.files import write_atomically
+from imgbench.files import put_in_place, write_atomically
 from imgbench.inference.inputs import decode_batches
 from imgbench.inference.onnx_file import write_onnx
 from imgbench.inference.onnx_model import OnnxModel
@@ -55,7 +55,7 @@ def export_onnx(path: Path, output: Path | None = None, images: int = 500, toler
                     f"{tolerance:g}. It was deleted, and {output} is unchanged."
                 )
         facts["bytes"] = unfinished.stat().st_size
-        unfinished.replace(output)
+        put_in_place(unfinished, output)
     except OSError as error:
         raise UserError(
             f"{output} cannot be written: {error.strerror}. Name another file: --output FILE.onnx"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from imgbench.errors import UserError
+from imgbench.files import keep_names
 
 How = Literal["link", "copy", "move"]
 UNSURE = "unsure"
@@ -135,6 +136,7 @@ class Sorter:
         elif not _is_moved(source, target):
             return f"{target} is another picture"
         else:
+            keep_names(target.parent)
             source.unlink()  # the last step of a move that was interrupted before it
         return None
 
@@ -164,6 +166,7 @@ def _move(source: Path, target: Path) -> None:
             os.link(source, target)
         except OSError:  # another file system, or one that has no links
             _copy(source, target)
+    keep_names(target.parent)  # or the photograph may be in neither place when the power goes
     source.unlink()
 
 
@@ -177,6 +180,7 @@ def _copy(source: Path, target: Path) -> None:
         if os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
         unfinished.replace(target)
+        keep_names(target.parent)
     except OSError:
         unfinished.unlink(missing_ok=True)
         raise

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from imgbench.decode import open_image
 from imgbench.errors import UserError
 from imgbench.evaluation.novelty import FeatureDistribution
+from imgbench.files import put_in_place
 from imgbench.inference.acceptance import kept_of
 from imgbench.inference.inputs import decode_pixels
 from imgbench.inference.onnx_file import Deployed, silenced
@@ -60,7 +61,7 @@ def convert(source: Path, run: Run, onnx: Path, output: Path, tolerance: float =
             differences = compare(OnnxModel(onnx), MODELS[kind](unfinished))
             _require_same(differences, tolerance, onnx, output)
             for part in sorted(Path(folder).iterdir()):  # the weights first
-                part.replace(output.with_name(part.name))
+                put_in_place(part, output.with_name(part.name))
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error.strerror}. Name another file: --output FILE") from error
     return {"file": str(output), "files": len(differences), "largest_difference": max(differences.values())[0]}

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
+from imgbench.files import keep_names
 from imgbench.training.classifier import ImageClassifier
 from imgbench.training.network import without_fetching
 from imgbench.training.reading import load, upgrade
@@ -44,6 +45,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                     file.flush()
                     os.fsync(file.fileno())
                 unfinished.replace(path)
+                keep_names(path.parent)
             except (OSError, RuntimeError) as error:
                 # PyTorch's writer, closed after a failed write, raises an error of its own over the disk's.
                 reason = error if isinstance(error, OSError) else error.__context__

@@ -1,7 +1,7 @@
-"""What commands do when a call for a file fails: each in turn, as of a disk that is full, breaks or is another's.
+"""What commands do when a call for a file fails, as of a disk that is full, breaks or is another's, or the power goes.
 
-A small library, preloaded, fails the n-th call that has to do with a file of the trial; SQLite is tested so
-(https://www.sqlite.org/testing.html).
+A small library, preloaded, fails the n-th call that has to do with a file of the trial, or records all of them; SQLite
+is tested so (https://www.sqlite.org/testing.html).
 """
 
 import ctypes
@@ -13,11 +13,17 @@ import os
 import re
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +32,17 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from imgbench.benchmark.development.power import states
 from imgbench.errors import UserError
 
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("faults.c")
-KINDS = ("full", "broken", "denied")  # no space from then on; one input/output error; one lack of permission or handles
-GOOD = ("success", "error")  # how a command may end; all else is a fault of its own
+# No space from then on; no quota from then on; one input/output error; one lack of permission or handles.
+KINDS = ("full", "quota", "broken", "denied")
+POWER = "power"  # nothing fails, but the power may go at any time
+# How a command may end, or what may be left of it if the power goes; all else is a fault of its own.
+GOOD = ("success", "error", "whole")
 LONGEST = 300  # seconds that a command may take
 STARTER = multiprocessing.get_context("spawn" if os.name == "nt" else "forkserver")
 PRELOADED = ["imgbench.experiment.train", "imgbench.report.conclude", "imgbench.compression.apply", "matplotlib.pyplot",
@@ -42,8 +52,7 @@ TINY = ("model=cnn", "data.image_size=20", "data.batch_size=8", "augment=none", 
 TRAIN = ("train", "data.root=photos", *TINY, "trainer.max_epochs=2", "hydra.run.dir=run")
 STUDY = ("study", "data.root=photos", *TINY, "trainer.max_epochs=1", "budget=1", "target=drop<=100pt",
          "hydra.run.dir=study")  # fmt: skip
-# Each command, but not the audit, whose exit status tells of findings too.
-# With each stand those whose results it needs.
+# Each command, and those whose results it needs.
 COMMANDS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
     "train": (TRAIN, ()),
     "resume": (("train", "--resume", "run", "trainer.max_epochs=3"), (TRAIN,)),
@@ -52,7 +61,10 @@ COMMANDS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
     "predict": (("predict", "run", "photos", "--output", "answers.csv"), (TRAIN,)),
     "compress": (("compress", "run", "quantize", "--max-drop", "100", "--output", "int8"), (TRAIN,)),
     "export": (("export", "run"), (TRAIN,)),
+    "audit": (("audit", "data.root=photos", "data.image_size=20", "hydra.run.dir=audited"), ()),
+    "review": (("review", "run", "--port", "0"), (TRAIN,)),
 }
+DECISIONS = 4  # that are made on the page of a review
 
 
 @dataclass(frozen=True)
@@ -71,6 +83,7 @@ class Trials:
     def __init__(self, home: Path, library: Path) -> None:
         self.home, self.library = home, library
         self.work, self.kept, self.reports = home / "work", home / "kept", home / "reports"
+        self.record = home / "record"
         self.reports.mkdir()
 
     def begin(self, prepared_by: Sequence[Sequence[str]]) -> None:
@@ -94,10 +107,14 @@ class Trials:
         shutil.copytree(self.kept, self.work)
 
     def run(self, line: Sequence[str], kind: str = KINDS[0], call: int = 0) -> Ended:
-        """Runs a command, whose `call`th call fails; 0: none."""
+        """Runs a command, whose `call`th call fails; 0: none. With POWER, what it does is recorded."""
         report = self.reports / "ended.json"
         report.unlink(missing_ok=True)
-        process = STARTER.Process(target=_run, args=(line, self.work, report, KINDS.index(kind), call))
+        (self.reports / "answers.json").unlink(missing_ok=True)
+        if kind == POWER:
+            shutil.rmtree(self.record, ignore_errors=True)
+            self.record.mkdir()
+        process = STARTER.Process(target=_run, args=(line, self.work, report, kind, call, self.record))
         process.start()
         process.join(LONGEST)
         if process.is_alive():
@@ -106,10 +123,16 @@ class Trials:
             return Ended(None, "it took too long", 0, "")
         said = (self.reports / "said.txt").read_text(errors="replace")
         facts = json.loads(report.read_text()) if report.is_file() else {"calls": 0, "failed": ""}
-        return Ended(process.exitcode, said, facts["calls"], facts["failed"])
+        fine = {"audit": (1, 3), "review": (130,)}.get(line[0], ())  # there are findings; it is interrupted
+        return Ended(0 if process.exitcode in fine else process.exitcode, said, facts["calls"], facts["failed"])
+
+    def answers(self) -> list[tuple[int, int, str]]:
+        """Of each decision on the page: the status of the answer, how many calls were counted then, and who made it."""
+        file = self.reports / "answers.json"
+        return [tuple(one) for one in json.loads(file.read_text())] if file.is_file() else []
 
 
-def _run(line: Sequence[str], work: Path, report: Path, kind: int, call: int) -> None:
+def _run(line: Sequence[str], work: Path, report: Path, kind: str, call: int, record: Path) -> None:
     """In a process of its own, which ends as the command does."""
     preloaded = ctypes.CDLL(None)
     preloaded.faults_met.restype = ctypes.c_char_p
@@ -120,13 +143,52 @@ def _run(line: Sequence[str], work: Path, report: Path, kind: int, call: int) ->
     os.environ["IMGBENCH_CACHE"] = str(work / "cache")
     sys.path[0] = ""
     sys.argv = [f"imgbench.{line[0]}", *line[1:]]
-    preloaded.faults_arm(os.fsencode(work), kind, ctypes.c_long(call))
+    if line[0] == "review":
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        threading.Thread(target=_decide, args=(report, preloaded.faults_seen), daemon=True).start()
+    if kind == POWER:
+        preloaded.faults_record(os.fsencode(work), os.fsencode(record))
+    else:
+        preloaded.faults_arm(os.fsencode(work), KINDS.index(kind), ctypes.c_long(call))
     try:
         runpy.run_module(f"imgbench.{line[0]}", run_name="__main__", alter_sys=True)
     finally:
         preloaded.faults_disarm()
         sys.stdout.flush()
         report.write_text(json.dumps({"calls": preloaded.faults_seen(), "failed": preloaded.faults_met().decode()}))
+
+
+def _decide(report: Path, count: Callable[[], int]) -> None:
+    """Makes decisions on the page of a review, which then ends."""
+    answers = []
+    while not (found := re.search(r"(http://\S+?)(/\S+)", report.with_name("said.txt").read_text())):
+        time.sleep(0.1)
+    for number in range(DECISIONS):
+        name = f"person{number}"
+        request = urllib.request.Request(
+            f"{found[0]}decide",
+            json.dumps({"rows": [number], "decision": "right", "by": name}).encode(),
+            {"Content-Type": "application/json", "Origin": found[1]},
+        )
+        try:
+            with urllib.request.urlopen(request) as answer:
+                status = answer.status
+        except urllib.error.HTTPError as error:
+            status = error.code
+        answers.append((status, count(), name))
+    report.with_name("answers.json").write_text(json.dumps(answers))
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def undecided(folder: Path, answers: Sequence[tuple[int, int, str]]) -> Iterator[str]:
+    """Decisions that are not in the table though they were answered, or are there though they were refused."""
+    table = folder / "photos" / "corrections.csv"
+    text = table.read_text("utf-8", "replace") if table.is_file() else ""
+    for status, _, name in answers:
+        if status not in (200, 409):
+            yield f"the page answered {status}"
+        elif (name in text) != (status == 200):
+            yield f"the decision of {name} was answered {status}, but is {'' if name in text else 'not '}there"
 
 
 def half_written(folder: Path) -> Iterator[str]:
@@ -173,13 +235,27 @@ def results(folder: Path) -> dict[str, str]:
     """
     found = {}
     for path in sorted(folder.rglob("*.csv")):
-        if not path.is_relative_to(folder / "cache"):
+        if not path.is_relative_to(folder / "cache") and path.name != "corrections.csv":  # which the answers tell
             text = re.sub(r"\d+\.\d+(e-\d+)?", lambda number: f"{float(number[0]):.5f}", path.read_text())
             rows = [line.split(",") for line in text.splitlines()]
             timed = {i for i, name in enumerate(rows[0]) if "second" in name} if rows else set()
             kept = [[cell for i, cell in enumerate(row) if i not in timed] for row in rows]
             found[str(path.relative_to(folder))] = repr(kept)
     return found
+
+
+def unfinished(folder: Path, whole: Path) -> Iterator[str]:
+    """What runs lack that say that they are finished, by what the same runs have in `whole`."""
+    for file in sorted(whole.rglob("run.json")):
+        run = file.parent.relative_to(whole)
+        with suppress(OSError, ValueError):
+            if json.loads((folder / run / "run.json").read_text())["status"] != "finished":
+                continue
+            for path in sorted(file.parent.rglob("*")):
+                name = path.relative_to(file.parent)
+                hidden = any(part.startswith(".") for part in name.parts)
+                if path.is_file() and not hidden and not (folder / run / name).exists():
+                    yield f"{run} is finished, but lacks {name}"
 
 
 def judged(ended: Ended) -> Iterator[str]:
@@ -201,6 +277,7 @@ def attempt(trials: Trials, line: Sequence[str], kind: str, call: int, expected:
     found = [*judged(ended), *half_written(trials.work)]
     if line[:2] != ("train", "--resume"):
         found += lost(trials.work, trials.kept)
+    found += undecided(trials.work, trials.answers())
     if ended.status == 0:  # what is there need not be made twice
         if differing := _differences(results(trials.work), expected):
             found.append(f"succeeded with other results: {differing}")
@@ -213,6 +290,51 @@ def attempt(trials: Trials, line: Sequence[str], kind: str, call: int, expected:
     if found:
         log.info("%s", ended.said.strip()[-1500:])
     return found or [outcome]
+
+
+def power_cuts(trials: Trials, line: Sequence[str], number: int, again: int) -> Counter[str]:
+    """Records a command, and lets the power go after one of its calls and another; what was found of what is left.
+
+    Args:
+        number: of places, spread evenly over the calls, and always the last; 0: each.
+        again: of how many of the states that are left the command is run again, spread evenly too.
+    """
+    trials.restore()
+    ended = trials.run(line, POWER)
+    if ended.status != 0:
+        raise UserError(f"{' '.join(line)} failed without a fault:\n{ended.said}")
+    whole, answers = trials.home / "whole", trials.answers()
+    shutil.rmtree(whole, ignore_errors=True)
+    trials.work.rename(whole)
+    expected = results(whole)
+    places = sorted({*range(1, ended.calls, max(1, ended.calls // number) if number else 1), ended.calls})
+    every = max(1, 4 * len(places) // again) | 1  # odd, so that each of the four outcomes has its turn
+    outcomes: Counter[str] = Counter()
+    made = states(trials.work, trials.kept, trials.record / "log", trials.work, places)
+    for count, (place, state) in enumerate(made):
+        # The cache is made anew, and of a decision that was not answered yet a part may be there, as readers say.
+        found = [one for one in half_written(trials.work) if not one.startswith(("cache/", "photos/"))]
+        found += unfinished(trials.work, whole)
+        found += undecided(trials.work, [one for one in answers if one[1] <= place])
+        outcome = "whole"
+        if place == ended.calls and (missing := _differences(results(trials.work), expected)):
+            found.append(f"was done, but is not on disk: {missing}")
+        if count % every == 0:
+            after = trials.run(line)
+            found += judged(after)
+            if after.status == 0:
+                found += [*half_written(trials.work), *undecided(trials.work, trials.answers())]
+            outcome = GOOD[after.status != 0]
+            if after.status == 0 and (differing := _differences(results(trials.work), expected)):
+                found.append(f"other results afterwards: {differing}")
+            if found or after.status:
+                log.info("%s", after.said.strip()[-1500:])
+        if found:
+            log.info("power after %d of %d, %s: %s", place, ended.calls, state, "; ".join(found))
+        outcomes[found[0] if found else outcome] += 1
+        shutil.rmtree(trials.work)
+    trials.work.mkdir()
+    return outcomes
 
 
 def _differences(found: dict[str, str], expected: dict[str, str]) -> list[str]:
@@ -259,13 +381,13 @@ def measure_faults(number: int, names: Sequence[str] = tuple(COMMANDS)) -> dict[
                 step = max(1, calls // number) if number else 1
                 for call in range(1 + step // 2 if number else 1, calls + 1, step):
                     outcomes[attempt(trials, line, kind, call, expected)[0]] += 1
-            good = sum(outcomes[name] for name in GOOD)
-            tried = outcomes.total()
-            rows[name] = {
-                "value": good / tried,
-                "faults": tried,
-                "success": outcomes["success"],
-                "error": outcomes["error"],
-            }
+            rows[name] = _row(outcomes)
+            rows[f"{name}, power cut"] = _row(power_cuts(trials, line, 10 * number, max(1, number)))
     del os.environ["LD_PRELOAD"]
     return rows
+
+
+def _row(outcomes: Counter[str]) -> dict[str, float]:
+    tried = outcomes.total()
+    good = {name: outcomes[name] for name in GOOD}
+    return {"value": sum(good.values()) / tried, "faults": tried, **good}
