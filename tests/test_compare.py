@@ -80,6 +80,25 @@ def test_a_file_takes_the_table_of_configurations_alone(two_runs, tmp_path):
         assert float(rows["VGG-16"][f"{name}_low"]) == pytest.approx(metrics[f"test/{name}"].low)
 
 
+@pytest.mark.parametrize("name", ["out", "table.csv"])
+def test_a_comparison_is_written_over_one_of_the_same_runs_alone(name, two_runs, tmp_path):
+    output, runs = tmp_path / name, [run.path for run in two_runs]
+    compare(runs, output)
+    compare(reversed(runs), output, names=["a", "b"])
+    shutil.copytree(runs[0], tmp_path / "third")
+    with pytest.raises(UserError, match=rf"{name} holds the comparison of other runs, .*, which is not overwritten"):
+        compare([runs[0], tmp_path / "third"], output)
+    table = output / "comparison.csv" if output.is_dir() else output
+    assert "/other" in table.read_text()
+    table.write_text("name,age\nx,1\n")
+    with pytest.raises(UserError, match="is no table of a comparison, and is not overwritten"):
+        compare(runs, output)
+    if output.is_dir():
+        table.unlink()
+        with pytest.raises(UserError, match=r"holds differences\.csv already, of no comparison"):
+            compare(runs, output)
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [

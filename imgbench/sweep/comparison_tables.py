@@ -8,11 +8,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from imgbench.cells import guarded, markdown
+from imgbench.cells import guarded, markdown, unguarded
+from imgbench.errors import UserError
 from imgbench.evaluation.plots import draw_intervals, draw_pareto
 from imgbench.files import write_atomically
 from imgbench.latex import HEADER, table
 from imgbench.report.catalogue import Texts
+from imgbench.run import Run
 from imgbench.sweep.comparison import Comparison
 from imgbench.sweep.comparison_page import comparison_page
 from imgbench.sweep.configurations import METRICS, Configuration
@@ -29,8 +31,9 @@ CAPTION = (
     "{points}, with p corrected for the number of pairs (Holm)."
 )
 METRICS_CAPTION = "Every metric with its standard deviation over runs, and below it its interval over images."
+TABLE, PLACES = "comparison.csv", "run_directories"  # the file by which a comparison is known, and its column of runs
 FILES = (
-    "comparison.csv, differences.csv, disagreements.csv, comparison.md, comparison.tex, comparison.html, intervals.pdf,"
+    f"{TABLE}, differences.csv, disagreements.csv, comparison.md, comparison.tex, comparison.html, intervals.pdf,"
     " intervals.svg, size.pdf, size.svg, latency.pdf, latency.svg"
 )
 TEXTS = Texts("en")
@@ -133,8 +136,36 @@ def print_comparison(comparison: Comparison) -> None:
     print_table((RESULTS[0], *COSTS), [[one.name, *cost_cells(one)] for one in all_of_them], notes=notes)
 
 
+def require_free(place: Path, runs: Sequence[Run]) -> None:
+    """A comparison is written again over one of the same runs, and over nothing else.
+
+    Args:
+        place: the table of configurations, or the folder of all files.
+
+    Raises:
+        UserError: something else is there.
+    """
+    table = place if place.suffix.lower() == ".csv" and not place.is_dir() else place / TABLE
+    if not table.is_file():
+        taken = [name for name in FILES.split(", ") if table == place / TABLE and (place / name).exists()]
+        if taken:
+            raise UserError(f"--output {place} holds {taken[0]} already, of no comparison. Name another directory.")
+        return
+    with table.open(newline="", encoding="utf-8", errors="surrogateescape") as lines:
+        rows = list(csv.DictReader(lines))
+    if not rows or not rows[0].keys() >= {"configuration", PLACES}:
+        raise UserError(f"--output {place}: {table} is no table of a comparison, and is not overwritten.")
+    earlier = " ".join(unguarded(row[PLACES] or "") for row in rows)
+    if sorted(earlier.split()) != sorted(" ".join(str(run.shown) for run in runs).split()):  # paths may have blanks
+        raise UserError(
+            f"--output {place} holds the comparison of other runs, {earlier}, which is not overwritten.\n"
+            "Name another place, or remove it."
+        )
+
+
 def write_comparison(comparison: Comparison, folder: Path, language: str) -> None:
     """Writes the files that `FILES` names; those of costs where one is known."""
+    write_table(comparison, folder / TABLE)  # by which the others are known to be of these runs
     draw_intervals(
         {
             one.name: (one.metrics[comparison.metric], one.values(comparison.metric))
@@ -148,7 +179,6 @@ def write_comparison(comparison: Comparison, folder: Path, language: str) -> Non
     for name, key, label in (("size", "size_mb", "MB"), ("latency", "latency_ms", "ms for one image")) if costs else ():
         points = {one.name: (one.cost[key], one.accuracy) for one in costs if one.cost}
         figures.append(draw_pareto(points, [label], folder / name))
-    write_table(comparison, folder / "comparison.csv")
     write_atomically(folder / "differences.csv", _csv(DIFFERENCES, _difference_rows(comparison)))
     write_atomically(folder / "disagreements.csv", _csv(DISAGREEMENTS, _disagreement_rows(comparison)), "replace")
     write_atomically(folder / "comparison.md", _markdown_page(comparison), errors="replace")
@@ -168,7 +198,7 @@ DISAGREEMENTS = ("first", "second", "path", "class", "right", "first_predicted",
 def write_table(comparison: Comparison, path: Path) -> None:
     """Writes the table of the configurations, all numbers as they are."""
     rows = [_numbers(one) for one in comparison.configurations]
-    write_atomically(path, _csv((*NUMBERS, *OTHERS, *COST, "seconds", "run_directories"), rows), errors="replace")
+    write_atomically(path, _csv((*NUMBERS, *OTHERS, *COST, "seconds", PLACES), rows), errors="replace")
 
 
 def _numbers(one: Configuration) -> list[Any]:
