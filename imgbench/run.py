@@ -41,13 +41,14 @@ OF_NO_WEIGHT = ("root", "labels", "columns", "cache", "audit", "thumbnails", "co
 SWITCH = {True: True, "on": True, False: False, "off": False}  # earlier runs say on and off
 PREDICTIONS = "predictions.csv"
 RESULTS = ("metrics.json", PREDICTIONS, "report.html")  # of a run that was trained to its end
+SUBGROUPS = "subgroups.json"  # the accuracy in parts of the test images, by further columns of a table of labels
 LEARNING_CURVE = "learning_curve.json"  # what parts of the training images reach
 ACCEPTANCE_FILES = ("validation.csv", "features.npz")  # what `predict --max-error` needs; earlier runs lack them
 FOLDS = "folds"  # where the networks of a cross-validation were trained, and what each says of its test images
 INIT = "checkpoints/init.ckpt"  # pruned weights that training starts from
 # What is made of weights, and what run.json says of them; and what comes before.
-OF_RESULTS = (*RESULTS, *ACCEPTANCE_FILES, LEARNING_CURVE, "confusion.png", "reliability.png", "model.onnx",
-              "export.json", "small.onnx", "small")  # fmt: skip
+OF_RESULTS = (*RESULTS, *ACCEPTANCE_FILES, SUBGROUPS, LEARNING_CURVE, "confusion.png", "reliability.png",
+              "model.onnx", "export.json", "small.onnx", "small")  # fmt: skip
 FACTS_OF_RESULTS = ("cost", "parent_cost", "best_epoch", "score")
 OF_TRAINING = ("split.csv", "left_out.csv", "audit.json", "audit.html", "pairs.png", "summary.txt", "samples.png",
                "metrics.csv", "curves.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt", INIT, "steps",

@@ -35,9 +35,12 @@ def share(
         UserError: as of `parity.export_onnx`, `write_card`, `write_paper`, `convert` and `Hub`.
     """
     if paper is not None:
+        with_model = output is not None or card or repository is not None or conformance is not None
+        if with_model:
+            Run.open(path)  # before anything is written; a sweep has a paper, but no model
         files = write_paper(path, paper)
         print(f"Written  {paper}: {len(files)} files; begin with methods.md, results.md and checklists")
-        if output is None and not card and repository is None and conformance is None:
+        if not with_model:
             return {"paper": str(paper), "files": [str(file.relative_to(paper)) for file in files]}
     run = Run.open(path)
     with_card = card or repository is not None

@@ -2,11 +2,14 @@
 
 import csv
 import io
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
+
+from matplotlib.figure import Figure
 
 from imgbench.cells import guarded, markdown, unguarded
 from imgbench.errors import UserError
@@ -37,7 +40,7 @@ FILES = (
     " intervals.svg, size.pdf, size.svg, latency.pdf, latency.svg"
 )
 TEXTS = Texts("en")
-WRAPPED = 30  # letters of a name in a line of a LaTeX table
+BESIDE_NUMBERS, BESIDE_FEWER = 22, 34  # letters of a name in a line of a LaTeX table, which fits the page of an article
 
 
 def _words(comparison: Comparison, texts: Sequence[str]) -> list[str]:
@@ -174,16 +177,25 @@ def write_comparison(comparison: Comparison, folder: Path, language: str) -> Non
         f"test {NAMES[comparison.metric]}",
         folder / "intervals",
     )
-    costs = [one for one in comparison.configurations if one.cost]
-    figures = []
-    for name, key, label in (("size", "size_mb", "MB"), ("latency", "latency_ms", "ms for one image")) if costs else ():
-        points = {one.name: (one.cost[key], one.accuracy) for one in costs if one.cost}
-        figures.append(draw_pareto(points, [label], folder / name))
+    figures = _draw_costs(comparison, TEXTS, folder)
+    if language != TEXTS.language:  # a paper is written in English, and the page in the reader's language
+        figures = _draw_costs(comparison, Texts(language), None)
     write_atomically(folder / "differences.csv", _csv(DIFFERENCES, _difference_rows(comparison)))
     write_atomically(folder / "disagreements.csv", _csv(DISAGREEMENTS, _disagreement_rows(comparison)), "replace")
     write_atomically(folder / "comparison.md", _markdown_page(comparison), errors="replace")
     write_atomically(folder / "comparison.tex", _latex_file(comparison), errors="replace")
     write_atomically(folder / "comparison.html", comparison_page(comparison, figures, language), errors="replace")
+
+
+def _draw_costs(comparison: Comparison, texts: Texts, folder: Path | None) -> list[Figure]:
+    """Accuracy against size and against latency, of the configurations whose cost is known."""
+    costs = [one for one in comparison.configurations if one.cost]
+    figures = []
+    for name, key in (("size", "size_mb"), ("latency", "latency_ms")) if costs else ():
+        points = {one.name: (one.cost[key], one.accuracy) for one in costs if one.cost}
+        output, label = folder / name if folder else None, texts(f"compare_axis_{name}")
+        figures.append(draw_pareto(points, [label], output, texts("compare_axis_accuracy")))
+    return figures
 
 
 NUMBERS = ("configuration", "runs", "accuracy", "low", "high", "n", "groups", "low_over_runs", "high_over_runs",
@@ -267,7 +279,12 @@ def _latex_file(comparison: Comparison) -> str:
         f"Results on the test set ({of}). ± is the standard deviation over runs (seeds or folds); below it stands the "
         "95 % interval over images."
     )
-    results = [[_wrapped(one.name), [str(len(one.runs))], *metric_cells(one)] for one in everything]
+    # The deviation on a line of its own, so that the four numbers leave room for the names.
+    results = [
+        [_wrapped(one.name, BESIDE_NUMBERS), [str(len(one.runs))],
+         *([part for line in cell for part in line.replace(" ±", "\n±").split("\n")] for cell in metric_cells(one))]
+        for one in everything
+    ]  # fmt: skip
     parts = [HEADER, table((*RESULTS[:2], *NAMES.values()), results, caption, "tab:comparison")]
     if comparison.differences:
         [difference] = [f"Difference in {NAMES[comparison.metric].removesuffix(', %')} on the same test images"]
@@ -279,15 +296,25 @@ def _latex_file(comparison: Comparison) -> str:
         rows = []
         for one in comparison.differences:
             first, second, value, interval, p, adjusted, *_ = pair_cells(comparison, one)
-            rows.append([_wrapped(first), _wrapped(second), [value], [interval], [p], [adjusted]])
-        columns = ("configuration", "minus", "difference", "95 % interval", "p", "corrected")
-        parts.append(table(columns, rows, caption, "tab:differences", text=2))
+            names = [*_wrapped(first, BESIDE_FEWER), *_wrapped(f"minus {second}", BESIDE_FEWER)]
+            rows.append([names, [value], [interval], [p], [adjusted]])
+        columns = ("configurations", "difference", "95 % interval", "p", "corrected")
+        parts.append(table(columns, rows, caption, "tab:differences"))
     if any(one.cost for one in everything):
-        rows = [[_wrapped(one.name), *([cell] for cell in cost_cells(one))] for one in everything]
+        rows = [[_wrapped(one.name, BESIDE_NUMBERS), *([cell] for cell in cost_cells(one))] for one in everything]
         caption = "What the models cost: of the first run of each configuration, with milliseconds for one image."
         parts.append(table((RESULTS[0], *COSTS), rows, caption, "tab:cost"))
     return "\n".join(parts)
 
 
-def _wrapped(name: str) -> list[str]:
-    return textwrap.wrap(name, WRAPPED) or [""]
+def _wrapped(name: str, letters: int) -> list[str]:
+    """In lines; a word that is longer than one is cut where a path or a setting can be."""
+    parts: list[str] = []
+    for word in re.findall(r"\S+\s*", name):
+        parts += [word] if len(word.rstrip()) <= letters else re.findall(r"[^./=_]+[./=_]*\s*|[./=_]+\s*", word)
+    lines = [""]
+    for part in [piece for whole in parts for piece in textwrap.wrap(whole, letters, drop_whitespace=False)]:
+        if len(lines[-1]) + len(part.rstrip()) > letters:
+            lines.append("")
+        lines[-1] += part
+    return [line.rstrip() for line in lines if line] or [""]
