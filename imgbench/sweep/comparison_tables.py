@@ -191,9 +191,10 @@ def _draw_costs(comparison: Comparison, texts: Texts, folder: Path | None) -> li
     """Accuracy against size and against latency, of the configurations whose cost is known."""
     costs = [one for one in comparison.configurations if one.cost]
     figures = []
+    labels = {"size": texts("compare_axis_size"), "latency": texts("compare_axis_latency")}
     for name, key in (("size", "size_mb"), ("latency", "latency_ms")) if costs else ():
         points = {one.name: (one.cost[key], one.accuracy) for one in costs if one.cost}
-        output, label = folder / name if folder else None, texts(f"compare_axis_{name}")
+        output, label = folder / name if folder else None, labels[name]
         figures.append(draw_pareto(points, [label], output, texts("compare_axis_accuracy")))
     return figures
 
