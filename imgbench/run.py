@@ -38,6 +38,7 @@ INFO_TYPES = {
 # the images and labels lie and what is done before and after; images, classes, groups and splits are known by a hash.
 DECIDES = (*NODES, "seed", "monitor", "mode", "init_from", "quantized")
 OF_NO_WEIGHT = ("root", "labels", "columns", "cache", "audit", "thumbnails", "corrections")
+EXPORTED = (".onnx", ".xml", ".tflite")  # files of ONNX, OpenVINO and LiteRT
 SWITCH = {True: True, "on": True, False: False, "off": False}  # earlier runs say on and off
 PREDICTIONS = "predictions.csv"
 RESULTS = ("metrics.json", PREDICTIONS, "report.html")  # of a run that was trained to its end
@@ -63,7 +64,7 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
-        """An existing run: `path` is its directory, or a checkpoint or model.onnx in it.
+        """An existing run: `path` is its directory, or a checkpoint or an exported file in it, such as model.onnx.
 
         Raises:
             UserError: there is no run.
@@ -71,7 +72,7 @@ class Run:
         path = Path(path)
         if path.is_file() and path.parent.name == "checkpoints":
             path = path.parent.parent
-        elif path.is_file() and path.suffix.lower() == ".onnx":
+        elif path.is_file() and path.suffix.lower() in EXPORTED:
             path = path.parent
         if not (path / "config.yaml").is_file():
             there = "does not exist" if not path.exists() else "has no config.yaml, which every run directory has"
@@ -92,6 +93,11 @@ class Run:
     def model(self) -> Path | None:
         """The file that predicts: the best checkpoint, else `model.onnx`; None if there is neither."""
         return next((path for path in (self.best, self.path / "model.onnx") if path.is_file()), None)
+
+    def is_kept(self, file: Path) -> bool:
+        """Whether a file is of the model that the run kept: its best checkpoint, or what was exported beside it."""
+        kept = [self.best, *(self.path / f"model{ending}" for ending in EXPORTED)]
+        return file.resolve() in [path.resolve() for path in kept]
 
     @property
     def stored_config(self) -> dict[str, Any]:
