@@ -144,7 +144,11 @@ def run_parser(name: str, description: str | None, examples: str, **run: Any) ->
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", metavar="RUN", **{"help": "a run directory, a checkpoint or an ONNX file", **run})
+    parser.add_argument(
+        "run",
+        metavar="RUN",
+        **{"help": "a run directory, a checkpoint, or an exported file: .onnx, .xml, .tflite", **run},
+    )
     return parser
 
 

@@ -18,7 +18,7 @@ from imgbench.language import language_of_locale
 from imgbench.progress import loading
 from imgbench.run import Run
 from imgbench.sweep.comparison import Comparison, compare_runs, find_runs
-from imgbench.sweep.comparison_tables import COST, FILES, print_comparison, write_comparison, write_table
+from imgbench.sweep.comparison_tables import COST, FILES, print_comparison, require_free, write_comparison, write_table
 from imgbench.sweep.configurations import Metric
 
 EXAMPLES = """examples:
@@ -45,21 +45,23 @@ def compare(
     Args:
         runs: run directories, directories of them such as a sweep's, and globs.
         output: write the tables, figures and the page into this directory, or only the table of configurations into a
-            file that ends in .csv.
+            file that ends in .csv. What is there of the same runs is written anew, and of others it stays.
         any_images: show runs that were tested on different images side by side, without a test of their difference.
         metric: what is tested, and decides which is the best; all are shown.
         names: what to call the configurations, in the order in which their first runs are named.
         language: of the page; otherwise that of the locale.
 
     Raises:
-        UserError: fewer than two runs, one that is not finished, different test images, `output` cannot be written, or
-            other names than configurations.
+        UserError: fewer than two runs, one that is not finished, different test images, `output` cannot be written or
+            holds something else, or other names than configurations.
     """
     place = None if output is None else Path(output)
     as_file = place is not None and place.suffix.lower() == ".csv" and not place.is_dir()
+    compared = find_runs(runs)
     if place is not None:
+        require_free(place, compared)
         output_directory(place.parent if as_file else place)
-    comparison = compare_runs(find_runs(runs), any_images, cost_of, metric=metric, names=names)
+    comparison = compare_runs(compared, any_images, cost_of, metric=metric, names=names)
     if place is not None and as_file:
         write_table(comparison, place)
     elif place is not None:

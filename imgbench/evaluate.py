@@ -28,7 +28,7 @@ def evaluate(
     sensitivity: float | None = None,
     allow_seen: bool = False,
 ) -> "Evaluation":
-    """Measures a run directory, a checkpoint or an ONNX file on its split `train`, `val` or `test`.
+    """Measures a run directory, a checkpoint or an exported file on its split `train`, `val` or `test`.
 
     Args:
         split: which images of the run to measure it on; with --data, all images are used.

@@ -22,7 +22,7 @@ private repository or to one that you own, and never a photograph.
 
 --paper writes what a paper needs: methods and results as Markdown and LaTeX, figures as PDF and SVG, CITATION.bib, and
 the checklists CLAIM, TRIPOD+AI and REFORMS, filled from what the run has recorded. RUN may be a sweep over seeds. No
-ONNX file is written then.
+model file is written then, unless --output, --card, --conformance or --push-to-hub ask for it.
 """
 
 

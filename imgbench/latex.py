@@ -1,6 +1,7 @@
 """What may stand in a LaTeX file that imgbench writes: names of runs, classes and files are anybody's."""
 
 import re
+import textwrap
 from collections.abc import Sequence
 
 SPECIAL = {
@@ -24,6 +25,7 @@ SPECIAL = {
     "…": r"\ldots{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
+HEAD = 14  # letters in a line of a column's name
 # Chinese names need fonts that LaTeX does not take by itself.
 HEADER = "% Needs \\usepackage{booktabs}; with Chinese names \\usepackage{ctex} too, and XeLaTeX or LuaLaTeX.\n"
 
@@ -35,21 +37,23 @@ def escaped(text: str) -> str:
     return re.sub("-(?=-)", "-{}", done)  # two of them, as of an option, would become a dash
 
 
-def table(
-    columns: Sequence[str], rows: Sequence[Sequence[Sequence[str]]], caption: str, label: str, text: int = 1
-) -> str:
-    """A table for the package booktabs, with a caption above it.
+def table(columns: Sequence[str], rows: Sequence[Sequence[Sequence[str]]], caption: str, label: str) -> str:
+    """A table for the package booktabs, with a caption above it. Its first column is text, the others numbers.
 
     Args:
+        columns: their names, which are broken into lines.
         rows: of cells, each of one line or more, which stand below each other.
-        text: so many of the first columns are text, the others numbers.
     """
-    lines = []
+    names = [textwrap.wrap(column, HEAD) or [""] for column in columns]
+    height = max(map(len, names))
+    names = [[""] * (height - len(lines)) + lines for lines in names]
+    head = [" & ".join(escaped(lines[i]) for lines in names) + r" \\" for i in range(height)]
+    lines: list[str] = []
     for row in rows:
+        lines += [r"\addlinespace"] if lines and len(row[0]) > 1 else []
         for i in range(max(map(len, row))):
             line = " & ".join(
-                (escaped if column < text else _number)(cell[i]) if i < len(cell) else ""
-                for column, cell in enumerate(row)
+                (_number if column else escaped)(cell[i]) if i < len(cell) else "" for column, cell in enumerate(row)
             )
             lines.append(line + (r" \\" if i + 1 == max(map(len, row)) else r" \\*"))
     return "\n".join(
@@ -58,9 +62,9 @@ def table(
             r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
             rf"\caption{{{escaped(caption)}}}",
             rf"\label{{{label}}}",
-            rf"\begin{{tabular}}{{{'l' * text}{'r' * (len(columns) - text)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
             r"\toprule",
-            " & ".join(map(escaped, columns)) + r" \\",
+            *head,
             r"\midrule",
             *lines,
             r"\bottomrule",

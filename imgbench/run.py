@@ -38,16 +38,18 @@ INFO_TYPES = {
 # the images and labels lie and what is done before and after; images, classes, groups and splits are known by a hash.
 DECIDES = (*NODES, "seed", "monitor", "mode", "init_from", "quantized")
 OF_NO_WEIGHT = ("root", "labels", "columns", "cache", "audit", "thumbnails", "corrections")
+EXPORTED = (".onnx", ".xml", ".tflite")  # files of ONNX, OpenVINO and LiteRT
 SWITCH = {True: True, "on": True, False: False, "off": False}  # earlier runs say on and off
 PREDICTIONS = "predictions.csv"
 RESULTS = ("metrics.json", PREDICTIONS, "report.html")  # of a run that was trained to its end
+SUBGROUPS = "subgroups.json"  # the accuracy in parts of the test images, by further columns of a table of labels
 LEARNING_CURVE = "learning_curve.json"  # what parts of the training images reach
 ACCEPTANCE_FILES = ("validation.csv", "features.npz")  # what `predict --max-error` needs; earlier runs lack them
 FOLDS = "folds"  # where the networks of a cross-validation were trained, and what each says of its test images
 INIT = "checkpoints/init.ckpt"  # pruned weights that training starts from
 # What is made of weights, and what run.json says of them; and what comes before.
-OF_RESULTS = (*RESULTS, *ACCEPTANCE_FILES, LEARNING_CURVE, "confusion.png", "reliability.png", "model.onnx",
-              "export.json", "small.onnx", "small")  # fmt: skip
+OF_RESULTS = (*RESULTS, *ACCEPTANCE_FILES, SUBGROUPS, LEARNING_CURVE, "confusion.png", "reliability.png",
+              "model.onnx", "export.json", "small.onnx", "small")  # fmt: skip
 FACTS_OF_RESULTS = ("cost", "parent_cost", "best_epoch", "score")
 OF_TRAINING = ("split.csv", "left_out.csv", "audit.json", "audit.html", "pairs.png", "summary.txt", "samples.png",
                "metrics.csv", "curves.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt", INIT, "steps",
@@ -62,7 +64,7 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
-        """An existing run: `path` is its directory, or a checkpoint or model.onnx in it.
+        """An existing run: `path` is its directory, or a checkpoint or an exported file in it, such as model.onnx.
 
         Raises:
             UserError: there is no run.
@@ -70,7 +72,7 @@ class Run:
         path = Path(path)
         if path.is_file() and path.parent.name == "checkpoints":
             path = path.parent.parent
-        elif path.is_file() and path.suffix.lower() == ".onnx":
+        elif path.is_file() and path.suffix.lower() in EXPORTED:
             path = path.parent
         if not (path / "config.yaml").is_file():
             there = "does not exist" if not path.exists() else "has no config.yaml, which every run directory has"
@@ -91,6 +93,11 @@ class Run:
     def model(self) -> Path | None:
         """The file that predicts: the best checkpoint, else `model.onnx`; None if there is neither."""
         return next((path for path in (self.best, self.path / "model.onnx") if path.is_file()), None)
+
+    def is_kept(self, file: Path) -> bool:
+        """Whether a file is of the model that the run kept: its best checkpoint, or what was exported beside it."""
+        kept = [self.best, *(self.path / f"model{ending}" for ending in EXPORTED)]
+        return file.resolve() in [path.resolve() for path in kept]
 
     @property
     def stored_config(self) -> dict[str, Any]:

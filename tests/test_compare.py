@@ -2,6 +2,7 @@ import csv
 import json
 import re
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -80,6 +81,44 @@ def test_a_file_takes_the_table_of_configurations_alone(two_runs, tmp_path):
         assert float(rows["VGG-16"][f"{name}_low"]) == pytest.approx(metrics[f"test/{name}"].low)
 
 
+@pytest.mark.parametrize("name", ["out", "table.csv"])
+def test_a_comparison_is_written_over_one_of_the_same_runs_alone(name, two_runs, tmp_path):
+    output, runs = tmp_path / name, [run.path for run in two_runs]
+    compare(runs, output)
+    compare(reversed(runs), output, names=["a", "b"])
+    shutil.copytree(runs[0], tmp_path / "third")
+    with pytest.raises(UserError, match=rf"{name} holds the comparison of other runs, .*, which is not overwritten"):
+        compare([runs[0], tmp_path / "third"], output)
+    table = output / "comparison.csv" if output.is_dir() else output
+    assert "/other" in table.read_text()
+    table.write_text("name,age\nx,1\n")
+    with pytest.raises(UserError, match="is no table of a comparison, and is not overwritten"):
+        compare(runs, output)
+    if output.is_dir():
+        table.unlink()
+        with pytest.raises(UserError, match=r"holds differences\.csv already, of no comparison"):
+            compare(runs, output)
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX is installed")
+def test_latex_tables_with_the_default_names_fit_the_page(two_runs, tmp_path):
+    for seed, run in enumerate(two_runs):
+        other = Run(shutil.copytree(run.path, run.path.with_name(f"{run.path.name}2")))
+        for one in (run, other):
+            config = one.config
+            config["optimizer"] |= {"weight_decay": 0.0123 * (seed + 1), "label_of_a_long_setting": f"value {seed}"}
+            config["seed"] = int(one is run)
+            one.write_config(config)
+    compare([tmp_path / "runs"], tmp_path / "out")
+    assert "optimizer.lr=0.123, " in (tmp_path / "out" / "comparison.md").read_text()
+    tex = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{out/comparison}\end{document}"
+    (tmp_path / "a.tex").write_text(tex)
+    words = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "a.tex"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
@@ -120,6 +159,7 @@ def test_page_shows_the_photographs_on_which_runs_differ(two_runs, tmp_path, wha
     page = (tmp_path / "out" / "comparison.html").read_text("utf-8")
     assert ("data:image/" in page) == (what == "there")
     assert "&lt;b&gt;one" in page and "<b>one" not in page and path in page
+    assert ("测试正确率" in page, "test accuracy, %" in page) == (what == "there", what != "there")
     said = {"there": "回答不同的照片", "gone": "1 photograph is not where it was", "private": "data.thumbnails=false"}
     assert said[what] in page
     with (tmp_path / "out" / "disagreements.csv").open() as rows:

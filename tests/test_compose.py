@@ -4,8 +4,11 @@ import os
 import shutil
 from pathlib import Path
 
+import hydra
 import pytest
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from imgbench.errors import UserError
@@ -16,11 +19,12 @@ from imgbench.experiment.compose import (
     new_directory,
     override,
     quoted,
+    register_resolvers,
     slug,
     storable,
     with_folder,
 )
-from imgbench.run import Run
+from imgbench.run import CONF, Run
 
 
 @pytest.fixture
@@ -224,3 +228,22 @@ def test_folder_alone_is_what_is_trained_on_and_what_the_run_is_called_after(tmp
 def test_run_is_called_after_its_folder(root, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert name_of_data("folder", [f"data.root={root}"]) == (name or slug(tmp_path.name))
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        (["model=cnn,compact", "seed=1"], "digits/cnn,compact"),
+        (["model=cnn", "seed=1,2"], "digits/cnn"),
+        (["model=vgg13,vgg16", "data=sneakers,potato"], "sneakers,potato/vgg13,vgg16"),
+        (["experiment=sneakers_cnn,potato_vgg16"], "sneakers_cnn,potato_vgg16/sneakers_cnn,potato_vgg16"),
+        (["data=folder", "data.root=/a/cats,/b/dogs", "model=cnn"], "cats,dogs/cnn"),
+    ],
+)
+def test_sweep_is_called_after_all_that_it_goes_over(words, place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    register_resolvers()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        config = loader.load_configuration("train", words, RunMode.MULTIRUN)
+    assert config.hydra.sweep.dir.startswith(f"outputs/{place}/")

@@ -1,8 +1,10 @@
 """What the report of a run says, asked of a run: photographs, languages, and the options for both."""
 
+import csv
 import re
 import shutil
 
+import numpy as np
 import pytest
 from omegaconf import DictConfig
 
@@ -15,6 +17,10 @@ from imgbench.inspection.audit import labels_to_look_at
 from imgbench.inspection.labels import LabelReview
 from imgbench.inspection.record import audit_of
 from imgbench.number import Number
+from imgbench.publish.checklists import checklist
+from imgbench.publish.paper import contents
+from imgbench.publish.paper_facts import facts_of
+from imgbench.publish.recorded import Record
 from imgbench.report.conclude import conclude
 from imgbench.report.content import compared_networks
 from imgbench.report.page import ComparedNetwork
@@ -128,6 +134,36 @@ def test_of_an_onnx_file_it_is_judged_what_it_looked_at_and_there_are_neighbours
     page = page_of(run)
     assert "what glows changes the probability of the answer by" in page
     assert "has no features to compare photographs by" not in page
+
+
+def test_what_parts_of_the_images_reach_is_kept_and_told_in_a_paper(poor_run, tmp_path):
+    run = Run(shutil.copytree(poor_run.path, tmp_path / "run"))
+    config, rows = run.config, run.split_rows()
+    sites = dict(zip([row["path"] for row in rows if row["split"] == "test"], 15 * ["=A", "B"], strict=True))
+    with (tmp_path / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["file", "class", "site"])
+        table.writerows([row["path"], row["class"], sites.get(row["path"], "B")] for row in rows)
+    config["data"] |= {"labels": str(tmp_path / "labels.csv"), "thumbnails": False}
+    run.write_config(config)
+    conclude(run, build_data_of(run), announce=False)
+    record = Record(run)
+    [found] = record.subgroups
+    right = record.predictions.predicted == record.predictions.targets
+    of_site = np.array([sites[path] == "B" for path in record.predictions.paths])
+    assert (found.column, found.parts["B"].hits, found.parts["B"].n) == ("site", (right & of_site).sum(), 15)
+    facts, blocks = facts_of(record), contents(run.path)[0]
+    assert facts["subgroups"].file == "subgroups.json"
+    assert "| site: =A | 15 | 15 |" in blocks["results.md"]
+    assert r"\label{tab:subgroups}" in blocks["results.tex"]
+    assert "“site”" in {item.number: item.answer(facts) for item in checklist("tripod-ai").items}["23b"]
+    (run.path / "subgroups.json").write_text('[{"column": "site", "p": 1, "parts": {"A": 1}}]')
+    with pytest.raises(UserError, match=r"subgroups\.json is damaged"):
+        contents(run.path)
+    config["data"]["labels"] = None
+    run.write_config(config)
+    conclude(run, build_data_of(run), announce=False)
+    assert not (run.path / "subgroups.json").exists()
 
 
 def test_networks_that_another_version_compared_are_read(tmp_path):

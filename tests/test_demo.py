@@ -203,7 +203,11 @@ def test_served_page_calls_unsure_what_predict_calls_so(run, pictures, at_page, 
 
 
 def test_served_page_of_an_onnx_file_in_chinese(run, exported, pictures, at_page, screen):
+    screen.set_viewport_size({"width": 1200, "height": 800})
     at_page(exported, pictures[:2], language="zh")
+    lowest = "Math.max(...[...document.querySelectorAll('{}')].map(one => one.getBoundingClientRect().bottom))"
+    bottoms = [screen.evaluate(lowest.format(one)) for one in ("#pictures .thumbnail-item", "#pictures")]
+    assert 0 < bottoms[0] <= bottoms[1], "no picture is cut"
     assert shown(screen, ".answer") == said(expected(run.path, pictures[:2]))
     text = screen.inner_text("body")
     assert Texts("zh")("no_neighbours_onnx") in text and Texts("zh")("looked_at") in text

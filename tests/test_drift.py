@@ -13,7 +13,18 @@ from imgbench import drift
 from imgbench.benchmark.development import drift as benchmark
 from imgbench.data.taken import date_taken
 from imgbench.errors import UserError
-from imgbench.evaluation.martingale import ALARM, Comparison, Jumper, Watch, bets, first_alarm, levels, pushes
+from imgbench.evaluation.martingale import (
+    ALARM,
+    Bettors,
+    Comparison,
+    Watch,
+    class_bets,
+    first_alarm,
+    levels,
+    novelty_bets,
+    pushes,
+    shares_of,
+)
 from imgbench.inference.drift import LEARNT
 from imgbench.inference.journal import Journal
 from imgbench.inference.onnx_file import write_onnx
@@ -62,8 +73,11 @@ def rows(path: str = "x.csv") -> list[dict[str, str]]:
 
 def test_bets_are_fair():
     uniform = (np.arange(100_000) + 0.5) / 100_000
-    assert bets(uniform).mean(0) == pytest.approx(1, abs=3e-3)
-    assert np.isfinite(bets(np.array([0.0, 1.0]))).all()
+    assert novelty_bets(uniform).mean(0) == pytest.approx(1, abs=3e-3)
+    assert np.isfinite(novelty_bets(np.array([0.0, 1.0]))).all()
+    of_classes = class_bets(np.stack([uniform, uniform[::-1]], 1), np.array([0.0004, 0.9996]))
+    assert of_classes.shape == (100_000, 2, 21)
+    assert of_classes.mean(0) == pytest.approx(1, abs=3e-3)
 
 
 def test_p_values_are_uniform_and_do_not_depend_on_each_other():
@@ -86,10 +100,10 @@ def test_false_alarms_are_rarer_than_promised():
     rng = np.random.default_rng(0)
     streams, length = 300, 120
     compared = [Comparison(rng.gamma(2, size=30), rng.integers(0, 3, 30), 3, seed) for seed in range(streams)]
-    jumper, raised = Jumper(streams * 4), np.zeros(streams, bool)
+    bettors, raised = Bettors(streams, np.full(3, 1 / 3), True), np.zeros(streams, bool)
     for _ in range(length):
         p = [one.p_values(rng.gamma(2), int(rng.integers(0, 3))) for one in compared]
-        raised |= (levels(jumper.step(np.concatenate(p)).reshape(streams, 4), 3) >= np.log10(ALARM)).any(1)
+        raised |= (levels(bettors.step(np.array(p)), 3) >= np.log10(ALARM)).any(1)
     assert raised.mean() < 0.05 + 0.02
 
 
@@ -98,7 +112,7 @@ def test_false_alarms_are_rarer_than_promised():
 )
 def test_planted_change_is_noticed(novelty, share, most):
     rng = np.random.default_rng(1)
-    watch = Watch(rng.normal(size=100), rng.integers(0, 2, 100), 2, 0)
+    watch = Watch(rng.normal(size=100), rng.integers(0, 2, 100), np.full(2, 0.5), 0)
     seen = [watch.see(rng.normal(), int(rng.integers(0, 2))) for _ in range(50)]
     seen += [watch.see(rng.normal(*novelty), int(rng.random() < share)) for _ in range(100)]
     alarm = first_alarm(seen)
@@ -106,8 +120,19 @@ def test_planted_change_is_noticed(novelty, share, most):
     assert pushes(seen[: alarm + 1])[50:].sum() > pushes(seen[: alarm + 1])[:50].sum()
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_a_class_that_is_gone_or_comes_three_times_as_often_is_noticed(share):
+    rng, noticed, others = np.random.default_rng(2), 0, np.arange(1, 8)
+    counts = np.full(8, 20)
+    for seed in range(20):
+        watch = Watch(None, np.repeat(np.arange(8), counts), shares_of(counts), seed)
+        drawn = np.where(rng.random(400) < share, 0, rng.choice(others, 400)).tolist()
+        noticed += any(watch.see(0.0, one).alarm for one in drawn)
+    assert noticed >= 15
+
+
 def test_without_novelty_the_classes_are_watched():
-    watch = Watch(None, np.arange(90) % 3, 3, 0)
+    watch = Watch(None, np.arange(90) % 3, np.full(3, 1 / 3), 0)
     seen = [watch.see(0.0, 1) for _ in range(60)]
     assert first_alarm(seen) is not None and seen[-1].moved_class == 1 and seen[-1].p is None
 
@@ -255,7 +280,7 @@ def test_benchmark_tells_false_alarms_and_delays(finished, changed, monkeypatch)
     for name, number in {"STREAMS": 20, "LENGTH": 30, "REPEATED": 4, "BEFORE": 3}.items():
         monkeypatch.setattr(benchmark, name, number)
     rows = benchmark.measured(finished, str(changed))
-    assert len(rows) == 2 + len(benchmark.CHANGES) + 3
+    assert len(rows) == 2 + len(benchmark.CHANGES) + 5
     assert all(rows[name]["value"] <= 0.1 for name in list(rows)[:2])
     assert rows["photographs of other things"]["value"] <= 7
 

@@ -13,10 +13,14 @@ import pytest
 import imgbench
 from imgbench import export
 from imgbench.errors import UserError
+from imgbench.evaluate import evaluate
+from imgbench.inference.acceptance import Calibration
 from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.onnx_pixels import resize_exactly
 from imgbench.inference.runtimes import MODELS, OpenVinoModel
+from imgbench.number import read_metrics
 from imgbench.publish import formats
+from imgbench.publish.card import front_matter
 from imgbench.run import Run
 
 OLD = Path(__file__).parent / "old_run"
@@ -70,6 +74,21 @@ def test_converted_file_answers_as_the_run_does_and_says_what_it_is(kind, copied
     pixels = np.random.default_rng(0).integers(0, 256, (3, *[original.preprocessing.image_size] * 2, 3), np.uint8)
     rows = converted.model.with_novelty(pixels)
     assert rows == pytest.approx(original.model.with_novelty(pixels), rel=1e-2, abs=1e-2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_file_in_its_run_is_evaluated_and_has_a_card(kind, copied, few_files, tmp_path):
+    run = Run(shutil.copytree(copied.path, tmp_path / "run"))
+    file = run.path / f"model{kind}"
+    export.export(run.path, output=file, images=2, card=True)
+    card = (run.path / "README.md").read_text("utf-8")
+    assert f"`model{kind}`" in card and ("`model.bin`" in card) == (kind == ".xml")
+    assert ("takes photographs of any size" in card) == (kind == ".xml")
+    assert front_matter(card)["library_name"] == {".xml": "openvino", ".tflite": "tflite"}[kind]
+    assert Run.open(file) == run
+    accuracy = read_metrics(run.path / "metrics.json")["test/acc"]
+    assert evaluate(file).metrics["test/acc"].hits == accuracy.hits
+    assert Calibration.open(file, imgbench.load(file).model, "--max-error").run == run
 
 
 @pytest.mark.parametrize("kind", KINDS)

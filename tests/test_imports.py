@@ -125,7 +125,7 @@ changed = {key for key in before if before[key] != after[key]}
 assert changed <= {"resolvers"}, changed
 assert after["resolvers"] - before["resolvers"] == {
     "imgbench.slug", "imgbench.new_directory", "imgbench.model_of", "imgbench.name_of_data",
-    "imgbench.choices",
+    "imgbench.name_of_model", "imgbench.choices",
 }
 with hydra.initialize_config_dir(mine, version_base="1.3"):
     outer = GlobalHydra.instance().hydra

@@ -22,6 +22,11 @@ def test_cells_of_several_lines_stand_below_each_other():
     assert r"\caption{A caption}" in text and r"\label{tab:x}" in text
 
 
+def test_names_of_columns_stand_in_lines_that_end_together():
+    text = table(("name", "balanced accuracy, %"), [(["a"], ["1"])], "", "tab:x")
+    assert " & balanced \\\\\nname & accuracy, \\% \\\\\n" in text
+
+
 def test_a_number_below_zero_has_a_minus_and_a_name_its_hyphen():
     text = table(("name", "interval"), [(["-1"], ["-0.5 to +1.4"])], "", "tab:x")
     assert r"-1 & \ensuremath{-}0.5 to +1.4 \\" in text

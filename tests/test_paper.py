@@ -159,6 +159,34 @@ def test_the_scaled_calibration_error_is_not_taken_for_a_brier_score(run):
     assert "the calibration error is" in last
 
 
+def test_where_the_classes_come_from_is_said_of_each_kind_of_data(run):
+    assert "the name of a folder" in facts_of(Record(run))["labels"].text
+    change(run, data__labels="/a/b/labels.xlsx")
+    assert "stands in a table, labels.xlsx" in facts_of(Record(run))["labels"].text
+    change(run, data__labels=None, data___target_="imgbench.data.digits.DigitsDataModule")
+    assert "is the digit that the set says it is" in facts_of(Record(run))["labels"].text
+
+
+def test_every_heading_of_the_results_has_a_sentence(run):
+    run.note(best_epoch=2)
+    lines = (run.path / "metrics.csv").read_text().splitlines()
+    values = lines[-1].split(",")
+    values[0], values[4] = "2", "0.25"
+    (run.path / "metrics.csv").write_text("\n".join([*lines[:2], ",".join(values)]) + "\n")
+    text = contents(run.path)[0]["results.md"]
+    assert "was 100.0 % after the first epoch and 25.0 % after epoch 2, whose weights were kept." in text
+    assert not re.search(r"(?m)^## [^\n]*\n\n!", text)
+
+
+def test_a_sweep_has_a_paper_but_no_model_and_nothing_is_written_of_both(run, tmp_path):
+    sweep = tmp_path / "sweep"
+    shutil.copytree(run.path, sweep / "0")
+    (sweep / "multirun.yaml").write_text("{}\n")
+    with pytest.raises(UserError, match=r"has no config\.yaml"):
+        export(sweep, paper=tmp_path / "paper", card=True)
+    assert not (tmp_path / "paper").exists()
+
+
 def test_weights_that_a_run_started_from_are_told_with_their_licence(run):
     assert facts_of(Record(run))["weights"].text == "Training started from random weights."
     weights = {"network": "resnet18.a1_in1k", "source": "hub", "license": "cc-by-nc-4.0"}
@@ -190,9 +218,11 @@ def test_folds_have_a_table_and_the_network_that_is_kept_is_told_apart(run):
         half = np.arange(len(tested.paths)) % 2 == fold
         (own / "predictions.csv").write_text(tested.subset(half).to_csv())
         (own / "split.csv").write_text(rows)
+    assert "temperature" in contents(run.path)[0]["results.md"]
     change(run, data__split={"folds": 2})
     found, pictures = contents(run.path)
     assert "2 folds, drawn at random with the seed 42" in found["methods.md"]
+    assert "temperature" not in found["results.md"], "that of the kept network is not that of the folds'"
     assert "it was itself tested on none" in found["methods.md"]
     assert "| fold 2 | 3 | 3 |" in found["results.md"]
     assert "\\label{tab:folds}" in found["results.tex"]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,12 @@ def test_a_temperature_fitted_before_serves_where_there_are_no_validation_images
     found = measure({"test": predictions_of(0)}, temperature=2.0)
     assert found == classification_metrics(predictions_of(0), "test", TemperatureScaling(2.0))
     assert "test/ece_scaled" not in measure({"test": predictions_of(0)})
+
+
+def test_the_temperature_of_one_network_says_nothing_of_those_of_a_cross_validation():
+    tested = replace(predictions_of(0), networks=3)
+    assert "test/ece_scaled" not in measure({"test": tested, "val": predictions_of(1)})
+    assert "test/ece_scaled" not in measure({"test": tested}, temperature=2.0)
 
 
 def test_metrics_json_is_readable_in_chinese(tmp_path):

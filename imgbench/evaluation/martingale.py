@@ -25,10 +25,16 @@ ALARM = 2 / RISK
 # or not retrain" (https://arxiv.org/abs/2102.10439). The larger ones follow a change in time, the smaller ones keep the
 # capital while nothing changes. The mean is taken (the composite jumper, https://arxiv.org/abs/2107.01726).
 RATES = np.array([1e-4, 1e-3, 1e-2, 1e-1, 1.0])
+CLASS_RATES = np.array([1e-3, 1e-2])  # with others beside these, fewer changes of the mix of classes were noticed
 NEAR_ZERO = 1e-12  # of a p value, so that no bet wins an infinite sum
+ODDS = np.array([1 / 4, 1 / 2, 2, 4])  # of a class, by which they may have been multiplied
+# A p value is below the share of a class among the images compared if the class was predicted. A bet must not know that
+# share, by which p values would depend on each other, but the share among the training images is near it.
+NEAR = np.array([0.6, 0.8, 1, 1.25, 1.6])
+SMALLEST, LARGEST = 0.001, 0.97  # share that is bet with
 
 
-def bets(p: np.ndarray) -> np.ndarray:
+def novelty_bets(p: np.ndarray) -> np.ndarray:
     """(..., 5) what each way of betting makes of a unit of capital; of uniform p values (...,), 1 on average.
 
     The first stays out of it, the next two are the simple jumper's, and the others are power martingales, which win
@@ -38,23 +44,67 @@ def bets(p: np.ndarray) -> np.ndarray:
     return np.stack([np.ones_like(p), 1.5 - p, 0.5 + p, 0.5 / np.sqrt(p), 0.5 / np.sqrt(1 - p)], -1)
 
 
-class Jumper:
-    """The capitals of several bettors, each with p values of its own."""
+def class_bets(p: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """(..., k, 21) as `novelty_bets`, of a p value for each of k classes (..., k).
 
-    def __init__(self, bettors: int) -> None:
-        ways = bets(np.zeros(1)).shape[-1]
-        self._capital = np.full((bettors, len(RATES), ways), 1 / (ways * len(RATES)))
+    The first stays out of it. Each other wins if a class comes more often, or more seldom, than its share foretells.
+
+    Args:
+        shares: (k,) of the classes, near to those among the images that p values are of.
+    """
+    below = np.clip(shares[:, None, None] * NEAR[:, None], SMALLEST, LARGEST)  # (k, 5, 1)
+    then = ODDS * below / (1 + (ODDS - 1) * below)  # (k, 5, 4) the share, once the odds are multiplied
+    won = np.where(p[..., None, None] < below, then / below, (1 - then) / (1 - below))
+    won = won.reshape(*p.shape, NEAR.size * ODDS.size)
+    return np.concatenate([np.ones_like(won[..., :1]), won], -1)
+
+
+def shares_of(counts: np.ndarray) -> np.ndarray:
+    """(k,) the shares of classes of which so many images were seen; none is 0 (Krichevsky and Trofimov 1981)."""
+    return (counts + 0.5) / (counts.sum() + len(counts) / 2)
+
+
+class Jumper:
+    """The capitals of several bettors, of whom there is an array of the shape `bettors`."""
+
+    def __init__(self, bettors: tuple[int, ...], ways: int, rates: np.ndarray) -> None:
+        self._rates = rates[:, None]
+        self._capital = np.full((*bettors, len(rates), ways), 1 / (ways * len(rates)))
         self._log = np.zeros(bettors)  # of what was taken out, so that numbers stay in range
 
-    def step(self, p: np.ndarray) -> np.ndarray:
-        """(bettors,) the logarithms of the capitals after bets on p values (bettors,)."""
-        rates = RATES[:, None]
+    def step(self, won: np.ndarray) -> np.ndarray:
+        """(*bettors,) the logarithms of the capitals after bets of which each way won so much: (*bettors, ways)."""
         dealt = self._capital.sum(-1, keepdims=True) / self._capital.shape[-1]
-        self._capital = ((1 - rates) * self._capital + rates * dealt) * bets(p)[:, None, :]
-        total = self._capital.sum((1, 2))
-        self._capital /= total[:, None, None]
+        self._capital = ((1 - self._rates) * self._capital + self._rates * dealt) * won[..., None, :]
+        total = self._capital.sum((-1, -2))
+        self._capital /= total[..., None, None]
         self._log += np.log(total)
         return self._log.copy()
+
+
+class Bettors:
+    """Who bets on the p values of `Comparison`, of several streams at once.
+
+    Args:
+        shares: (k,) of all classes among the training images.
+    """
+
+    def __init__(self, streams: int, shares: np.ndarray, knows_novelty: bool) -> None:
+        self._shares = shares[: _bet_on(len(shares))]
+        self._novelty = Jumper((streams, int(knows_novelty)), 5, RATES)
+        self._classes = Jumper((streams, len(self._shares)), 1 + NEAR.size * ODDS.size, CLASS_RATES)
+
+    def step(self, p: np.ndarray) -> np.ndarray:
+        """(streams, bettors) the logarithms of the capitals after bets on p values (streams, bettors)."""
+        novelty, classes = np.split(p, [p.shape[1] - len(self._shares)], 1)
+        return np.concatenate(
+            [self._novelty.step(novelty_bets(novelty)), self._classes.step(class_bets(classes, self._shares))], 1
+        )
+
+
+def _bet_on(num_classes: int) -> int:
+    """The number of classes that are bet on; of two, one says all."""
+    return num_classes if num_classes > 2 else 1
 
 
 class Comparison:
@@ -73,7 +123,7 @@ class Comparison:
         self._bag = None if novelty is None else sorted(novelty.tolist())
         self._counts = np.bincount(predicted, minlength=num_classes)
         self._number = len(predicted)
-        self.classes = np.arange(num_classes if num_classes > 2 else 1)  # that are bet on
+        self.classes = np.arange(_bet_on(num_classes))
         self._rng = np.random.default_rng(seed)
 
     def p_values(self, novelty: float, predicted: int) -> np.ndarray:
@@ -118,17 +168,22 @@ class Seen:
 
 
 class Watch:
-    """A `Comparison` and the bets on it; the arguments are the same."""
+    """A `Comparison` and the bets on it.
 
-    def __init__(self, novelty: np.ndarray | None, predicted: np.ndarray, num_classes: int, seed: int) -> None:
-        self.comparison = Comparison(novelty, predicted, num_classes, seed)
+    Args:
+        novelty, predicted, seed: as of that.
+        shares: (k,) of the classes among the training images.
+    """
+
+    def __init__(self, novelty: np.ndarray | None, predicted: np.ndarray, shares: np.ndarray, seed: int) -> None:
+        self.comparison = Comparison(novelty, predicted, len(shares), seed)
         self._knows_novelty = novelty is not None
-        self._jumper = Jumper(self._knows_novelty + len(self.comparison.classes))
+        self._bettors = Bettors(1, shares, self._knows_novelty)
 
     def see(self, novelty: float, predicted: int) -> Seen:
         """The next image."""
         p = self.comparison.p_values(novelty, predicted)
-        logs = self._jumper.step(p)
+        [logs] = self._bettors.step(p[None])
         classes = len(self.comparison.classes)
         level = levels(logs, classes)
         moved = int(self.comparison.classes[logs[-classes:].argmax()])

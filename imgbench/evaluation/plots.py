@@ -354,7 +354,9 @@ def draw_bars(values: Mapping[str, float], output: Path | None, unit: str) -> Fi
 
 
 @paper_style()
-def draw_pareto(points: Mapping[str, tuple[Any, ...]], labels: Sequence[str], output: Path | None) -> Figure:
+def draw_pareto(
+    points: Mapping[str, tuple[Any, ...]], labels: Sequence[str], output: Path | None, y_label: str = "test accuracy, %"
+) -> Figure:
     """Accuracy with its interval against costs on logarithmic axes; the points are numbered, a legend names them.
 
     `points` are the costs, for each of which there is a label, and the accuracy of each name, a Number. Orange squares:
@@ -373,7 +375,7 @@ def draw_pareto(points: Mapping[str, tuple[Any, ...]], labels: Sequence[str], ou
             axes.errorbar(cost, value, error, color=COLOURS[style], alpha=0.6, elinewidth=0.8)
             axes.plot(cost, value, MARKERS[style], color=COLOURS[style], markersize=9, label=name)
             axes.annotate(str(number), (cost, value), color="white", fontsize=6.5, ha="center", va="center")
-        axes.set(xscale="log", xlabel=labels[axis], ylabel="test accuracy, %" if axis == 0 else None)
+        axes.set(xscale="log", xlabel=labels[axis], ylabel=y_label if axis == 0 else None)
         costs = [cost for cost, _ in places]
         near = max(costs) < 5 * min(costs)  # where round numbers are rare
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if near else (1, 2, 5)))

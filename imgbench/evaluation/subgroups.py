@@ -1,5 +1,6 @@
 """Whether a model is as good in every part of the images: at each site, of each device, in each band of ages."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,6 +42,30 @@ class Subgroups:
             f"{self.column} {worst!r}: {100 * low.value:.1f} % of {low.n:,} right, {best!r}: "
             f"{100 * high.value:.1f} % of {high.n:,}; they differ by more than chance"
         )
+
+
+def to_json(found: Sequence[Subgroups]) -> str:
+    """As a run keeps them."""
+    content = [
+        {"column": one.column, "p": one.p, "parts": {name: number.to_dict() for name, number in one.parts.items()}}
+        for one in found
+    ]
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def from_json(text: str) -> list[Subgroups]:
+    """Reads `to_json`.
+
+    Raises:
+        AttributeError, KeyError, RecursionError, TypeError, ValueError: it is none.
+    """
+    found = []
+    for one in json.loads(text):
+        parts = {str(name): Number.from_dict(number) for name, number in one["parts"].items()}
+        if len(parts) < 2:
+            raise ValueError(f"{one['column']} has {len(parts)} parts")
+        found.append(Subgroups(str(one["column"]), parts, float(one["p"])))
+    return found
 
 
 def subgroups(

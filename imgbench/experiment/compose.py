@@ -61,6 +61,7 @@ def register_resolvers() -> None:
     """What `conf` asks OmegaConf for; not done by importing, which is to change nothing in the caller's process."""
     OmegaConf.register_new_resolver("imgbench.slug", slug, replace=True)
     OmegaConf.register_new_resolver("imgbench.name_of_data", name_of_data, replace=True)
+    OmegaConf.register_new_resolver("imgbench.name_of_model", name_of_model, replace=True)
     OmegaConf.register_new_resolver("imgbench.model_of", default_model, replace=True)
     OmegaConf.register_new_resolver("imgbench.choices", help_on_choices, replace=True)
     # Cached, since once it is made, the directory is there.
@@ -80,11 +81,33 @@ def new_directory(path: str) -> str:
 
 
 def name_of_data(choice: str, words: Sequence[str]) -> str:
-    """The name of the data set: that of its choice, or where this can be any folder, that of the folder."""
+    """The name of the data set: that of its choice, or where this can be any folder, that of the folder.
+
+    Of a sweep over several, it names them all.
+    """
+    if several := _swept("data", words):
+        return several
     roots = [word.partition("=")[2].strip("'\"") for word in words if word.startswith("data.root=")]
     if choice not in ("folder", "labels") or not roots or roots[-1] in ("", "null"):
         return choice
-    return slug(Path(roots[-1]).expanduser().resolve().name).lstrip(".,+-") or choice
+    places = [roots[-1]] if Path(roots[-1]).expanduser().exists() else roots[-1].split(",")
+    names = [Path(place).expanduser().resolve().name for place in places]
+    return slug(",".join(names)).lstrip(".,+-") or choice
+
+
+def name_of_model(choice: str, words: Sequence[str]) -> str:
+    """The name of the network: that of its choice; of a sweep over several, it names them all."""
+    return _swept("model", words) or choice
+
+
+def _swept(group: str, words: Sequence[str]) -> str:
+    """What a sweep goes over, where it does so in a group, or in experiments, which choose of it too; else ""."""
+    for key in (group, "experiment"):
+        chosen = [word for word in words if word.startswith(f"{key}=")]
+        if chosen:
+            several = OverridesParser.create().parse_override(chosen[-1]).is_sweep_override()
+            return slug(chosen[-1].partition("=")[2]) if several else ""
+    return ""
 
 
 def with_folder(words: Sequence[str]) -> list[str]:

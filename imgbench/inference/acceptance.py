@@ -239,7 +239,7 @@ def _kept_validation(
             ) from error
         raise
     file = Path(path)
-    if file.is_file() and file.resolve() not in (run.best.resolve(), (run.path / "model.onnx").resolve()):
+    if file.is_file() and not run.is_kept(file):
         raise UserError(f"{option} is known of the epoch kept only, not of {file}. Name the run: {run.shown}")
     if not _is_there(run, model):
         raise UserError(

@@ -18,7 +18,7 @@ from imgbench.data.shards import Photograph
 from imgbench.data.taken import date_taken
 from imgbench.decode import open_image
 from imgbench.errors import DecodeError, UserError
-from imgbench.evaluation.martingale import Seen, Watch, first_alarm
+from imgbench.evaluation.martingale import Seen, Watch, first_alarm, shares_of
 from imgbench.files import cores, sha256
 from imgbench.inference.acceptance import VALIDATION, Calibration
 from imgbench.inference.classify import BATCH
@@ -102,8 +102,11 @@ def watch(path: str | Path, collection: Collection, output: Path | None) -> Stre
     calibration = Calibration.open(path, predictor.model, OPTION)
     run, validation = calibration.run, calibration.validation
     seed = int(run.config.get("seed") or 0)
-    watched = Watch(calibration.distances, validation.predicted, len(predictor.class_names), seed)
-    stream = Stream(run, predictor.class_names, calibration, watched)
+    names = predictor.class_names
+    learnt = Counter(row["class"] for row in run.split_rows("train"))
+    shares = shares_of(np.array([learnt[name] for name in names]))
+    watched = Watch(calibration.distances, validation.predicted, shares, seed)
+    stream = Stream(run, names, calibration, watched)
     if output is None:
         for rows in _scored(stream, predictor, _ordered(stream, _new(stream, collection, set()))):
             for row in rows:

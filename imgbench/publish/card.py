@@ -13,7 +13,7 @@ from imgbench.cells import markdown
 from imgbench.errors import UserError
 from imgbench.evaluation.metrics import describe
 from imgbench.files import write_atomically
-from imgbench.inference.onnx_model import OnnxModel
+from imgbench.inference.runtimes import MODELS
 from imgbench.inspection.audit import Audit, brief
 from imgbench.inspection.findings import Finding
 from imgbench.inspection.record import audit_of
@@ -33,6 +33,9 @@ METRICS = {
     "test/auroc": ("roc_auc", "Area under the ROC curve, mean of the classes"),
     "test/ece": ("expected_calibration_error", "Expected calibration error"),
 }
+
+
+LIBRARIES = {".onnx": "onnx", ".xml": "openvino", ".tflite": "tflite"}  # as Hugging Face calls them
 
 
 def write_card(run: Run, file: Path) -> Path:
@@ -80,7 +83,8 @@ def card(run: Run, file: Path) -> str:
         UserError: the run was not evaluated.
     """
     metrics, info, config = _metrics(run), run.info, run.config
-    model = OnnxModel(file)
+    model = MODELS[file.suffix.lower()](file)
+    library = LIBRARIES[file.suffix.lower()]
     counts = Counter((row["split"], row["class"]) for row in run.split_rows())
     title = f"{config.get('model_name', 'model')}-{config.get('data_name', 'data')}"
     measured = {name: metrics[name] for name in METRICS if name in metrics and metrics[name].n}
@@ -97,9 +101,9 @@ def card(run: Run, file: Path) -> str:
     ]  # fmt: skip
     metadata = ModelCardData(
         license="unknown",
-        library_name="onnx",
+        library_name=library,
         pipeline_tag="image-classification",
-        tags=["image-classification", "onnx", "imgbench"],
+        tags=["image-classification", library, "imgbench"],
         model_name=title,
         eval_results=results,
     )
@@ -117,6 +121,8 @@ def card(run: Run, file: Path) -> str:
         marker=MARKER,
         title=markdown(title),
         file=file.name,
+        weights_beside=file.with_suffix(".bin").name if file.suffix.lower() == ".xml" else "",
+        resizes=model.resizes,
         size=model.preprocessing.image_size,
         numbers=[f"{METRICS[name][1]}: {describe(number)}" for name, number in measured.items()],
         classes=[

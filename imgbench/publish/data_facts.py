@@ -40,7 +40,7 @@ def images(record: Record) -> Fact:
 
 
 def source(record: Record) -> Fact | None:
-    if str(record.data.get("_target_", "")).endswith(".DigitsDataModule"):
+    if _are_digits(record):
         text = (
             "They are the handwritten digits that scikit-learn carries, the test part of the set of the UCI repository"
         )
@@ -48,8 +48,14 @@ def source(record: Record) -> Fact | None:
     return None
 
 
+def _are_digits(record: Record) -> bool:
+    return str(record.data.get("_target_", "")).endswith(".DigitsDataModule")
+
+
 def labels(record: Record) -> Fact | None:
     table = record.data.get("labels")
+    if _are_digits(record):
+        return Fact(f"The class of each image is the digit that the set says it is{cite('digits')}.", CONFIG)
     if table:
         column = (record.data.get("columns") or {}).get("class")
         of_column = f", in its column “{plain(column)}”" if column not in (None, "auto") else ""

@@ -35,13 +35,16 @@ def share(
         UserError: as of `parity.export_onnx`, `write_card`, `write_paper`, `convert` and `Hub`.
     """
     if paper is not None:
+        with_model = output is not None or card or repository is not None or conformance is not None
+        if with_model:
+            Run.open(path)  # before anything is written; a sweep has a paper, but no model
         files = write_paper(path, paper)
         print(f"Written  {paper}: {len(files)} files; begin with methods.md, results.md and checklists")
-        if output is None and not card and repository is None and conformance is None:
+        if not with_model:
             return {"paper": str(paper), "files": [str(file.relative_to(paper)) for file in files]}
     run = Run.open(path)
     with_card = card or repository is not None
-    if with_card and path.is_file() and path.resolve() not in (run.best.resolve(), (run.path / "model.onnx").resolve()):
+    if with_card and path.is_file() and not run.is_kept(path):
         raise UserError(f"The card describes the tested model of {run.shown}, not {path}. Name the run: {run.shown}")
     other = output if output and output.suffix.lower() in EXTRAS else None
     if other:
@@ -65,11 +68,13 @@ def share(
         number = write_conformance(path, Path(facts["file"]), conformance)
         print(f"Written  {conformance}: {number} files with the answers, and how a program is tested by them")
     if with_card:
-        place = write_card(run, Path(facts["file"]))
+        file = other or Path(facts["file"])
+        place = write_card(run, file)
         print(f"Card     {place}: add what the model is meant for, and its licence")
         if hub:
-            url = hub.upload([Path(facts["file"]), place])
-            print(f"Uploaded {url}: {Path(facts['file']).name} and {NAME}, and no photograph")
+            files = [file, *([file.with_suffix(".bin")] if file.suffix.lower() == ".xml" else [])]
+            url = hub.upload([*files, place])
+            print(f"Uploaded {url}: {', '.join(one.name for one in files)} and {NAME}, and no photograph")
     return facts
 
 

@@ -26,8 +26,11 @@ LARGEST = "200mb"  # of an upload; a photograph of 200 million pixels has 50 to 
 KEPT = 3600  # seconds, after which an upload is deleted within as many
 SIDE = 288  # pixels of the picture that was asked about
 MOST_NAMED = 30  # classes, at the start
-# Gradio's small pictures are cut to squares.
-WHOLE = "#pictures .thumbnail-item img { object-fit: contain; }"
+# Gradio's small pictures are cut to squares, and a single one is as wide as the page, and cut by the gallery's height.
+WHOLE = (
+    "#pictures .thumbnail-item img { object-fit: contain; }"
+    "#pictures .grid-container { grid-template-columns: repeat(auto-fill, minmax(8rem, 11rem)) !important; }"
+)
 
 
 def free_port(port: int) -> int:

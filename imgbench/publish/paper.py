@@ -198,6 +198,7 @@ def results(record: Record, facts: Mapping[str, Fact], repeated: Repeated | None
         part("Folds", ["folds"], *_of_folds(record))
     if record.tested is not None:
         part("Classes", ["classes", "failures"], *_of_classes(record))
+        part("Subgroups", ["subgroups"], *_of_subgroups(record))
         chart = reliability_chart(record.predictions, texts)
         counts = chart.counts and (*chart.counts[:2], "images")
         charts = [replace(chart, x_label="confidence, %", y_label="accuracy, %", counts=counts)]
@@ -209,7 +210,7 @@ def results(record: Record, facts: Mapping[str, Fact], repeated: Repeated | None
         part("Answers left open", ["unsure", "novelty"], _charts("unsure", caption, COLUMN, charts))
     if len(record.epochs) > 1:
         charts = curve_charts(record.epochs, record.info.get("best_epoch"), texts)
-        part("Training", [], _charts("curves", "Accuracy, loss and learning rate by epoch.", PAGE, charts))
+        part("Training", ["epochs"], _charts("curves", "Accuracy, loss and learning rate by epoch.", PAGE, charts))
     if "learning_curve" in facts and record.tested is not None:
         curve, _ = read_learning_curve(record.run, record.predictions, record.counts["train"], record.tested)
         caption = "Accuracy on the test images, with 95 % intervals, by the number of training images."
@@ -260,6 +261,21 @@ def _of_classes(record: Record) -> list[Block]:
     width = COLUMN if len(names) <= FEW else PAGE
     draw = partial(confusion_of_paper, confusion_matrix(record.predictions), names)
     return [*blocks, Picture("confusion", caption, width, draw)]
+
+
+def _of_subgroups(record: Record) -> list[Block]:
+    if not record.subgroups:
+        return []
+    rows = [
+        [f"{plain(one.column)}: {plain(name)}", f"{number.n:,}", f"{number.groups:,}", _cell(number), f"{one.p:.2g}"]
+        for one in record.subgroups
+        for name, number in one.parts.items()
+    ]
+    caption = (
+        "Parts of the test images, by further columns of the table of labels: accuracy with 95 % intervals, and p that "
+        "the parts by a column differ by chance alone, corrected for the number of columns."
+    )
+    return [Table("subgroups", caption, ["part", "tested", "groups", "accuracy, %", "p"], rows)]
 
 
 def _of_folds(record: Record) -> list[Block]:

@@ -12,6 +12,7 @@ import numpy as np
 from imgbench.errors import UserError
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.selective import ERRORS, Selection, checked, select
+from imgbench.evaluation.subgroups import Subgroups, from_json
 from imgbench.inference.novelty import FEATURES, read_arrays
 from imgbench.inspection.audit import Audit
 from imgbench.inspection.record import audit_of
@@ -19,7 +20,7 @@ from imgbench.number import Number, read_metrics
 from imgbench.report.charts import read_epochs
 from imgbench.report.content import compared_networks
 from imgbench.report.page import ComparedNetwork
-from imgbench.run import ACCEPTANCE_FILES, FOLDS, PREDICTIONS, Run
+from imgbench.run import ACCEPTANCE_FILES, FOLDS, PREDICTIONS, SUBGROUPS, Run
 from imgbench.trust import damage_named
 
 CONFIG, INFO, METRICS, SPLIT, EPOCHS = "config.yaml", "run.json", "metrics.json", "split.csv", "metrics.csv"
@@ -166,6 +167,17 @@ class Record:
         if len(distances) != len(validation.paths) or not len(distances):
             return []
         return [checked(select(validation, distances, error), self.predictions) for error in ERRORS]
+
+    @cached_property
+    def subgroups(self) -> list[Subgroups]:
+        """The surest to differ first; none where no table of labels has further columns, or an earlier version ran."""
+        file = self.run.path / SUBGROUPS
+        if not file.is_file():
+            return []
+        try:
+            return from_json(file.read_text("utf-8"))
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+            raise UserError(f"{file} is damaged: {error!r}. Restore it from a copy, or delete it.") from error
 
     def _predictions(self, file: Path) -> Predictions:
         with damage_named(file):

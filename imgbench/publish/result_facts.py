@@ -14,7 +14,7 @@ from imgbench.number import CROSS_VALIDATED, Number
 from imgbench.publish.recorded import METRICS, Fact, Record, cite, listed, percent, plain
 from imgbench.report.learning_curve import read_learning_curve
 from imgbench.report.study_file import read_study
-from imgbench.run import ACCEPTANCE_FILES, FOLDS, LEARNING_CURVE, PREDICTIONS
+from imgbench.run import ACCEPTANCE_FILES, FOLDS, LEARNING_CURVE, PREDICTIONS, SUBGROUPS
 
 # The names of `metrics.json`, in the order in which a paper gives them.
 MEASURED = {
@@ -105,11 +105,10 @@ def calibration(record: Record) -> Fact | None:
     text = f"The expected calibration error is {describe(error)}."
     text += f" The Brier score is {describe(brier)}." if brier else ""
     temperature, scaled = record.metrics.get("val/temperature"), record.metrics.get("test/ece_scaled")
-    if temperature and scaled:
-        of_kept = " of the network that is kept" if record.run.folds else ""
+    if temperature and scaled and not record.run.folds:  # whose networks would each need a temperature of its own
         text += (
-            f" With the logits divided by a temperature of {temperature.value:.2f}, fitted on the validation images"
-            f"{of_kept}, the calibration error is {describe(scaled)}."
+            f" With the logits divided by a temperature of {temperature.value:.2f}, fitted on the validation images, "
+            f"the calibration error is {describe(scaled)}."
         )
     return Fact(text, METRICS)
 
@@ -133,6 +132,23 @@ def classes(record: Record) -> Fact | None:
     if untested := len(recalls) - len(tested):
         text += f" {counted(untested, 'class has', 'classes have')} no test image, and count in no mean."
     return Fact(text, METRICS)
+
+
+def subgroups(record: Record) -> Fact | None:
+    """The least and the most accurate part by each column, and whether the parts differ by more than chance."""
+    if not record.subgroups:
+        return None
+    parts = []
+    for one in record.subgroups:
+        (worst, low), *_, (best, high) = one.parts.items()
+        found = "differ by more than chance" if one.differ else "are not told apart from chance"
+        parts.append(
+            f"by “{plain(one.column)}” it goes from {describe(low)} of “{plain(worst)}” to {describe(high)} of "
+            f"“{plain(best)}”, and the parts {found} (p = {one.p:.2g})"
+        )
+    text = f"The accuracy in parts of the test images, by further columns of the table of labels: {'; '.join(parts)}."
+    columns = f", corrected for {len(parts)} columns by Holm's method" if len(parts) > 1 else ""
+    return Fact(f"{text} The p values are by permutation of groups of images{columns}.", SUBGROUPS)
 
 
 def failures(record: Record) -> Fact | None:

@@ -268,6 +268,22 @@ def duration(record: Record) -> Fact | None:
     return Fact(text, f"{EPOCHS}, {INFO}")
 
 
+def epochs(record: Record) -> Fact | None:
+    """How the validation accuracy went; of several epochs."""
+    shares = [float(row.get("val/acc") or "nan") for row in record.epochs]
+    if len(shares) < 2:
+        return None
+    best = record.info.get("best_epoch")
+    kept = best if isinstance(best, int) and 1 <= best <= len(shares) else len(shares)
+    first, last = shares[0], shares[kept - 1]
+    if not (math.isfinite(first) and math.isfinite(last)):
+        return Fact(f"The training took {len(shares)} epochs.", EPOCHS)
+    images = "test" if record.selected_on_test else "validation"
+    text = f"The accuracy on the {images} images was {percent(first)} after the first epoch"
+    text += f" and {percent(last)} after epoch {kept}" if kept > 1 else ""
+    return Fact(f"{text}{', whose weights were kept' if kept == best else ''}.", f"{EPOCHS}, {INFO}")
+
+
 def choice(record: Record) -> Fact | None:
     """How the network and the epoch were chosen."""
     parts: list[str] = []

@@ -10,7 +10,8 @@ from imgbench.errors import UserError
 from imgbench.evaluation.metrics import describe, describe_accuracy
 from imgbench.evaluation.plots import draw_charts
 from imgbench.evaluation.predictions import Predictions
-from imgbench.evaluation.subgroups import Subgroups, subgroups
+from imgbench.evaluation.subgroups import Subgroups, subgroups, to_json
+from imgbench.files import write_atomically
 from imgbench.inference.keeping import keep_for_acceptance, training_rows
 from imgbench.inference.neighbours import features_of
 from imgbench.inference.novelty import has_features
@@ -35,7 +36,7 @@ from imgbench.report.tested import (
     unrelated,
     with_unrelated,
 )
-from imgbench.run import Run
+from imgbench.run import SUBGROUPS, Run
 
 
 def conclude(run: Run, data: ImageFolderDataModule, announce: bool = True) -> None:
@@ -80,6 +81,10 @@ def evaluate_run(run: Run, data: ImageFolderDataModule, announce: bool = True) -
         if isinstance(model, OnnxModel):
             tell_unsure(run)
     parts = _subgroups(results["test"], data.table)
+    if parts:
+        write_atomically(run.path / SUBGROUPS, to_json(parts), errors="replace")
+    else:
+        (run.path / SUBGROUPS).unlink(missing_ok=True)
     evaluated = EvaluatedRun(
         run, data, model, results, metrics, selected_on_test, found, reviews, validation, distances, training, parts
     )

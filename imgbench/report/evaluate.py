@@ -110,7 +110,7 @@ def evaluate(
     sensitivity: float | None = None,
     allow_seen: bool = False,
 ) -> Evaluation:
-    """Measures a run directory, a checkpoint or an ONNX file on a split of its own, or of another folder.
+    """Measures a run directory, a checkpoint or an exported file on a split of its own, or of another folder.
 
     Args:
         sensitivity: of two classes, for which a threshold is chosen on the validation images, for either of them.

@@ -22,14 +22,16 @@ def measure(results: dict[str, Predictions], temperature: float | None = None) -
     """The numbers of all splits in `results`.
 
     With validation images comes the temperature fitted on them, and how well calibrated it makes the other splits;
-    where there are none, `temperature` is what was fitted before.
+    where there are none, `temperature` is what was fitted before. It is of one network, and says nothing of those of a
+    cross-validation.
     """
     fitted = fit_temperature(results["val"]) if "val" in results else None
     temperature = fitted.value if fitted else temperature
     scaling = None if temperature is None else TemperatureScaling(temperature)
     metrics: dict[str, Number] = {}
     for split, predictions in results.items():
-        metrics |= classification_metrics(predictions, split, scaling if split != "val" else None)
+        of_one = split != "val" and predictions.networks == 1
+        metrics |= classification_metrics(predictions, split, scaling if of_one else None)
     return metrics | ({"val/temperature": fitted} if fitted else {})
 
 

@@ -48,7 +48,7 @@ def comparison_page(comparison: Comparison, figures: Sequence[Figure], language:
         metrics=NAMES,
         differences=[(one, _ends(one.number, "+"), _found(one)) for one in comparison.differences],
         ends=_ends,
-        pairs=[_pair(best, other, t) for other in shown],
+        pairs=[_pair(best, other, place, t) for place, other in enumerate(shown, 2)],
         further=len(others) - len(shown),
         figures=[Markup(as_svg(figure, title, ENLARGED)) for figure, title in zip(figures, titles, strict=False)],
     )  # fmt: skip
@@ -85,8 +85,12 @@ def _found(difference: Difference) -> str:
     return "compare_higher" if difference.number.value > 0 else "compare_lower"
 
 
-def _pair(best: Configuration, other: Configuration, t: Texts) -> dict[str, Any]:
-    """What the page shows of the photographs on which two configurations differ."""
+def _pair(best: Configuration, other: Configuration, place: int, t: Texts) -> dict[str, Any]:
+    """What the page shows of the photographs on which the best and another configuration differ.
+
+    Args:
+        place: of the other one, by which it is called beside photographs; the best is 1.
+    """
     found = disagreements(best, other)
     sides = []
     for right, wrong, ours in ((best, other, True), (other, best, False)):
@@ -97,23 +101,18 @@ def _pair(best: Configuration, other: Configuration, t: Texts) -> dict[str, Any]
     listed = [one.image for _, _, rows in sides for one in rows[:SHOWN]]
     pictures = {} if private else thumbnails(best, listed)
     return {
-        "names": (best.name, other.name),
+        "names": ((1, best.name), (place, other.name)),
         "private": private,
         "gone": 0 if private else len(listed) - len(pictures),
         "sides": [
-            (sentence, len(rows), [_card(one, best, other, pictures) for one in shown])
-            for sentence, rows, shown in sides
+            (sentence, len(rows), [_card(one, place, pictures) for one in shown]) for sentence, rows, shown in sides
         ],
     }
 
 
-def _card(
-    one: Disagreement, best: Configuration, other: Configuration, pictures: Mapping[Image, np.ndarray]
-) -> dict[str, Any]:
-    answers = [
-        (configuration.name, said.predicted, said.predicted == one.target, said.probability)
-        for configuration, said in ((best, one.first), (other, one.second))
-    ]
+def _card(one: Disagreement, place: int, pictures: Mapping[Image, np.ndarray]) -> dict[str, Any]:
+    said = ((1, one.first), (place, one.second))
+    answers = [(number, answer.predicted, answer.predicted == one.target) for number, answer in said]
     return {"path": one.image[0], "target": one.target, "answers": answers, "image": pictures.get(one.image)}
 
 

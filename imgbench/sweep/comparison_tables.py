@@ -2,17 +2,22 @@
 
 import csv
 import io
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from imgbench.cells import guarded, markdown
+from matplotlib.figure import Figure
+
+from imgbench.cells import guarded, markdown, unguarded
+from imgbench.errors import UserError
 from imgbench.evaluation.plots import draw_intervals, draw_pareto
 from imgbench.files import write_atomically
 from imgbench.latex import HEADER, table
 from imgbench.report.catalogue import Texts
+from imgbench.run import Run
 from imgbench.sweep.comparison import Comparison
 from imgbench.sweep.comparison_page import comparison_page
 from imgbench.sweep.configurations import METRICS, Configuration
@@ -29,12 +34,13 @@ CAPTION = (
     "{points}, with p corrected for the number of pairs (Holm)."
 )
 METRICS_CAPTION = "Every metric with its standard deviation over runs, and below it its interval over images."
+TABLE, PLACES = "comparison.csv", "run_directories"  # the file by which a comparison is known, and its column of runs
 FILES = (
-    "comparison.csv, differences.csv, disagreements.csv, comparison.md, comparison.tex, comparison.html, intervals.pdf,"
+    f"{TABLE}, differences.csv, disagreements.csv, comparison.md, comparison.tex, comparison.html, intervals.pdf,"
     " intervals.svg, size.pdf, size.svg, latency.pdf, latency.svg"
 )
 TEXTS = Texts("en")
-WRAPPED = 30  # letters of a name in a line of a LaTeX table
+BESIDE_NUMBERS, BESIDE_FEWER = 22, 34  # letters of a name in a line of a LaTeX table, which fits the page of an article
 
 
 def _words(comparison: Comparison, texts: Sequence[str]) -> list[str]:
@@ -133,8 +139,36 @@ def print_comparison(comparison: Comparison) -> None:
     print_table((RESULTS[0], *COSTS), [[one.name, *cost_cells(one)] for one in all_of_them], notes=notes)
 
 
+def require_free(place: Path, runs: Sequence[Run]) -> None:
+    """A comparison is written again over one of the same runs, and over nothing else.
+
+    Args:
+        place: the table of configurations, or the folder of all files.
+
+    Raises:
+        UserError: something else is there.
+    """
+    table = place if place.suffix.lower() == ".csv" and not place.is_dir() else place / TABLE
+    if not table.is_file():
+        taken = [name for name in FILES.split(", ") if table == place / TABLE and (place / name).exists()]
+        if taken:
+            raise UserError(f"--output {place} holds {taken[0]} already, of no comparison. Name another directory.")
+        return
+    with table.open(newline="", encoding="utf-8", errors="surrogateescape") as lines:
+        rows = list(csv.DictReader(lines))
+    if not rows or not rows[0].keys() >= {"configuration", PLACES}:
+        raise UserError(f"--output {place}: {table} is no table of a comparison, and is not overwritten.")
+    earlier = " ".join(unguarded(row[PLACES] or "") for row in rows)
+    if sorted(earlier.split()) != sorted(" ".join(str(run.shown) for run in runs).split()):  # paths may have blanks
+        raise UserError(
+            f"--output {place} holds the comparison of other runs, {earlier}, which is not overwritten.\n"
+            "Name another place, or remove it."
+        )
+
+
 def write_comparison(comparison: Comparison, folder: Path, language: str) -> None:
     """Writes the files that `FILES` names; those of costs where one is known."""
+    write_table(comparison, folder / TABLE)  # by which the others are known to be of these runs
     draw_intervals(
         {
             one.name: (one.metrics[comparison.metric], one.values(comparison.metric))
@@ -143,17 +177,26 @@ def write_comparison(comparison: Comparison, folder: Path, language: str) -> Non
         f"test {NAMES[comparison.metric]}",
         folder / "intervals",
     )
-    costs = [one for one in comparison.configurations if one.cost]
-    figures = []
-    for name, key, label in (("size", "size_mb", "MB"), ("latency", "latency_ms", "ms for one image")) if costs else ():
-        points = {one.name: (one.cost[key], one.accuracy) for one in costs if one.cost}
-        figures.append(draw_pareto(points, [label], folder / name))
-    write_table(comparison, folder / "comparison.csv")
+    figures = _draw_costs(comparison, TEXTS, folder)
+    if language != TEXTS.language:  # a paper is written in English, and the page in the reader's language
+        figures = _draw_costs(comparison, Texts(language), None)
     write_atomically(folder / "differences.csv", _csv(DIFFERENCES, _difference_rows(comparison)))
     write_atomically(folder / "disagreements.csv", _csv(DISAGREEMENTS, _disagreement_rows(comparison)), "replace")
     write_atomically(folder / "comparison.md", _markdown_page(comparison), errors="replace")
     write_atomically(folder / "comparison.tex", _latex_file(comparison), errors="replace")
     write_atomically(folder / "comparison.html", comparison_page(comparison, figures, language), errors="replace")
+
+
+def _draw_costs(comparison: Comparison, texts: Texts, folder: Path | None) -> list[Figure]:
+    """Accuracy against size and against latency, of the configurations whose cost is known."""
+    costs = [one for one in comparison.configurations if one.cost]
+    figures = []
+    labels = {"size": texts("compare_axis_size"), "latency": texts("compare_axis_latency")}
+    for name, key in (("size", "size_mb"), ("latency", "latency_ms")) if costs else ():
+        points = {one.name: (one.cost[key], one.accuracy) for one in costs if one.cost}
+        output, label = folder / name if folder else None, labels[name]
+        figures.append(draw_pareto(points, [label], output, texts("compare_axis_accuracy")))
+    return figures
 
 
 NUMBERS = ("configuration", "runs", "accuracy", "low", "high", "n", "groups", "low_over_runs", "high_over_runs",
@@ -168,7 +211,7 @@ DISAGREEMENTS = ("first", "second", "path", "class", "right", "first_predicted",
 def write_table(comparison: Comparison, path: Path) -> None:
     """Writes the table of the configurations, all numbers as they are."""
     rows = [_numbers(one) for one in comparison.configurations]
-    write_atomically(path, _csv((*NUMBERS, *OTHERS, *COST, "seconds", "run_directories"), rows), errors="replace")
+    write_atomically(path, _csv((*NUMBERS, *OTHERS, *COST, "seconds", PLACES), rows), errors="replace")
 
 
 def _numbers(one: Configuration) -> list[Any]:
@@ -237,7 +280,12 @@ def _latex_file(comparison: Comparison) -> str:
         f"Results on the test set ({of}). ± is the standard deviation over runs (seeds or folds); below it stands the "
         "95 % interval over images."
     )
-    results = [[_wrapped(one.name), [str(len(one.runs))], *metric_cells(one)] for one in everything]
+    # The deviation on a line of its own, so that the four numbers leave room for the names.
+    results = [
+        [_wrapped(one.name, BESIDE_NUMBERS), [str(len(one.runs))],
+         *([part for line in cell for part in line.replace(" ±", "\n±").split("\n")] for cell in metric_cells(one))]
+        for one in everything
+    ]  # fmt: skip
     parts = [HEADER, table((*RESULTS[:2], *NAMES.values()), results, caption, "tab:comparison")]
     if comparison.differences:
         [difference] = [f"Difference in {NAMES[comparison.metric].removesuffix(', %')} on the same test images"]
@@ -249,15 +297,25 @@ def _latex_file(comparison: Comparison) -> str:
         rows = []
         for one in comparison.differences:
             first, second, value, interval, p, adjusted, *_ = pair_cells(comparison, one)
-            rows.append([_wrapped(first), _wrapped(second), [value], [interval], [p], [adjusted]])
-        columns = ("configuration", "minus", "difference", "95 % interval", "p", "corrected")
-        parts.append(table(columns, rows, caption, "tab:differences", text=2))
+            names = [*_wrapped(first, BESIDE_FEWER), *_wrapped(f"minus {second}", BESIDE_FEWER)]
+            rows.append([names, [value], [interval], [p], [adjusted]])
+        columns = ("configurations", "difference", "95 % interval", "p", "corrected")
+        parts.append(table(columns, rows, caption, "tab:differences"))
     if any(one.cost for one in everything):
-        rows = [[_wrapped(one.name), *([cell] for cell in cost_cells(one))] for one in everything]
+        rows = [[_wrapped(one.name, BESIDE_NUMBERS), *([cell] for cell in cost_cells(one))] for one in everything]
         caption = "What the models cost: of the first run of each configuration, with milliseconds for one image."
         parts.append(table((RESULTS[0], *COSTS), rows, caption, "tab:cost"))
     return "\n".join(parts)
 
 
-def _wrapped(name: str) -> list[str]:
-    return textwrap.wrap(name, WRAPPED) or [""]
+def _wrapped(name: str, letters: int) -> list[str]:
+    """In lines; a word that is longer than one is cut where a path or a setting can be."""
+    parts: list[str] = []
+    for word in re.findall(r"\S+\s*", name):
+        parts += [word] if len(word.rstrip()) <= letters else re.findall(r"[^./=_]+[./=_]*\s*|[./=_]+\s*", word)
+    lines = [""]
+    for part in [piece for whole in parts for piece in textwrap.wrap(whole, letters, drop_whitespace=False)]:
+        if len(lines[-1]) + len(part.rstrip()) > letters:
+            lines.append("")
+        lines[-1] += part
+    return [line.rstrip() for line in lines if line] or [""]

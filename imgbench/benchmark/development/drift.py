@@ -13,7 +13,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from imgbench.data.collection import Collection
 from imgbench.decode import open_image
-from imgbench.evaluation.martingale import ALARM, Comparison, Jumper, levels
+from imgbench.evaluation.martingale import ALARM, Bettors, Comparison, levels, shares_of
 from imgbench.experiment.compose import with_model
 from imgbench.inference.acceptance import Calibration
 from imgbench.inference.labelled import images_of_run
@@ -79,18 +79,21 @@ class Scores(NamedTuple):
         return Scores(*(np.concatenate(pair) for pair in zip(self, others, strict=True)))
 
 
-def alarms(calibrations: Sequence[Scores], streams: Sequence[Scores], num_classes: int) -> np.ndarray:
-    """(N,) the number of the photograph, from 0, at which each of N streams of one length raises the alarm, or -1."""
-    compared = [Comparison(own.novelty, own.predicted, num_classes, seed) for seed, own in enumerate(calibrations)]
+def alarms(calibrations: Sequence[Scores], streams: Sequence[Scores], shares: np.ndarray) -> np.ndarray:
+    """(N,) the number of the photograph, from 0, at which each of N streams of one length raises the alarm, or -1.
+
+    Args:
+        shares: of the classes among the training images.
+    """
+    compared = [Comparison(own.novelty, own.predicted, len(shares), seed) for seed, own in enumerate(calibrations)]
     classes, number = len(compared[0].classes), len(streams)
-    jumper, found = Jumper(number * (1 + classes)), np.full(number, -1)
+    bettors, found = Bettors(number, shares, True), np.full(number, -1)
     for place in shown(range(len(streams[0].novelty)), len(streams[0].novelty), "Watching streams"):
         p = [
             one.p_values(float(stream.novelty[place]), int(stream.predicted[place]))
             for one, stream in zip(compared, streams, strict=True)
         ]
-        logs = jumper.step(np.concatenate(p)).reshape(number, 1 + classes)
-        raised = (levels(logs, classes) >= np.log10(ALARM)).any(1)
+        raised = (levels(bettors.step(np.array(p)), classes) >= np.log10(ALARM)).any(1)
         found[raised & (found < 0)] = place
         if (found >= 0).all():
             break
@@ -124,6 +127,7 @@ def measured(run: Run, others: str | None) -> dict[str, dict[str, Any]]:
     data, _ = images_of_run(run, "test", predictor.model)
     photographs = [open_image(data.table.root / data.table.paths[row]) for row in data.rows("test")]
     targets = data.table.labels[data.rows("test")]
+    shares = shares_of(np.bincount(data.table.labels[data.rows("train")], minlength=k))
     kept = Scores(calibration.distances, calibration.validation.predicted)
     tested = scores(photographs)
     rng = np.random.default_rng(0)
@@ -134,9 +138,9 @@ def measured(run: Run, others: str | None) -> dict[str, dict[str, Any]]:
         return tested.take(rng.integers(0, m, number))
 
     rows: dict[str, dict[str, Any]] = {}
-    false = alarms([drawn(n) for _ in range(STREAMS)], [drawn(LENGTH) for _ in range(STREAMS)], k)
+    false = alarms([drawn(n) for _ in range(STREAMS)], [drawn(LENGTH) for _ in range(STREAMS)], shares)
     rows["no change, drawn anew"] = {"value": float((false >= 0).mean()), "streams": STREAMS, "photographs": LENGTH}
-    false = alarms([kept] * STREAMS, [tested.take(rng.permutation(m)) for _ in range(STREAMS)], k)
+    false = alarms([kept] * STREAMS, [tested.take(rng.permutation(m)) for _ in range(STREAMS)], shares)
     rows["no change, validation and test as they are"] = {
         "value": float((false >= 0).mean()),
         "streams": STREAMS,
@@ -146,7 +150,7 @@ def measured(run: Run, others: str | None) -> dict[str, dict[str, Any]]:
     after = m - BEFORE
 
     def noticed(name: str, streams: Sequence[Scores]) -> None:
-        found = alarms([kept] * REPEATED, streams, k)
+        found = alarms([kept] * REPEATED, streams, shares)
         true = found[(found < 0) | (found >= BEFORE)]
         delays = np.where(true < 0, after, true - BEFORE + 1)
         rows[name] = {
@@ -160,14 +164,21 @@ def measured(run: Run, others: str | None) -> dict[str, dict[str, Any]]:
     orders = [rng.permutation(m) for _ in range(REPEATED)]
     for name, own in changed.items():
         noticed(name, [tested.take(order[:BEFORE]).then(own.take(order[BEFORE:])) for order in orders])
-    weights = np.where(targets == np.bincount(targets).argmax(), MORE, 1) / 1.0
-    noticed(
-        f"the commonest class {MORE} times as often",
-        [
-            tested.take(order[:BEFORE]).then(tested.take(rng.choice(m, after, p=weights / weights.sum())))
-            for order in orders
-        ],
-    )
+    counts = np.bincount(targets)
+    common, middling = counts.argmax(), np.argsort(counts, kind="stable")[len(counts) // 2]
+    for name, one, times in (
+        (f"the commonest class {MORE} times as often", common, MORE),
+        (f"the commonest class a {MORE}rd as often", common, 1 / MORE),
+        ("a class of middling size is gone", middling, 0),
+    ):
+        weights = np.where(targets == one, times, 1) / 1.0
+        noticed(
+            name,
+            [
+                tested.take(order[:BEFORE]).then(tested.take(rng.choice(m, after, p=weights / weights.sum())))
+                for order in orders
+            ],
+        )
     if others is not None:
         files = list(Collection([others]))
         taken = [files[i] for i in rng.permutation(len(files))[:after]]
