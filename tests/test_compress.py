@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 import imgbench
 from imgbench import compress, evaluate
+from imgbench.compression import measure
 from imgbench.compression.channels import zero_share
 from imgbench.compression.options import METHODS, Distill, Prune, Quantize
 from imgbench.compression.prune import finetuning
@@ -30,6 +31,12 @@ from imgbench.training.checkpoint import load_classifier
 FILES = {"config.yaml", "run.json", "split.csv", "audit.json", "summary.txt", "metrics.csv", "metrics.json",
          "predictions.csv", "validation.csv", "features.npz", "checkpoints", "samples.png", "curves.png",
          "confusion.png", "reliability.png", "report.html"}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def few_calls_measured(monkeypatch):
+    """Milliseconds are those of a few calls, not of half a second of them."""
+    monkeypatch.setattr(measure.latency_ms, "__defaults__", (0.01, 5))
 
 
 @pytest.fixture
