@@ -1,6 +1,7 @@
 """Tiny image folders, and a cache of its own for each test."""
 
 import gc
+import logging
 import os
 import shutil
 import signal
@@ -35,6 +36,10 @@ def pytest_collection() -> Generator[None, object, object]:
     result = yield
     gc.freeze()
     gc.enable()
+    # Around each part of each test pytest adds its handlers to each logger that does not propagate: sixty of PyTorch's.
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger) and logger.name.partition(".")[0] == "torch":
+            logger.propagate = True
     return result
 
 

@@ -16,7 +16,8 @@ from imgbench.training.callbacks import write_epochs
 from imgbench.training.median_stopping import median_of_averages, metric_by_epoch
 
 WORDS = ["data=folder", "model=cnn", "data.image_size=20", "data.batch_size=4", "data.audit=false",
-         "data.thumbnails=false", "trainer.max_epochs=4", "augment=none", "scheduler=constant", "+median_stopping.startup_runs=2"]  # fmt: skip
+         "data.thumbnails=false", "trainer.max_epochs=4", "augment=none", "scheduler=constant",
+         "+median_stopping.startup_runs=2"]  # fmt: skip
 
 
 @pytest.fixture
