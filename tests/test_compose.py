@@ -44,6 +44,13 @@ def test_stored_configuration_overridden_by_nothing_is_the_same(run):
     assert storable(override(run)) == run.stored_config
 
 
+def test_what_is_done_to_a_configuration_is_not_in_the_next(run):
+    run.config["data"]["root"] = "elsewhere"
+    assert run.config["data"]["root"] == "photos"
+    run.write_config({**run.stored_config, "seed": 7})
+    assert run.config["seed"] == 7
+
+
 def test_links_follow_what_they_link_to(run):
     config = override(run, ["data.image_size=64", "monitor=val/loss", "mode=min", "data.num_classes=7"])
     assert (config.model.image_size, config.model.num_classes) == (64, 7)
