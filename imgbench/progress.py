@@ -1,9 +1,10 @@
 """How far a longer step has come, on standard error: a bar where that is a terminal, else a line now and then."""
 
+import gc
 import logging
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from threading import Event, Thread
 from types import TracebackType
 from typing import Self, TypeVar
@@ -76,10 +77,23 @@ def shown(steps: Iterable[T], number: int, text: str) -> Iterator[T]:
             progress.advance()
 
 
-def loading() -> AbstractContextManager[object]:
-    """Says on a terminal that PyTorch is imported inside, which takes seconds, until it is."""
-    unsaid = "torch" in sys.modules or not Console(stderr=True).is_terminal
-    return nullcontext() if unsaid else Step("Loading PyTorch")
+@contextmanager
+def loading() -> Iterator[None]:
+    """Says on a terminal that PyTorch is imported inside, which takes seconds, until it is.
+
+    Nothing that is imported is garbage: to look for some meanwhile takes a quarter of the time.
+    """
+    if "torch" in sys.modules:
+        yield
+        return
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with Step("Loading PyTorch") if Console(stderr=True).is_terminal else nullcontext():
+            yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 @contextmanager

@@ -3,12 +3,14 @@
 The files are listed in the README. Everything here reads or writes plain YAML, JSON and CSV.
 """
 
+import copy
 import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +120,7 @@ class Run:
         """
         stored = self.stored_config
         with damage_named(self.path / "config.yaml"):
-            resolved: Any = OmegaConf.to_container(OmegaConf.create(stored), resolve=True)
+            resolved = copy.deepcopy(_resolved(_Content(stored)))
             check_types(resolved, CONFIG_TYPES)
         return resolved
 
@@ -278,6 +280,22 @@ def with_resize(settings: Mapping[str, Any]) -> dict[str, Any]:
     if "short_side" in values:
         values["resize"] = values.pop("short_side") or "stretch"
     return values
+
+
+@dataclass
+class _Content:
+    """Of a configuration, as the key of a cache."""
+
+    entries: dict[str, Any]
+
+    def __hash__(self) -> int:
+        return hash(repr(self.entries))
+
+
+@lru_cache(maxsize=8)  # a command asks for the same configuration dozens of times, and resolving takes long
+def _resolved(content: _Content) -> dict[str, Any]:
+    resolved: Any = OmegaConf.to_container(OmegaConf.create(content.entries), resolve=True)
+    return resolved
 
 
 class _PlainDumper(yaml.SafeDumper):

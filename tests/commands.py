@@ -18,8 +18,10 @@ from typing import TextIO
 STARTER = multiprocessing.get_context("spawn" if os.name == "nt" else "forkserver")
 if os.name != "nt":  # a process that has imported much and computed nothing, of which each command is a copy
     STARTER.set_forkserver_preload(
-        ["imgbench.experiment.train", "imgbench.report.conclude", "imgbench.compression.apply", "matplotlib.pyplot",
-         "timm", "onnxruntime", "torch.onnx._internal.exporter._compat", "torch_pruning", "hydra.main"]
+        ["imgbench.experiment.choose", "imgbench.report.conclude", "imgbench.compression.apply", "imgbench.hydra_entry",
+         "imgbench.sweep.table", "matplotlib.pyplot", "matplotlib.backends.backend_svg", "timm.optim", "onnxruntime",
+         "torch.onnx._internal.exporter._compat", "torch_pruning", "torchvision.transforms.v2", "hydra.main",
+         "sklearn.feature_extraction"]
     )  # fmt: skip
 
 STREAMS = ("output", "error")

@@ -1,27 +1,24 @@
 """Tiny image folders, and a cache of its own for each test."""
 
 import gc
+import logging
 import os
 import shutil
 import signal
 import zlib
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from imgbench.data.augment import Augment
-from imgbench.data.datamodule import ImageFolderDataModule
-from imgbench.experiment.compose import compose
-from imgbench.run import Run
-from imgbench.train import train
+if TYPE_CHECKING:  # the process that hands out the tests reads this file too, and needs no torch for it
+    from imgbench.run import Run
 
-# Tiny tensors gain nothing from threads, which on a busy machine wait for each other.
-torch.set_num_threads(1)
-os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start
+# Tiny tensors gain nothing from threads, which on a busy machine wait for each other; so do the commands' own.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["LANGUAGE"] = "en"  # of reports, whoever runs the tests
 
 # Ctrl-C is ignored by a shell's background jobs and all that they start; tests interrupt commands nevertheless.
@@ -32,10 +29,18 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"  # photographs that lie beside the repository, or do not
 
 
-def pytest_collection_finish() -> None:
-    """What all tests have imported stays: the garbage collector need not look through its million objects again."""
-    gc.collect()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What all tests import stays: the garbage collector need not look through its million objects, then or later."""
+    gc.disable()
+    result = yield
     gc.freeze()
+    gc.enable()
+    # Around each part of each test pytest adds its handlers to each logger that does not propagate: sixty of PyTorch's.
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger) and logger.name.partition(".")[0] == "torch":
+            logger.propagate = True
+    return result
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +86,8 @@ def browser():
 @pytest.fixture
 def make_data():
     """A data module of 16-pixel images without augmentation; keyword arguments are the data module's."""
+    from imgbench.data.augment import Augment
+    from imgbench.data.datamodule import ImageFolderDataModule
 
     def make(root: Path, **options) -> ImageFolderDataModule:
         return ImageFolderDataModule(str(root), **{"augment": Augment(), "image_size": 16, "batch_size": 4, **options})
@@ -100,15 +107,32 @@ def real_photos() -> list[Path]:
 @pytest.fixture(scope="session")
 def train_run():
     """Trains the small CNN on the images of `root` for an epoch, as the command does; words are further overrides."""
+    from imgbench.experiment.compose import compose
+    from imgbench.run import Run
+    from imgbench.train import train
 
-    def run(root: Path, folder: Path, *words: str) -> Run:
+    def run(root: Path, folder: Path, *words: str, conclude: Any = None) -> Run:
         small = ["data=folder", "model=cnn", "data.image_size=20", "data.batch_size=4", "trainer.max_epochs=1"]
         small += ["augment=none", "optimizer=adam", "scheduler=constant"]
         config = compose([*small, *words])
         config.data.root = str(root)
         result = Run(folder)
-        train(config, result)
+        train(config, result, conclude)
         return result
+
+    return run
+
+
+def unconcluded(run: "Run", data: object) -> None:
+    """In the place of what concludes a run: the test images are not looked at."""
+
+
+@pytest.fixture(scope="session")
+def fit_run(train_run):
+    """As `train_run`, in a third of the time: nothing is audited before, and nothing evaluated or drawn after it."""
+
+    def run(root: Path, folder: Path, *words: str) -> "Run":
+        return train_run(root, folder, "data.audit=false", "data.thumbnails=false", *words, conclude=unconcluded)
 
     return run
 
@@ -117,7 +141,7 @@ def train_run():
 def run_of(tmp_path_factory, make_folder, train_run):
     """Trains on generated images of each class: the run lies beside its `photos` and a cache of its own."""
 
-    def train(name: str, sizes: Mapping[str, int], *words: str) -> Run:
+    def train(name: str, sizes: Mapping[str, int], *words: str) -> "Run":
         home = tmp_path_factory.mktemp(name)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("IMGBENCH_CACHE", str(home / "cache"))
@@ -127,13 +151,13 @@ def run_of(tmp_path_factory, make_folder, train_run):
 
 
 @pytest.fixture(scope="session")
-def tiny_run(run_of) -> Run:
+def tiny_run(run_of) -> "Run":
     """A finished run on 32 generated images of the classes `cat` and `dog`."""
     return run_of("tiny", {"cat": 16, "dog": 16})
 
 
 @pytest.fixture(scope="session")
-def larger_run(run_of) -> Run:
+def larger_run(run_of) -> "Run":
     """As `tiny_run` on 60 images, as many as an 8-bit file takes to be calibrated; a test that changes it copies it."""
     return run_of("larger", {"a": 30, "b": 30}, "trainer.max_epochs=2", "data.batch_size=8")
 

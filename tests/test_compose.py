@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import hydra
 import pytest
@@ -27,19 +28,31 @@ from imgbench.experiment.compose import (
 from imgbench.run import CONF, Run
 
 
+@pytest.fixture(scope="module")
+def stored() -> dict[str, Any]:
+    config = compose(["data=folder", "data.root=photos", "data.num_classes=3", "optimizer.lr=0.01", "model=compact"])
+    return storable(config)
+
+
 @pytest.fixture
-def run(tmp_path) -> Run:
+def run(stored, tmp_path) -> Run:
     """A run of the defaults, as far as its configuration goes."""
     run = Run(tmp_path / "run")
     run.path.mkdir()
-    config = compose(["data=folder", "data.root=photos", "data.num_classes=3", "optimizer.lr=0.01", "model=compact"])
-    run.write_config(storable(config))
+    run.write_config(stored)
     return run
 
 
 def test_stored_configuration_overridden_by_nothing_is_the_same(run):
     assert OmegaConf.to_container(override(run), resolve=True) == run.config
     assert storable(override(run)) == run.stored_config
+
+
+def test_what_is_done_to_a_configuration_is_not_in_the_next(run):
+    run.config["data"]["root"] = "elsewhere"
+    assert run.config["data"]["root"] == "photos"
+    run.write_config({**run.stored_config, "seed": 7})
+    assert run.config["seed"] == 7
 
 
 def test_links_follow_what_they_link_to(run):
@@ -120,17 +133,21 @@ AWKWARD = ["/photos/叶子", "my photos (2)", "runs/0_lr=1e-3/last.ckpt", r"C:\n
            "it's", "/a/b=c", "~/photos", "a:b", "#1", "100%", "a&b;c", "@home", "a+b", "Müller & Söhne"]  # fmt: skip
 
 
-@pytest.mark.parametrize("path", AWKWARD)
-def test_awkward_path_reaches_compose_and_override_as_it_is(path, run):
-    assert compose(["data=folder", f"data.root={path}"]).data.root == path
-    assert override(run, [f"data.root={path}"]).data.root == path
+def test_awkward_paths_reach_compose_and_override_as_they_are(run):
+    keys = ("data.root", "data.unlabelled", "init_from", "ckpt_path")
+    for start in range(0, len(AWKWARD), len(keys)):
+        values = dict(zip(keys, AWKWARD[start:], strict=False))
+        words = [f"{key}={path}" for key, path in values.items()]
+        for config in (compose(["data=folder", *words]), override(run, words)):
+            assert {key: OmegaConf.select(config, key) for key in values} == values
 
 
-@pytest.mark.parametrize(
-    "pattern", [r"^(M\d+)_", r"^(N?M\d+)_", "[^_]+", "plant-(.*)", r"(\d{3}),?", "a|b", "^$", "a$"]
-)
-def test_regular_expression_is_typed_as_it_is(pattern, run):
-    assert override(run, [f"data.split.group={pattern}"]).data.split.group == pattern
+def test_regular_expressions_are_typed_as_they_are(run):
+    patterns = [r"^(M\d+)_", r"^(N?M\d+)_", "[^_]+", "plant-(.*)", r"(\d{3}),?", "a|b", "^$", "a$"]
+    config = override(run, [f"+own.pattern{i}={pattern}" for i, pattern in enumerate(patterns)])
+    assert list(config.own.values()) == patterns
+    assert override(run, [f"data.split.group={patterns[0]}"]).data.split.group == patterns[0]
+    assert compose(["data=folder", "data.root=photos", "data.split.group=null"]).data.split.group is None
 
 
 @pytest.mark.parametrize(

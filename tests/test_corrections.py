@@ -304,13 +304,13 @@ def test_cross_validated_run_keeps_both_accuracies_and_heeds_later_decisions(pho
     assert evaluate(run.path).metrics["test/acc"].n == 39
 
 
-def test_copy_in_another_split_stays_where_only_its_copy_is_left_out(make_folder, make_data, train_run, tmp_path):
+def test_copy_in_another_split_stays_where_only_its_copy_is_left_out(make_folder, make_data, fit_run, tmp_path):
     root = tmp_path / "photos"
     for split, number in (("train", 10), ("val", 4), ("test", 4)):
         make_folder(root / split, {"cat": number, "dog": number})
     shutil.copy(root / "test/cat/0.png", root / "train/cat/copy.png")
     decide(root, ("train/cat/copy.png", LEFT_OUT, ""))
-    run = train_run(root, tmp_path / "run", "data.audit=false")
+    run = fit_run(root, tmp_path / "run")
     assert evaluate(run.path).metrics["test/acc"].n == 8
 
 

@@ -102,11 +102,11 @@ def test_teacher_sees_images_at_its_own_size(tiny_run):
 
 @pytest.mark.parametrize(("augment", "epochs_shown"), [("none", 1), ("light", 2)])
 def test_teacher_sees_each_image_once_unless_it_is_augmented(
-    tiny_run, train_run, tmp_path, count_teacher, augment, epochs_shown
+    tiny_run, fit_run, tmp_path, count_teacher, augment, epochs_shown
 ):
     words = ["objective=distill", quoted(f"objective.teacher={tiny_run.path}"), "model=compact"]
     root = tiny_run.config["data"]["root"]
-    run = train_run(root, tmp_path / "run", *words, f"augment={augment}", "trainer.max_epochs=2")
+    run = fit_run(root, tmp_path / "run", *words, f"augment={augment}", "trainer.max_epochs=2")
     assert sum(count_teacher) == epochs_shown * len(run.split_rows("train"))
 
 
@@ -120,11 +120,11 @@ def test_only_the_identity_repeats_its_images(options, identity):
     assert Augment(**options).is_identity is identity
 
 
-def test_student_is_an_ordinary_classifier_without_its_teacher(tiny_run, train_run, tmp_path):
+def test_student_is_an_ordinary_classifier_without_its_teacher(tiny_run, fit_run, tmp_path):
     teacher = tmp_path / "teacher a=b"
     shutil.copytree(tiny_run.path, teacher)
     words = ["objective=distill", quoted(f"objective.teacher={teacher}"), "model=compact"]
-    run = train_run(tiny_run.config["data"]["root"], tmp_path / "run", *words, "data.image_size=16")
+    run = fit_run(tiny_run.config["data"]["root"], tmp_path / "run", *words, "data.image_size=16")
     shutil.rmtree(teacher)
     hparams = torch.load(run.best, weights_only=True)["hyper_parameters"]
     assert not {"teacher", "temperature", "alpha"} & set(hparams)

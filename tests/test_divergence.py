@@ -18,9 +18,9 @@ def photos(tmp_path_factory, make_folder):
 DIVERGES = ["optimizer=sgd", "optimizer.lr=1e6", "optimizer.weight_decay=0", "trainer.max_epochs=3"]
 
 
-def test_infinite_loss_names_the_step_the_learning_rate_and_what_to_lower(photos, tmp_path, train_run):
+def test_infinite_loss_names_the_step_the_learning_rate_and_what_to_lower(photos, tmp_path, fit_run):
     with pytest.raises(UserError) as error:
-        train_run(photos, tmp_path / "run", *DIVERGES, "fast.precision=32-true")
+        fit_run(photos, tmp_path / "run", *DIVERGES, "fast.precision=32-true")
     message = str(error.value)
     assert "at a learning rate of 1e+06: the training has diverged" in message
     assert "optimizer.lr=1e+05, or limit each step, trainer.gradient_clip_val=1" in message
@@ -31,13 +31,13 @@ def test_infinite_loss_names_the_step_the_learning_rate_and_what_to_lower(photos
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
-def test_low_precision_is_named_as_a_possible_reason(precision, photos, tmp_path, train_run):
+def test_low_precision_is_named_as_a_possible_reason(precision, photos, tmp_path, fit_run):
     with pytest.raises(UserError, match=f"computed in {precision}.*\n?.*fast.precision=32-true tells"):
-        train_run(photos, tmp_path / "run", *DIVERGES, f"fast.precision={precision}")
+        fit_run(photos, tmp_path / "run", *DIVERGES, f"fast.precision={precision}")
 
 
-def test_last_good_checkpoint_is_kept(photos, tmp_path, train_run):
-    run = train_run(photos, tmp_path / "run")
+def test_last_good_checkpoint_is_kept(photos, tmp_path, fit_run):
+    run = fit_run(photos, tmp_path / "run")
     content = torch.load(run.last, weights_only=True)
     for state in content["optimizer_states"][0]["state"].values():
         state["exp_avg"].fill_(torch.inf)  # so that the first step of the next epoch is infinite

@@ -70,9 +70,9 @@ def test_a_folder_too_deep_is_named(tiny_run, make_folder, tmp_path, inner, run_
         run_evaluate(tiny_run.path, tmp_path)
 
 
-def test_damaged_and_changed_images_are_told(tiny_run, tmp_path, make_folder, train_run, capsys, run_evaluate):
+def test_damaged_and_changed_images_are_told(tiny_run, tmp_path, make_folder, fit_run, capsys, run_evaluate):
     root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
-    run = train_run(root, tmp_path / "run", "data.split.test=8", "data.split.val=4")
+    run = fit_run(root, tmp_path / "run", "data.split.test=8", "data.split.val=4")
     first, second, *_ = (root / row["path"] for row in run.split_rows("test"))
     first.write_bytes(b"no image")
     second.write_bytes(next(root.glob("b/*")).read_bytes() + b" ")
@@ -82,9 +82,9 @@ def test_damaged_and_changed_images_are_told(tiny_run, tmp_path, make_folder, tr
     assert "2 images have changed since training" in out
 
 
-def test_vanished_images_name_the_option_that_helps(tmp_path, make_folder, train_run, run_evaluate):
+def test_vanished_images_name_the_option_that_helps(tmp_path, make_folder, fit_run, run_evaluate):
     root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
-    run = train_run(root, tmp_path / "run")
+    run = fit_run(root, tmp_path / "run")
     shutil.rmtree(root)
     with pytest.raises(UserError, match="--data DIR"):
         run_evaluate(run.path)
@@ -98,9 +98,9 @@ def test_python_gets_the_numbers_of_the_command(tiny_run):
     assert f"on the val images in {tiny_run.config['data']['root']}" in found.table()
 
 
-def test_threshold_for_a_sensitivity_is_chosen_on_validation_and_measured_on_test(tmp_path, make_folder, train_run):
+def test_threshold_for_a_sensitivity_is_chosen_on_validation_and_measured_on_test(tmp_path, make_folder, fit_run):
     root = make_folder(tmp_path / "photos", {"cat": 30, "dog": 18})
-    run = train_run(root, tmp_path / "run", "data.split.val=20", "data.split.test=10")
+    run = fit_run(root, tmp_path / "run", "data.split.val=20", "data.split.test=10")
     found = evaluate(run.path, sensitivity=0.9)
     assert [point.class_name for point in found.points] == ["cat"]
     (point,) = found.points
@@ -115,8 +115,8 @@ def test_a_sensitivity_that_is_no_share_is_refused(tiny_run, sensitivity):
         evaluate(tiny_run.path, sensitivity=sensitivity)
 
 
-def test_a_sensitivity_takes_two_classes(tmp_path, make_folder, train_run):
-    run = train_run(make_folder(tmp_path / "photos", {"a": 6, "b": 6, "c": 6}), tmp_path / "run")
+def test_a_sensitivity_takes_two_classes(tmp_path, make_folder, fit_run):
+    run = fit_run(make_folder(tmp_path / "photos", {"a": 6, "b": 6, "c": 6}), tmp_path / "run")
     with pytest.raises(UserError, match="is for two classes, but there are 3"):
         evaluate(run.path, sensitivity=0.9)
 
@@ -132,9 +132,9 @@ def test_temperature_of_the_run_serves_every_evaluation_of_it(tiny_run, make_fol
     assert "test/ece_scaled" not in evaluate(checkpoint, data=folder).metrics
 
 
-def test_images_gone_since_training_are_told(tmp_path, make_folder, train_run):
+def test_images_gone_since_training_are_told(tmp_path, make_folder, fit_run):
     root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
-    run = train_run(root, tmp_path / "run", "data.split.test=8", "data.split.val=4")
+    run = fit_run(root, tmp_path / "run", "data.split.test=8", "data.split.val=4")
     gone = run.split_rows("test")[0]["path"]
     (root / gone).unlink()
     found = evaluate(run.path)

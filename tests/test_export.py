@@ -191,27 +191,31 @@ def photos(tmp_path_factory):
 
 
 # How the file scales more than 8 bits: as most models, as one of 12-bit files, and as those of old versions.
-@pytest.mark.parametrize(
-    "preprocessing", [{"resize": "pad"}, {"resize": 27, "intensity": (0, 4095)}, {"intensity": "16 bit", "decoding": 1}]
-)
-def test_script_predicts_without_torch_what_imgbench_predicts(preprocessing, write_file, photos):
-    path = write_file(**preprocessing)
-    code = (
-        "import runpy, sys\ndel sys.argv[0]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n"
-        "assert not [name for name in sys.modules if name.startswith(('torch', 'imgbench'))]\n"
-    )
+PREPARED = [{"resize": "pad"}, {"resize": 27, "intensity": (0, 4095)}, {"intensity": "16 bit", "decoding": 1}]
+SEVERAL = """
+import json, runpy, sys
+for words in json.loads(sys.argv[1]):
+    sys.argv = words
+    runpy.run_path(words[0], run_name="__main__")
+assert not [name for name in sys.modules if name.startswith(("torch", "imgbench"))]
+"""
+
+
+def test_script_predicts_without_torch_what_imgbench_predicts(write_file, photos):
+    paths = [write_file(**preprocessing) for preprocessing in PREPARED]
+    calls = json.dumps([[str(SCRIPT), str(path), *map(str, photos)] for path in paths])
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, str(SCRIPT), "model.onnx", *map(str, photos)],
-        cwd=path.parent, capture_output=True, text=True,
+        [sys.executable, "-W", "error", "-c", SEVERAL, calls], cwd=paths[0].parent, capture_output=True, text=True,
         env={name: value for name, value in os.environ.items() if not name.startswith("COV")},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = iter(done.stdout.splitlines())
-    for photo, prediction in zip(photos, imgbench.load(path).predict(photos), strict=True):
-        assert next(lines) == str(photo)
-        printed = dict(next(lines).split() for _ in range(2))
-        found = {name: float(probability) for name, probability in printed.items()}
-        assert found == pytest.approx(prediction.probabilities, abs=1e-3), photo.name
+    for path in paths:
+        for photo, prediction in zip(photos, imgbench.load(path).predict(photos), strict=True):
+            assert next(lines) == str(photo)
+            printed = dict(next(lines).split() for _ in range(2))
+            found = {name: float(probability) for name, probability in printed.items()}
+            assert found == pytest.approx(prediction.probabilities, abs=1e-3), (path, photo.name)
 
 
 def test_script_names_a_picture_of_zero_bytes(write_file, tmp_path):

@@ -48,11 +48,25 @@ def copied(tiny_run, tmp_path_factory):
     return Run(folder)
 
 
+def use_few_files(patch: pytest.MonkeyPatch) -> None:
+    made = list(zip(range(6), formats.made_files(), strict=False))
+    patch.setattr(formats, "made_files", lambda: [one for _, one in made])
+
+
 @pytest.fixture
 def few_files(monkeypatch):
     """A conformance set of its first files."""
-    made = list(zip(range(6), formats.made_files(), strict=False))
-    monkeypatch.setattr(formats, "made_files", lambda: [one for _, one in made])
+    use_few_files(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def for_openvino(copied, tmp_path_factory) -> Path:
+    """The folder of the run's file for OpenVINO; a test copies it."""
+    folder = tmp_path_factory.mktemp("openvino")
+    with pytest.MonkeyPatch.context() as patch:
+        use_few_files(patch)
+        export.export(copied.path, output=folder / "model.xml", images=0)
+    return folder
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -107,17 +121,16 @@ def test_file_that_answers_otherwise_is_not_written_and_says_on_which_files(
 
 @openvino
 @pytest.mark.parametrize("spoilt", ["", "<net", None])
-def test_damaged_or_incomplete_file_is_an_error(spoilt, copied, few_files, tmp_path):
-    file = tmp_path / "model.xml"
-    export.export(copied.path, output=file, images=0)
+def test_damaged_or_incomplete_file_is_an_error(spoilt, for_openvino, tmp_path):
+    file = Path(shutil.copytree(for_openvino, tmp_path / "spoilt")) / "model.xml"
     file.with_suffix(".bin").unlink() if spoilt is None else file.write_text(spoilt)
     with pytest.raises(UserError, match=r"model\.xml is damaged, or OpenVINO"):
         imgbench.load(file)
 
 
 @openvino
-def test_example_in_the_documentation_names_a_photograph(copied, few_files, tmp_path, monkeypatch, capsys):
-    export.export(copied.path, output=tmp_path / "model.xml", images=0)
+def test_example_in_the_documentation_names_a_photograph(copied, for_openvino, tmp_path, monkeypatch, capsys):
+    shutil.copytree(for_openvino, tmp_path, dirs_exist_ok=True)
     photo = f"{copied.config['data']['root']}/{copied.split_rows('test')[0]['path']}"
     shutil.copy(photo, tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)

@@ -4,6 +4,7 @@ import ast
 import graphlib
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,8 @@ ALLOWED["report"] = ALLOWED["experiment"]  # it stands beside it: neither knows 
 ALLOWED |= {name: {*ALLOWED["experiment"], "experiment", "report"} for name in ("compression", "publish", "sweep")}
 
 CALLER = """
+import gc
+gc.disable()  # while all is imported
 import logging, os, sys, warnings
 # What libraries do to the process when they are imported is their affair.
 import hydra, lightning, matplotlib.pyplot, omegaconf, PIL.Image, PIL.ImageFile
@@ -88,7 +91,7 @@ def modules() -> list[str]:
     return [".".join(path.parts) for path in files]
 
 
-def test_importing_changes_nothing_in_the_callers_process(tmp_path):
+def test_importing_and_composing_change_nothing_in_the_callers_process(tmp_path):
     names = [name.removesuffix(".__init__") for name in modules()]
     script = f"""
 import importlib
@@ -106,14 +109,9 @@ except imgbench.errors.UserError:
 changed = [key for key, value in state().items() if before[key] != value]
 assert not changed, changed
 """
-    run_python(script, tmp_path)
-
-
-def test_composing_leaves_hydra_as_it_was_also_within_another(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "own.yaml").write_text("a: 1\n")
-    script = """
-import imgbench.errors
+    script += """
 from imgbench.experiment.compose import compose
 mine = os.path.abspath("mine")
 with hydra.initialize_config_dir(mine, version_base="1.3"):
@@ -144,9 +142,15 @@ def room(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+@cache
 def imports(path: Path) -> list[tuple[str, bool]]:
     """The modules of imgbench that a file imports, and whether within a function; those for type checkers left out."""
-    tree = ast.parse(path.read_text("utf-8"))
+    tree = parsed(path)
     typing_only = {
         inner
         for node in ast.walk(tree)
@@ -195,7 +199,7 @@ def test_no_module_imports_itself_by_way_of_others():
 
 def names_imported(path: Path) -> list[tuple[str, str]]:
     """(module, name) of `from module import name`; the name may be a module."""
-    nodes = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.ImportFrom)]
+    nodes = [node for node in ast.walk(parsed(path)) if isinstance(node, ast.ImportFrom)]
     return [(str(node.module), alias.name) for node in nodes for alias in node.names]
 
 

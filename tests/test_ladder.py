@@ -15,6 +15,7 @@ from commands import command
 from filelock import FileLock
 
 from imgbench import ladder
+from imgbench.compression import measure
 from imgbench.compression.apply import make_run
 from imgbench.compression.ladder import LadderRow, best_entry, make_ladder, table_lines
 from imgbench.compression.lifecycle import asked, effective
@@ -29,11 +30,23 @@ from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier
 
 EPOCHS = ["trainer.max_epochs=2"]  # in place of as many as suit the number of images
+QUICK = ["data.audit=false", "data.thumbnails=false"]
 INT8 = [LadderEntry("int8", Quantize())]
 
 
-def run_ladder(run, *words):
-    return command("ladder", run, "--only", "pruned_30,int8", *EPOCHS, *words)
+@pytest.fixture
+def run_ladder(monkeypatch, capsys):
+    """The command; returns what it prints."""
+    monkeypatch.setattr(measure.latency_ms, "__defaults__", (0.01, 5))  # not those of half a second of calls
+
+    def run(run: Run, *words: object) -> str:
+        monkeypatch.setattr(
+            sys, "argv", ["ladder", str(run.path), "--only", "pruned_30,int8", *EPOCHS, *map(str, words)]
+        )
+        ladder.main()
+        return capsys.readouterr().out
+
+    return run
 
 
 @pytest.fixture
@@ -41,10 +54,9 @@ def teacher(larger_run):
     return larger_run
 
 
-def test_entries_are_made_measured_and_not_made_again(teacher, tmp_path):
+def test_entries_are_made_measured_and_not_made_again(teacher, tmp_path, run_ladder):
     folder = tmp_path / "run_ladder"
-    done = run_ladder(teacher.path, "--target", "size<=5MB", "--output", folder)
-    assert done.returncode == 0, done.stderr
+    printed = run_ladder(teacher, "--target", "size<=5MB", "--output", folder)
     rows = {row["name"]: row for row in json.loads((folder / "ladder.json").read_text())}
     assert list(rows) == ["teacher", "pruned_30", "int8"]
     assert rows["int8"]["size_mb"] < rows["teacher"]["size_mb"] / 2
@@ -53,18 +65,16 @@ def test_entries_are_made_measured_and_not_made_again(teacher, tmp_path):
     assert all(row["accuracy"]["n"] == len(teacher.split_rows("test")) for row in rows.values())
     assert (folder / "ladder.png").stat().st_size > 1000
     assert "| int8 |" in (folder / "ladder.md").read_text()
-    assert "Best entry with size<=5MB" in done.stdout
+    assert "Best entry with size<=5MB" in printed
 
     before = (folder / "pruned_30" / "run.json").read_text()
     shutil.rmtree(folder / "int8" / "checkpoints", ignore_errors=True)
     Run(folder / "int8").note(status="interrupted")
     words = ["--output", folder, "--reference", folder / "pruned_30"]
-    again = run_ladder(teacher.path, "--target", "size<=0.001MB", *words)
+    with pytest.raises(UserError, match=r"(?s)no entry of the ladder meets it.*int8: size"):
+        run_ladder(teacher, "--target", "size<=0.001MB", *words)
     assert (folder / "pruned_30" / "run.json").read_text() == before
     assert Run(folder / "int8").info["status"] == "finished"
-    assert again.returncode == 2
-    assert "no entry of the ladder meets it" in again.stderr
-    assert "int8: size" in again.stderr
     with_reference = {row["name"]: row for row in json.loads((folder / "ladder.json").read_text())}
     assert list(with_reference)[:2] == ["reference", "teacher"]
     assert with_reference["reference"]["difference"] == rows["pruned_30"]["difference"]
@@ -120,28 +130,28 @@ def test_ladder_that_was_killed_goes_on_and_ends_as_one_that_was_not(teacher, tm
 def test_training_goes_on_only_if_it_was_begun_by_the_same_words(teacher, tmp_path, caplog):
     caplog.set_level("INFO")
     run = Run(tmp_path / "run")
-    make_run(Distill(), teacher, run, ["model=compact", "trainer.max_epochs=2"])
+    make_run(Distill(), teacher, run, ["model=compact", "trainer.max_epochs=2", *QUICK])
     run.note(status="running")
     (run.path / "report.html").unlink()
     caplog.clear()
-    make_run(Distill(), teacher, run, ["model=compact", "trainer.max_epochs=2"])
+    make_run(Distill(), teacher, run, ["model=compact", "trainer.max_epochs=2", *QUICK])
     assert "epoch 1/" not in caplog.text
     (run.path / "steps" / "1").mkdir(parents=True)
     Run(run.path / "steps" / "1").note(status="failed")
     caplog.clear()
-    make_run(Distill(), teacher, run, ["model=compact", "trainer.max_epochs=3"])
+    make_run(Distill(), teacher, run, ["model=compact", "trainer.max_epochs=3", *QUICK])
     assert "epoch 1/3" in caplog.text
     assert not (run.path / "steps").exists()
     caplog.clear()
-    make_run(Distill(alpha=0.5), teacher, run, ["model=compact", "trainer.max_epochs=3"])
+    make_run(Distill(alpha=0.5), teacher, run, ["model=compact", "trainer.max_epochs=3", *QUICK])
     assert "epoch 1/3" in caplog.text
 
 
-def test_another_head_starts_on_the_body_it_is_given(tmp_path, make_folder, train_run):
+def test_another_head_starts_on_the_body_it_is_given(tmp_path, make_folder, fit_run):
     root = make_folder(tmp_path / "images", {"a": 12, "b": 12})
-    parent = train_run(root, tmp_path / "run", "model=vgg16", "+model.blocks=[[4],[8]]", "head=gap")
+    parent = fit_run(root, tmp_path / "run", "model=vgg16", "+model.blocks=[[4],[8]]", "head=gap")
     run = Run(tmp_path / "slim")
-    make_run(Reuse(), parent, run, ["head=slim", "model.hidden=[16]", "optimizer.lr=0"])
+    make_run(Reuse(), parent, run, ["head=slim", "model.hidden=[16]", "optimizer.lr=0", *QUICK])
     before, after = load_classifier(parent.best).state_dict(), load_classifier(run.best).state_dict()
     body = [name for name in before if name.startswith("model.features.")]
     assert len(body) == 4
@@ -153,7 +163,7 @@ def test_another_head_starts_on_the_body_it_is_given(tmp_path, make_folder, trai
 def test_without_the_body_a_model_is_trained_anew(teacher, tmp_path, caplog):
     caplog.set_level("INFO")
     run = Run(tmp_path / "vgg")
-    make_run(Reuse(), teacher, run, ["model=vgg16", "head=gap", "+model.blocks=[[4],[8]]"])
+    make_run(Reuse(), teacher, run, ["model=vgg16", "head=gap", "+model.blocks=[[4],[8]]", *QUICK])
     assert "has other layers before its head: the model is trained from new weights" in caplog.text
     assert run.config["optimizer"]["lr"] == 3e-3  # suits batch normalisation
     assert run.config["trainer"]["max_epochs"] == teacher.config["trainer"]["max_epochs"]
@@ -161,7 +171,7 @@ def test_without_the_body_a_model_is_trained_anew(teacher, tmp_path, caplog):
 
 def test_networks_whose_batch_normalisation_is_no_choice_are_reused(teacher, tmp_path):
     run = Run(tmp_path / "dense")
-    make_run(Reuse(), teacher, run, ["head=slim", "model.hidden=[8]", "optimizer.lr=0"])
+    make_run(Reuse(), teacher, run, ["head=slim", "model.hidden=[8]", "optimizer.lr=0", *QUICK])
     before, after = load_classifier(teacher.best).state_dict(), load_classifier(run.best).state_dict()
     assert torch.equal(before["model.features.0.weight"], after["model.features.0.weight"])
     assert after["model.classifier.0.weight"].shape == (8, 64 * 7 * 7)
@@ -169,7 +179,7 @@ def test_networks_whose_batch_normalisation_is_no_choice_are_reused(teacher, tmp
 
 def test_a_body_without_batch_normalisation_is_trained_anew(teacher, tmp_path):
     run = Run(tmp_path / "cnn")
-    make_run(Reuse(), teacher, run, ["model=cnn"])
+    make_run(Reuse(), teacher, run, ["model=cnn", *QUICK])
     assert run.info["status"] == "finished"
 
 

@@ -2,10 +2,13 @@
 
 import csv
 import json
+from typing import Any
 
 import pytest
+from conftest import unconcluded
 
 from imgbench.experiment.compose import compose
+from imgbench.report.conclude import conclude
 from imgbench.run import Run
 from imgbench.sweep.resume import resumed
 from imgbench.train import train
@@ -13,14 +16,15 @@ from imgbench.training.callbacks import write_epochs
 from imgbench.training.median_stopping import median_of_averages, metric_by_epoch
 
 WORDS = ["data=folder", "model=cnn", "data.image_size=20", "data.batch_size=4", "data.audit=false",
-         "trainer.max_epochs=4", "augment=none", "scheduler=constant", "+median_stopping.startup_runs=2"]  # fmt: skip
+         "data.thumbnails=false", "trainer.max_epochs=4", "augment=none", "scheduler=constant",
+         "+median_stopping.startup_runs=2"]  # fmt: skip
 
 
 @pytest.fixture
 def train_beside(make_folder, tmp_path):
     """Trains a run in the directory of a sweep, beside runs with these validation accuracies in each epoch."""
 
-    def run(accuracies: list[list[float]], *words: str, sweep: bool = True) -> Run:
+    def run(accuracies: list[list[float]], *words: str, sweep: bool = True, conclude: Any = unconcluded) -> Run:
         root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
         folder = tmp_path / "sweep"
         folder.mkdir()
@@ -31,7 +35,7 @@ def train_beside(make_folder, tmp_path):
             rows = [{"epoch": epoch, "val/acc": value, "val/loss": 0} for epoch, value in enumerate(values, 1)]
             write_epochs(folder / str(number) / "metrics.csv", rows)
         result = Run(folder / "9")
-        train(compose([*WORDS, f"data.root={root}", *words]), result)
+        train(compose([*WORDS, f"data.root={root}", *words]), result, conclude)
         return result
 
     return run
@@ -47,7 +51,7 @@ def test_median_is_that_of_the_averages_of_the_runs_that_came_as_far():
 
 
 def test_hopeless_run_ends_complete_and_marked_and_is_not_failed(train_beside):
-    run = train_beside([[1.5, 1.5], [1.5, 1.5], [0.1]], "+median_stopping.warmup=0.25")
+    run = train_beside([[1.5, 1.5], [1.5, 1.5], [0.1]], "+median_stopping.warmup=0.25", conclude=conclude)
     assert epochs(run) == 2  # a quarter of four epochs is given to all
     info = run.info
     assert info["status"] == "finished"
@@ -79,7 +83,7 @@ def test_lower_is_better_where_the_monitor_says_so(train_beside):
 
 
 def test_hopeless_run_that_was_killed_in_its_evaluation_trains_no_further(train_beside):
-    run = train_beside([[1.5] * 4, [1.5] * 4])
+    run = train_beside([[1.5] * 4, [1.5] * 4], conclude=conclude)
     pruned = run.info["pruned"]
     (run.path / "report.html").unlink()
     (run.path / "run.json").write_text(json.dumps({**run.info, "status": "running"}))

@@ -54,8 +54,8 @@ def test_the_largest_batch_that_fits_is_taken(free, expected, tiny_run, monkeypa
     assert largest_batch(classifier, 20, 100, "cpu") == 8
 
 
-def test_batch_size_auto_is_a_number_in_the_run(make_folder, tmp_path, train_run):
-    run = train_run(make_folder(tmp_path / "photos", {"a": 30, "b": 30}), tmp_path / "run", "data.batch_size=auto")
+def test_batch_size_auto_is_a_number_in_the_run(make_folder, tmp_path, fit_run):
+    run = fit_run(make_folder(tmp_path / "photos", {"a": 30, "b": 30}), tmp_path / "run", "data.batch_size=auto")
     assert run.config["data"]["batch_size"] == 4
     assert run.info["status"] == "finished"
 

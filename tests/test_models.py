@@ -1,4 +1,5 @@
 import socket
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import nn
 
 from imgbench.errors import UserError
 from imgbench.experiment.build import plain
-from imgbench.experiment.compose import compose
+from imgbench.experiment.compose import choices, compose
 from imgbench.models.cnn import CNN
 from imgbench.models.layers import Dropout
 from imgbench.models.pretrained import TorchvisionClassifier, pretrained_cfg, torchvision_classifier
@@ -21,9 +22,15 @@ from imgbench.training.network import build_model
 MODELS = sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {"auto"})  # which is one of the others
 
 
-def model_config(*overrides):
-    words = [*overrides, "data.num_classes=3"] if "data=potato" in overrides else overrides
-    model = plain(compose(list(words)).model)
+composed = cache(compose)  # which takes longer than building most networks without numbers
+
+
+def model_config(*overrides, **data):
+    """Of the network in the configuration of these words, in which entries of `data` are put in place."""
+    words = (*overrides, "data.num_classes=3") if "data=potato" in overrides else overrides
+    config = composed(words).copy()
+    config.data.update(data)
+    model = plain(config.model)
     return {**model, "pretrained": False} if "pretrained" in model else model  # nothing is fetched
 
 
@@ -36,13 +43,13 @@ def number_of_parameters(config):
 @pytest.mark.parametrize("image_size", [32, 75])
 def test_every_model_config_gives_one_logit_per_class(name, image_size):
     with torch.device("meta"):
-        model = build_model(model_config(f"model={name}", "data.num_classes=5", f"data.image_size={image_size}"))
+        model = build_model(model_config(f"model={name}", num_classes=5, image_size=image_size))
         assert model(torch.empty(2, 3, image_size, image_size)).shape == (2, 5)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_config_has_finite_gradients(name):
-    config = model_config(f"model={name}", "data.num_classes=2", "data.image_size=32")
+    config = model_config(f"model={name}", num_classes=2, image_size=32)
     large = number_of_parameters(config) > 20e6  # without numbers: that each parameter has a gradient must do
     torch.manual_seed(0)
     with torch.device("meta" if large else "cpu"):
@@ -55,15 +62,25 @@ def test_every_model_config_has_finite_gradients(name):
         assert large or parameter.grad.isfinite().all(), parameter_name
 
 
+EXPERIMENTS = {
+    "cifar100_fast": 9_462_180,
+    **dict.fromkeys(["cifar100_vgg13", "cifar100_vgg13_honest"], 9_582_116),
+    **dict.fromkeys(["monkeypox_cnn", "monkeypox_cnn_grouped", "sneakers_cnn", "sneakers_cnn_honest"], 22_175_138),
+    "potato_fast": 292_051,
+    **dict.fromkeys(["potato_vgg16", "potato_vgg16_optimized", "potato_vgg16_torchvision"], 134_272_835),
+    "potato_vgg16_gap_honest": 14_724_675,
+    "weather_cnn": 13_794_980,
+}
+
+
+def test_every_experiment_has_its_number_of_parameters():
+    assert EXPERIMENTS.keys() == set(choices("experiment"))
+
+
 @pytest.mark.parametrize(
     ("overrides", "number"),
     [
-        (["experiment=monkeypox_cnn"], 22_175_138),
-        (["experiment=sneakers_cnn"], 22_175_138),
-        (["experiment=weather_cnn"], 13_794_980),
-        (["experiment=cifar100_vgg13"], 9_582_116),
-        (["experiment=potato_vgg16"], 134_272_835),
-        (["experiment=potato_vgg16_torchvision"], 134_272_835),
+        *((["experiment=" + name], number) for name, number in EXPERIMENTS.items()),
         (["model=vgg16_torchvision", "data.num_classes=1000"], 138_357_544),
         (["model=vgg16", "data.num_classes=1000"], 138_357_544),
         (["data=potato", "model=vgg16", "head=slim"], 40_668_995),
@@ -262,7 +279,7 @@ def test_transformer_is_built_for_the_size_of_the_images(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_speaks_timms_language(name):
     with torch.device("meta"):
-        model: Any = build_model(model_config(f"model={name}", "data.num_classes=5", "data.image_size=64")).eval()
+        model: Any = build_model(model_config(f"model={name}", num_classes=5, image_size=64)).eval()
         images = torch.empty(2, 3, 64, 64)
         maps = model.forward_features(images)
         hidden = model.forward_head(maps, pre_logits=True)

@@ -1,9 +1,13 @@
 """How far a longer step has come: a bar in a terminal, and lines elsewhere."""
 
+import gc
 import logging
 import re
 import sys
 from threading import Event
+from types import ModuleType
+
+import pytest
 
 from imgbench import progress
 from imgbench.progress import Step, loading, shown
@@ -54,7 +58,7 @@ def test_a_bar_says_what_it_is_about_and_fits_a_terminal(monkeypatch, capsys):
 
 
 def test_that_pytorch_is_imported_is_said_on_a_terminal_alone(monkeypatch, capsys):
-    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
     with loading():
         pass
     assert capsys.readouterr() == ("", "")
@@ -63,7 +67,23 @@ def test_that_pytorch_is_imported_is_said_on_a_terminal_alone(monkeypatch, capsy
     with loading():
         pass
     assert "Loading PyTorch" in capsys.readouterr().err
-    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
     with loading():
         pass
     assert capsys.readouterr() == ("", "")
+
+
+def test_no_garbage_is_looked_for_while_pytorch_is_imported(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+    with loading():
+        assert gc.isenabled()  # it was imported before
+    monkeypatch.delitem(sys.modules, "torch")
+    with pytest.raises(ImportError), loading():
+        assert not gc.isenabled()
+        raise ImportError
+    assert gc.isenabled()
+    gc.disable()
+    with loading():
+        pass
+    assert not gc.isenabled(), "as the caller had it"
+    gc.enable()

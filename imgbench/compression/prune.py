@@ -91,14 +91,14 @@ def prune_channels(method: Prune, parent: Run, run: Run, words: Sequence[str]) -
     classifier = load_classifier(parent.best)
     device = device_name(config.trainer.accelerator)
     before = validation_accuracy(TorchModel(classifier, device), data)
-    classifier.cpu()
+    classifier.cpu().eval()
     original = layer_widths(classifier.model)
     target = method.target or Target()
-    cost = measure(classifier, parent.best)
-    if target.limits_cost and not target.unmet(cost.size_mb, cost.latency_ms):
-        found = f"{cost.size_mb:.4g} MB and {cost.latency_ms:.4g} ms"
+    size, latency = size_mb(parent.best), _latency(classifier, target)
+    if target.limits_cost and not target.unmet(size, latency):
+        found = f"{size:.4g} MB" + ("" if latency is None else f" and {latency:.4g} ms")
         raise UserError(f'--target "{target}": {parent.shown} meets it already, with {found}.')
-    overhead = cost.size_mb - weights_mb(classifier)
+    overhead = size - weights_mb(classifier)
     best: Run | None = None
     taken: list[dict[str, Any]] = []
     unmet: list[str] = []
@@ -177,8 +177,7 @@ def _enough(classifier: ImageClassifier, target: Target, overhead: float) -> flo
 
     def unmet(amount: float) -> list[str]:
         smaller = remove_channels(classifier, amount)
-        latency = latency_ms(one_image(smaller)) if target.latency is not None else None
-        return target.unmet(weights_mb(smaller) + overhead, latency)
+        return target.unmet(weights_mb(smaller) + overhead, _latency(smaller, target))
 
     if reasons := unmet(MOST_CHANNELS):
         left = f"with {MOST_CHANNELS:.0%} of the channels removed, {'; '.join(reasons)}"
@@ -188,6 +187,11 @@ def _enough(classifier: ImageClassifier, target: Target, overhead: float) -> flo
         middle = (low + high) / 2
         low, high = (middle, high) if unmet(middle) else (low, middle)
     return math.ceil(100 * high) / 100 if high < MOST_CHANNELS - 0.01 else MOST_CHANNELS
+
+
+def _latency(classifier: ImageClassifier, target: Target) -> float | None:
+    """Milliseconds of an image, where the target bounds them: to measure them takes half a second."""
+    return None if target.latency is None else latency_ms(one_image(classifier))
 
 
 def _adopt(step: Run, run: Run) -> None:

@@ -1,9 +1,10 @@
 """The audit as one self-contained page."""
 
 import base64
+from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from imgbench.evaluation.photographs import as_data
 from imgbench.inspection.audit import Audit, brief, labels_to_look_at, pictures
@@ -14,10 +15,14 @@ LABELS = 12  # that are shown
 
 def audit_page(result: Audit, picture: Path | None) -> str:
     """HTML of an audit, with the picture of its pairs, and those of doubtful labels."""
-    templates = Environment(loader=PackageLoader("imgbench.inspection"), autoescape=True, undefined=StrictUndefined)
-    templates.filters |= {"data": as_data, "probability": probability}
     encoded = base64.b64encode(picture.read_bytes()).decode() if picture else None
     suspects = labels_to_look_at(result)[:LABELS]
     shown = list(zip(suspects, pictures(result, [suspect.path for suspect in suspects]), strict=True))
-    page = templates.get_template("audit.html.jinja")
-    return page.render(audit=result, verdict=brief(result), picture=encoded, suspects=shown)
+    return _template().render(audit=result, verdict=brief(result), picture=encoded, suspects=shown)
+
+
+@cache  # compiling it takes longer than filling it in
+def _template() -> Template:
+    templates = Environment(loader=PackageLoader("imgbench.inspection"), autoescape=True, undefined=StrictUndefined)
+    templates.filters |= {"data": as_data, "probability": probability}
+    return templates.get_template("audit.html.jinja")

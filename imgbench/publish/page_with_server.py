@@ -54,16 +54,19 @@ def free_port(port: int) -> int:
 
 def answers_html(answers: list[Answer], classifier: Classifier, texts: Texts) -> str:
     """The part of the page that answers."""
-    templates = templates_of("imgbench.publish")
-    templates.filters["large"] = lambda image: picture_data(Image.fromarray(image), SIDE)
     selection = classifier.acceptance.selection if isinstance(classifier.acceptance, Acceptance) else None
-    return templates.get_template("answers.html.jinja").render(
-        answers=answers,
-        t=texts,
-        max_error=percent(selection.max_error, 0) if selection else None,
-        novelty=classifier.acceptance is not None,
-        without_training=classifier.without_training,
-        with_heat=with_heat,
+    return (
+        templates_of("imgbench.publish")
+        .get_template("answers.html.jinja")
+        .render(
+            answers=answers,
+            t=texts,
+            max_error=percent(selection.max_error, 0) if selection else None,
+            novelty=classifier.acceptance is not None,
+            without_training=classifier.without_training,
+            with_heat=with_heat,
+            large=lambda image: picture_data(Image.fromarray(image), SIDE),
+        )
     )
 
 
