@@ -5,7 +5,6 @@ It knows numbers and pictures only; what has to be asked of a model or of files,
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -205,9 +204,8 @@ def _points(number: Number) -> dict[str, str]:
     return {"value": value, "low": low, "high": high, "n": str(number.n)}
 
 
-@cache
 def templates_of(package: str) -> Environment:
-    """The templates of pages in a package, with the filters that they share; compiled once in a process."""
+    """The templates of pages in a package, with the filters that they share."""
     templates = Environment(
         # The parts and the style of the report, and the list of labels of the audit.
         loader=ChoiceLoader([PackageLoader(one) for one in (package, "imgbench.report", "imgbench.inspection")]),
