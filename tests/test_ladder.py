@@ -88,7 +88,7 @@ def same_end(run, other):
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals differ on Windows")
 def test_ladder_that_was_killed_goes_on_and_ends_as_one_that_was_not(teacher, tmp_path):
-    words = ["++callbacks.last.share=1e6", "trainer.max_epochs=3"]
+    words = ["++callbacks.last.share=1e6", "trainer.max_epochs=4"]
     words = [str(teacher.path), "--only", "distilled_int8", *words, "--output"]
     killed, intact = ([*words, str(tmp_path / name)] for name in ("killed", "intact"))
     line = [sys.executable, "-m", "imgbench.ladder", *killed]
@@ -97,14 +97,14 @@ def test_ladder_that_was_killed_goes_on_and_ends_as_one_that_was_not(teacher, tm
         begun = False
         for text in process.stdout:
             begun |= " distilled: " in text
-            if begun and text.startswith("epoch 2/"):
+            if begun and text.startswith("epoch 3/"):
                 process.kill()
     finished = {name: (tmp_path / "killed" / name / "run.json").read_text() for name in ("pruned_30", "pruned_60")}
     done = command("ladder", *killed)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("finished earlier") == 2
-    assert "epoch 3/3" in done.stderr
-    assert "epoch 1/3" not in done.stderr  # it goes on within the entry as well
+    assert "epoch 4/4" in done.stderr
+    assert "epoch 1/4" not in done.stderr  # it goes on within the entry as well
     assert command("ladder", *intact).returncode == 0
     for name, text in finished.items():
         assert (tmp_path / "killed" / name / "run.json").read_text() == text

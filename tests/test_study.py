@@ -23,7 +23,7 @@ from imgbench.sweep.resume import resumed_study
 from imgbench.train import is_trained
 
 study_module = importlib.import_module("imgbench.study")
-TINY = ["data.image_size=20", "data.batch_size=8", "trainer.max_epochs=1", "augment=none", "trainer.accelerator=cpu"]
+TINY = ["data.image_size=20", "data.batch_size=8", "trainer.max_epochs=2", "augment=none", "trainer.accelerator=cpu"]
 
 
 @pytest.fixture(scope="module")

@@ -201,9 +201,10 @@ for _ in range(2):
     Thread(target=server.serve_forever).start()
     # Read when the hub's library is imported, so that another process it has to be.
     place = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path), "no_proxy": "127.0.0.1"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    line = [sys.executable, "-c", script]
-    with subprocess.Popen(line, env={**os.environ, **place}, text=True, **pipes) as process:
+    line, pipe = [sys.executable, "-c", script], subprocess.PIPE
+    with subprocess.Popen(
+        line, env={**os.environ, **place}, text=True, stdin=pipe, stdout=pipe, stderr=pipe
+    ) as process:
         assert process.stdout is not None
         first = process.stdout.readline()
         server.shutdown()

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from zipfile import ZipFile
 
 import pytest
 
@@ -24,9 +23,9 @@ def test_a_study_runs_from_the_wheel_away_from_the_clone(tmp_path, make_folder):
     site = tmp_path / "site"
     run("pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, ROOT, folder=tmp_path)
     (wheel,) = tmp_path.glob("*.whl")
-    ZipFile(wheel).extractall(site)
+    run("pip", "install", "--no-deps", "--no-index", "--target", site, wheel, folder=tmp_path)
     make_folder(tmp_path / "photos", {"cat": 40, "dog": 40})
-    small = ["model=compact", "data.image_size=20", "data.batch_size=8", "trainer.max_epochs=1", "target=drop<=100pt"]
+    small = ["model=compact", "data.image_size=20", "data.batch_size=8", "trainer.max_epochs=2", "target=drop<=100pt"]
     words = ["data=folder", "data.root=photos", *small, "hydra.run.dir=result"]
     printed = run("imgbench", "study", *words, folder=tmp_path, PYTHONPATH=str(site))
     assert "Report         result/report.html" in printed

@@ -245,14 +245,9 @@ def measure_faults(number: int, names: Sequence[str] = tuple(COMMANDS)) -> dict[
         os.environ |= {"LD_PRELOAD": str(compiled(Path(folder))), "OMP_NUM_THREADS": "1"}
         STARTER.set_forkserver_preload(PRELOADED)
         trials = Trials(Path(folder), Path(folder))
-        prepared_by = None
         for name in names:
             line, before = COMMANDS[name]
-            if before == prepared_by:
-                trials.restore()
-            else:
-                trials.begin(before)
-                prepared_by = before
+            trials.begin(before)
             whole = trials.run(line)
             if whole.status != 0:
                 raise UserError(f"{name} failed without a fault:\n{whole.said}")
