@@ -92,13 +92,11 @@ def test_launcher_runs_all_and_a_failing_run_ends_none_of_the_others(launcher, p
 @pytest.mark.slow
 def test_search_goes_on_from_its_storage_and_refuses_that_of_another(photos, tmp_path):
     pytest.importorskip("optuna", minversion="5")
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    words = ["-m", "sweeper=optuna", *SMALL, f"data.root={photos}", "hydra.sweeper.n_trials=2", "hydra.sweep.dir=found",
-             "launcher=joblib", "hydra.sweeper.n_jobs=2"]  # fmt: skip
-    done = start_anew("train", *words, "optimizer.lr=tag(log,interval(1e-4,1e-2))", cwd=tmp_path)
+    words = ["-m", "sweeper=optuna", *SMALL, f"data.root={photos}", "hydra.sweeper.n_trials=2", "hydra.sweep.dir=found"]
+    done = command("train", *words, "optimizer.lr=tag(log,interval(1e-4,1e-2))", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert 1e-4 <= yaml.safe_load((tmp_path / "found" / "best.yaml").read_text())["optimizer"]["lr"] <= 1e-2
-    done = start_anew("train", "--resume", "found", "hydra.sweeper.n_trials=3", cwd=tmp_path)
+    done = command("train", "--resume", "found", "hydra.sweeper.n_trials=3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "2 of 3 trials are done, 1 is missing" in done.stdout
     assert "3 runs, best val/acc first" in done.stdout
