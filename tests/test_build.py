@@ -19,6 +19,7 @@ from imgbench.experiment.build import (
     check_resume,
     class_weights,
     plain,
+    prepared_for_network,
     with_facts,
 )
 from imgbench.experiment.compose import compose
@@ -243,3 +244,25 @@ def test_images_that_have_changed_are_not_divided_by_the_table_of_others(divided
         assert moved in paths_of(build_data_of(run, configuration(run)), "train")
     finally:
         photo.write_bytes(before)
+
+
+class Own(torch.nn.Module):
+    side = 24
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.pretrained_cfg = {"input_size": (3, self.side, self.side)}
+
+
+def test_network_of_the_user_s_own_is_asked_anew_after_a_change(monkeypatch):
+    config = compose([*SMALL, "data.image_size=null"])
+    config.model = {"_target_": f"{__name__}.Own", "num_classes": 2}
+    assert prepared_for_network(config).data.image_size == 24
+    monkeypatch.setattr(Own, "side", 32)
+    assert prepared_for_network(config).data.image_size == 32
+
+
+def test_networks_of_imgbench_are_told_apart_though_each_is_built_once():
+    sizes = [prepared_for_network(compose([*SMALL, "data.image_size=null", *words])).data.image_size
+             for words in (["model=timm"], ["model=timm", "model.name=test_vit"], ["model=timm"])]  # fmt: skip
+    assert sizes == [224, 160, 224]

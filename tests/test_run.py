@@ -179,7 +179,7 @@ GROWING = "a0: x\na1: ${a0}${a0}\na2: ${a1}${a1}\na3: ${a2}${a2}\n"
     [
         "", "- a\n", "text", "3", "{", "data: 3", "data: null", "data: [a]", "x: y", "data: {root: [a]}",
         "!!python/object/apply:os.system ['touch marker']", "data: {}\nx: !!python/name:os.system ''",
-        "data: {}\n" + LAUGHS, "data: {}\na: &a [*a]", "data: {}\n" + GROWING, "data: {}\nx: " + "[" * 3_000,
+        "data: {}\n" + LAUGHS, "data: {}\na: &a [*a]", "data: {}\n" + GROWING, "data: {}\nx: " + "[" * 1_500,
         "data: {}\nx: " + "y" * 200_000, "data: {}\ndata: {}",
         "data: {}\nx: ${oc.env:HOME}", "data: {}\nx: ${oc.decode:'${oc.env:HOME}'}", "data: {}\n${oc.env:HOME}: x",
         "data: {}\na: oc\nx: ${${a}.env:HOME}", r"{data: {}, x: '\${oc.env:HOME}'}", "data: {}\nx: ${.:}",

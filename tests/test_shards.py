@@ -31,7 +31,7 @@ from imgbench.run import Run
 from imgbench.shard import as_words, shard
 from imgbench.train import train
 
-SMALL = ["model=cnn", "data.image_size=20", "data.batch_size=4", "trainer.max_epochs=2", "augment=light",
+SMALL = ["model=cnn", "data.image_size=20", "data.batch_size=4", "trainer.max_epochs=1", "augment=light",
          "optimizer=adam", "scheduler=constant"]  # fmt: skip
 
 
@@ -98,9 +98,15 @@ def test_index_names_relatives_which_stay_on_one_side(root):
     assert sides["cat/copy.png"] == sides["cat/3.png"]
 
 
-def test_run_on_shards_is_that_on_the_folder_to_the_bit(photos, root, tmp_path):
+@pytest.fixture(scope="module")
+def streamed(root, tmp_path_factory) -> Run:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IMGBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return run_on(root, tmp_path_factory.mktemp("streamed") / "run", "data.cache=off")
+
+
+def test_run_on_shards_is_that_on_the_folder_to_the_bit(photos, root, streamed, tmp_path):
     folder, cached = run_on(photos, tmp_path / "folder"), run_on(root, tmp_path / "cached")
-    streamed = run_on(root, tmp_path / "streamed", "data.cache=off")
     for run in (cached, streamed):
         assert same_weights(run, folder)
         for name in ("split.csv", "predictions.csv", "metrics.json"):
@@ -108,8 +114,8 @@ def test_run_on_shards_is_that_on_the_folder_to_the_bit(photos, root, tmp_path):
     assert not (cached.path / "audit.json").exists()
 
 
-def test_run_on_shards_is_read_by_every_later_command(photos, root, tmp_path, monkeypatch, capsys):
-    run = run_on(root, tmp_path / "run", "data.cache=off")
+def test_run_on_shards_is_read_by_every_later_command(photos, root, streamed, tmp_path, monkeypatch, capsys):
+    run = Run(shutil.copytree(streamed.path, tmp_path / "run"))
     known = json.loads((run.path / "metrics.json").read_text())
     assert evaluate(run.path, "val").metrics["val/acc"].to_dict() == known["val/acc"]
     from_folder = evaluate(run.path, data=photos, allow_seen=True)
@@ -121,7 +127,7 @@ def test_run_on_shards_is_read_by_every_later_command(photos, root, tmp_path, mo
 
 
 def test_resumed_run_ends_with_the_same_weights(root, tmp_path):
-    words = ["data.cache=off", "trainer.max_epochs=3", "+callbacks.last.share=1e6"]
+    words = ["data.cache=off", "trainer.max_epochs=2", "+callbacks.last.share=1e6"]
     whole, stopped = run_on(root, tmp_path / "whole", *words), tmp_path / "stopped"
     run_on(root, stopped, *words, "trainer.max_epochs=1")
     resumed = run_on(root, stopped, *words, f"ckpt_path={Run(stopped).last}")

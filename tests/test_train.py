@@ -209,15 +209,14 @@ RANDOM = ["model=cnn", "augment=strong", "optimizer=adam", "scheduler=one_cycle"
           "trainer.max_epochs=6", "callbacks=ema", "+callbacks.last.share=1e6", "hydra.run.dir=run"]  # fmt: skip
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals differ on Windows")
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
-def test_run_killed_and_resumed_ends_with_the_weights_of_one_that_was_not(kill, make_folder, tmp_path, train_run):
+@pytest.mark.skipif(os.name == "nt", reason="signals differ on Windows")  # other signals: tests/test_kills.py
+def test_run_killed_and_resumed_ends_with_the_weights_of_one_that_was_not(make_folder, tmp_path, train_run):
     root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
     words = ["data=folder", f"data.root={root}", *RANDOM]
     with started("train", *words, cwd=tmp_path) as process:
         for text in process.stdout:
             if text.startswith("epoch 3/"):
-                process.send_signal(kill)
+                process.send_signal(signal.SIGKILL)
     done = command("train", "--resume", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     resumed, whole = Run(tmp_path / "run"), train_run(root, tmp_path / "whole", *words)

@@ -192,21 +192,23 @@ def test_weights_come_from_a_mirror_of_the_hub_and_then_from_the_cache(state, tm
     Mirror.content = (tmp_path / "weights.safetensors").read_bytes()
     script = f"""
 from imgbench.models.backbone import timm_classifier
-model = timm_classifier("{SMALL}.lamb_in1k", 2, pretrained=True)
-print(float(model.conv_stem.weight.sum()))
+for _ in range(2):
+    model = timm_classifier("{SMALL}.lamb_in1k", 2, pretrained=True)
+    print(float(model.conv_stem.weight.sum()), flush=True)
+    input()
 """
     server = ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
     Thread(target=server.serve_forever).start()
     # Read when the hub's library is imported, so that another process it has to be.
     place = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path), "no_proxy": "127.0.0.1"}
-    try:
-        line = [sys.executable, "-c", script]
-        first = subprocess.run(line, env={**os.environ, **place}, capture_output=True, text=True, check=False)
-    finally:
+    line, pipe = [sys.executable, "-c", script], subprocess.PIPE
+    with subprocess.Popen(
+        line, env={**os.environ, **place}, text=True, stdin=pipe, stdout=pipe, stderr=pipe
+    ) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
         server.shutdown()
         server.server_close()
-    assert first.returncode == 0, first.stderr
-    second = subprocess.run(line, env={**os.environ, **place}, capture_output=True, text=True, check=True)
-    assert (
-        float(first.stdout) == float(second.stdout) == pytest.approx(float(state["conv_stem.weight"].sum()), abs=1e-4)
-    )
+        second, error = process.communicate("\n\n", timeout=120)
+    assert process.returncode == 0, error
+    assert float(first) == float(second) == pytest.approx(float(state["conv_stem.weight"].sum()), abs=1e-4)

@@ -1,8 +1,10 @@
 """From a composed configuration to the objects of a run."""
 
 import importlib.util
+import json
 import logging
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from inspect import isclass, signature
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -308,8 +310,17 @@ def _outline(config: DictConfig) -> nn.Module:
         config = with_model(config, config.model.candidates[0])
     model = plain(config.model)
     trust_target(model["_target_"])
+    model = without_fetching({**model, "num_classes": model.get("num_classes") or 2})
+    # A module of the user's own may be another when it is imported again.
+    build = _own_outline if model["_target_"].startswith("imgbench.") else _own_outline.__wrapped__
+    return build(json.dumps(model, sort_keys=True))
+
+
+@lru_cache(maxsize=8)
+def _own_outline(model: str) -> nn.Module:
+    """Built once, since a run asks it several questions; it is not to be changed."""
     with torch.device("meta"):
-        return build_model(without_fetching({**model, "num_classes": model.get("num_classes") or 2}))
+        return build_model(json.loads(model))
 
 
 def _will_normalise(config: DictConfig) -> bool:

@@ -4,6 +4,7 @@ import difflib
 import logging
 from collections.abc import Callable
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -108,14 +109,22 @@ def _refuse_size(name: str, cfg: Any, image_size: int | None) -> None:
         ) from error
 
 
+@lru_cache(maxsize=8)
+def _shapes(name: str) -> dict[str, Tensor]:
+    """The state of a network with its own last layer, without numbers."""
+    import timm
+
+    with torch.device("meta"):
+        return timm.create_model(name, in_chans=3).state_dict()
+
+
 def _with_weights(name: str, source: str, cfg: Any, options: dict[str, Any]) -> Any:
     """The network with the weights, its own last layer included."""
     import timm
 
     path = find_weights(name, source, cfg)
     found = read_weights(path)
-    with torch.device("meta"):
-        expected = timm.create_model(name, in_chans=3).state_dict()
+    expected = _shapes(name)
     found = fit_names(found, expected)
     overlay = {**options["pretrained_cfg_overlay"], "state_dict": found}
     last = found.get(f"{cfg.classifier}.weight")

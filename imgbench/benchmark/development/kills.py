@@ -84,9 +84,15 @@ def _epochs(run: Run) -> list[dict[str, str]]:
         return [{name: row[name] for name in row if "second" not in name} for row in csv.DictReader(file)]
 
 
-def _epochs_kept(run: Run) -> int:
+def epochs_kept(run: Run) -> int:
     """How many epochs `last.ckpt` holds."""
     return torch.load(run.last, mmap=True, weights_only=True)["epoch"] + 1 if run.last.is_file() else 0
+
+
+def epochs_lost(kept: int, said: str) -> int:
+    """Of the epochs that were kept, those that a run which says this has trained again."""
+    first = re.search(r"^epoch (\d+)/", said, re.MULTILINE)
+    return kept + 1 - int(first[1]) if first else 0
 
 
 # When a phase has begun; to be killed somewhere in it and not always at its start, a run lives on for a moment.
@@ -137,10 +143,9 @@ def differences(trial: Trial, whole: Run) -> list[str]:
 def kill_and_resume(trial: Trial, whole: Run, phase: str, name: str, rng: random.Random) -> dict[str, Any]:
     """Kills a run once and lets it go on: whether it was killed, the epochs lost, and what differs at its end."""
     killed = kill(trial, trial.begin(), phase, name, rng)
-    kept, said = _epochs_kept(trial.run), len(trial.output)
+    kept, said = epochs_kept(trial.run), len(trial.output)
     trial.go_on().wait(LONGEST)
-    first = re.search(r"^epoch (\d+)/", trial.output[said:], re.MULTILINE)
-    lost = kept + 1 - int(first[1]) if first else 0
+    lost = epochs_lost(kept, trial.output[said:])
     differing = differences(trial, whole)
     if differing or lost:
         log.warning("%s in %s: %d epochs lost, not the same: %s\n%s", name, phase, lost, differing, trial.output)
