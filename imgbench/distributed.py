@@ -5,6 +5,7 @@ photographs are named while their folders are read.
 """
 
 import os
+import re
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -68,29 +69,21 @@ class Cluster:
         except errors.RayTaskError as error:
             if isinstance(error.cause, UserError):
                 raise UserError(str(error.cause)) from None
-            if isinstance(error.cause, ModuleNotFoundError):
-                raise UserError(_lacks_package(error.cause, getattr(error, "ip", ""))) from None
-            raise
-        except errors.WorkerCrashedError as error:
+            lacking = re.findall(r"No module named '.*'", str(error))
+            if not lacking:
+                raise
+            host = ", ".join(re.findall(r"ip=([^,)]+)", str(error))[:1])
             raise UserError(
-                "launcher=ray: a process died, and so did those that computed the same images again. Mostly memory is "
-                "short. What was done before is kept: with more memory, the same command goes on."
-            ) from error
+                f"launcher=ray: a machine of the cluster, {host}, cannot compute this: {lacking[-1]}.\nInstall "
+                f'there what is installed here: pip install "imgbench[ray]=={_version()}"'
+            ) from None
         except errors.RayError as error:
-            if "No module named" in str(error):
-                raise UserError(_lacks_package(error, "")) from None
+            died = isinstance(error, errors.WorkerCrashedError | errors.OutOfMemoryError)
+            what = "a process died, and so did those that computed the same images again" if died else str(error)
             raise UserError(
-                f"launcher=ray: the cluster was lost ({str(error).splitlines()[0]}). What was done before is kept: "
-                "the same command goes on."
+                f"launcher=ray: {what.splitlines()[0]}.\nWhat was done before is kept, and the same command goes on. "
+                "It takes a cluster that runs, and enough memory for each process."
             ) from error
-
-
-def _lacks_package(error: Exception, host: str) -> str:
-    return (
-        f"launcher=ray: a machine of the cluster{f', {host},' if host else ''} cannot import imgbench "
-        f"({str(error).strip().splitlines()[-1]}).\nInstall there what is installed here: "
-        f'pip install "imgbench[ray]=={_version()}"'
-    )
 
 
 def _version() -> str:
@@ -127,6 +120,8 @@ def launched(launcher: Launcher | None) -> Iterator[Cluster | None]:
     if launcher is None:
         yield None
         return
+    if launcher != "ray":
+        raise UserError(f"launcher={launcher}, but the images of one command are divided by launcher=ray only.")
     try:
         import ray
         import ray.exceptions
