@@ -24,6 +24,7 @@ R = TypeVar("R")
 Launcher = Literal["ray"]
 UNIT = 1024  # images of a task, whole batches of those that are computed together; seconds of work
 AHEAD = 3  # tasks of each process that are begun, or done before an earlier one is
+CONNECTING = 10  # seconds
 EXTRA = 'pip install "imgbench[ray]"'
 SHARED = "All machines have to see the run and the photographs under the same paths."
 
@@ -139,15 +140,18 @@ def launched(launcher: Launcher | None) -> Iterator[Cluster | None]:
 
 def _connect(ray: Any) -> None:
     silent = {"log_to_driver": False, "logging_level": "fatal", "configure_logging": False}
+    address = os.environ.get("RAY_ADDRESS", "")
     try:
+        if ":" in address:  # Ray itself would try for minutes
+            host, _, port = address.removeprefix("ray://").rpartition(":")
+            socket.create_connection((host, int(port)), CONNECTING).close()
         ray.init("auto", **silent)
         return
     except Exception as error:  # Ray raises ConnectionError, ValueError, RuntimeError and Exception itself
-        if address := os.environ.get("RAY_ADDRESS"):
+        if address:
             raise UserError(
-                f"launcher=ray: RAY_ADDRESS={address}, but no Ray cluster answers there "
-                f"({str(error).strip().splitlines()[0]}).\nStart one (ray start --head), or unset RAY_ADDRESS: then "
-                "one is started on this machine."
+                f"launcher=ray: RAY_ADDRESS={address}, but no Ray cluster answers there ({_first_line(error)}).\nStart "
+                "one (ray start --head), or unset RAY_ADDRESS: then one is started on this machine."
             ) from error
         if not isinstance(error, ConnectionError):
             raise
@@ -155,7 +159,11 @@ def _connect(ray: Any) -> None:
         ray.init("local", num_cpus=cores(), include_dashboard=False, **silent)
     except Exception as error:
         raise UserError(
-            f"launcher=ray: Ray cannot be started on this machine ({str(error).strip().splitlines()[0]}).\nOn a "
-            "machine that is busy it may need longer than it allows itself: repeat the command, or leave launcher=ray "
-            "out, which computes the same in one process."
+            f"launcher=ray: Ray cannot be started on this machine ({_first_line(error)}).\nIt allows itself half a "
+            "minute, which a busy machine may need longer than: repeat the command, or leave launcher=ray out, which "
+            "computes the same in one process."
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -209,10 +209,10 @@ def test_commands_find_the_cluster_and_a_machine_without_the_package_is_named(cl
 
 
 @pytest.mark.slow
-def test_address_without_a_cluster_is_said(tiny_run, photos, tmp_path, monkeypatch):
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "nonsense:address"])
+def test_address_without_a_cluster_is_said(address, monkeypatch):
     pytest.importorskip("ray", reason=INSTALL)
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
-    done = command("predict", tiny_run.path, photos, "--launcher", "ray", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "RAY_ADDRESS=127.0.0.1:9, but no Ray cluster answers there" in done.stderr
-    assert "unset RAY_ADDRESS" in done.stderr and "Traceback" not in done.stderr
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    ended = rf"RAY_ADDRESS={address}, but no Ray cluster answers there \(.*\n.*unset RAY_ADDRESS"
+    with pytest.raises(UserError, match=ended), launched("ray"):
+        pass
