@@ -265,7 +265,10 @@ def kept_looks(files: Files, read: Callable[[int], bytes]) -> Looks:
     rows = np.array([row for row in rows if missing.get(facts["needs"][then[row]], True)], np.int64)
     if not STAMPS_PROVE_CONTENT:
         rows = np.array([row for row in rows if digest(read(row)) == facts["digest"][then[row]].tobytes()], np.int64)
-    result.facts[rows], result.grey[rows] = facts[then[rows]], grey[then[rows]]
+    if np.array_equal(rows, np.arange(len(paths))) and np.array_equal(then, rows):
+        result.facts, result.grey = facts, grey  # of all files, as they are: copies would take four kilobytes each
+    else:
+        result.facts[rows], result.grey[rows] = facts[then[rows]], grey[then[rows]]
     result.errors = {int(row): errors[path] for row in rows if (path := files.paths[row]) in errors}
     result.fresh[rows] = False
     return result
@@ -283,8 +286,9 @@ def keep_looks(files: Files, looks: Looks) -> None:
     if kept := _read(place):
         own = set(paths)
         others = [row for row, path in enumerate(kept[0]) if path not in own and (files.root / path).is_file()]
-        paths = paths + [kept[0][row] for row in others]
-        facts, grey = np.concatenate([facts, kept[1][others]]), np.concatenate([grey, kept[2][others]])
+        if others:
+            paths = paths + [kept[0][row] for row in others]
+            facts, grey = np.concatenate([facts, kept[1][others]]), np.concatenate([grey, kept[2][others]])
         errors |= {path: reason for row in others if (reason := kept[3].get(path := kept[0][row]))}
     _write(place, paths, facts, grey, errors)
 
