@@ -252,9 +252,8 @@ def kept_looks(files: Files, read: Callable[[int], bytes]) -> Looks:
 
     Where stamps do not prove what a file holds, each is read by `read` and its hash compared.
     """
-    result = Looks.none_yet(files)
     if (kept := _read(_place(files.root))) is None:
-        return result
+        return Looks.none_yet(files)
     paths, facts, grey, errors = kept
     row_of = {path: row for row, path in enumerate(paths)}
     then = np.array([row_of.get(path, -1) for path in files.paths], np.int64)
@@ -266,8 +265,9 @@ def kept_looks(files: Files, read: Callable[[int], bytes]) -> Looks:
     if not STAMPS_PROVE_CONTENT:
         rows = np.array([row for row in rows if digest(read(row)) == facts["digest"][then[row]].tobytes()], np.int64)
     if np.array_equal(rows, np.arange(len(paths))) and np.array_equal(then, rows):
-        result.facts, result.grey = facts, grey  # of all files, as they are: copies would take four kilobytes each
+        result = Looks(facts, grey, {}, np.ones(len(paths), bool))  # copies would take four kilobytes an image
     else:
+        result = Looks.none_yet(files)
         result.facts[rows], result.grey[rows] = facts[then[rows]], grey[then[rows]]
     result.errors = {int(row): errors[path] for row in rows if (path := files.paths[row]) in errors}
     result.fresh[rows] = False
