@@ -155,6 +155,7 @@ def _connect(ray: Any) -> None:
             ) from error
         if not isinstance(error, ConnectionError):
             raise
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray's makers are told nothing
     try:
         ray.init("local", num_cpus=cores(), include_dashboard=False, **silent)
     except Exception as error:
