@@ -16,6 +16,7 @@ from imgbench.run import Run
 if TYPE_CHECKING:
     from imgbench.inspection.audit import Audit
 
+ON_RAY = "launcher=ray"
 EXIT_CODES = {"clean": 0, "suspect": 1, "leaks": 3}  # 2 is for errors
 
 
@@ -33,7 +34,18 @@ def audit(config: DictConfig, folder: Path | None = None) -> "Audit":
     return inspect_configured(config, folder)
 
 
-@hydra_command("audit")
+def as_words(words: list[str]) -> list[str]:
+    """`launcher=ray` divides the images of one audit, as it does the audits of a sweep.
+
+    No pixels are kept then: they would be decoded in this process.
+    """
+    if ON_RAY not in words or {"-m", "--multirun"} & set(words):
+        return words
+    cache = [] if any(word.startswith("data.cache=") for word in words) else ["data.cache=off"]
+    return [*("+data.launcher=ray" if word == ON_RAY else word for word in words), *cache]
+
+
+@hydra_command("audit", as_words)
 def main(config: DictConfig) -> None:
     run = Run(Path(HydraConfig.get().runtime.output_dir))
     result = audit(config, run.path)

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
+CORES = "LOKY_MAX_CPU_COUNT"  # the environment variable that limits the cores of a process, joblib's too
 NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # nowhere to write
 
 
@@ -130,11 +131,12 @@ def cores(groups: Path = CONTROL_GROUPS) -> int:
 
 
 def core_quota(groups: Path = CONTROL_GROUPS) -> int | None:
-    """Of how many cores the control groups give this job the time, rounded up; None: of all that it may run on.
+    """Of how many cores the control groups give this job the time, rounded up, or fewer where `CORES` says so; None: of
+    all that it may run on.
 
     Libraries know the affinity of a process, and start a thread for each core of the machine beside a quota.
     """
-    quotas = []
+    quotas = [int(limit)] if (limit := os.environ.get(CORES, "")).isdecimal() else []
     for place in _own_groups(groups, "cpu"):
         with suppress(OSError, ValueError):  # without a limit there is no file, or no number in it
             if (place / "cpu.max").is_file():

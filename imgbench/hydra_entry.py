@@ -118,7 +118,7 @@ def _require_engines(words: list[str]) -> None:
         key, _, name = word.partition("=")
         if key not in ENGINES or name not in choices(key):
             continue
-        extra = "slurm" if name == "submitit_local" else name
+        extra = {"submitit_local": "slurm", "ray": "hydra-ray"}.get(name, name)
         plugin = f"hydra_plugins.hydra_{'submitit' if extra == 'slurm' else name}_launcher"
         if not _is_installed("optuna" if key == "sweeper" else plugin):
             raise UserError(f'{word}: the package is not installed. Mend it with: pip install "imgbench[{extra}]"')

@@ -16,7 +16,7 @@ EXAMPLES = """examples:
   python -m imgbench.predict RUN photos/ --sets 0.95
   python -m imgbench.predict RUN photos/ --output predictions.parquet
   python -m imgbench.predict RUN photos/ --max-error 0.02 --sort-into sorted/
-  python -m imgbench.predict RUN "photos-{000000..000999}.tar" --output predictions.csv
+  python -m imgbench.predict RUN "photos-{000000..000999}.tar" --output predictions.csv --launcher ray
 
 With --output or --sort-into, any number of photographs is classified in little memory, and the results are written as
 they come. Interrupted at any time, the same command continues where it stopped and ends with the same file. New
@@ -45,6 +45,7 @@ def predict(
     sort_into: Path | None = None,
     how: Literal["link", "copy", "move"] = "link",
     sets: float | None = None,
+    launcher: Literal["ray"] | None = None,
 ) -> int:
     """Prints the class of each image, or writes it to files; returns how much could not be read or sorted.
 
@@ -61,6 +62,8 @@ def predict(
         how: what the photographs are put there as.
         sets: a share such as 0.95; name all classes that cannot be ruled out, so that of the photographs of each class
             this share has it among them.
+        launcher: "ray": compute on the cluster that RAY_ADDRESS names, or else on one that is started here; the rows
+            are the same.
 
     Raises:
         UserError: no such model or images, the results cannot be written, or the run cannot promise `max_error`.
@@ -73,7 +76,7 @@ def predict(
     collection = Collection([str(image) for image in images], may_be_gone=moved)
     from imgbench.inference.classify import classify  # takes seconds, and --help needs no torch
 
-    return classify(run, collection, top_k, output, save_images, max_error, sort_into, how, sets)
+    return classify(run, collection, top_k, output, save_images, max_error, sort_into, how, sets, launcher)
 
 
 def main() -> int:

@@ -1,6 +1,7 @@
 """Copies are found however they were changed, and different pictures are not taken for copies."""
 
 import io
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from imgbench.benchmark.development.planted_copies import FAULTS
 from imgbench.data.read import read_table
 from imgbench.data.split import SplitPlan
+from imgbench.inspection import candidates as search
 from imgbench.inspection.alignment import COARSE, FINE, similarities
 from imgbench.inspection.candidates import (
     FREQUENCIES,
@@ -202,3 +204,14 @@ def test_sneakers_have_three_pairs_of_copies():
     pairs = pairs_of(REAL_DATA / "sneakers", 112)
     assert ("233", "37") in pairs  # in train and in test, cropped otherwise
     assert len(pairs) == 3
+
+
+def test_thumbnails_are_never_copied_as_a_whole(monkeypatch):
+    monkeypatch.setattr(search, "BLOCK", 64)  # of images in memory at a time
+    grey = np.random.default_rng(0).integers(0, 256, (1500, 64, 64), np.uint8)
+    tracemalloc.start()
+    try:
+        find_candidates(grey)
+        assert tracemalloc.get_traced_memory()[1] < grey.nbytes
+    finally:
+        tracemalloc.stop()

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "imgbench"
 GROUND = {"budget", "errors", "files", "trust", "split_file", "run", "number", "intensity", "colour", "scientific",
           "decode", "preprocessing", "language", "cells", "latex",
-          "provenance", "recording", "progress", "terminal"}  # fmt: skip
+          "provenance", "recording", "progress", "terminal", "distributed"}  # fmt: skip
 COMMANDS = {"audit", "train", "summary", "evaluate", "predict", "drift", "compare", "compress", "ladder", "export",
             "demo", "review", "study", "shard", "cache", "benchmark"}  # fmt: skip
 # Room -> the rooms it may import besides the ground; those of `inference` and `experiment` stand in their docstrings.
@@ -30,6 +30,7 @@ ALLOWED = {
     "run": {"errors", "files", "trust", "split_file", "recording"},
     "number": {"errors"},
     "progress": set(),
+    "distributed": {"errors", "files"},
     "terminal": {"cells"},
     "intensity": set(),
     "colour": {"errors"},

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,22 @@ def test_another_size_reads_no_file_twice_and_an_audit_of_it_none(folder, opened
     assert decode_images(scan(folder), Preprocessing(20), "off").known is not None
     assert photographs(opened) == []
     assert other.errors.keys() == {4}
+
+
+def test_looks_that_are_known_lie_in_memory_once(tmp_path):
+    paths = [f"{number}.png" for number in range(2000)]
+    nothing = np.zeros(len(paths), np.int32)
+    table = ImageTable(
+        tmp_path, ["a"], paths, nothing, nothing.astype(np.int8), np.ones((len(paths), 4), np.int64), Folder(tmp_path)
+    )
+    own = Looks.none_yet(table)
+    keep_looks(table, own)
+    tracemalloc.start()
+    try:
+        assert not kept_looks(table, table.read).fresh.any()
+        assert tracemalloc.get_traced_memory()[1] < 1.6 * own.grey.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_only_what_has_changed_is_looked_at_again(folder):

@@ -24,6 +24,7 @@ from imgbench.data.read import FindGroups, read_table
 from imgbench.data.split import SplitPlan
 from imgbench.data.table import ImageTable
 from imgbench.data.unlabelled import with_unlabelled
+from imgbench.distributed import Launcher
 from imgbench.errors import UserError
 from imgbench.preprocessing import STATISTICS, Preprocessing
 
@@ -73,6 +74,7 @@ class ImageFolderDataModule(L.LightningDataModule):
         labels: str | None = AUTO,
         columns: Chosen | None = None,
         corrections: str | None = None,
+        launcher: Launcher | None = None,
     ) -> None:
         super().__init__()
         if isinstance(normalize, str) and normalize not in (*STATISTICS, "train"):
@@ -87,6 +89,7 @@ class ImageFolderDataModule(L.LightningDataModule):
         self.stated_classes, self.find_groups = num_classes, find_groups
         self.labels, self.columns = labels, columns or OPEN
         self.unlabelled, self.corrections = unlabelled, corrections
+        self.launcher: Launcher | None = launcher
         self.preprocessing = Preprocessing(image_size, resize)
         self._table: ImageTable | None = None
 
@@ -123,6 +126,7 @@ class ImageFolderDataModule(L.LightningDataModule):
                 self.labels,
                 self.columns,
                 self.corrections,
+                self.launcher,
             )
             self.preprocessing = replace(self.preprocessing, intensity=self._table.intensity)
             self.preprocessing = replace(self.preprocessing, **self._statistics())

@@ -25,12 +25,15 @@ import platformdirs
 from PIL import ExifTags, Image
 
 from imgbench.colour import profile_name, profile_of
+from imgbench.data.shards import Photograph
 from imgbench.data.walk import STAMPS_PROVE_CONTENT
 from imgbench.decode import DECODING, FORMATS, HEAD, Picture, decoded, image_format, reduction, to_rgb
-from imgbench.errors import DecodeError, NeedsExtra, is_installed
+from imgbench.distributed import Cluster, in_units
+from imgbench.errors import DecodeError, NeedsExtra, UserError, is_installed
 from imgbench.files import replacing
 from imgbench.intensity import Extremes, extremes
 from imgbench.preprocessing import Preprocessing
+from imgbench.progress import Step
 
 log = logging.getLogger(__name__)
 
@@ -249,9 +252,8 @@ def kept_looks(files: Files, read: Callable[[int], bytes]) -> Looks:
 
     Where stamps do not prove what a file holds, each is read by `read` and its hash compared.
     """
-    result = Looks.none_yet(files)
     if (kept := _read(_place(files.root))) is None:
-        return result
+        return Looks.none_yet(files)
     paths, facts, grey, errors = kept
     row_of = {path: row for row, path in enumerate(paths)}
     then = np.array([row_of.get(path, -1) for path in files.paths], np.int64)
@@ -262,7 +264,11 @@ def kept_looks(files: Files, read: Callable[[int], bytes]) -> Looks:
     rows = np.array([row for row in rows if missing.get(facts["needs"][then[row]], True)], np.int64)
     if not STAMPS_PROVE_CONTENT:
         rows = np.array([row for row in rows if digest(read(row)) == facts["digest"][then[row]].tobytes()], np.int64)
-    result.facts[rows], result.grey[rows] = facts[then[rows]], grey[then[rows]]
+    if np.array_equal(rows, np.arange(len(paths))) and np.array_equal(then, rows):
+        result = Looks(facts, grey, {}, np.ones(len(paths), bool))  # copies would take four kilobytes an image
+    else:
+        result = Looks.none_yet(files)
+        result.facts[rows], result.grey[rows] = facts[then[rows]], grey[then[rows]]
     result.errors = {int(row): errors[path] for row in rows if (path := files.paths[row]) in errors}
     result.fresh[rows] = False
     return result
@@ -280,10 +286,64 @@ def keep_looks(files: Files, looks: Looks) -> None:
     if kept := _read(place):
         own = set(paths)
         others = [row for row, path in enumerate(kept[0]) if path not in own and (files.root / path).is_file()]
-        paths = paths + [kept[0][row] for row in others]
-        facts, grey = np.concatenate([facts, kept[1][others]]), np.concatenate([grey, kept[2][others]])
+        if others:
+            paths = paths + [kept[0][row] for row in others]
+            facts, grey = np.concatenate([facts, kept[1][others]]), np.concatenate([grey, kept[2][others]])
         errors |= {path: reason for row in others if (reason := kept[3].get(path := kept[0][row]))}
+    _write(place, paths, facts, grey, errors)
+
+
+def _write(place: Path, paths: list[str], facts: np.ndarray, grey: np.ndarray, errors: dict[str, str]) -> None:
     about = json.dumps({"format": FORMAT, "paths": paths, "errors": errors})
     place.parent.mkdir(parents=True, exist_ok=True)
     with replacing(place, "wb") as file:
         np.savez(file, about=np.frombuffer(about.encode(), np.uint8), facts=facts, grey=grey)
+
+
+def look_on(cluster: Cluster, files: Files, photograph: Callable[[int], Photograph]) -> None:
+    """Looks at the files that are not known yet, each `photograph` of a row, and puts what is seen into the cache.
+
+    The processes of a cluster do so. What one has seen lies beside the entry of the cache until all is, under a hash of
+    the names and stamps: a command that was killed goes on.
+
+    Raises:
+        UserError: a file cannot be read.
+        OSError: the cache cannot be written.
+    """
+    looks = kept_looks(files, lambda row: photograph(row).read_bytes())
+    parts = _place(files.root).with_suffix(".parts")
+
+    def place_of(rows: list[int]) -> Path:
+        names = "\0".join(files.paths[row] for row in rows).encode("utf-8", "surrogateescape")
+        return parts / f"{digest(names + files.stamps[rows].tobytes()).hex()}.npz"
+
+    units = [*in_units(np.flatnonzero(looks.fresh).tolist())]
+    missing = [rows for rows in units if _read(place_of(rows)) is None]
+    with Step("Looking at all images", len(looks.fresh), len(looks.fresh) - sum(map(len, missing))) as progress:
+        seen = cluster.map(_look_at, (([photograph(row) for row in rows], files.stamps[rows]) for rows in missing))
+        for rows, (facts, grey, errors) in zip(missing, seen, strict=True):
+            paths = [files.paths[row] for row in rows]
+            _write(place_of(rows), paths, facts, grey, {paths[number]: reason for number, reason in errors.items()})
+            progress.advance(len(rows))
+    for rows in units:
+        kept = _read(place_of(rows))
+        assert kept is not None
+        looks.facts[rows], looks.grey[rows] = kept[1:3]
+        looks.errors |= {row: reason for row in rows if (reason := kept[3].get(files.paths[row]))}
+    if units:
+        keep_looks(files, looks)
+    shutil.rmtree(parts, ignore_errors=True)
+
+
+def _look_at(unit: tuple[list[Photograph], np.ndarray]) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+    """Facts, thumbnails and errors of photographs with these stamps."""
+    photographs, stamps = unit
+    number = len(photographs)
+    looks = Looks(np.zeros(number, FACTS), np.zeros((number, SIDE, SIDE), np.uint8), {}, np.ones(number, bool))
+    looks.facts["stamp"] = stamps
+    for row, photograph in enumerate(photographs):
+        try:
+            looks.look(row, photograph.read_bytes())
+        except OSError as error:
+            raise UserError(f"{photograph} cannot be read ({error.strerror}). Mend that or remove the file.") from error
+    return looks.facts, looks.grey, looks.errors

@@ -13,12 +13,14 @@ from imgbench.data.corrections import corrected, decisions_of, grouped
 from imgbench.data.derived import mask_rows
 from imgbench.data.labels import OPEN
 from imgbench.data.layout import listed
+from imgbench.data.look import look_on
 from imgbench.data.pixels import decode_images
 from imgbench.data.shard_index import find_images
 from imgbench.data.shards import Shards
 from imgbench.data.split import NO_SPLIT, TRAIN, SplitPlan, assign_splits, group_names
 from imgbench.data.table import ImageTable
 from imgbench.data.walk import LeftOut, describe_left_out, remedies
+from imgbench.distributed import Launcher, launched
 from imgbench.errors import UserError
 from imgbench.files import memory_left
 from imgbench.preprocessing import Preprocessing
@@ -46,16 +48,17 @@ def read_table(
     labels: str | None = AUTO,
     columns: Chosen = OPEN,
     corrections: str | None = None,
+    launcher: Launcher | None = None,
 ) -> ImageTable:
     """Scans, decodes and divides the images of a folder, and logs what was found and what was left out.
 
     `find_groups` names the group of each image, for `plan.group="auto"` and `plan.leaks="drop"`; by default each is
     alone. `cache`: see `imgbench.data.pixels.decode_images`. `num_classes`, where stated, must agree with what is
     found. `labels` and `columns`: see `imgbench.data.shard_index.find_images`. `corrections`: see
-    `imgbench.data.corrections.place_of`.
+    `imgbench.data.corrections.place_of`. `launcher`: the files are looked at on the cluster of that.
 
     Raises:
-        UserError: the folder cannot be used as it is, or has other classes than stated.
+        UserError: the folder cannot be used as it is, or has other classes than stated, or there is no cluster.
     """
     found = find_images(root, labels=labels, columns=columns, corrections=corrections)
     if num_classes not in (None, len(found.class_names)):
@@ -66,7 +69,11 @@ def read_table(
     for note in found.notes:
         log.log(logging.INFO if found.source.labels else logging.WARNING, "%s", note)
     decisions = decisions_of(found.root, corrections)
-    whole = decode_images(with_added(found, decisions), preprocessing, cache)
+    every = with_added(found, decisions)
+    with launched(launcher) as cluster:
+        if cluster:
+            look_on(cluster, every, every.photograph)
+    whole = decode_images(every, preprocessing, cache)
     table = whole.first(len(found.paths))
     _require_decodable(table)
     if plan.group == "auto" and isinstance(table.source, Shards) and table.groups:

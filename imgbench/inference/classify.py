@@ -1,5 +1,6 @@
 """Classifies the images of a collection one batch after the other, and keeps what was found."""
 
+import functools
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +14,7 @@ from imgbench.cells import visible
 from imgbench.data.collection import Collection
 from imgbench.data.shards import Photograph
 from imgbench.decode import open_image
+from imgbench.distributed import SHARED, Cluster, Launcher, in_units, launched
 from imgbench.errors import UserError
 from imgbench.files import sha256
 from imgbench.inference.journal import Journal
@@ -57,11 +59,13 @@ def classify(
     sort_into: Path | None = None,
     how: How = "link",
     sets: float | None = None,
+    launcher: Launcher | None = None,
 ) -> int:
     """Prints the most probable classes of each image, or writes them; returns how much could not be read or sorted.
 
     Raises:
-        UserError: there is no model, or the results cannot be written, or the run cannot promise `max_error`.
+        UserError: there is no model, or the results cannot be written, or the run cannot promise `max_error`, or there
+            is no cluster.
     """
     if output:
         check_ending(output)
@@ -70,15 +74,16 @@ def classify(
     if save_images:
         _refuse_searched("--save-images", save_images, collection, "would be classified the next time")
     images = collection.count()
-    classifier = Classifier(run, max_error, sets)
-    if sort_into:
-        output = output or sort_into / "predictions.csv"
-    if output is None:
-        report = _print_each(classifier, collection, top_k, save_images)
-    else:
-        sorter = Sorter(sort_into, classifier.class_names, how) if sort_into else None
-        report = _write_all(classifier, collection, images, output, sorter, save_images, top_k)
-        print(visible(report.summary(output, sorter)))
+    with launched(launcher) as cluster:
+        classifier = Classifier(run, max_error, sets, cluster)
+        if sort_into:
+            output = output or sort_into / "predictions.csv"
+        if output is None:
+            report = _print_each(classifier, collection, top_k, save_images)
+        else:
+            sorter = Sorter(sort_into, classifier.class_names, how) if sort_into else None
+            report = _write_all(classifier, collection, images, output, sorter, save_images, top_k)
+            print(visible(report.summary(output, sorter)))
     if max_error is not None:
         print(classifier.promise(report))
     if classifier.sets is not None:
@@ -112,10 +117,12 @@ def _refuse_searched(option: str, folder: Path, collection: Collection, conseque
 
 
 class Classifier:
-    """A run as a function of files, that may call its answers unsure."""
+    """A run as a function of files, that may call its answers unsure; with a cluster, its processes compute them."""
 
-    def __init__(self, run: str | Path, max_error: float | None, sets: float | None = None) -> None:
-        self.run, self.max_error = run, max_error
+    def __init__(
+        self, run: str | Path, max_error: float | None, sets: float | None = None, cluster: Cluster | None = None
+    ) -> None:
+        self.run, self.max_error, self.cluster = run, max_error, cluster
         self.predictor = Predictor.load(run)
         self.class_names = self.predictor.class_names
         model = self.predictor.model
@@ -150,6 +157,13 @@ class Classifier:
         return self.acceptance.promise(report.accepted, report.accepted + report.unsure)
 
     def __call__(self, photographs: Iterable[Photograph]) -> Iterator[list[Answer]]:
+        if self.cluster:
+            coverage = self.sets and self.sets.coverage
+            work = functools.partial(_answers, str(self.run), self.max_error, coverage, self.source())
+            for batches in self.cluster.map(work, in_units(photographs)):
+                for answers in batches:
+                    yield [_seen_here(answer) for answer in answers]
+            return
         for batch in self.predictor.stream(self.acceptance or self.predictor.model, photographs, BATCH):
             yield [self._answer(photograph, values) for photograph, values in batch]
 
@@ -173,6 +187,33 @@ class Classifier:
         assert answer.probabilities is not None
         prediction = self.predictor.prediction(answer.probabilities)
         return [f"{name} {probability(p)}" for name, p in list(prediction.probabilities.items())[:top_k]]
+
+
+@functools.cache  # by a process of a cluster, which answers one unit after the other
+def _loaded(run: str, max_error: float | None, sets: float | None) -> tuple[Classifier, dict[str, Any]]:
+    classifier = Classifier(run, max_error, sets)
+    return classifier, classifier.source()
+
+
+def _answers(
+    run: str, max_error: float | None, sets: float | None, source: dict[str, Any], photographs: list[Photograph]
+) -> list[list[Answer]]:
+    """Those of a unit, in batches, by a process of a cluster.
+
+    Raises:
+        UserError: the model is another one there.
+    """
+    classifier, own = _loaded(run, max_error, sets)
+    if own != source:
+        raise UserError(f"launcher=ray: {run} is another model on a machine of the cluster. {SHARED}")
+    return list(classifier(photographs))
+
+
+def _seen_here(answer: Answer) -> Answer:
+    """Raises UserError: what a process of a cluster did not find is there all the same."""
+    if answer.error.startswith("[Errno 2]") and isinstance(answer.photograph, Path) and answer.photograph.is_file():
+        raise UserError(f"launcher=ray: a machine of the cluster has no {answer.path}. {SHARED}")
+    return answer
 
 
 class Report:

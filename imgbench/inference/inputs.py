@@ -134,6 +134,22 @@ def _as_uint8(values: np.ndarray, intensity: Intensity, found: str) -> np.ndarra
     return to_8_bits(values, of_model or intensity)
 
 
+def _bytes_in_shard(image: ShardImage) -> bytes:
+    """Raises:
+    OSError: the image cannot be read.
+    UserError: none can any more, since the shard is gone, or has become too short.
+    """
+    try:
+        return image.read_bytes()
+    except OSError as error:
+        if image.shard.is_file() and image.shard.stat().st_size >= image.offset + image.size:
+            raise
+        raise UserError(
+            f"{image.shard} was there when its photographs were listed, and {error.strerror or error} now. What was "
+            "found before is kept. Bring it back, and repeat the same command: it goes on from there."
+        ) from error
+
+
 def decode_batches(
     sources: Sequence[Source], preprocessing: Preprocessing, batch_size: int = 32
 ) -> "Iterator[tuple[list[int], Tensor, dict[int, str]]]":
@@ -163,7 +179,7 @@ def decode_pixels(
             if isinstance(source, np.ndarray) or is_tensor(source):
                 source = to_image(source, preprocessing.intensity)
             elif isinstance(source, ShardImage):
-                source = source.read_bytes()
+                source = _bytes_in_shard(source)
             return preprocessing.decode(source)[preprocessing.center, preprocessing.center]
         except (DecodeError, OSError, ValueError) as error:
             return str(error)

@@ -38,10 +38,6 @@ class Candidates:
     def take(self, which: np.ndarray | slice) -> "Candidates":
         return Candidates(self.first[which], self.second[which], self.views[which], self.orientations[which])
 
-    def of(self, rows: np.ndarray) -> "Candidates":
-        """With each image i called rows[i]."""
-        return replace(self, first=rows[self.first], second=rows[self.second])
-
     def among(self, rows: np.ndarray) -> "Candidates":
         """With each image called by its place in the sorted `rows`."""
         return replace(self, first=np.searchsorted(rows, self.first), second=np.searchsorted(rows, self.second))
@@ -55,16 +51,16 @@ def area_weights(start: float, stop: float, size: int, samples: int) -> np.ndarr
     return (overlap / overlap.sum(1, keepdims=True)).astype(np.float32)
 
 
-def _frequencies(grey: np.ndarray, view: tuple[float, float, float, float]) -> np.ndarray:
-    """(N, 8, 8) coefficients of the cosine transform of a view, without the mean."""
+def _frequencies(grey: np.ndarray, rows: np.ndarray, view: tuple[float, float, float, float]) -> np.ndarray:
+    """(len(rows), 8, 8) coefficients of the cosine transform of a view of thumbnails, without the mean."""
     cosine = np.cos(np.pi * np.arange(FREQUENCIES)[:, None] * (np.arange(SAMPLES) + 0.5) / SAMPLES)
     top, bottom, left, right = view
-    rows = (cosine @ area_weights(top, bottom, grey.shape[1], SAMPLES)).astype(np.float32)
-    columns = (cosine @ area_weights(left, right, grey.shape[2], SAMPLES)).astype(np.float32)
-    result = np.empty((len(grey), FREQUENCIES, FREQUENCIES), np.float32)
-    for start in range(0, len(grey), BLOCK):
-        block = grey[start : start + BLOCK].astype(np.float32)
-        result[start : start + BLOCK] = rows @ block @ columns.T
+    down = (cosine @ area_weights(top, bottom, grey.shape[1], SAMPLES)).astype(np.float32)
+    across = (cosine @ area_weights(left, right, grey.shape[2], SAMPLES)).astype(np.float32)
+    result = np.empty((len(rows), FREQUENCIES, FREQUENCIES), np.float32)
+    for start in range(0, len(rows), BLOCK):
+        block = grey[rows[start : start + BLOCK]].astype(np.float32)
+        result[start : start + BLOCK] = down @ block @ across.T
     result[:, 0, 0] = 0
     return result
 
@@ -154,15 +150,18 @@ def _nearest(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarr
     return np.take_along_axis(distances, rows, 1), rows
 
 
-def find_candidates(grey: np.ndarray) -> Candidates:
-    """Pairs of thumbnails (N, T, T) where a view of the first resembles the second; in time N^1.5."""
-    spread = np.concatenate([block.std((1, 2)) for block in _blocks(grey)]) if len(grey) else np.zeros(0)
-    rows = np.flatnonzero(spread > FLAT)
+def find_candidates(grey: np.ndarray, rows: np.ndarray | None = None) -> Candidates:
+    """Pairs of thumbnails (N, T, T) where a view of the first resembles the second; in time N^1.5.
+
+    Args:
+        rows: which of them are compared; None: all. Thumbnails, four kilobytes each, are never copied as a whole.
+    """
+    rows = np.arange(len(grey)) if rows is None else rows
+    rows = rows[np.concatenate([grey[block].std((1, 2)) for block in _blocks(rows)]) > FLAT]
     empty = np.zeros(0, np.int64)
     if len(rows) < 2:
         return Candidates(empty, empty, empty, empty)
-    grey = grey[rows]
-    whole = _frequencies(grey, VIEWS[0])
+    whole = _frequencies(grey, rows, VIEWS[0])
     # High frequencies are faint in every photograph, yet they tell pictures apart: each counts by its usual strength.
     usual = np.sqrt((_unit(whole) ** 2).mean(0))
     weights = 1 / np.maximum((usual + usual.T) / 2, 0.02 * usual.max())
@@ -170,7 +169,7 @@ def find_candidates(grey: np.ndarray) -> Candidates:
     index = NeighbourIndex(invariants(whole))
     found = []
     for number, view in enumerate(VIEWS):
-        own = whole if number == 0 else _unit(_frequencies(grey, view) * weights)
+        own = whole if number == 0 else _unit(_frequencies(grey, rows, view) * weights)
         distances, neighbours = index.search(invariants(own), min(NEIGHBOURS + 1, len(rows)))
         first, place = np.nonzero(distances < FARTHEST**2)
         second = neighbours[first, place]

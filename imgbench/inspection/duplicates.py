@@ -56,7 +56,7 @@ def find_duplicates(table: ImageTable, thumbnails: Thumbnails, headers: list[Hea
     exact = [Pair(int(first), row, "exact", 1.0) for row, first in enumerate(first_of) if first != row]
     detailed = np.array([header is not None and min(header.width, header.height) >= SIMPLE for header in headers])
     originals = np.flatnonzero((first_of == np.arange(len(first_of))) & detailed)
-    candidates = find_candidates(thumbnails.grey[originals]).of(originals)
+    candidates = find_candidates(thumbnails.grey, originals)
     return exact + list(_near_pairs(table, thumbnails.grey, sizes[:, 0], candidates))
 
 
