@@ -40,5 +40,5 @@ def visible(text: object) -> str:
 
 def markdown(text: object) -> str:
     """A text as it is in Markdown, in one line, whatever signs of Markdown or HTML are in it."""
-    plain = " ".join(str(text).encode("utf-8", "surrogateescape").decode("utf-8", "replace").split())
+    plain = visible(" ".join(str(text).encode("utf-8", "surrogateescape").decode("utf-8", "replace").split()))
     return re.sub(r"([\\`*_\[\]|~#$])", r"\\\1", escape(plain, quote=False))
