@@ -46,7 +46,14 @@ class InterruptedFile(io.FileIO):
 
 
 def test_interruption_waits_until_the_file_is_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(Path, "open", lambda path, mode: InterruptedFile(path, mode))
+    opened = Path.open
+    monkeypatch.setattr(
+        Path,
+        "open",
+        lambda path, *mode, **options: (
+            InterruptedFile(path, *mode) if path.parent == tmp_path else opened(path, *mode, **options)
+        ),
+    )
     with pytest.raises(KeyboardInterrupt):
         AtomicCheckpointIO().save_checkpoint({"big": torch.zeros(1000)}, tmp_path / "last.ckpt")
     monkeypatch.undo()

@@ -85,7 +85,7 @@ def test_a_file_takes_the_table_of_configurations_alone(two_runs, tmp_path):
 def test_a_comparison_is_written_over_one_of_the_same_runs_alone(name, two_runs, tmp_path):
     output, runs = tmp_path / name, [run.path for run in two_runs]
     compare(runs, output)
-    compare(reversed(runs), output, names=["a", "b"])
+    compare(runs[::-1], output, names=["a", "b"])
     shutil.copytree(runs[0], tmp_path / "third")
     with pytest.raises(UserError, match=rf"{name} holds the comparison of other runs, .*, which is not overwritten"):
         compare([runs[0], tmp_path / "third"], output)

@@ -70,7 +70,8 @@ def test_a_table_for_each_split_is_one_table(photos, tmp_path):
     parts = {"my_training": range(6), "my_validation": range(6, 9), "my_test": range(9, 12)}
     for name, numbers in parts.items():  # without names of columns, and with a place on another machine
         named = [(rf"{folder}\{number}.png", "cat" if number % 2 else "dog") for number in numbers]
-        root = photos(*named[1:], name=f"{name}.csv", header=named[0])
+        photos(*named[1:], name=f"{name}.csv", header=named[0])
+    root = tmp_path / "photos"
     (root / "my_remarks.csv").write_text("number,remark\n1,good\n")
     found = find_images(root)
     given = dict(zip(found.paths, found.given.tolist(), strict=True))

@@ -244,18 +244,27 @@ def results(folder: Path) -> dict[str, str]:
     return found
 
 
-def unfinished(folder: Path, whole: Path) -> Iterator[str]:
-    """What runs lack that say that they are finished, by what the same runs have in `whole`."""
+def unfinished(folder: Path, whole: Path, before: Path) -> Iterator[str]:
+    """What runs lack that say that they are finished, by what the same runs have in `whole`.
+
+    A run that was finished `before` the command promises no more than it had then.
+    """
     for file in sorted(whole.rglob("run.json")):
         run = file.parent.relative_to(whole)
         with suppress(OSError, ValueError):
-            if json.loads((folder / run / "run.json").read_text())["status"] != "finished":
+            if not _is_finished(folder / run):
                 continue
-            for path in sorted(file.parent.rglob("*")):
-                name = path.relative_to(file.parent)
+            promised = before / run if _is_finished(before / run) else file.parent
+            for path in sorted(promised.rglob("*")):
+                name = path.relative_to(promised)
                 hidden = any(part.startswith(".") for part in name.parts)
                 if path.is_file() and not hidden and not (folder / run / name).exists():
                     yield f"{run} is finished, but lacks {name}"
+
+
+def _is_finished(run: Path) -> bool:
+    file = run / "run.json"
+    return file.is_file() and json.loads(file.read_text())["status"] == "finished"
 
 
 def judged(ended: Ended) -> Iterator[str]:
@@ -314,7 +323,7 @@ def power_cuts(trials: Trials, line: Sequence[str], number: int, again: int) -> 
     for count, (place, state) in enumerate(made):
         # The cache is made anew, and of a decision that was not answered yet a part may be there, as readers say.
         found = [one for one in half_written(trials.work) if not one.startswith(("cache/", "photos/"))]
-        found += unfinished(trials.work, whole)
+        found += unfinished(trials.work, whole, trials.kept)
         found += undecided(trials.work, [one for one in answers if one[1] <= place])
         outcome = "whole"
         if place == ended.calls and (missing := _differences(results(trials.work), expected)):
