@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from imgbench.files import keep_names
+from imgbench.files import put_in_place
 from imgbench.training.classifier import ImageClassifier
 from imgbench.training.network import without_fetching
 from imgbench.training.reading import load, upgrade
@@ -42,10 +42,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with unfinished.open("wb") as file:
                     torch.save(checkpoint, file)
-                    file.flush()
-                    os.fsync(file.fileno())
-                unfinished.replace(path)
-                keep_names(path.parent)
+                put_in_place(unfinished, path)
             except (OSError, RuntimeError) as error:
                 # PyTorch's writer, closed after a failed write, raises an error of its own over the disk's.
                 reason = error if isinstance(error, OSError) else error.__context__
