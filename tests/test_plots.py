@@ -244,7 +244,7 @@ def chinese_font(fonts, tmp_path):
     font.setupHorizontalMetrics(dict.fromkeys(names, (1000, 0)))
     font.setupHorizontalHeader(ascent=800, descent=-200)
     font.setupNameTable({"familyName": "WenQuanYi Micro Hei", "styleName": "Regular"})
-    font.setupOS2()
+    font.setupOS2(usWeightClass=500)  # as WenQuanYi Zen Hei has it: no font of the name is of normal weight
     font.setupPost()
     font.save(tmp_path / "font.ttf")
     font_manager.fontManager.addfont(tmp_path / "font.ttf")

@@ -13,7 +13,7 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -97,10 +97,15 @@ def save_vector(figure: Figure, stem: Path) -> None:
         save_figure(figure, stem.with_name(stem.name + suffix), metadata=dict.fromkeys(dates))
 
 
+def any_weight() -> AbstractContextManager[None]:
+    """While it lasts matplotlib does not report that a font has one weight only, as some Chinese ones have."""
+    return quiet("matplotlib.font_manager", least=logging.ERROR)
+
+
 def save_figure(figure: Figure, output: Path, **options: Any) -> None:
     """Writes the file in the format of its ending; one log line explains characters that no font has."""
     # matplotlib warns of every character, and what cuts the fonts of a PDF to size reports every step.
-    with warnings.catch_warnings(record=True) as caught, quiet("fontTools"):
+    with warnings.catch_warnings(record=True) as caught, quiet("fontTools"), any_weight():
         warnings.filterwarnings("always", MISSING_GLYPH, UserWarning)
         with replacing(output, "wb") as file:
             figure.savefig(file, format=output.suffix[1:], **options)
