@@ -227,7 +227,7 @@ def test_decisions_that_cannot_be_are_named(decisions, said, photos, make_data):
 def test_table_of_other_photographs_is_said(photos, make_data, caplog):
     add_decisions(photos / FILE, [Decision(ONE, "a.png", CLASS, "lion")])
     assert make_data(photos).table.decided is None
-    assert f"none of the 1 rows in {FILE} matches an image here" in caplog.text
+    assert f"no row of the 1 in {FILE} matches an image here" in caplog.text
 
 
 def test_table_elsewhere_counts_and_has_to_be_there(photos, make_data, tmp_path):

@@ -140,7 +140,7 @@ def test_masks_are_said_at_training(photos, caplog):
     (photos / "cat/0_mask.png").write_bytes((photos / "dog/0.png").read_bytes())
     (photos / "dog/film.mp4").write_bytes(b"film")
     read_table(photos, Preprocessing(16), SplitPlan())
-    assert "1 images are called masks" in caplog.text
+    assert "Called masks, with photographs of the same names: 1 image," in caplog.text
     assert "1 video left out, which imgbench does not read. Take frames out of them" in caplog.text
 
 

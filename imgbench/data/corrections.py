@@ -378,7 +378,7 @@ def _sentence(
 ) -> str:
     if missing == len(decisions.rows):
         return (
-            f"Corrections: none of the {missing} rows in {FILE} matches an image here. It is of other photographs, or "
+            f"Corrections: no row of the {missing} in {FILE} matches an image here. It is of other photographs, or "
             "these have changed."
         )
     right = int((looked_at & ~changed & ~gone).sum())

@@ -23,6 +23,7 @@ from imgbench.data.walk import LeftOut, describe_left_out, remedies
 from imgbench.distributed import Launcher, launched
 from imgbench.errors import UserError
 from imgbench.files import memory_left
+from imgbench.language import counted
 from imgbench.preprocessing import Preprocessing
 from imgbench.split_file import SPLITS
 
@@ -236,9 +237,9 @@ def _describe(table: ImageTable) -> None:
         log.warning("%s", note)
     if masks := mask_rows(table.paths):
         log.warning(
-            "%d images are called masks, and their photographs are there too, for example %s: they are trained and "
-            "tested on as photographs. Move them out of the folder.",
-            len(masks),
+            "Called masks, with photographs of the same names: %s, for example %s. Masks are trained and tested on as "
+            "photographs: move them out of the folder.",
+            counted(len(masks)),
             table.paths[masks[0]],
         )
     if table.source.labels:

@@ -317,7 +317,7 @@ def _indexed(paths: list[Path], by_folder: bool) -> Iterator[list[str]]:
     # Of all images of more than 8 bits one range is taken, which is known when all have been seen.
     yield [*row[:-1], intensity_text(intensity_range(deep)) if deep else ""]
     if damaged:
-        log.warning("%d images cannot be decoded, and are left out, for example %s", len(damaged), damaged[0])
+        log.warning("Left out, cannot be decoded: %s, for example %s", counted(len(damaged)), damaged[0])
 
 
 def intensity_text(intensity: Intensity) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from imgbench.evaluation.calibration import TemperatureScaling, brier_score, calibration_error
 from imgbench.evaluation.predictions import Predictions
 from imgbench.evaluation.ranking import auroc, average_precision
+from imgbench.language import counted
 from imgbench.number import Number, group_codes, mean_of_classes, share
 
 TOP = 5  # how many guesses the target is looked for among
@@ -150,14 +151,14 @@ def describe(number: Number) -> str:
     if not n:
         return "undefined (n = 0)"
     if not number.percent:
-        rests_on = f"n = {n}" if groups == n else f"n = {n} in {groups} groups"
+        rests_on = f"n = {n}" if groups == n else f"n = {n} in {counted(groups, 'group')}"
         return f"{value:.3f} (95 % interval {low:.3f} to {high:.3f}, {rests_on})"
     small = groups < 100
     interval = f"95 % interval {100 * low:.{0 if small else 1}f} to {100 * high:.{0 if small else 1}f} %"
     if number.hits is not None and n < 1000:
-        grouped = "" if groups == n else f" in {groups} groups"
+        grouped = "" if groups == n else f" in {counted(groups, 'group')}"
         return f"{100 * value:.1f} % ({number.hits} of {n}{grouped}; {interval})"
-    rests_on = f"n = {n:,}" if groups == n else f"n = {n:,} in {groups:,} groups"
+    rests_on = f"n = {n:,}" if groups == n else f"n = {n:,} in {counted(groups, 'group')}"
     if number.if_calibrated is not None:
         rests_on += f"; by chance alone about {100 * number.if_calibrated:.1f} %"
     return f"{100 * value:.{1 if small else 2}f} % ({interval}, {rests_on})"

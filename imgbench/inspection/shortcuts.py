@@ -20,6 +20,7 @@ from imgbench.inspection.simple_features import (
     draw_groups,
     group_codes,
 )
+from imgbench.language import counted
 from imgbench.number import Number, share
 
 CAP = 10_000  # images drawn at most: enough for an interval of one per cent to either side
@@ -67,7 +68,7 @@ class Probe:
     def sentence(self) -> str:
         """What was found, in words that need no explanation."""
         number = self.accuracy
-        together = f" in {number.groups} groups" if number.groups < number.n else ""
+        together = f" in {counted(number.groups, 'group')}" if number.groups < number.n else ""
         accuracy = (
             f"{100 * number.value:.1f} % of {number.n} images{together} "
             f"(95 % interval {100 * number.low:.1f} to {100 * number.high:.1f} %)"

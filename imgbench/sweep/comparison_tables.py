@@ -15,6 +15,7 @@ from imgbench.cells import guarded, markdown, unguarded
 from imgbench.errors import UserError
 from imgbench.evaluation.plots import draw_intervals, draw_pareto
 from imgbench.files import write_atomically
+from imgbench.language import counted
 from imgbench.latex import HEADER, table
 from imgbench.report.catalogue import Texts
 from imgbench.run import Run
@@ -275,7 +276,7 @@ def _latex_file(comparison: Comparison) -> str:
     """Three tables for the package booktabs, each with a caption and a label."""
     everything = comparison.configurations
     n, groups = everything[0].accuracy.n, everything[0].accuracy.groups
-    of = f"{n} images" if n == groups else f"{n} images in {groups} groups"
+    of = f"{n} images" if n == groups else f"{n} images in {counted(groups, 'group')}"
     caption = (
         f"Results on the test set ({of}). ± is the standard deviation over runs (seeds or folds); below it stands the "
         "95 % interval over images."

@@ -13,6 +13,8 @@ import psutil
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from imgbench.language import counted
+
 log = logging.getLogger(__name__)
 
 EVERY, AGAIN = 5.0, 60.0  # seconds between two looks at what others use, and until the same is measured again
@@ -114,5 +116,5 @@ class Neighbours(Callback):
     def _take(self, threads: int, why: str) -> None:
         torch.set_num_threads(threads)
         if threads != self._taken:
-            log.info("%s: training goes on with %d threads.", why, threads)
+            log.info("%s: training goes on with %s.", why, counted(threads, "thread"))
         self._taken = threads
