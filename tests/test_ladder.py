@@ -219,7 +219,7 @@ def test_entry_that_another_process_makes_is_waited_for_and_taken(teacher, tmp_p
     monkeypatch.setattr(sys, "stdout", printed)
     with ThreadPoolExecutor() as pool, FileLock(tmp_path / ".int8.lock"):
         runs = pool.submit(make_ladder, INT8, teacher, tmp_path, [])
-        printed.until("[1/1] int8: waiting for another process that makes it")
+        printed.until("int8: waiting for another process that makes it")
         run = Run(tmp_path / "int8")
         run.path.mkdir()
         with run.recorded(**facts_of_int8(teacher)):

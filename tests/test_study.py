@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 import imgbench
 from imgbench.compression import smallest
+from imgbench.compression.options import Quantize, Train
+from imgbench.compression.plan import LadderEntry
 from imgbench.compression.target import Target
 from imgbench.errors import UserError
 from imgbench.experiment import choose
@@ -183,6 +186,14 @@ def test_compact_network_that_is_worse_than_the_target_allows_is_not_quantised(t
         monkeypatch.setattr(smallest, "_drop_of_candidate", lambda run, name, drop=drop: drop)
         attempt, _, _ = next(smallest._attempts(run, Target(drop=100), end=0))
         assert attempt == expected
+
+
+def test_no_int8_is_made_of_a_network_that_is_worse_in_float_than_the_target_allows(finished, tmp_path):
+    run = Run(shutil.copytree(finished.path, tmp_path / "run"))
+    untaught = LadderEntry("untaught", Train(), ("model=cnn", "optimizer.lr=1e-9", "trainer.max_epochs=1"))
+    with pytest.raises(UserError, match=r"in float already: drop \d+.* pt, above 1 pt"):
+        smallest._made([untaught, LadderEntry("int8", Quantize())], run, tmp_path, run, Target(drop=1), math.inf)
+    assert not (tmp_path / "int8").exists()
 
 
 @pytest.mark.slow

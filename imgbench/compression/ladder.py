@@ -76,7 +76,7 @@ def make_ladder(entries: Sequence[LadderEntry], teacher: Run, folder: Path, word
         run = Run(folder / entry.name)
         parent = teacher if entry.parent is None else runs[entry.parent]
         own = [*entry.words, *(() if isinstance(entry.method, Quantize) else words)]
-        progress = f"[{number}/{len(entries)}] {entry.name}:"
+        progress = f"[{number}/{len(entries)}] {entry.name}:" if len(entries) > 1 else f"{entry.name}:"
         how = " ".join([name_of(entry.method), *effective(own)])
         with _alone_at(run, progress):
             if run.status == "finished":

@@ -42,6 +42,7 @@ from imgbench.inference.onnx_model import OnnxModel
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Model
 from imgbench.inference.torch_model import TorchModel
+from imgbench.language import counted
 from imgbench.models.summary import model_table
 from imgbench.number import Number, group_codes, grouped_difference
 from imgbench.progress import Step, shown
@@ -120,13 +121,15 @@ def quantize(
         model, found = tried()
         log.info("Validation accuracy: %s", described(found, right.mean()))
         if not _meets(found, max_drop):
-            for layer in network.worst_layers(_ranking_pixels(data)):
+            worst = network.worst_layers(_ranking_pixels(data))
+            for layer in shown(worst, len(worst), "Leaving layers in float, those first that cost most"):
                 in_float.append(layer)
                 if network.share(in_float) > MOST_IN_FLOAT:
                     break
                 model, found = tried()
-                log.info("%s stays in float: %s", layer, described(found, right.mean()))
                 if _meets(found, max_drop):
+                    layers = counted(len(in_float), "layer stays", "layers stay")
+                    log.info("%s in float: %s", layers, described(found, right.mean()))
                     break
         if not _meets(found, max_drop):
             raise UserError(

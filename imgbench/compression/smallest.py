@@ -47,6 +47,7 @@ TEACHING = 0.3  # share of the time of distillation in which the teacher may ans
 FEWEST = 4  # a student that has time for less than a quarter of the usual epochs is left out
 COMPARED = 50  # images on which the file in float is held against the run
 ATTEMPT = 15  # seconds that one takes at least on two idle cores: it is not begun where there are fewer
+TOO_LITTLE_TIME = "there was too little time to make it"
 
 
 @dataclass(frozen=True)
@@ -137,12 +138,8 @@ def make_smallest(run: Run, file: Path, target: Target, seconds: float, slowdown
     folder.mkdir(exist_ok=True)
     end = time.monotonic() + seconds
     for attempt, parent, entries in _attempts(run, target, end):
-        is_short = end - time.monotonic() < ATTEMPT * slowdown
-        if not entries or (is_short and not _is_made(folder, entries)):
-            unmet[attempt] = ["there was too little time to make it"]
-            continue
         try:
-            made[attempt] = make_ladder(entries, parent, folder, ())[attempt]
+            made[attempt] = _made(entries, parent, folder, run, target, end - ATTEMPT * slowdown)
         except UserError as error:  # too few images to calibrate on, for example; there are other ways
             unmet[attempt] = [str(error).splitlines()[0]]
             continue
@@ -173,7 +170,7 @@ def make_smallest(run: Run, file: Path, target: Target, seconds: float, slowdown
 
 
 def _attempts(run: Run, target: Target, end: float) -> Iterator[tuple[str, Run, Sequence[LadderEntry]]]:
-    """The name of an attempt, the run it starts from, and what is to be made of that; nothing where time is too short.
+    """The name of an attempt, the run it starts from, and what is to be made of that in turn, nothing without time.
 
     Each is looked at only if those before it do not do.
     """
@@ -185,7 +182,7 @@ def _attempts(run: Run, target: Target, end: float) -> Iterator[tuple[str, Run, 
         # What photographs teach a network of half a million weights, ImageNet has taught these already.
         entries = [
             LadderEntry("truncated", Train(), TRUNCATED),
-            LadderEntry("truncated_int8", Quantize(), parent="truncated"),
+            LadderEntry("truncated_int8", Quantize()),
         ]
         yield "truncated_int8", run, entries
     elif run.config["model_name"] != "compact":
@@ -193,19 +190,38 @@ def _attempts(run: Run, target: Target, end: float) -> Iterator[tuple[str, Run, 
         words = _words_of_begun(run, left) or student_words(run, left)
         entries = [
             LadderEntry("distilled", Distill(), tuple(words or ())),
-            LadderEntry("distilled_int8", Quantize(), parent="distilled"),
+            LadderEntry("distilled_int8", Quantize()),
         ]
         yield "distilled_int8", run, entries if words else []
     yield "int8", run, [LadderEntry("int8", Quantize())]
 
 
-def _is_made(folder: Path, entries: Sequence[LadderEntry]) -> bool:
-    return all(Run(folder / entry.name).status == "finished" for entry in entries)
+def _made(entries: Sequence[LadderEntry], parent: Run, folder: Path, run: Run, target: Target, latest: float) -> Run:
+    """The last of the entries, each made of the one before, the first of the parent; none is begun after `latest`.
+
+    Raises:
+        UserError: why there is none: the time, or one is less accurate than allowed, and no int8 of it will be better.
+    """
+    made = parent
+    for entry in entries:
+        if made is not parent and (reasons := target.unmet(drop=_drop(run, made))):
+            raise UserError(f"in float already: {reasons[0]}")
+        if time.monotonic() > latest and Run(folder / entry.name).status != "finished":
+            raise UserError(TOO_LITTLE_TIME)
+        made = make_ladder([entry], made, folder, ())[entry.name]
+    if made is parent:
+        raise UserError(TOO_LITTLE_TIME)
+    return made
 
 
 def _unmet(target: Target, file: Path, run: Run, made: Run) -> list[str]:
     latency = None if target.latency is None else onnx_latency_ms(OnnxModel(file, threads=1))
-    return target.unmet(size_mb(file), latency, 100 * (_validation_accuracy(run) - _validation_accuracy(made)))
+    return target.unmet(size_mb(file), latency, _drop(run, made))
+
+
+def _drop(run: Run, made: Run) -> float:
+    """Points of validation accuracy that `made` is below the run."""
+    return 100 * (_validation_accuracy(run) - _validation_accuracy(made))
 
 
 def _validation_difference(run: Run, made: Run) -> Number:
