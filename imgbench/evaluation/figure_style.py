@@ -9,11 +9,12 @@ A figure has no title, since a paper has its caption:
         save_vector(figure, folder / "accuracy")  # accuracy.pdf and accuracy.svg
 """
 
+import dataclasses
 import logging
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ CJK_FONTS = (
     "Arial Unicode MS",
     "Noto Sans CJK JP",  # all that matplotlib before 3.11 sees of a file with the Japanese and the Chinese forms
 )
+NORMAL = {400, "normal", "regular"}  # a weight, as matplotlib lists it
 MISSING_GLYPH = r"Glyph \d+ .*missing from"
 PAPER: Any = {
     "font.size": 8,  # points, as they are printed: journals ask for 6 to 9
@@ -73,10 +75,18 @@ PAPER: Any = {
 @contextmanager
 def names_as_they_are() -> Iterator[None]:
     """Texts made inside use a Chinese font where there is one, and a `$` in a class name does not begin a formula."""
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    fonts = ["DejaVu Sans", *(name for name in CJK_FONTS if name in installed)]
-    with rc_context({"font.family": fonts, "text.parse_math": False}):
+    with rc_context({"font.family": ["DejaVu Sans", *_installed(CJK_FONTS)], "text.parse_math": False}):
         yield
+
+
+def _installed(names: Sequence[str]) -> list[str]:
+    """Those that there are; one that has no normal weight is listed with it too, or matplotlib reports every text."""
+    fonts = font_manager.fontManager.ttflist
+    found = {name: [font for font in fonts if font.name == name] for name in names}
+    for same in found.values():
+        if same and not any(font.weight in NORMAL for font in same):
+            fonts.append(dataclasses.replace(same[0], weight=400))
+    return [name for name, same in found.items() if same]
 
 
 @contextmanager
@@ -97,15 +107,10 @@ def save_vector(figure: Figure, stem: Path) -> None:
         save_figure(figure, stem.with_name(stem.name + suffix), metadata=dict.fromkeys(dates))
 
 
-def any_weight() -> AbstractContextManager[None]:
-    """While it lasts matplotlib does not report that a font has one weight only, as some Chinese ones have."""
-    return quiet("matplotlib.font_manager", least=logging.ERROR)
-
-
 def save_figure(figure: Figure, output: Path, **options: Any) -> None:
     """Writes the file in the format of its ending; one log line explains characters that no font has."""
     # matplotlib warns of every character, and what cuts the fonts of a PDF to size reports every step.
-    with warnings.catch_warnings(record=True) as caught, quiet("fontTools"), any_weight():
+    with warnings.catch_warnings(record=True) as caught, quiet("fontTools"):
         warnings.filterwarnings("always", MISSING_GLYPH, UserWarning)
         with replacing(output, "wb") as file:
             figure.savefig(file, format=output.suffix[1:], **options)

@@ -27,7 +27,6 @@ from imgbench.evaluation.figure_style import (
     COLUMN,
     MARKERS,
     MISSING_GLYPH,
-    any_weight,
     names_as_they_are,
     paper_figure,
     paper_style,
@@ -62,7 +61,7 @@ def as_svg(figure: Figure, title: str, enlarged: float = 1.08) -> str:
     another meaning.
     """
     file = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "imgbench"}), warnings.catch_warnings(), any_weight():
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "imgbench"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", MISSING_GLYPH, UserWarning)  # the reader's fonts may have them
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     root = ElementTree.fromstring(file.getvalue())
