@@ -219,7 +219,9 @@ def audit(table: ImageTable, finders: Sequence[Finder] = ()) -> Audit:
     names += [str(table.source.labels)] if table.source.labels else []  # which remedies name
     # A damaged image is named with the reason, which is another once its format can be read.
     versions, damaged = (FORMAT, DECODING), sorted(table.errors.items())
-    facts = (versions, table.root.resolve(), table.hash, table.plan, damaged, left_out, names)
+    # Probes see what a network sees.
+    seen = (table.squares.resize, table.squares.image_size, table.squares.padding, table.squares.decoding)
+    facts = (versions, table.root.resolve(), table.hash, table.plan, damaged, left_out, names, seen)
     if table.decided is not None:
         facts += (table.decided.hash, table.decided.sentence)
     result = _kept("audit", facts, lambda: _inspect(table, finders).to_json(), Audit.from_json)

@@ -3,16 +3,15 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
 from imgbench.data.table import ImageTable
 from imgbench.files import cores
-from imgbench.preprocessing import Preprocessing
 
 BLOCK = 256  # images in memory at a time
-STREAMED = 64  # pixels of the squares that are decoded where the table keeps none
 SMALL = 32  # pixels of the squares from which edges and thumbnails are taken
 FOLDS = 5
 
@@ -29,13 +28,13 @@ def compute(table: ImageTable, rows: np.ndarray, features: Sequence[Feature]) ->
 
 
 def _squares(table: ImageTable, rows: np.ndarray) -> Iterator[np.ndarray]:
-    """(B, S, S, 3) uint8 of the rows, in their order."""
+    """(B, S, S, 3) uint8 of the rows, in their order: as a network sees them, be they kept or not."""
     starts = range(0, len(rows), BLOCK)
     if table.pixels is not None:
         for start in starts:
             yield np.asarray(table.pixels[rows[start : start + BLOCK]])
         return
-    preprocessing = Preprocessing(STREAMED, intensity=table.intensity)
+    preprocessing = replace(table.squares, intensity=table.intensity)
     with ThreadPoolExecutor(cores()) as pool:  # Pillow lets go of the interpreter lock while it decodes
         for start in starts:
             own = rows[start : start + BLOCK].tolist()
