@@ -51,7 +51,7 @@ def decode_images(table: ImageTable, preprocessing: Preprocessing, mode: str = "
     Raises:
         UserError: there is no such mode, a file cannot be read, or none can be decoded.
     """
-    result = _read_or_decode(replace(table, squares=preprocessing), preprocessing, mode)
+    result = _read_or_decode(table, preprocessing, mode)
     if len(result.errors) == len(table.paths):
         reasons = "; ".join(f"{number} x {reason}" for reason, number in Counter(result.errors.values()).most_common(3))
         raise UserError(

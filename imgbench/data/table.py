@@ -5,19 +5,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imgbench.data.look import SIDE, Looks, keep_looks, kept_looks
+from imgbench.data.look import Looks, keep_looks, kept_looks
 from imgbench.data.shards import Folder, Photograph, Shards
 from imgbench.data.split import NO_SPLIT, TRAIN, SplitPlan
 from imgbench.data.walk import LeftOut
 from imgbench.files import cores
 from imgbench.intensity import Intensity
-from imgbench.preprocessing import Preprocessing
 from imgbench.progress import shown
 from imgbench.split_file import SPLIT_COLUMNS, SPLITS, csv_lines
 
@@ -46,7 +45,6 @@ class ImageTable:
     pixels: np.ndarray | None = None  # (N, S, S, 3) uint8; None where files are decoded when they are needed
     errors: dict[int, str] = field(default_factory=dict)  # row -> why the file cannot be decoded
     intensity: Intensity = "file"  # how files of more than 8 bits are scaled, one for all
-    squares: Preprocessing = field(default_factory=partial(Preprocessing, SIDE))  # how images are to be seen
     known: Looks | None = None  # what was seen when the files were read, where more than their pixels was wanted
     plan: SplitPlan = field(default_factory=SplitPlan)
     groups: list[str] = field(default_factory=list)  # "" where the plan has no groups
@@ -94,7 +92,7 @@ class ImageTable:
         errors = {row: reason for row, reason in self.errors.items() if row < number}
         known = self.known and Looks(
             self.known.facts[:number],
-            self.known.grey[:number],
+            self.known.thumbnails[:number],
             {row: reason for row, reason in self.known.errors.items() if row < number},
             self.known.fresh[:number],
         )

@@ -35,7 +35,7 @@ from imgbench.split_file import SPLITS
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-FORMAT = 8  # raise it when the inspection changes, so that old results are not read back
+FORMAT = 9  # raise it when the inspection changes, so that old results are not read back
 SHOWN = 3  # examples of each finding, in the terminal
 ORDER = {"error": 0, "warning": 1, "note": 2}
 UNSEEN = ("file names", "file times")  # what probes may use and no network
@@ -219,9 +219,7 @@ def audit(table: ImageTable, finders: Sequence[Finder] = ()) -> Audit:
     names += [str(table.source.labels)] if table.source.labels else []  # which remedies name
     # A damaged image is named with the reason, which is another once its format can be read.
     versions, damaged = (FORMAT, DECODING), sorted(table.errors.items())
-    # Probes see what a network sees.
-    seen = (table.squares.resize, table.squares.image_size, table.squares.padding, table.squares.decoding)
-    facts = (versions, table.root.resolve(), table.hash, table.plan, damaged, left_out, names, seen)
+    facts = (versions, table.root.resolve(), table.hash, table.plan, damaged, left_out, names)
     if table.decided is not None:
         facts += (table.decided.hash, table.decided.sentence)
     result = _kept("audit", facts, lambda: _inspect(table, finders).to_json(), Audit.from_json)
