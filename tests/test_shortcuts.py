@@ -151,6 +151,17 @@ def test_probes_see_the_same_whether_pixels_are_kept_or_not(tmp_path):
     assert probe(kept) == probe(streamed)
 
 
+def test_a_frame_of_one_pixel_around_a_large_image_is_found(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        for number in range(40):
+            pixels = np.asarray(Image.fromarray(rng.integers(0, 256, (5, 5, 3), np.uint8)).resize((400, 300))).copy()
+            if name == "dog":
+                pixels[[0, -1]] = pixels[:, [0, -1]] = 0
+            write(tmp_path / name / f"{number}.bmp", pixels)
+    assert probes_of(tmp_path)["border pixels"].accuracy.value > 0.9
+
+
 def test_without_independent_images_of_two_classes_only_the_largest_is_named(noise):
     table = table_of(noise)
     assert [found.name for found in probe(table, [path.split("/")[0] for path in table.paths])] == ["largest class"]

@@ -40,6 +40,10 @@ log = logging.getLogger(__name__)
 FORMAT = f"3, decoded by {DECODING}"  # another number when what is seen of a file changes: old looks are not read
 SIDE = 64  # pixels of a thumbnail
 COLOUR_SIDE = 16  # of its two colour channels, which are kept below its rows: the eye needs no more, and the disk less
+# The corners and the middles of the sides, as shares of width and height. Of each a 224th of the sides is averaged, in
+# which a frame of one pixel is not lost, as it is in a thumbnail.
+BORDER = ((0, 0), (0.5, 0), (1, 0), (0, 0.5), (1, 0.5), (0, 1), (0.5, 1), (1, 1))
+BORDER_PARTS = 224
 ROWS = SIDE + 2 * COLOUR_SIDE**2 // SIDE
 UPRIGHT = 1
 FACTS = np.dtype(
@@ -62,6 +66,7 @@ FACTS = np.dtype(
         ("colour", np.bool_),
         ("lowest", np.float64),
         ("highest", np.float64),
+        ("border", np.uint8, (8, 3)),  # red, green and blue at BORDER; 0 where the image is damaged or deep
         ("shown", np.uint8, 16),  # BLAKE2b of the thumbnail in colour, whatever the format or metadata of the file
     ]
 )
@@ -182,6 +187,7 @@ class Looks:
                 return None
             rgb = to_rgb(picture)
             self._show(row, Preprocessing(SIDE).square(rgb))
+            facts["border"] = _border(rgb)
             return square.square(rgb) if square and together else None
 
         try:
@@ -198,6 +204,17 @@ class Looks:
         colour = [one.resize(size, Image.Resampling.BOX) for one in image.convert("YCbCr").split()[1:]]
         self.thumbnails[row, :SIDE] = np.asarray(image.convert("L"))
         self.thumbnails[row, SIDE:] = np.reshape([np.asarray(one) for one in colour], (-1, SIDE))
+
+
+def _border(image: Image.Image) -> np.ndarray:
+    """(8, 3) uint8."""
+    parts = [max(1.0, side / BORDER_PARTS) for side in image.size]
+    found = []
+    for place in BORDER:
+        left, top = (share * (side - part) for share, side, part in zip(place, image.size, parts, strict=True))
+        box = (left, top, min(left + parts[0], image.width), min(top + parts[1], image.height))
+        found.append(np.asarray(image.resize((1, 1), Image.Resampling.BOX, box))[0, 0])
+    return np.stack(found)
 
 
 def header_of(content: IO[bytes]) -> Header | None:

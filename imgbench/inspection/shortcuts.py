@@ -103,8 +103,10 @@ def probe(table: ImageTable, groups: Sequence[str] | None = None, cap: int = CAP
     everything = np.ones(len(rows), bool)
     reference = share(labels == largest, everything, codes)
     probes = [Probe(LARGEST, reference, name, 0.0)]
-    features = dict(zip(("colours", "border pixels"), compute(table, rows, (colours, border_pixels)), strict=True))
-    features |= file_facts(table, rows)
+    colour, border = compute(table, rows, (colours, border_pixels))
+    seen = table.looks.facts[rows]
+    border[~seen["deep"]] = seen["border"][~seen["deep"]].reshape(-1, border.shape[1])
+    features = {"colours": colour, "border pixels": border, **file_facts(table, rows)}
     predicted = cross_validated(features, labels, codes, len(table.class_names)) or {}
     for key, probabilities in predicted.items():
         number = share(probabilities.argmax(1) == labels, everything, codes)
