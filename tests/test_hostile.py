@@ -13,7 +13,7 @@ import onnx
 import pytest
 from commands import forked
 
-from imgbench.benchmark.development.hostile import GOOD, KINDS, complete_home, try_files
+from imgbench.benchmark.development.hostile.trial import GOOD, KINDS, complete_home, try_files
 from imgbench.errors import UserError
 from imgbench.inference import parity
 from imgbench.inference.novelty import read_arrays
