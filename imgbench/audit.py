@@ -35,14 +35,10 @@ def audit(config: DictConfig, folder: Path | None = None) -> "Audit":
 
 
 def as_words(words: list[str]) -> list[str]:
-    """`launcher=ray` divides the images of one audit, as it does the audits of a sweep.
-
-    No pixels are kept then: they would be decoded in this process.
-    """
+    """`launcher=ray` divides the images of one audit, as it does the audits of a sweep."""
     if ON_RAY not in words or {"-m", "--multirun"} & set(words):
         return words
-    cache = [] if any(word.startswith("data.cache=") for word in words) else ["data.cache=off"]
-    return [*("+data.launcher=ray" if word == ON_RAY else word for word in words), *cache]
+    return ["+data.launcher=ray" if word == ON_RAY else word for word in words]
 
 
 @hydra_command("audit", as_words)

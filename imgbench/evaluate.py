@@ -33,14 +33,14 @@ def evaluate(
     Args:
         split: which images of the run to measure it on; with --data, all images are used.
         data: another folder, with class folders or a table of labels; classes are matched by name.
-        output: a new directory for predictions, metrics and pictures.
+        output: a new directory for predictions, metrics and pictures, or that of the same evaluation.
         sensitivity: for two classes: a share such as 0.95; for each class, choose on the validation images the
             threshold of its probability that finds this share of the class.
         allow_seen: measure the images of --data even where the model was trained on some of them.
 
     Raises:
         UserError: no model or no images, a class that the model does not know, or images that it was trained on;
-            `output` is a run.
+            `output` is a run, or holds another evaluation.
     """
     if not Path(run).is_file():
         Run.open(run)

@@ -68,6 +68,11 @@ class Preprocessing:
         """The side of the square kept of each image, from which augmentation may crop."""
         return self.resize if isinstance(self.resize, int) else self.image_size
 
+    @property
+    def reduced_for(self) -> int | None:
+        """For how many pixels a side large JPEGs are decoded at reduced size, as they were for earlier models."""
+        return self.stored_size if self.decoding < 4 else None
+
     def decode(self, source: bytes | Path | str | Image.Image) -> np.ndarray:
         """(stored_size, stored_size, 3) uint8 of a file, a file's bytes or an image.
 
@@ -76,7 +81,7 @@ class Preprocessing:
         """
         if isinstance(source, Image.Image):
             return self._of_picture(source)
-        return decoded(source, self._of_picture, self.stored_size, self.decoding)
+        return decoded(source, self._of_picture, self.reduced_for, self.decoding)
 
     def _of_picture(self, picture: Picture | Image.Image) -> np.ndarray:
         return self.square(to_rgb(picture, self.intensity, self.decoding))

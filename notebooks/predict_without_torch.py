@@ -291,6 +291,16 @@ def to_rgb(image, values, opacity, profile, preprocessing):
     return image.convert("RGB")
 
 
+def reduce_large(image, preprocessing):
+    """Decodes a large JPEG at a part of its size, as models of earlier versions saw it."""
+    resize = preprocessing.get("resize", preprocessing.get("short_side"))
+    size = resize if isinstance(resize, int) else preprocessing["image_size"]
+    for scale in (8, 4, 2):
+        if min(image.size) >= max(3 * scale * size, 1500) and not any(side % scale for side in image.size):
+            image.draft(None, (image.width // scale, image.height // scale))
+            break
+
+
 def pixels_of(file, preprocessing):
     """(height, width, 3) uint8, upright, over white and in sRGB; the model resizes and crops it itself."""
     decoding = preprocessing.get("decoding", 1)
@@ -304,6 +314,8 @@ def pixels_of(file, preprocessing):
     with Image.open(file, formats=FORMATS) as image:
         profile = profile_of(image, file) if decoding > 2 else image.info.get("icc_profile") if decoding > 1 else None
         values = opacity = None
+        if decoding < 4 and image.format in ("JPEG", "MPO"):
+            reduce_large(image, preprocessing)
         if decoding > 1 and is_colour_16(image):
             image, values, opacity = colours_16(file, image)
         else:

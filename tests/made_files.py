@@ -12,8 +12,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
-from imgbench.publish.conformance import SPACES, profile
-from imgbench.publish.conformance import png_16 as png
+from imgbench.publish.drawn_files import SPACES, profile
+from imgbench.publish.drawn_files import png_16 as png
 
 __all__ = ["SPACES", "chunk", "dicom", "exif_of_colours", "png", "profile", "tiff", "with_chunks"]
 

@@ -152,6 +152,13 @@ def test_which_images_are_relatives_does_not_depend_on_the_size_the_network_sees
     assert len(set(small.groups)) == 60
 
 
+def test_a_kept_audit_is_of_what_a_network_of_this_size_sees(photos, tmp_path, monkeypatch):
+    inspect(photos, "data.image_size=24")
+    after = inspect(photos)
+    monkeypatch.setenv("IMGBENCH_CACHE", str(tmp_path / "another"))
+    assert after.shortcuts == inspect(photos).shortcuts
+
+
 @pytest.fixture
 def leaking_run(tmp_path, train_run):
     """A run on photographs of which four were copied from train to test."""

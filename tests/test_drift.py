@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_files import chunk
 from PIL import ExifTags, Image
 
 from imgbench import drift
@@ -242,6 +243,18 @@ def test_dates_that_say_nothing_are_none(text, date, tmp_path):
     save(np.zeros((8, 8, 3), np.uint8), tmp_path / "a.jpg", text)
     assert date_taken((tmp_path / "a.jpg").read_bytes()) == date
     assert date_taken(b"no image") is None
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_date_of_a_png_may_stand_before_or_behind_its_pixels(late, tmp_path):
+    save(np.zeros((8, 8, 3), np.uint8), tmp_path / "a.jpg", "2026:01:31 12:00:00")
+    with Image.open(tmp_path / "a.jpg") as image:
+        entries = chunk(b"eXIf", image.getexif().tobytes().removeprefix(b"Exif\0\0"))
+        image.save(tmp_path / "a.png", exif=b"")
+    plain = (tmp_path / "a.png").read_bytes()
+    assert date_taken(plain) == ""
+    place = len(plain) - 12 if late else 33  # before the end, or behind the header
+    assert date_taken(plain[:place] + entries + plain[place:]) == "2026-01-31 12:00:00"
 
 
 def test_what_cannot_be_compared_is_an_error(finished, photos, tmp_path):

@@ -167,3 +167,13 @@ def test_evaluation_never_overwrites_the_results_of_a_run(tiny_run, make_folder,
     with pytest.raises(UserError, match="is a run, whose own results would be overwritten"):
         evaluate(tiny_run.path, data=other, output=tiny_run.path)
     assert (tiny_run.path / "metrics.json").read_bytes() == before
+
+
+def test_an_evaluation_is_written_again_over_itself_and_over_no_other(tiny_run, tmp_path):
+    evaluate(tiny_run.path, output=tmp_path / "out")
+    written = (tmp_path / "out" / "metrics.json").read_bytes()
+    evaluate(tiny_run.path, output=tmp_path / "out")
+    for other in (tiny_run.path, tiny_run.best):
+        with pytest.raises(UserError, match=r"out holds another evaluation.*Name another directory"):
+            evaluate(other, "val", output=tmp_path / "out")
+    assert (tmp_path / "out" / "metrics.json").read_bytes() == written

@@ -1,8 +1,11 @@
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from imgbench.data.look import Looks
 from imgbench.data.shards import Folder
 from imgbench.data.split import NO_SPLIT
 from imgbench.data.table import ImageTable
@@ -19,12 +22,17 @@ def striped_table(number: int, noise: float, seed: int = 0) -> ImageTable:
     along = np.stack([x, y, (x + y) * 0.7])[labels] / 2 + rng.uniform(0, 6, (number, 1, 1))
     pixels = 128 + 60 * np.sin(along)[..., None] + rng.normal(0, noise, (number, 32, 32, 3))
     paths = [f"{label}/{i}.png" for i, label in enumerate(labels)]
-    return ImageTable(
+    table = ImageTable(
         Path("photos"), ["lying", "standing", "slanting"], paths, labels.astype(np.int32),
         np.full(number, NO_SPLIT, np.int8), np.zeros((number, 4), np.int64), Folder(Path("photos")),
-        digests=np.zeros((number, 16), np.uint8), pixels=np.clip(pixels, 0, 255).astype(np.uint8),
-        groups=[""] * number, splits=np.zeros(number, np.int8),
+        digests=np.zeros((number, 16), np.uint8), groups=[""] * number, splits=np.zeros(number, np.int8),
     )  # fmt: skip
+    table.known = Looks.none_yet(table)
+    for row, image in enumerate(np.clip(pixels, 0, 255).astype(np.uint8)):
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "BMP")
+        table.known.look(row, file.getvalue())
+    return table
 
 
 def plant_errors(table: ImageTable, share: float) -> set[str]:
@@ -85,9 +93,9 @@ def test_the_test_images_are_not_touched():
 def test_copies_do_not_confirm_each_others_wrong_label():
     table = striped_table(450, 40)
     plant_errors(table, 0.05)
-    assert table.pixels is not None
+    thumbnails = table.looks.thumbnails
     copies = list(range(42, 48))  # of the first, a lying one, all labelled as standing
-    table.pixels[copies], table.labels[copies] = table.pixels[42], 1
+    thumbnails[copies], table.labels[copies] = thumbnails[42], 1
     names = {table.paths[row] for row in copies}
     groups = ["photograph" if path in names else "" for path in table.paths]
     assert names <= {suspect.path for suspect in label_suspects(table, groups)}

@@ -50,6 +50,9 @@ def photographs(names: list[str]) -> list[str]:
     return sorted(name for name in names if name.endswith((".png", ".jpg")))
 
 
+NONE = np.zeros(1, np.int32)
+
+
 def looked_at(found: ImageTable) -> Looks:
     looks = Looks.none_yet(found)
     for row in range(len(found.paths)):
@@ -73,12 +76,20 @@ def test_a_look_tells_hash_header_thumbnail_and_damage(folder):
             assert looks.facts["shown"][row].tobytes() == digest(square.tobytes())
 
 
-NONE = np.zeros(1, np.int32)
+def test_a_thumbnail_in_colour_has_the_colours_of_the_image_and_its_brightness(tmp_path):
+    coarse = np.random.default_rng(0).integers(0, 256, (3, 3, 3), np.uint8)
+    Image.fromarray(coarse).resize((90, 70), Image.Resampling.BICUBIC).save(tmp_path / "a.png")
+    file = ImageTable(tmp_path, ["a"], ["a.png"], NONE, NONE, np.zeros((1, 4), np.int64), Folder(tmp_path))
+    looks = looked_at(file)
+    (square,) = looks.squares(np.array([0]))
+    expected = Preprocessing(SIDE).decode(tmp_path / "a.png").astype(int)
+    assert np.abs(square - expected).mean() < 0.15 * np.abs(looks.grey[0][..., None] - expected).mean()
+    assert np.abs(np.asarray(Image.fromarray(square).convert("L")).astype(int) - looks.grey[0]).mean() < 2
 
 
 @pytest.mark.parametrize("sides", [(1600, 1600), (1601, 1600), (6000, 4000), (40, 30)])
 @pytest.mark.parametrize("size", [64, 100, 224])
-@pytest.mark.parametrize("decoding", [1, 2])
+@pytest.mark.parametrize("decoding", [1, 3, 4])
 def test_the_pixels_made_beside_a_look_are_those_of_decoding_alone(tmp_path, sides, size, decoding):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     Image.fromarray(pixels).resize(sides).save(tmp_path / "a.jpg", quality=80, icc_profile=profile("Adobe RGB"))
@@ -90,7 +101,8 @@ def test_the_pixels_made_beside_a_look_are_those_of_decoding_alone(tmp_path, sid
     square = looks.look(0, data, settings)
     assert square is not None
     assert np.array_equal(square, settings.decode(data))
-    assert np.array_equal(looks.grey[0], np.asarray(Image.fromarray(Preprocessing(SIDE).decode(data)).convert("L")))
+    thumbnail = Preprocessing(SIDE, decoding=3).decode(data)  # at reduced size, whatever the network sees
+    assert np.array_equal(looks.grey[0], np.asarray(Image.fromarray(thumbnail).convert("L")))
 
 
 def test_a_cold_folder_is_opened_once_for_pixels_headers_thumbnails_and_probes(folder, opened):

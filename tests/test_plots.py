@@ -299,3 +299,11 @@ def test_ladder_marks_what_nothing_beats_in_cost_and_accuracy_and_names_the_numb
     ]
     assert marked == [[True, True, False], [True, False, False]]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["1  large", "2  small", "3  poor"]
+
+
+@pytest.mark.parametrize("costs", [(98.2, 105.1), (0.9, 1.11), (4.66, 5.3), (1.0, 1.0), (3.0, 14.0), (0.3, 500.0)])
+def test_axes_of_costs_have_numbers_however_near_these_are(costs):
+    figure = draw_pareto({str(cost): (cost, Number(0.9, 0.8, 1.0, 9, 9)) for cost in costs}, ["MB"], None)
+    figure.canvas.draw()
+    low, high = figure.axes[0].get_xlim()
+    assert 2 <= sum(low <= place <= high for place in figure.axes[0].get_xticks()) <= 12

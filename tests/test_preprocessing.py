@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import psutil
@@ -335,21 +336,25 @@ def photograph():
 
 @pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"progressive": True}])
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_large_jpegs_are_decoded_at_reduced_size_almost_alike(photograph, options, orientation):
+def test_large_jpegs_were_decoded_at_reduced_size_almost_alike_and_are_decoded_in_full(
+    photograph, options, orientation
+):
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(photograph, "JPEG", quality=90, exif=exif, **options)
     full = open_image(data)
     for settings in (Preprocessing(62), Preprocessing(125), Preprocessing(48, 62), Preprocessing(250)):
-        difference = np.abs(settings.decode(data).astype(int) - settings.square(full))
+        assert same(settings.decode(data), settings.square(full))
+        earlier = replace(settings, decoding=3)
+        difference = np.abs(earlier.decode(data).astype(int) - settings.square(full))
         assert 0 < difference.max() <= 2
         assert (difference > 1).mean() <= 1e-3
 
 
-def test_jpegs_that_are_not_large_or_do_not_divide_are_decoded_in_full(photograph):
+def test_jpegs_that_are_not_large_or_do_not_divide_were_always_decoded_in_full(photograph):
     for width, height, size in [(1999, 1504, 60), (2000, 1501, 60), (2000, 1498, 60), (2000, 1504, 251)]:
         data = encoded(photograph.crop((0, 0, width, height)), "JPEG")
-        settings = Preprocessing(size)
+        settings = Preprocessing(size, decoding=3)
         assert same(settings.decode(data), settings.square(open_image(data)))
 
 
@@ -357,8 +362,9 @@ def test_jpegs_that_are_not_large_or_do_not_divide_are_decoded_in_full(photograp
 @pytest.mark.parametrize("options", [{}, {"progressive": True}])
 def test_a_large_jpeg_cut_short_is_damaged_at_reduced_size_too(photograph, share, options):
     data = encoded(photograph, "JPEG", **options)
-    with pytest.raises(DecodeError):
-        Preprocessing(30).decode(data[: int(len(data) * share)])
+    for decoding in (3, 4):
+        with pytest.raises(DecodeError):
+            Preprocessing(30, decoding=decoding).decode(data[: int(len(data) * share)])
 
 
 @pytest.mark.parametrize(

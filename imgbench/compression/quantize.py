@@ -13,6 +13,7 @@ import logging
 import platform
 import re
 import tempfile
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,23 +115,29 @@ def quantize(
         right, codes = _right(reference if reference.is_frozen else OnnxModel(network.file), data)
         in_float: list[str] = []
 
-        def tried() -> tuple[Any, Number]:
-            model = network.quantized(in_float)
+        def outcome(layers: list[str]) -> tuple[Any, Number]:
+            model = network.quantized(layers)
             return model, grouped_difference(_right(network.opened(model), data)[0], right, codes)
 
-        model, found = tried()
+        model, found = outcome(in_float)
         log.info("Validation accuracy: %s", described(found, right.mean()))
-        if not _meets(found, max_drop):
-            worst = network.worst_layers(_ranking_pixels(data))
-            for layer in shown(worst, len(worst), "Leaving layers in float, those first that cost most"):
-                in_float.append(layer)
-                if network.share(in_float) > MOST_IN_FLOAT:
-                    break
-                model, found = tried()
-                if _meets(found, max_drop):
-                    layers = counted(len(in_float), "layer stays", "layers stay")
-                    log.info("%s in float: %s", layers, described(found, right.mean()))
-                    break
+        if not _meets(found, max_drop) and (worst := network.worst_layers(_ranking_pixels(data))):
+            # By halves: to judge one takes all validation images.
+            outcomes: dict[int, tuple[Any, Number]] = {}
+
+            def is_enough(number: int) -> bool:
+                outcomes[number] = outcome(worst[:number])
+                return _meets(outcomes[number][1], max_drop)
+
+            with Step("Leaving layers in float"):
+                fewest = 1 + bisect_left(range(1, len(worst)), True, key=is_enough)
+                if fewest not in outcomes:
+                    is_enough(fewest)
+            in_float = worst[:fewest]
+            model, found = outcomes[fewest]
+            if _meets(found, max_drop):
+                layers = counted(len(in_float), "layer stays", "layers stay")
+                log.info("%s in float: %s", layers, described(found, right.mean()))
         if not _meets(found, max_drop):
             raise UserError(
                 f"int8 loses more than {max_drop:g} points of validation accuracy: {described(found, right.mean())}, "
@@ -378,11 +385,15 @@ class _Network:
         return OnnxModel(file)
 
     def worst_layers(self, images: np.ndarray) -> list[str]:
-        """Layers by the mean difference of probabilities that is left when they alone are in float; least first."""
+        """Layers by the mean difference of probabilities that is left when they alone are in float; least first.
+
+        No more of them than have half of the weights.
+        """
         reference = _run(OnnxModel(self.file), images)
         layers = shown(self.layers, len(self.layers), "Measuring the error of each layer")
         errors = {layer: self._error(layer, images, reference) for layer in layers}
-        return sorted(errors, key=lambda layer: errors[layer])
+        worst = sorted(errors, key=lambda layer: errors[layer])
+        return [layer for number, layer in enumerate(worst, 1) if self.share(worst[:number]) <= MOST_IN_FLOAT]
 
     def _error(self, layer: str, images: np.ndarray, reference: np.ndarray) -> float:
         found = _run(self.opened(self.quantized([layer], with_mean_logits=False)), images)

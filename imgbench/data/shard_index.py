@@ -22,12 +22,11 @@ from imgbench.data.shards import Folder, Photograph, Shards, index_path, is_shar
 from imgbench.data.split import NO_SPLIT
 from imgbench.data.table import ImageTable
 from imgbench.data.walk import has_image_ending, natural_sort, stamp_of
-from imgbench.decode import deep_extremes
+from imgbench.decode import decoded, deep_extremes, to_rgb
 from imgbench.errors import DecodeError, UserError
 from imgbench.files import write_atomically
 from imgbench.intensity import Extremes, Intensity, intensity_range
 from imgbench.language import counted
-from imgbench.preprocessing import Preprocessing
 from imgbench.split_file import SPLIT_COLUMNS, SPLITS, Columns, csv_lines, read_rows
 
 log = logging.getLogger(__name__)
@@ -303,7 +302,7 @@ def _indexed(paths: list[Path], by_folder: bool) -> Iterator[list[str]]:
                 file.seek(offset)
                 data = file.read(size)
                 try:
-                    Preprocessing(SIDE).decode(data)  # only a full decode tells what is cut short
+                    decoded(data, to_rgb, SIDE)  # only a decode to the end tells what is cut short
                     deep += [found] if (found := deep_extremes(data)) else []
                 except DecodeError as error:
                     damaged.append(f"{name} of {path} ({error})")

@@ -92,7 +92,7 @@ class ImageTable:
         errors = {row: reason for row, reason in self.errors.items() if row < number}
         known = self.known and Looks(
             self.known.facts[:number],
-            self.known.grey[:number],
+            self.known.thumbnails[:number],
             {row: reason for row, reason in self.known.errors.items() if row < number},
             self.known.fresh[:number],
         )

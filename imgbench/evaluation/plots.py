@@ -357,7 +357,9 @@ def draw_bars(values: Mapping[str, float], output: Path | None, unit: str) -> Fi
 def draw_pareto(
     points: Mapping[str, tuple[Any, ...]], labels: Sequence[str], output: Path | None, y_label: str = "test accuracy, %"
 ) -> Figure:
-    """Accuracy with its interval against costs on logarithmic axes; the points are numbered, a legend names them.
+    """Accuracy with its interval against costs; the points are numbered, a legend names them.
+
+    The axes of costs are logarithmic, unless the largest is less than twice the smallest.
 
     `points` are the costs, for each of which there is a label, and the accuracy of each name, a Number. Orange squares:
     nothing else is at least as cheap and as accurate.
@@ -375,12 +377,16 @@ def draw_pareto(
             axes.errorbar(cost, value, error, color=COLOURS[style], alpha=0.6, elinewidth=0.8)
             axes.plot(cost, value, MARKERS[style], color=COLOURS[style], markersize=9, label=name)
             axes.annotate(str(number), (cost, value), color="white", fontsize=6.5, ha="center", va="center")
-        axes.set(xscale="log", xlabel=labels[axis], ylabel=y_label if axis == 0 else None)
+        axes.set(xlabel=labels[axis], ylabel=y_label if axis == 0 else None)
         costs = [cost for cost, _ in places]
-        near = max(costs) < 5 * min(costs)  # where round numbers are rare
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if near else (1, 2, 5)))
+        if max(costs) < 2 * min(costs):  # too near for a logarithmic axis to have a number on it
+            axes.xaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
+        else:
+            axes.set(xscale="log")
+            near = max(costs) < 5 * min(costs)  # where round numbers are rare
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if near else (1, 2, 5)))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.margins(x=0.12)
         axes.grid()
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower left", markerscale=0, handlelength=0)

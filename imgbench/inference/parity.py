@@ -107,7 +107,7 @@ def _compared(exported: OnnxModel, predictor: Predictor, images: Sequence[Photog
     batched = np.concatenate([exported.run(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)])
     differences = [np.abs(batched - expected).max()]
     for image in images[:BATCH]:
-        # Decoded in full for both: the run itself would decode a large JPEG at a reduced size.
+        # Decoded in full for both: an earlier run would decode a large JPEG at a reduced size.
         whole = open_image(image.read_bytes(), predictor.preprocessing.intensity)
         (known,), _ = predictor.probabilities([whole])
         differences.append(np.abs(exported.photograph(np.asarray(whole))[:-1] - known).max())

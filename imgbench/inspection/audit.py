@@ -35,7 +35,7 @@ from imgbench.split_file import SPLITS
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-FORMAT = 8  # raise it when the inspection changes, so that old results are not read back
+FORMAT = 9  # raise it when the inspection changes, so that old results are not read back
 SHOWN = 3  # examples of each finding, in the terminal
 ORDER = {"error": 0, "warning": 1, "note": 2}
 UNSEEN = ("file names", "file times")  # what probes may use and no network

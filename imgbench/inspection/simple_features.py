@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
+from imgbench.data.look import SIDE
 from imgbench.data.table import ImageTable
 from imgbench.files import cores
 from imgbench.preprocessing import Preprocessing
 
 BLOCK = 256  # images in memory at a time
-STREAMED = 64  # pixels of the squares that are decoded where the table keeps none
 SMALL = 32  # pixels of the squares from which edges and thumbnails are taken
 FOLDS = 5
 
@@ -29,17 +29,15 @@ def compute(table: ImageTable, rows: np.ndarray, features: Sequence[Feature]) ->
 
 
 def _squares(table: ImageTable, rows: np.ndarray) -> Iterator[np.ndarray]:
-    """(B, S, S, 3) uint8 of the rows, in their order."""
-    starts = range(0, len(rows), BLOCK)
-    if table.pixels is not None:
-        for start in starts:
-            yield np.asarray(table.pixels[rows[start : start + BLOCK]])
-        return
-    preprocessing = Preprocessing(STREAMED, intensity=table.intensity)
+    """(B, SIDE, SIDE, 3) uint8 of the rows, in their order: thumbnails, or decoded now if of over 8 bits."""
+    decode, deep = Preprocessing(SIDE, intensity=table.intensity).decode, table.looks.facts["deep"]
     with ThreadPoolExecutor(cores()) as pool:  # Pillow lets go of the interpreter lock while it decodes
-        for start in starts:
-            own = rows[start : start + BLOCK].tolist()
-            yield np.stack(list(pool.map(lambda row: preprocessing.decode(table.read(row)), own)))
+        for start in range(0, len(rows), BLOCK):
+            own = rows[start : start + BLOCK]
+            squares, late = table.looks.squares(own), np.flatnonzero(deep[own])
+            for place, square in zip(late, pool.map(decode, map(table.read, own[late].tolist())), strict=True):
+                squares[place] = square
+            yield squares
 
 
 def colours(squares: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from imgbench.data.look import SIDE, digest
 from imgbench.data.table import ImageTable
+from imgbench.decode import Picture, decoded, to_rgb
 from imgbench.files import cores
 from imgbench.preprocessing import Preprocessing
 from imgbench.progress import shown
@@ -49,10 +50,13 @@ def make_thumbnails(table: ImageTable) -> Thumbnails:
 def enlarged(table: ImageTable, rows: np.ndarray, side: int) -> np.ndarray:
     """(len(rows), side, side) uint8: larger grey pictures of some images, which are decoded anew."""
     result = np.zeros((len(rows), side, side), np.uint8)
-    decode = Preprocessing(side, intensity=table.intensity).decode
+
+    def square(picture: Picture) -> np.ndarray:
+        return Preprocessing(side).square(to_rgb(picture, table.intensity))
 
     def show(place: int) -> None:
-        result[place] = np.asarray(Image.fromarray(decode(table.read(int(rows[place])))).convert("L"))
+        pixels = decoded(table.read(int(rows[place])), square, side)
+        result[place] = np.asarray(Image.fromarray(pixels).convert("L"))
 
     with ThreadPoolExecutor(cores()) as pool:
         done = pool.map(show, range(len(rows)))

@@ -25,7 +25,7 @@ from imgbench.inference.onnx_pixels import resize_exactly
 from imgbench.inference.runtimes import MODELS, require
 from imgbench.inference.torch_model import TorchModel
 from imgbench.progress import Step
-from imgbench.publish.conformance import made_files
+from imgbench.publish.drawn_files import made_files
 from imgbench.run import Run
 from imgbench.training.checkpoint import load_classifier
 

@@ -162,7 +162,7 @@ class ReviewedImages:
             errors=together,
             known=Looks(
                 np.concatenate([own.facts, other.facts[new]]),
-                np.concatenate([own.grey, other.grey[new]]),
+                np.concatenate([own.thumbnails, other.thumbnails[new]]),
                 together,
                 np.append(own.fresh, other.fresh[new]),
             ),

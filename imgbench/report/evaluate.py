@@ -1,5 +1,6 @@
 """What a model is worth on its own split, or on images from elsewhere, as a table."""
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from imgbench.errors import UserError
 from imgbench.evaluation.calibration import OperatingPoint, operating_point
 from imgbench.evaluation.metrics import describe, describe_accuracy, unmeasured_classes
 from imgbench.evaluation.predictions import Predictions
+from imgbench.files import write_atomically
 from imgbench.inference.acceptance import is_kept
 from imgbench.inference.keeping import keep_for_acceptance, training_rows
 from imgbench.inference.labelled import columns_of, images_of_folder, images_of_run, notes_on_seen
@@ -33,6 +35,7 @@ from imgbench.report.tested import (
 )
 from imgbench.run import Run
 
+ABOUT = "evaluation.json"
 # Of what is measured, what a terminal shows; metrics.json and the report have all.
 LABELS = {
     "balanced_acc": "balanced accuracy",
@@ -117,9 +120,13 @@ def evaluate(
         allow_seen: go on where images of the other folder were trained on.
 
     Raises:
-        UserError: no model or no images, a class that the model does not know, images that it was trained on, or a
-            sensitivity that cannot be had.
+        UserError: no model or no images, a class that the model does not know, images that it was trained on, a
+            sensitivity that cannot be had, or `output` holds something else.
     """
+    of = {"model": str(path.resolve()), "split": split, "data": str(folder.resolve()) if folder else None}
+    about = json.dumps(of, indent=1, ensure_ascii=False) + "\n"
+    if output is not None:
+        _require_free(output, about)
     model = Predictor.load(path).model
     selected_on_test = folder is None and bool(model.provenance.get("selected_on_test"))
     if folder is not None:
@@ -129,7 +136,7 @@ def evaluate(
         split = "test" if selected_on_test and split == "val" else split  # which is all that it was selected on
         run = Run.open(path)
         if run.folds and split == "test":
-            return _of_folds(path, run, output, sensitivity)
+            return _of_folds(path, run, output, about, sensitivity)
         data, notes = images_of_run(run, split, model)
     if selected_on_test:
         notes.append(SELECTED_ON_TEST)
@@ -152,14 +159,32 @@ def evaluate(
         notes += missing
     temperature = _temperature(path)
     before = before_corrections(None, model, data, results[split]) if split == "test" else {}
-    if output is None:
-        metrics = {**measure(results, temperature), **before}
-    else:
-        metrics = write_results(output, title, results, selected_on_test, temperature, before)
+    metrics = {**measure(results, temperature), **before}
+    if output is not None:
+        write_atomically(output / ABOUT, about, errors="surrogateescape")
+        write_results(output, title, results, selected_on_test, temperature, before)
     return Evaluation(split, title, model.class_names, metrics, left_out, notes, points)
 
 
-def _of_folds(path: Path, run: Run, output: Path | None, sensitivity: float | None) -> Evaluation:
+def _require_free(folder: Path, about: str) -> None:
+    """The same evaluation is written again over itself, and nothing else overwritten.
+
+    Raises:
+        UserError: something else is there.
+    """
+    file = folder / ABOUT
+    found = file.read_text("utf-8", "surrogateescape") if file.is_file() else None
+    if found == about:
+        return
+    taken = [name for name in (ABOUT, "metrics.json", "predictions.csv") if (folder / name).exists()]
+    if taken:
+        raise UserError(
+            f"--output {folder} holds another evaluation, or something else: {taken[0]}. It is not overwritten. "
+            "Name another directory."
+        )
+
+
+def _of_folds(path: Path, run: Run, output: Path | None, about: str, sensitivity: float | None) -> Evaluation:
     """What a run's cross-validation has found; it needs no image.
 
     Raises:
@@ -178,10 +203,10 @@ def _of_folds(path: Path, run: Run, output: Path | None, sensitivity: float | No
     predictions = replace(predictions, targets=targets).subset(kept)
     results, temperature = {"test": predictions}, _temperature(path)
     title = f"{path} by cross-validation in {run.folds} folds"
-    if output is None:
-        metrics = measure(results, temperature)
-    else:
-        metrics = write_results(output, title, results, False, temperature)
+    metrics = measure(results, temperature)
+    if output is not None:
+        write_atomically(output / ABOUT, about, errors="surrogateescape")
+        write_results(output, title, results, False, temperature)
     note = str(describe_folds(run, len(predictions.paths)))
     return Evaluation("test", title, predictions.class_names, metrics, [], [note], [])
 
