@@ -164,7 +164,7 @@ def _drift(home: Path) -> object:
 
     (home / "drift.csv").unlink(missing_ok=True)
     (home / "drift.csv.source.json").unlink(missing_ok=True)
-    return drift(home / "run", [home / "photos" / "dark"], home / "drift.csv")
+    return drift(home / "run", [home / "photos"], home / "drift.csv")
 
 
 def _go_on(ending: str) -> Callable[[Path], object]:
@@ -175,7 +175,7 @@ def _go_on(ending: str) -> Callable[[Path], object]:
 
         place = home / f"answers.{ending}"
         try:
-            return predict(home / "run", [home / "photos" / "dark" / "0.png"], output=place)
+            return predict(home / "run", [next((home / "photos").rglob("*.png"))], output=place)
         finally:  # what it has made of it
             shutil.copy2(home / "answers.csv.whole.json", home / "answers.csv.source.json")
             (home / "answers.parquet.part").unlink(missing_ok=True)
