@@ -176,7 +176,7 @@ def at_page(run, screen, monkeypatch, tmp_path):
         screen.goto(address)
         screen.wait_for_selector("input[type=file]", state="attached")
         screen.set_input_files("input[type=file]", files)
-        screen.wait_for_function(f"document.querySelectorAll('.answer').length == {len(files)}")
+        wait_for(screen, ".answer", len(files))
         return classifiers[0]
 
     yield open_page
@@ -305,11 +305,17 @@ def weights_of(folder: Path) -> bytes:
     return gzip.decompress(base64.b64decode(packed[1]))
 
 
+def wait_for(screen, selector: str, number: int) -> None:
+    """Until there are so many. The page's policy forbids what playwright's `wait_for_function` does in it."""
+    expect = pytest.importorskip("playwright.sync_api").expect
+    expect(screen.locator(selector)).to_have_count(number, timeout=30_000)
+
+
 def give(screen, folder: Path, files: list[Path]) -> None:
     """Opens the folder's page from the disk, gives it pictures, and waits for the answers."""
     screen.goto((folder / "index.html").as_uri())
     screen.set_input_files("#pictures", files)
-    screen.wait_for_function(f"document.querySelectorAll('article').length == {len(files)}")
+    wait_for(screen, "article", len(files))
 
 
 def test_folder_opened_from_a_disk_answers_as_predict_does(run, folder, pictures, unreadable, screen):
@@ -318,7 +324,7 @@ def test_folder_opened_from_a_disk_answers_as_predict_does(run, folder, pictures
     wrong = [one.inner_text() for one in screen.query_selector_all("article.wrong")]
     assert all(text in found for text, found in zip(unreadable.values(), wrong, strict=True)), wrong
     screen.click(".look")
-    screen.wait_for_function("document.querySelectorAll('figure').length > document.querySelectorAll('table').length")
+    wait_for(screen, "figure", screen.locator("table").count() + 1)
     assert screen.evaluate("document.documentElement.scrollWidth") <= 390
     assert screen.errors == []
     assert [url for url in screen.requests if not url.startswith(("file:", "data:", "blob:"))] == []
@@ -366,7 +372,7 @@ def test_folder_is_unsure_where_the_model_is_and_speaks_chinese(run, folder, pic
     assert bars == [not one for one in unsure]
     screen.evaluate("FACTS.threshold = 0.9999999")
     screen.set_input_files("#pictures", [pictures[1]])
-    screen.wait_for_function(f"document.querySelectorAll('article.unsure').length == {sum(unsure) + 1}")
+    wait_for(screen, "article.unsure", sum(unsure) + 1)
     screen.click("nav button[lang=zh]")
     text = screen.inner_text("main")
     for key in ("try_it", "unsure_answer", "doubt_probability", "doubt_unlike", "stays_in_browser"):
@@ -482,7 +488,7 @@ def test_pictures_are_pasted_and_dropped(name, pictures, opened):
         }""",
         [list(pictures[0].read_bytes()), name, kind, transfer],
     )
-    opened.wait_for_function(f"document.querySelectorAll('article').length == {before + 1}")
+    wait_for(opened, "article", before + 1)
     assert opened.query_selector("article:first-of-type tr")
 
 
@@ -491,7 +497,7 @@ def test_new_answers_stand_on_top_and_classes_are_named_at_the_start(pictures, o
     for files in (pictures[:2], pictures[2:3]):
         wanted = answers_of(opened) + len(files)
         opened.set_input_files("#pictures", files)
-        opened.wait_for_function(f"document.querySelectorAll('article').length == {wanted}")
+        wait_for(opened, "article", wanted)
     names = [one.inner_text() for one in opened.query_selector_all("article .name")[:3]]
     assert names == [pictures[2].name, pictures[0].name, pictures[1].name]
 

@@ -13,7 +13,9 @@ import onnx
 import pytest
 from commands import forked
 
-from imgbench.benchmark.development.hostile import GOOD, KINDS, complete_home, try_files
+from imgbench.benchmark.development.hostile.home import complete_home
+from imgbench.benchmark.development.hostile.readers import KINDS
+from imgbench.benchmark.development.hostile.trial import GOOD, try_files
 from imgbench.errors import UserError
 from imgbench.inference import parity
 from imgbench.inference.novelty import read_arrays
@@ -32,7 +34,7 @@ def try_quick_ones(home: Path, answers: Path) -> None:
     """In a process of its own, which the hook spoils."""
     found: list[tuple[str, int, str, str]] = []
     for kind in QUICK:
-        try_files(home, kind, EACH, 0, lambda answer, kind=kind: found.append((kind, *answer)))
+        try_files(home, kind, range(EACH), lambda answer, kind=kind: found.append((kind, *answer)))
     answers.write_text(json.dumps(found))
 
 
@@ -106,9 +108,6 @@ def test_kept_features_of_other_types_are_named(name, array, tmp_path):
     np.savez(tmp_path / "features.npz", **{name: array})
     with pytest.raises(UserError, match=r"features\.npz is damaged"):
         read_arrays(tmp_path / "features.npz")
-
-
-EACH = 8  # of each kind
 
 
 @pytest.mark.parametrize("text", ["epoch,val/acc\n0,https://x.invalid\n", "epoch\n0,1,2\n", "epoch\n\xff"])

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "imgbench"
-GROUND = {"budget", "errors", "files", "trust", "split_file", "run", "number", "intensity", "colour", "scientific",
-          "decode", "preprocessing", "language", "cells", "latex",
+GROUND = {"budget", "content_policy", "errors", "files", "trust", "split_file", "run", "number", "intensity", "colour",
+          "scientific", "decode", "preprocessing", "language", "cells", "latex",
           "provenance", "recording", "progress", "terminal", "distributed"}  # fmt: skip
 COMMANDS = {"audit", "train", "summary", "evaluate", "predict", "drift", "compare", "compress", "ladder", "export",
             "demo", "review", "study", "shard", "cache", "benchmark"}  # fmt: skip
 # Room -> the rooms it may import besides the ground; those of `inference` and `experiment` stand in their docstrings.
 ALLOWED = {
     "budget": set(),
+    "content_policy": set(),
     "errors": set(),
     "files": {"errors"},
     "trust": {"errors"},

@@ -46,7 +46,7 @@ DEVELOPMENT = {
     "coverage": ("coverage", "measure_coverage", "draws"),
     "kills": ("kills", "measure_kills", "kills"),
     "fuzz": ("fuzz", "measure_fuzz", "files"),
-    "hostile": ("hostile", "measure_hostile", "files"),
+    "hostile": ("hostile.trial", "measure_hostile", "seconds"),
     "faults": ("faults", "measure_faults", "faults"),
     "labelling": ("labelling", "measure_labelling", None),
     "drift": ("drift", "measure_drift", None),

@@ -369,15 +369,14 @@ def storable(config: DictConfig) -> dict[str, Any]:
 
 
 def _resolved_but_references(node: Any, root: DictConfig) -> Any:
-    if OmegaConf.is_dict(node):
-        return {str(key): _entry(node, key, root) for key in node}
-    assert OmegaConf.is_list(node)
-    return [_entry(node, index, root) for index in range(len(node))]
-
-
-def _entry(node: Any, key: Any, root: DictConfig) -> Any:
     raw: Any = OmegaConf.to_container(node, resolve=False)
-    raw = raw[key]
+    if OmegaConf.is_dict(node):
+        return {str(key): _entry(node, key, raw[key], root) for key in node}
+    assert OmegaConf.is_list(node)
+    return [_entry(node, key, raw[key], root) for key in range(len(node))]
+
+
+def _entry(node: Any, key: Any, raw: Any, root: DictConfig) -> Any:
     if isinstance(raw, str) and "${" in raw and refers_to_plain_entries(raw, OmegaConf.to_container(root)):
         return raw
     value = node[key]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from imgbench.content_policy import DOCUMENT
 from imgbench.evaluation.photographs import as_data
 from imgbench.inspection.audit import Audit, brief, labels_to_look_at, pictures
 from imgbench.language import probability
@@ -24,5 +25,6 @@ def audit_page(result: Audit, picture: Path | None) -> str:
 @cache  # compiling it takes longer than filling it in
 def _template() -> Template:
     templates = Environment(loader=PackageLoader("imgbench.inspection"), autoescape=True, undefined=StrictUndefined)
+    templates.globals["policy"] = DOCUMENT
     templates.filters |= {"data": as_data, "probability": probability}
     return templates.get_template("audit.html.jinja")

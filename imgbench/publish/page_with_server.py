@@ -16,6 +16,7 @@ from imgbench.errors import UserError
 from imgbench.evaluation.photographs import picture_data, with_heat
 from imgbench.inference.acceptance import Acceptance
 from imgbench.publish.answers import Answer, Classifier
+from imgbench.publish.served_policy import ContentPolicy
 from imgbench.report.catalogue import Texts
 from imgbench.report.page import percent, templates_of
 
@@ -121,6 +122,8 @@ def serving(classifier: Classifier, title: str, texts: Texts, port: int, share: 
     Raises:
         UserError: the port cannot be used.
     """
+    from starlette.middleware import Middleware
+
     with tempfile.TemporaryDirectory(prefix="imgbench-demo-") as uploads, _environment(GRADIO_TEMP_DIR=uploads):
         logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio asks itself whether it is there
         page = build_page(classifier, title, texts, share)
@@ -139,6 +142,7 @@ def serving(classifier: Classifier, title: str, texts: Texts, port: int, share: 
             ssr_mode=False,
             mcp_server=False,
             pwa=False,
+            app_kwargs={"middleware": [Middleware(ContentPolicy, share=share)]},
         )
         try:
             if share and not public:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from imgbench.content_policy import HEADERS, REVIEW
 from imgbench.data.annotated import UNKNOWN
 from imgbench.data.corrections import FILE
 from imgbench.errors import UserError
@@ -25,16 +26,7 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 LARGEST = 10_000  # bytes of what a browser may send
 KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
+OWN_HEADERS = {"Content-Security-Policy": REVIEW, **HEADERS, "Cache-Control": "no-store"}
 STATIC = {name: f"review.{name}" for name in KINDS}
 
 
@@ -188,7 +180,7 @@ class _Guard:
         async def send_guarded(message: Any) -> None:
             if message["type"] == "http.response.start":
                 known = {name for name, _ in message["headers"]}
-                more = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+                more = [(name.lower().encode(), value.encode()) for name, value in OWN_HEADERS.items()]
                 message["headers"] = [*message["headers"], *(one for one in more if one[0] not in known)]
             await send(message)
 

@@ -13,6 +13,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from imgbench.content_policy import FOLDER
 from imgbench.errors import UserError
 from imgbench.files import write_atomically
 from imgbench.inference import parity
@@ -87,7 +88,7 @@ def write_static(path: str | Path, folder: Path, max_error: float | None = None,
         if is_anew:  # pages of an earlier imgbench had the weights beside them too
             (folder / "model.onnx").unlink(missing_ok=True)
         for name in ("classify.js", "page.js", "page.css", "index.html"):
-            write_atomically(folder / name, (PAGE / name).read_text("utf-8"))
+            write_atomically(folder / name, (PAGE / name).read_text("utf-8").replace("{{ policy }}", FOLDER))
     except OSError as error:
         raise UserError(f"--static {folder} cannot be written: {error.strerror}.") from error
     return folder / "index.html"

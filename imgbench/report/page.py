@@ -12,6 +12,7 @@ import numpy as np
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from imgbench.content_policy import DOCUMENT
 from imgbench.evaluation.metrics import confusion_matrix, describe
 from imgbench.evaluation.photographs import as_data, with_heat
 from imgbench.evaluation.plots import CELLS, Chart, as_svg, draw_charts, draw_confusion
@@ -216,6 +217,7 @@ def templates_of(package: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    templates.globals["policy"] = DOCUMENT
     templates.filters |= {"percent": percent, "probability": probability, "describe": describe, "data": as_data}
     return templates
 

@@ -1,0 +1,1 @@
+"""Files made to do harm: how they are made, what reads them, and what is seen of it."""
