@@ -34,6 +34,7 @@ from imgbench.trust import (
 CONF = next(path for path in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf") if path.is_dir())
 INFO_TYPES = {
     "status": str,
+    "seconds": (int, float),
     **dict.fromkeys(("provenance", "compressed_from", "facts", "pruned", "asked", "corrections"), dict),
 }
 # Entries of a configuration that decide which weights a training ends with, but for those of the data that say where
@@ -52,7 +53,7 @@ INIT = "checkpoints/init.ckpt"  # pruned weights that training starts from
 # What is made of weights, and what run.json says of them; and what comes before.
 OF_RESULTS = (*RESULTS, *ACCEPTANCE_FILES, SUBGROUPS, LEARNING_CURVE, "confusion.png", "reliability.png",
               "model.onnx", "export.json", "small.onnx", "small")  # fmt: skip
-FACTS_OF_RESULTS = ("cost", "parent_cost", "best_epoch", "score")
+FACTS_OF_RESULTS = ("cost", "parent_cost", "best_epoch", "score", "trained")
 OF_TRAINING = ("split.csv", "left_out.csv", "audit.json", "audit.html", "pairs.png", "summary.txt", "samples.png",
                "metrics.csv", "curves.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt", INIT, "steps",
                "candidates", FOLDS)  # fmt: skip

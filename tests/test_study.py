@@ -1,5 +1,6 @@
 """The whole way in one command: what it leaves, that it goes on where it stopped, and what it refuses."""
 
+import errno
 import importlib
 import json
 import math
@@ -257,3 +258,35 @@ def test_damaged_study_file_is_named(finished, tmp_path):
     (place / "study.json").write_text("{")
     with pytest.raises(UserError, match=r"study\.json is damaged"):
         resumed_study(["--resume", str(place)])
+
+
+def test_a_study_is_finished_once_its_pages_are_there_and_goes_on_after_its_training(photos, tmp_path, monkeypatch):
+    place, words = tmp_path / "run", ("model=compact", "target=drop<=50pt")
+    with monkeypatch.context() as broken:
+        broken.setattr("imgbench.inspection.record.write_audit", lambda *of: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            begin(photos, place, *words)
+    run = Run(place)
+    assert run.info["status"] == "failed"
+    assert resumed_study(["--resume", str(place)]) is not None
+    trained, before = run.best.stat().st_mtime_ns, run.info["seconds"]
+    begin(photos, place, *words)
+    assert run.best.stat().st_mtime_ns == trained
+    assert run.info["status"] == "finished"
+    assert run.info["seconds"] > before
+    assert (place / "audit.html").is_file()
+
+
+def test_a_full_disk_where_the_best_network_becomes_the_run_is_one_error_and_what_was_trained_stays(
+    photos, tmp_path, monkeypatch
+):
+    def full(source, path):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    place = tmp_path / "run"
+    with monkeypatch.context() as broken:
+        broken.setattr(choose, "copy_atomically", full)
+        with pytest.raises(UserError, match=r"No space left on device"):
+            begin(photos, place, "model.candidates=[cnn,compact]", "target=drop<=100pt")
+    assert {path.name for path in (place / "candidates").iterdir() if path.is_dir()} == {"cnn", "compact"}
+    assert Run(place).info["status"] == "failed"

@@ -38,8 +38,9 @@ from imgbench.errors import UserError
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("faults.c")
-# No space from then on; no quota from then on; one input/output error; one lack of permission or handles.
-KINDS = ("full", "quota", "broken", "denied")
+# No space from then on; no quota from then on; one input/output error; one lack of permission or handles; one file for
+# which there is no memory to map it.
+KINDS = ("full", "quota", "broken", "denied", "unmapped")
 POWER = "power"  # nothing fails, but the power may go at any time
 # How a command may end, or what may be left of it if the power goes; all else is a fault of its own.
 GOOD = ("success", "error", "whole")
@@ -48,10 +49,11 @@ STARTER = multiprocessing.get_context("spawn" if os.name == "nt" else "forkserve
 PRELOADED = ["imgbench.experiment.train", "imgbench.report.conclude", "imgbench.compression.apply", "matplotlib.pyplot",
              "timm", "onnxruntime", "onnx", "hydra.main", "imgbench.benchmark.development.faults"]  # fmt: skip
 
-TINY = ("model=cnn", "data.image_size=20", "data.batch_size=8", "augment=none", "trainer.accelerator=cpu")
-TRAIN = ("train", "data.root=photos", *TINY, "trainer.max_epochs=2", "hydra.run.dir=run")
-STUDY = ("study", "data.root=photos", *TINY, "trainer.max_epochs=1", "budget=1", "target=drop<=100pt",
-         "hydra.run.dir=study")  # fmt: skip
+TINY = ("data.image_size=20", "data.batch_size=8", "augment=none", "trainer.accelerator=cpu")
+TRAIN = ("train", "data.root=photos", "model=cnn", *TINY, "trainer.max_epochs=2", "hydra.run.dir=run")
+# Of a budget that suffices on a busy machine, too; a student would learn for as long as it lasts, and there is none.
+STUDY = ("study", "data.root=photos", "model.candidates=[cnn,compact]", *TINY, "trainer.max_epochs=1", "budget=60",
+         "target=drop<=100pt", "hydra.run.dir=study")  # fmt: skip
 # Each command, and those whose results it needs.
 COMMANDS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
     "train": (TRAIN, ()),
