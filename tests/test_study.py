@@ -290,3 +290,15 @@ def test_a_full_disk_where_the_best_network_becomes_the_run_is_one_error_and_wha
             begin(photos, place, "model.candidates=[cnn,compact]", "target=drop<=100pt")
     assert {path.name for path in (place / "candidates").iterdir() if path.is_dir()} == {"cnn", "compact"}
     assert Run(place).info["status"] == "failed"
+
+
+def test_a_small_model_that_cannot_be_written_ends_the_study_and_is_not_taken_for_one_that_is_too_bad(
+    finished, tmp_path, monkeypatch
+):
+    def full(*arguments):
+        raise UserError("no space") from OSError(errno.ENOSPC, "No space left on device")
+
+    run = Run(shutil.copytree(finished.path, tmp_path / "run"))
+    monkeypatch.setattr(smallest, "_made", full)
+    with pytest.raises(UserError, match="no space"):
+        smallest.make_smallest(run, tmp_path / "small.onnx", Target(drop=50), seconds=60)
