@@ -3,12 +3,16 @@
 import json
 import shutil
 import sys
+import unicodedata
+from types import SimpleNamespace
 
 import pytest
 
+import imgbench
 from imgbench.errors import UserError
 from imgbench.evaluate import evaluate, main
 from imgbench.evaluation.predictions import Predictions
+from imgbench.inference.labelled import images_of_folder
 
 
 @pytest.fixture
@@ -167,3 +171,16 @@ def test_evaluation_never_overwrites_the_results_of_a_run(tiny_run, make_folder,
     with pytest.raises(UserError, match="is a run, whose own results would be overwritten"):
         evaluate(tiny_run.path, data=other, output=tiny_run.path)
     assert (tiny_run.path / "metrics.json").read_bytes() == before
+
+
+def test_classes_match_in_whichever_way_their_accents_are_encoded(tiny_run, make_folder, tmp_path):
+    names = ["Café", "Thé"]
+    model = imgbench.load(tiny_run.path).model
+    knowing = SimpleNamespace(class_names=names, preprocessing=model.preprocessing)
+    root = make_folder(tmp_path / "photos", {unicodedata.normalize("NFD", name): 2 for name in reversed(names)})
+    data, _ = images_of_folder(root, "test", knowing)  # pyright: ignore[reportArgumentType]
+    assert data.table.class_names == names
+    assert {
+        (unicodedata.normalize("NFC", path)[:3], label)
+        for path, label in zip(data.table.paths, data.table.labels, strict=True)
+    } == {("Caf", 0), ("Thé", 1)}
