@@ -19,13 +19,14 @@ from imgbench.experiment.check import check_comparison, cross_validates
 from imgbench.experiment.compose import is_open, storable, with_model
 from imgbench.experiment.train import Conclude, Experiment, Fitted, finish, resolve, train
 from imgbench.files import copy_atomically, keep_names
+from imgbench.fingerprint import fingerprint_of
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Predictor
 from imgbench.inference.torch_model import TorchModel
 from imgbench.models.summary import multiply_adds
 from imgbench.number import Number, group_codes, share, standard_error
 from imgbench.progress import FACTS, quiet
-from imgbench.run import FOLDS, Run, fingerprint_of
+from imgbench.run import FOLDS, Run
 from imgbench.training.median_stopping import MedianStopping
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from imgbench.errors import UserError
 from imgbench.preprocessing import LARGEST_IMAGE, Preprocessing
-from imgbench.run import with_resize
+from imgbench.stored_config import with_resize
 from imgbench.training.network import Network
 from imgbench.trust import check_target, is_trusted_by_user
 
