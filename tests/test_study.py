@@ -35,9 +35,14 @@ def photos(tmp_path_factory, make_folder) -> Path:
     return make_folder(tmp_path_factory.mktemp("data") / "photos", {"cat": 60, "dog": 60})
 
 
+# Minutes in which none of these runs out of time, however busy the machine is: what is reserved for later steps grows
+# with the slowdown.
+AMPLE = "budget=600"
+
+
 def begin(photos: Path, place: Path, *words: str) -> Run:
     run = Run(place)
-    study(compose(["data=folder", f"data.root={photos}", *TINY, *words], "study"), run)
+    study(compose(["data=folder", f"data.root={photos}", *TINY, AMPLE, *words], "study"), run)
     return run
 
 
@@ -121,7 +126,7 @@ def test_nothing_of_another_target_is_left_where_a_study_is_killed(finished, pho
     monkeypatch.setattr(study_module, "audit", lambda config: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         begin(photos, place, "model=compact", "target=drop<=40pt")
-    assert read_study(Run(place)) == {"target": "drop<=40pt", "budget": 5}
+    assert read_study(Run(place)) == {"target": "drop<=40pt", "budget": 600}
     assert not (place / "small.onnx").exists()
     assert resumed_study(["--resume", str(place)]) is not None
 
@@ -169,7 +174,7 @@ def test_compact_network_that_was_not_chosen_is_the_smallest_where_it_is_as_good
 
 def test_where_no_difference_is_sure_the_nearest_is_taken_and_the_doubt_said(finished, tmp_path):
     run = Run(shutil.copytree(finished.path, tmp_path / "run"))
-    small = smallest.make_smallest(run, tmp_path / "small.onnx", Target(drop=1), seconds=60)
+    small = smallest.make_smallest(run, tmp_path / "small.onnx", Target(drop=1), seconds=3600)
     assert small.name == "int8"
     assert (tmp_path / "small.onnx").is_file()
     said = small.lines(tmp_path / "small.onnx")[-1]
@@ -199,7 +204,7 @@ def test_no_int8_is_made_of_a_network_that_is_worse_in_float_than_the_target_all
 
 @pytest.mark.slow
 def test_a_student_of_the_chosen_network_is_the_smallest_where_it_is_as_good(photos, tmp_path):
-    run = begin(photos, tmp_path / "run", "model=cnn", "target=drop<=100pt")
+    run = begin(photos, tmp_path / "run", "model=cnn", "target=drop<=100pt", "budget=5")
     found = read_study(run)
     assert found is not None
     assert found["small"]["name"] == "distilled_int8"
@@ -301,4 +306,4 @@ def test_a_small_model_that_cannot_be_written_ends_the_study_and_is_not_taken_fo
     run = Run(shutil.copytree(finished.path, tmp_path / "run"))
     monkeypatch.setattr(smallest, "_made", full)
     with pytest.raises(UserError, match="no space"):
-        smallest.make_smallest(run, tmp_path / "small.onnx", Target(drop=50), seconds=60)
+        smallest.make_smallest(run, tmp_path / "small.onnx", Target(drop=50), seconds=3600)
