@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from imgbench import run as directory
 from imgbench.errors import UserError
 from imgbench.files import wait_without_spinning
+from imgbench.stored_config import switched_on
 from imgbench.trust import stays_below
 
 if TYPE_CHECKING:
@@ -288,7 +289,7 @@ class Run(directory.Run):
 
     def _photograph(self, path: str) -> Path | None:
         config = self.config
-        shown = stays_below(path) and directory.switched_on(config, "data.thumbnails")
+        shown = stays_below(path) and switched_on(config, "data.thumbnails")
         return Path(config["data"]["root"], path) if shown else None
 
 

@@ -109,6 +109,8 @@ def _timed(run: Recorded, facts: dict[str, Any]) -> Iterator[None]:
         known = run.info if (run.path / "run.json").exists() else {}
         known = {name: value for name, value in known.items() if name not in ("error", "pruned")}
         run.write_info({**known, **facts})
+        if facts.get("trained"):  # a study goes on
+            start -= known.get("seconds") or 0
         yield
         run.note(status="finished", seconds=round(time.monotonic() - start, 1))
     except BaseException as error:
@@ -129,7 +131,8 @@ def _kept(run: Recorded) -> str:
     if not run.last.is_file():
         kept = f"Kept: {run.best}" if run.best.is_file() else "Nothing of the training was finished"
         return f"{kept}. hydra.run.dir=DIR, or --output DIR, puts the run elsewhere."
+    work = "study" if (run.path / "study.json").is_file() else "train"
     return (
         f"Kept: {run.last.parent}. Make room, or let the run go on elsewhere: "
-        f"python -m imgbench.train --resume {shlex.quote(str(run.shown))} hydra.run.dir=DIR"
+        f"python -m imgbench.{work} --resume {shlex.quote(str(run.shown))} hydra.run.dir=DIR"
     )

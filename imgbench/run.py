@@ -3,27 +3,22 @@
 The files are listed in the README. Everything here reads or writes plain YAML, JSON and CSV.
 """
 
-import copy
-import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import DictConfig, OmegaConf
-
 from imgbench.errors import UserError
 from imgbench.files import write_atomically
+from imgbench.fingerprint import fingerprint_of, fingerprint_of_method
 from imgbench.recording import is_busy, names_recorded, recorded
 from imgbench.split_file import SPLIT_COLUMNS, cross_validating, read_rows
+from imgbench.stored_config import resolved, with_resize, yaml_text
 from imgbench.trust import (
     CONFIG_TYPES,
-    NODES,
     check_types,
     damage_named,
     read_configuration,
@@ -34,14 +29,10 @@ from imgbench.trust import (
 CONF = next(path for path in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf") if path.is_dir())
 INFO_TYPES = {
     "status": str,
+    "seconds": (int, float),
     **dict.fromkeys(("provenance", "compressed_from", "facts", "pruned", "asked", "corrections"), dict),
 }
-# Entries of a configuration that decide which weights a training ends with, but for those of the data that say where
-# the images and labels lie and what is done before and after; images, classes, groups and splits are known by a hash.
-DECIDES = (*NODES, "seed", "monitor", "mode", "init_from", "quantized")
-OF_NO_WEIGHT = ("root", "labels", "columns", "cache", "audit", "thumbnails", "corrections")
 EXPORTED = (".onnx", ".xml", ".tflite")  # files of ONNX, OpenVINO and LiteRT
-SWITCH = {True: True, "on": True, False: False, "off": False}  # earlier runs say on and off
 PREDICTIONS = "predictions.csv"
 RESULTS = ("metrics.json", PREDICTIONS, "report.html")  # of a run that was trained to its end
 SUBGROUPS = "subgroups.json"  # the accuracy in parts of the test images, by further columns of a table of labels
@@ -52,7 +43,7 @@ INIT = "checkpoints/init.ckpt"  # pruned weights that training starts from
 # What is made of weights, and what run.json says of them; and what comes before.
 OF_RESULTS = (*RESULTS, *ACCEPTANCE_FILES, SUBGROUPS, LEARNING_CURVE, "confusion.png", "reliability.png",
               "model.onnx", "export.json", "small.onnx", "small")  # fmt: skip
-FACTS_OF_RESULTS = ("cost", "parent_cost", "best_epoch", "score")
+FACTS_OF_RESULTS = ("cost", "parent_cost", "best_epoch", "score", "trained")
 OF_TRAINING = ("split.csv", "left_out.csv", "audit.json", "audit.html", "pairs.png", "summary.txt", "samples.png",
                "metrics.csv", "curves.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt", INIT, "steps",
                "candidates", FOLDS)  # fmt: skip
@@ -120,9 +111,9 @@ class Run:
         """
         stored = self.stored_config
         with damage_named(self.path / "config.yaml"):
-            resolved = copy.deepcopy(_resolved(_Content(stored)))
-            check_types(resolved, CONFIG_TYPES)
-        return resolved
+            config = resolved(stored)
+            check_types(config, CONFIG_TYPES)
+        return config
 
     @property
     def info(self) -> dict[str, Any]:
@@ -232,7 +223,7 @@ class Run:
 
     def write_config(self, config: dict[str, Any]) -> None:
         """`config.yaml`: all that is needed to run it again in a new directory."""
-        text = yaml.dump(config, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
+        text = yaml_text(config)
         again = "# RUN is this directory: python -m imgbench.train --config-dir RUN --config-name config\n"
         trust_configuration(again + text)
         write_atomically(self.path / "config.yaml", again + text)
@@ -272,65 +263,6 @@ class Run:
         with damage_named(path):
             rows = (dict(zip(SPLIT_COLUMNS, row, strict=True)) for row in read_rows(path, SPLIT_COLUMNS))
             return [row for row in rows if split in (None, row["split"])]
-
-
-def with_resize(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a run or a model, in which `resize` stands for what was `short_side`, a number or nothing."""
-    values = dict(settings)
-    if "short_side" in values:
-        values["resize"] = values.pop("short_side") or "stretch"
-    return values
-
-
-@dataclass
-class _Content:
-    """Of a configuration, as the key of a cache."""
-
-    entries: dict[str, Any]
-
-    def __hash__(self) -> int:
-        return hash(repr(self.entries))
-
-
-@lru_cache(maxsize=8)  # a command asks for the same configuration dozens of times, and resolving takes long
-def _resolved(content: _Content) -> dict[str, Any]:
-    resolved: Any = OmegaConf.to_container(OmegaConf.create(content.entries), resolve=True)
-    return resolved
-
-
-class _PlainDumper(yaml.SafeDumper):
-    """Writes what occurs twice twice: an alias is refused by who reads it."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def fingerprint_of(config: Mapping[str, Any], images: str) -> str:
-    """Of what decides the outcome of a training: a stored configuration, and the hash of the table of images."""
-    decisive = {name: config[name] for name in DECIDES if config.get(name) is not None}
-    decisive["data"] = {name: value for name, value in config["data"].items() if name not in OF_NO_WEIGHT}
-    return _digest(decisive, images)
-
-
-def fingerprint_of_method(name: str, asked: Mapping[str, Any], weights: str | None) -> str:
-    """Of a method of compression with its options, and the hash of the file of weights that it is applied to."""
-    return _digest(name, asked, weights)
-
-
-def _digest(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
-
-
-def switched_on(config: Mapping[str, Any] | DictConfig, name: str) -> bool:
-    """Whether an entry of `data` such as `data.audit` is true; an earlier run has not all of them, or other words.
-
-    Raises:
-        UserError: it is neither.
-    """
-    value = config["data"].get(name.partition(".")[2], name != "data.audit")
-    if value not in SWITCH:
-        raise UserError(f"{name}={value!r}, but it is true or false.")
-    return SWITCH[value]
 
 
 def _latest_runs(near: Path) -> str:

@@ -6,6 +6,7 @@ good, and a page over all of it. The directory is a run like any other.
 
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -25,6 +26,9 @@ from imgbench.run import Run
 from imgbench.split_file import SPLITS
 from imgbench.sweep.resume import resumed_study
 from imgbench.train import budget_of_command, is_trained, train, what_next
+
+if TYPE_CHECKING:
+    from imgbench.compression.smallest import Smallest
 
 # Shares of the time after the audit that are for smaller models and the report.
 AFTER_TRAINING = 0.25  # of a network that a smaller one may have to learn from
@@ -81,6 +85,14 @@ def study(config: DictConfig, run: Run, budget: Budget | None = None) -> None:
     budget = budget or Budget.from_now(config.budget)
     run.path.mkdir(parents=True, exist_ok=True)
     trained = is_trained(config, run)
+    with run.recorded(seed=config.seed, trained=trained):  # finished is what has its page and its smaller model
+        small = _steps(config, run, budget, target, trained)
+    print(f"\nStudy          {run.shown}, in {budget.spent / 60:.1f} of {budget.minutes:g} minutes")
+    print("\n".join(small.lines(run.shown / SMALL)))
+    print(f"{what_next(run)}\nReport         {run.shown / 'report.html'}")
+
+
+def _steps(config: DictConfig, run: Run, budget: Budget, target: Target, trained: bool) -> "Smallest":
     if run.model is None:
         run.write_config(storable(config))  # from which an interrupted study goes on
     begin_study(run, str(target), budget.minutes)
@@ -104,13 +116,11 @@ def study(config: DictConfig, run: Run, budget: Budget | None = None) -> None:
             with quiet(*IMAGE_FACTS):  # as of the audit above
                 share = AFTER_COMPARING if is_open(config) else AFTER_TRAINING
                 train(config, run, conclude, budget.before(share, FILE_AND_REPORT))
+            run.note(trained=True, seconds=round(budget.spent, 1))  # killed from here on, it is not trained again
         write_audit(found, run.path)
         print(division(run, split_column(run)))
         begin(3, f"Smaller models, target {target}, and the report")
-        small = add_smallest(run, target, budget.left - FILE_AND_REPORT * budget.slowdown, budget.slowdown)
-    print(f"\nStudy          {run.shown}, in {budget.spent / 60:.1f} of {budget.minutes:g} minutes")
-    print("\n".join(small.lines(run.shown / SMALL)))
-    print(f"{what_next(run)}\nReport         {run.shown / 'report.html'}")
+        return add_smallest(run, target, budget.left - FILE_AND_REPORT * budget.slowdown, budget.slowdown)
 
 
 @hydra_command("study", resumed_study)

@@ -60,7 +60,9 @@ def is_trained(config: DictConfig, run: Run) -> bool:
     Raises:
         UserError: the data or the configuration cannot be used.
     """
-    if run.status != "finished":
+    status = run.status
+    # A study, which goes on after its training, notes that it is over.
+    if status is None or (status != "finished" and not run.info.get("trained")):
         return False
     check_at_once(config)
     with loading():  # takes seconds, and errors and --help need no torch

@@ -1,11 +1,13 @@
 """Writing checkpoints, and reading them: those of earlier versions, and forged ones."""
 
 import copy
+import errno
 import io
 import signal
 import socket
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ import torch
 from imgbench.errors import UserError
 from imgbench.training.checkpoint import AtomicCheckpointIO, load_classifier
 from imgbench.training.classifier import ImageClassifier
-from imgbench.training.reading import upgrade
+from imgbench.training.reading import read_checkpoint, upgrade
 
 
 class Unwritable:
@@ -328,3 +330,18 @@ def test_weights_of_half_precision_are_loaded(tmp_path):
     torch.save(content, tmp_path / "best.ckpt")
     weights = load_classifier(tmp_path / "best.ckpt").state_dict()
     assert all(torch.equal(weights[name], value.float()) for name, value in content["state_dict"].items())
+
+
+def test_a_file_that_cannot_be_mapped_is_read_and_one_that_cannot_be_opened_is_no_damaged_one(tiny_run, monkeypatch):
+    real, reason = torch.load, "unable to mmap 9 bytes from file <a>: Cannot allocate memory (12)"
+
+    def load(*arguments, mmap=False, **options):
+        if mmap:
+            raise RuntimeError(reason)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(torch, "load", load)
+    assert read_checkpoint(tiny_run.best)["epoch"] >= 0
+    real = Mock(side_effect=OSError(errno.EMFILE, "Too many open files"))
+    with pytest.raises(UserError, match=r"best\.ckpt cannot be read: Too many open files"):
+        read_checkpoint(tiny_run.best)

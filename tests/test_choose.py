@@ -66,7 +66,9 @@ QUICK = ["data.audit=false", "data.thumbnails=false"]
 
 
 def config_of(root: Path, *words: str):
-    return compose(["data=folder", f"data.root={root}", "model.candidates=[cnn,compact]", *TINY, *words])
+    # None of them runs out of these minutes, however busy the machine is.
+    ample = "budget=600"
+    return compose(["data=folder", f"data.root={root}", "model.candidates=[cnn,compact]", *TINY, ample, *words])
 
 
 @pytest.fixture

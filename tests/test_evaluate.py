@@ -3,12 +3,16 @@
 import json
 import shutil
 import sys
+import unicodedata
+from types import SimpleNamespace
 
 import pytest
 
+import imgbench
 from imgbench.errors import UserError
 from imgbench.evaluate import evaluate, main
 from imgbench.evaluation.predictions import Predictions
+from imgbench.inference.labelled import images_of_folder
 
 
 @pytest.fixture
@@ -177,3 +181,16 @@ def test_an_evaluation_is_written_again_over_itself_and_over_no_other(tiny_run, 
         with pytest.raises(UserError, match=r"out holds another evaluation.*Name another directory"):
             evaluate(other, "val", output=tmp_path / "out")
     assert (tmp_path / "out" / "metrics.json").read_bytes() == written
+
+
+def test_classes_match_in_whichever_way_their_accents_are_encoded(tiny_run, make_folder, tmp_path):
+    names = ["Café", "Thé"]
+    model = imgbench.load(tiny_run.path).model
+    knowing = SimpleNamespace(class_names=names, preprocessing=model.preprocessing)
+    root = make_folder(tmp_path / "photos", {unicodedata.normalize("NFD", name): 2 for name in reversed(names)})
+    data, _ = images_of_folder(root, "test", knowing)  # pyright: ignore[reportArgumentType]
+    assert data.table.class_names == names
+    assert {
+        (unicodedata.normalize("NFC", path)[:3], label)
+        for path, label in zip(data.table.paths, data.table.labels, strict=True)
+    } == {("Caf", 0), ("Thé", 1)}

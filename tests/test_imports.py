@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "imgbench"
-GROUND = {"budget", "content_policy", "errors", "files", "trust", "split_file", "run", "number", "intensity", "colour",
-          "scientific", "decode", "preprocessing", "language", "cells", "latex",
+GROUND = {"budget", "content_policy", "errors", "files", "fingerprint", "trust", "split_file", "stored_config", "run",
+          "number", "intensity", "colour", "scientific", "decode", "preprocessing", "language", "cells", "latex",
           "provenance", "recording", "progress", "terminal", "distributed"}  # fmt: skip
 COMMANDS = {"audit", "train", "summary", "evaluate", "predict", "drift", "compare", "compress", "ladder", "export",
             "demo", "review", "study", "shard", "cache", "benchmark"}  # fmt: skip
@@ -28,7 +28,9 @@ ALLOWED = {
     "language": set(),
     "provenance": set(),
     "recording": {"errors", "files", "provenance"},
-    "run": {"errors", "files", "trust", "split_file", "recording"},
+    "fingerprint": {"trust"},
+    "stored_config": {"errors"},
+    "run": {"errors", "files", "fingerprint", "trust", "split_file", "stored_config", "recording"},
     "number": {"errors"},
     "progress": set(),
     "distributed": {"errors", "files"},

@@ -92,3 +92,16 @@ def test_two_processes_do_not_write_one_file(tmp_path):
     journal.close()
     assert "Another process writes" in done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"x.csv", "x.csv.source.json"}
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_rows_that_were_not_on_disk_when_the_power_went_are_written_again(batch, tmp_path):
+    path = tmp_path / "x.csv"
+    write(path, AWKWARD, batch)
+    whole = path.read_bytes()
+    head = whole.index(b"\n") + 1
+    for start in range(head, len(whole)):
+        for end in range(start + 1, len(whole) + 1, 3):
+            path.write_bytes(whole[:start] + bytes(end - start) + whole[end:])
+            write(path, AWKWARD, batch)
+            assert path.read_bytes() == whole, (start, end)

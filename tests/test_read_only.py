@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from commands import command, forked
 
+from imgbench import trust
 from imgbench.run import Run
 
 
@@ -101,3 +102,14 @@ def test_cache_that_is_read_only_is_said_and_done_without(run, tmp_path, cache_h
     done = imgbench(cache_home, "train", "data=digits", f"hydra.run.dir={tmp_path}/digits")
     assert done.returncode == 2
     assert "IMGBENCH_CACHE=DIR" in done.stderr
+
+
+def test_a_package_that_is_read_only_serves_every_step_of_a_run(run, tmp_path):
+    package, image = Path(trust.__file__).parent, next(Path(run.config["data"]["root"]).rglob("*.png"))
+    for name, *words in (
+        ("train", *train_words(run), f"hydra.run.dir={tmp_path / 'new'}", "trainer.max_epochs=1"),
+        ("predict", run.path, image, "--output", tmp_path / "answers.csv"),
+        ("export", run.path, "--output", tmp_path / "new.onnx", "--images", "0"),
+    ):
+        done = command(name, *words, cwd=tmp_path, read_only=package)
+        assert done.returncode == 0, done.stderr

@@ -17,7 +17,8 @@ from imgbench import trust
 from imgbench.errors import UserError
 from imgbench.experiment.compose import compose, override, storable
 from imgbench.files import write_atomically
-from imgbench.run import Run, fingerprint_of
+from imgbench.fingerprint import fingerprint_of
+from imgbench.run import Run
 from imgbench.train import train
 from imgbench.trust import check_target, refers_to_plain_entries, trust_target
 

@@ -15,6 +15,7 @@ from webdataset.writer import ShardWriter
 
 from imgbench.compare import compare
 from imgbench.data.batches import WINDOW, EpochSampler, EvenBatches
+from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.read import read_table
 from imgbench.data.shard_index import find_images, index_shards
 from imgbench.data.shards import ShardImage, Shards, index_path
@@ -350,3 +351,12 @@ def test_shards_made_again_are_the_same(photos, root, tmp_path):
     again = Path(make_shards(photos, tmp_path / "again")).parent
     for path in Path(root).parent.iterdir():
         assert (again / path.name).read_bytes() == path.read_bytes()
+
+
+def test_shard_that_vanishes_in_the_middle_is_named(copy):
+    table = read_table(copy, Preprocessing(16), SplitPlan(val=3, test=3), cache="off")
+    batches = iter(ImageFolderDataModule.of_table(table, Preprocessing(16)).test_dataloader())
+    for file in Path(copy).parent.glob("*.tar"):
+        file.unlink()
+    with pytest.raises(UserError, match=r"photos-00000\d\.tar.*was changed or removed while it was in use"):
+        list(batches)

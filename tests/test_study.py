@@ -1,5 +1,6 @@
 """The whole way in one command: what it leaves, that it goes on where it stopped, and what it refuses."""
 
+import errno
 import importlib
 import json
 import math
@@ -34,9 +35,14 @@ def photos(tmp_path_factory, make_folder) -> Path:
     return make_folder(tmp_path_factory.mktemp("data") / "photos", {"cat": 60, "dog": 60})
 
 
+# Minutes in which none of these runs out of time, however busy the machine is: what is reserved for later steps grows
+# with the slowdown.
+AMPLE = "budget=600"
+
+
 def begin(photos: Path, place: Path, *words: str) -> Run:
     run = Run(place)
-    study(compose(["data=folder", f"data.root={photos}", *TINY, *words], "study"), run)
+    study(compose(["data=folder", f"data.root={photos}", *TINY, AMPLE, *words], "study"), run)
     return run
 
 
@@ -120,7 +126,7 @@ def test_nothing_of_another_target_is_left_where_a_study_is_killed(finished, pho
     monkeypatch.setattr(study_module, "audit", lambda config: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         begin(photos, place, "model=compact", "target=drop<=40pt")
-    assert read_study(Run(place)) == {"target": "drop<=40pt", "budget": 5}
+    assert read_study(Run(place)) == {"target": "drop<=40pt", "budget": 600}
     assert not (place / "small.onnx").exists()
     assert resumed_study(["--resume", str(place)]) is not None
 
@@ -168,7 +174,7 @@ def test_compact_network_that_was_not_chosen_is_the_smallest_where_it_is_as_good
 
 def test_where_no_difference_is_sure_the_nearest_is_taken_and_the_doubt_said(finished, tmp_path):
     run = Run(shutil.copytree(finished.path, tmp_path / "run"))
-    small = smallest.make_smallest(run, tmp_path / "small.onnx", Target(drop=1), seconds=60)
+    small = smallest.make_smallest(run, tmp_path / "small.onnx", Target(drop=1), seconds=3600)
     assert small.name == "int8"
     assert (tmp_path / "small.onnx").is_file()
     said = small.lines(tmp_path / "small.onnx")[-1]
@@ -198,7 +204,7 @@ def test_no_int8_is_made_of_a_network_that_is_worse_in_float_than_the_target_all
 
 @pytest.mark.slow
 def test_a_student_of_the_chosen_network_is_the_smallest_where_it_is_as_good(photos, tmp_path):
-    run = begin(photos, tmp_path / "run", "model=cnn", "target=drop<=100pt")
+    run = begin(photos, tmp_path / "run", "model=cnn", "target=drop<=100pt", "budget=5")
     found = read_study(run)
     assert found is not None
     assert found["small"]["name"] == "distilled_int8"
@@ -257,3 +263,47 @@ def test_damaged_study_file_is_named(finished, tmp_path):
     (place / "study.json").write_text("{")
     with pytest.raises(UserError, match=r"study\.json is damaged"):
         resumed_study(["--resume", str(place)])
+
+
+def test_a_study_is_finished_once_its_pages_are_there_and_goes_on_after_its_training(photos, tmp_path, monkeypatch):
+    place, words = tmp_path / "run", ("model=compact", "target=drop<=50pt")
+    with monkeypatch.context() as broken:
+        broken.setattr("imgbench.inspection.record.write_audit", lambda *of: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            begin(photos, place, *words)
+    run = Run(place)
+    assert run.info["status"] == "failed"
+    assert resumed_study(["--resume", str(place)]) is not None
+    trained, before = run.best.stat().st_mtime_ns, run.info["seconds"]
+    begin(photos, place, *words)
+    assert run.best.stat().st_mtime_ns == trained
+    assert run.info["status"] == "finished"
+    assert run.info["seconds"] > before
+    assert (place / "audit.html").is_file()
+
+
+def test_a_full_disk_where_the_best_network_becomes_the_run_is_one_error_and_what_was_trained_stays(
+    photos, tmp_path, monkeypatch
+):
+    def full(source, path):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    place = tmp_path / "run"
+    with monkeypatch.context() as broken:
+        broken.setattr(choose, "copy_atomically", full)
+        with pytest.raises(UserError, match=r"No space left on device"):
+            begin(photos, place, "model.candidates=[cnn,compact]", "target=drop<=100pt")
+    assert {path.name for path in (place / "candidates").iterdir() if path.is_dir()} == {"cnn", "compact"}
+    assert Run(place).info["status"] == "failed"
+
+
+def test_a_small_model_that_cannot_be_written_ends_the_study_and_is_not_taken_for_one_that_is_too_bad(
+    finished, tmp_path, monkeypatch
+):
+    def full(*arguments):
+        raise UserError("no space") from OSError(errno.ENOSPC, "No space left on device")
+
+    run = Run(shutil.copytree(finished.path, tmp_path / "run"))
+    monkeypatch.setattr(smallest, "_made", full)
+    with pytest.raises(UserError, match="no space"):
+        smallest.make_smallest(run, tmp_path / "small.onnx", Target(drop=50), seconds=3600)

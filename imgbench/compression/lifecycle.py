@@ -9,7 +9,8 @@ from typing import Any
 from imgbench.compression.options import Method, name_of
 from imgbench.errors import UserError
 from imgbench.files import sha256
-from imgbench.run import Run, fingerprint_of_method
+from imgbench.fingerprint import fingerprint_of_method
+from imgbench.run import Run
 
 INTERMEDIATE = "intermediate"  # where the runs of the methods before the last lie, in the directory of the last
 

@@ -141,6 +141,8 @@ def make_smallest(run: Run, file: Path, target: Target, seconds: float, slowdown
         try:
             made[attempt] = _made(entries, parent, folder, run, target, end - ATTEMPT * slowdown)
         except UserError as error:  # too few images to calibrate on, for example; there are other ways
+            if isinstance(error.__cause__, OSError):  # the attempt goes on once the disk does
+                raise
             unmet[attempt] = [str(error).splitlines()[0]]
             continue
         if reasons := _unmet(target, made[attempt].path / "model.onnx", run, made[attempt]):

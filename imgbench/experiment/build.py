@@ -29,7 +29,8 @@ from imgbench.models.layers import normalises_batches
 from imgbench.models.summary import model_table
 from imgbench.preprocessing import Preprocessing
 from imgbench.progress import FACTS, quiet
-from imgbench.run import Run, switched_on
+from imgbench.run import Run
+from imgbench.stored_config import switched_on
 from imgbench.training import fast
 from imgbench.training.callbacks import EpochSeeds, run_of_checkpoint
 from imgbench.training.checkpoint import AtomicCheckpointIO
@@ -37,7 +38,7 @@ from imgbench.training.classifier import ImageClassifier
 from imgbench.training.divergence import FiniteLoss
 from imgbench.training.fast import FastSettings, supports_fused
 from imgbench.training.network import build_model, without_fetching
-from imgbench.training.reading import upgrade
+from imgbench.training.reading import mapped_or_read, upgrade
 from imgbench.trust import NODES, trust_target
 
 log = logging.getLogger(__name__)
@@ -405,10 +406,12 @@ def check_resume(ckpt_path: str | None, classifier: ImageClassifier, max_epochs:
     if not path.is_file():
         raise UserError(f"ckpt_path={path} does not exist. Resume from a run's checkpoints/last.ckpt.")
     try:
-        saved = upgrade(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
+        saved = upgrade(mapped_or_read(path))
         known = _what_must_agree(saved["hyper_parameters"])
         done = saved["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
         groups = [_sizes(state["param_groups"]) for state in saved.get("optimizer_states", [])]
+    except OSError as error:
+        raise UserError(f"ckpt_path={path} cannot be read: {error.strerror}.") from error
     except Exception as error:
         raise UserError(
             f"ckpt_path={path} is no checkpoint of imgbench, or a damaged one; no code in it was run. Restore it from "

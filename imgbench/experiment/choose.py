@@ -18,14 +18,15 @@ from imgbench.evaluation.predictions import Predictions
 from imgbench.experiment.check import check_comparison, cross_validates
 from imgbench.experiment.compose import is_open, storable, with_model
 from imgbench.experiment.train import Conclude, Experiment, Fitted, finish, resolve, train
-from imgbench.files import copy_atomically
+from imgbench.files import copy_atomically, keep_names
+from imgbench.fingerprint import fingerprint_of
 from imgbench.inference.predict_split import predict_split
 from imgbench.inference.predictor import Predictor
 from imgbench.inference.torch_model import TorchModel
 from imgbench.models.summary import multiply_adds
 from imgbench.number import Number, group_codes, share, standard_error
 from imgbench.progress import FACTS, quiet
-from imgbench.run import FOLDS, Run, fingerprint_of
+from imgbench.run import FOLDS, Run
 from imgbench.training.median_stopping import MedianStopping
 
 log = logging.getLogger(__name__)
@@ -234,9 +235,13 @@ def _described(trial: Trial) -> str:
 
 def _adopt(trial: Run, run: Run) -> None:
     """Makes a trial the run. What says which network it is comes last, so that being killed here loses nothing."""
-    others = shutil.ignore_patterns("run.json", "config.yaml")
-    shutil.copytree(trial.path, run.path, dirs_exist_ok=True, ignore=others, copy_function=copy_atomically)
+    for file in sorted(trial.path.rglob("*")):
+        name = file.relative_to(trial.path)
+        if file.is_file() and file.name not in ("run.json", "config.yaml"):
+            (run.path / name).parent.mkdir(parents=True, exist_ok=True)
+            copy_atomically(file, run.path / name)
     facts = ("device", "precision", "selected_on_test", "provenance", "score", "fingerprint", "cut_short")
     run.note(**{name: value for name, value in trial.info.items() if name in facts})
     run.write_config(trial.stored_config)
     shutil.rmtree(trial.path)
+    keep_names(trial.path.parent)

@@ -10,7 +10,8 @@ from imgbench.experiment.build import build_data
 from imgbench.inspection.audit import Audit, brief
 from imgbench.inspection.record import FILE, inspect, write_audit, write_findings
 from imgbench.progress import quiet
-from imgbench.run import Run, switched_on
+from imgbench.run import Run
+from imgbench.stored_config import switched_on
 
 log = logging.getLogger(__name__)
 

@@ -44,11 +44,13 @@ from imgbench.experiment.last_layer import fit_head, solve_last_layer
 from imgbench.experiment.learning_curve import measure_learning_curve
 from imgbench.experiment.samples import write_grid
 from imgbench.files import copy_atomically, write_atomically
+from imgbench.fingerprint import fingerprint_of
 from imgbench.models.summary import model_table
 from imgbench.models.weights import facts_of_weights
 from imgbench.progress import Step, quiet
 from imgbench.provenance import first_process
-from imgbench.run import FOLDS, INIT, Run, fingerprint_of, switched_on
+from imgbench.run import FOLDS, INIT, Run
+from imgbench.stored_config import switched_on
 from imgbench.training import fast
 from imgbench.training.callbacks import EpochProgress, run_of_checkpoint
 from imgbench.training.checkpoint import load_classifier

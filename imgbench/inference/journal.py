@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,14 +22,22 @@ def csv_line(cells: Sequence[object]) -> bytes:
     return (text.getvalue().removesuffix("\r\n") + "\n").encode("utf-8", "surrogateescape")
 
 
-def complete_rows(file: BinaryIO) -> Iterator[tuple[int, list[str]]]:
-    """Each row that was written to its end, and where in the file that is."""
-    row, end = b"", 0
+def complete_rows(file: BinaryIO, sure: int = sys.maxsize) -> Iterator[tuple[int, list[str]]]:
+    """Each row that was written to its end, and where in the file that is.
+
+    Args:
+        sure: of how many rows after the names of the columns it is certain that they are on disk. When the power went,
+            others may have zeros, which no name holds: there the rows end.
+    """
+    row, end, number = b"", 0, 0
     for line in file:
         row += line
+        if number > sure and b"\0" in row:
+            return
         # A name may hold a line break; then the quotation marks up to there are odd in number.
         if row.endswith(b"\n") and row.count(b'"') % 2 == 0:
             end += len(row)
+            number += 1
             cells = next(csv.reader([row.decode("utf-8", "surrogateescape")], strict=True))
             yield end, [*map(unguarded, cells)]
             row = b""
@@ -108,7 +117,7 @@ class Journal:
         self.begun = found.get("begun")
         rows, number, kept = -1, 0, 0
         with self.path.open("rb") as file:
-            for end, _ in _checked(self.path, complete_rows(file), len(self.columns)):
+            for end, _ in _checked(self.path, complete_rows(file, complete), len(self.columns)):
                 rows += 1
                 if rows <= complete or (rows - complete) % batch == 0:
                     number, kept = rows, end

@@ -8,7 +8,7 @@ import numpy as np
 from imgbench.data.columns import AUTO, Chosen
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.labels import OPEN
-from imgbench.data.layout import folder_that_would_do, setting, split_of
+from imgbench.data.layout import folder_that_would_do, one_form, setting, split_of
 from imgbench.data.read import NAMED, labelled_table
 from imgbench.data.shard_index import find_images, find_listed
 from imgbench.data.shards import is_shards
@@ -89,7 +89,10 @@ def images_of_folder(
         found = find_images(path, "--data", 1, labels, columns)
     except UserError:  # another table may well have other names
         found = find_images(path, "--data", 1, labels)
-    unknown = [name for name in found.class_names if name not in model.class_names]
+    known = {one_form(name): number for number, name in enumerate(model.class_names)}
+    known |= {name: number for number, name in enumerate(model.class_names)}
+    of_model = [known.get(name, known.get(one_form(name))) for name in found.class_names]
+    unknown = [name for name, number in zip(found.class_names, of_model, strict=True) if number is None]
     if unknown:
         split_folder = next((found.root / name for name in unknown if split_of(name)), None)
         inner = split_folder or folder_that_would_do(found.root)
@@ -104,8 +107,8 @@ def images_of_folder(
     rows = np.flatnonzero(np.isin(found.given, [NO_SPLIT, SPLITS.index(split)]))
     if not len(rows):
         raise UserError("\n".join([f"--data {folder} has no images for --split {split}.", *found.notes]))
-    of_model = np.array([model.class_names.index(name) for name in found.class_names], np.int32)
-    chosen = replace(found, class_names=model.class_names, labels=of_model[found.labels]).take(rows)
+    labels_of_model = np.array(of_model, np.int32)[found.labels]
+    chosen = replace(found, class_names=model.class_names, labels=labels_of_model).take(rows)
     by_table = found.source.labels is not None
     table = labelled_table(chosen, split, model.preprocessing, chosen.groups if by_table else None)
     notes = found.notes if by_table else []

@@ -13,7 +13,7 @@ import numpy as np
 from imgbench.errors import UserError
 from imgbench.files import core_quota
 from imgbench.preprocessing import Preprocessing
-from imgbench.run import with_resize
+from imgbench.stored_config import with_resize
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -131,6 +131,7 @@ class Sorter:
         elif self.how == "copy":
             if not there:
                 _copy(source, target)
+                keep_names(target.parent)
         elif not there:
             _move(source, target)
         elif not _is_moved(source, target):
@@ -180,7 +181,6 @@ def _copy(source: Path, target: Path) -> None:
         if os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
         unfinished.replace(target)
-        keep_names(target.parent)
     except OSError:
         unfinished.unlink(missing_ok=True)
         raise

@@ -22,7 +22,8 @@ from imgbench.inference.predictor import Model, Predictor
 from imgbench.report.catalogue import Texts
 from imgbench.report.content import NEIGHBOURS, heat_maps, images_of_rows
 from imgbench.report.page import Neighbour, promised
-from imgbench.run import Run, switched_on
+from imgbench.run import Run
+from imgbench.stored_config import switched_on
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,5 @@
 """What a trained run is worth: its evaluation, printed and on its page."""
 
-import torch
-
 from imgbench.cells import visible
 from imgbench.data.datamodule import ImageFolderDataModule
 from imgbench.data.labels import further_columns
@@ -37,6 +35,7 @@ from imgbench.report.tested import (
     with_unrelated,
 )
 from imgbench.run import SUBGROUPS, Run
+from imgbench.training.reading import read_checkpoint
 
 
 def conclude(run: Run, data: ImageFolderDataModule, announce: bool = True) -> None:
@@ -54,7 +53,7 @@ def evaluate_run(run: Run, data: ImageFolderDataModule, announce: bool = True) -
     title = f"{config['model_name']} on {config['data_name']}"
     best_epoch = None
     if run.best.exists():
-        best_epoch = torch.load(run.best, mmap=True, weights_only=True)["epoch"] + 1
+        best_epoch = read_checkpoint(run.best)["epoch"] + 1
         run.note(best_epoch=best_epoch)
     if epochs := read_epochs(run):
         draw_charts(curve_charts(epochs, best_epoch, Texts("en")), run.path / "curves.png", title)

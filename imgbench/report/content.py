@@ -45,7 +45,8 @@ from imgbench.report.page import (
 )
 from imgbench.report.results import BEFORE_CORRECTIONS, falls_behind
 from imgbench.report.study_file import read_study
-from imgbench.run import Run, switched_on
+from imgbench.run import Run
+from imgbench.stored_config import switched_on
 
 NEIGHBOURS = 4  # of each mistake
 HIDDEN = 12

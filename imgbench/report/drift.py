@@ -21,7 +21,8 @@ from imgbench.language import language_of_locale
 from imgbench.report.advice import command
 from imgbench.report.catalogue import Texts
 from imgbench.report.page import Advice, percent, templates_of
-from imgbench.run import Run, switched_on
+from imgbench.run import Run
+from imgbench.stored_config import switched_on
 
 SHOWN = 12  # photographs
 NAMED = 10  # of those left out, and undated

@@ -19,7 +19,7 @@ from imgbench.evaluation.plots import as_svg
 from imgbench.number import Number
 from imgbench.report.catalogue import Texts
 from imgbench.report.page import templates_of
-from imgbench.run import switched_on
+from imgbench.stored_config import switched_on
 from imgbench.sweep.comparison import Comparison
 from imgbench.sweep.configurations import Configuration, Image
 from imgbench.sweep.differences import Difference, Disagreement, disagreements

@@ -58,7 +58,7 @@ def resumed_study(words: list[str]) -> list[str] | None:
             f"{run.shown} is a run, but no study. It goes on with: python -m imgbench.train {OPTION} "
             f"{shlex.quote(str(run.shown))}"
         )
-    if "small" in study and not others:
+    if "small" in study and run.info.get("status") == "finished" and run.concluded and not others:
         print(f"{run.shown} is finished: nothing is left to do.")
         return None
     return [*_words_of_run(run), f"target={study['target']}", f"budget={study['budget']}", *others]

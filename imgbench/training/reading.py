@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from imgbench.errors import UserError
 from imgbench.preprocessing import LARGEST_IMAGE, Preprocessing
-from imgbench.run import with_resize
+from imgbench.stored_config import with_resize
 from imgbench.training.network import Network
 from imgbench.trust import check_target, is_trusted_by_user
 
@@ -61,15 +61,32 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of tensors that no checkpoint of imgbench has
-            return upgrade(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
+            return upgrade(mapped_or_read(path))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} is no checkpoint of imgbench: it is damaged, or it holds pickled code, which was not executed."
         ) from error
     except Exception as error:
         raise UserError(f"{path} is no checkpoint of imgbench, or a damaged one ({type(error).__name__}).") from error
+
+
+def mapped_or_read(path: Path) -> dict[str, Any]:
+    """What a file of torch holds, without code; read where it cannot be mapped, as in want of memory or on some disks.
+
+    Raises:
+        Exception: whichever torch has for a damaged file.
+        OSError: the file cannot be opened or read.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError as error:
+        if not re.match("unable to (mmap|open)", str(error)):  # a damaged file
+            raise
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def upgrade(content: dict[str, Any]) -> dict[str, Any]:

@@ -15,8 +15,9 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-// No space from then on; no quota from then on; one input/output error; one lack of permission or handles.
-enum kind { FULL, QUOTA, BROKEN, DENIED };
+// No space from then on; no quota from then on; one input/output error; one lack of permission or handles; one file for
+// which there is no memory to map it.
+enum kind { FULL, QUOTA, BROKEN, DENIED, UNMAPPED };
 
 static char folder[PATH_MAX];
 static enum kind kind;
@@ -78,7 +79,8 @@ static int is_open_below(int file) {
 
 // Whether this call is to fail, with the error of its kind, 0 where it cannot fail so.
 static int fails(const char *call, const char *path, int full, int broken, int denied) {
-    int error = kind == FULL ? full : kind == QUOTA ? (full ? EDQUOT : 0) : kind == BROKEN ? broken : denied;
+    int errors[] = {full, full ? EDQUOT : 0, broken, denied, 0}, error = errors[kind];
+    if (!strncmp(call, "mmap", 4)) error = kind == UNMAPPED ? ENOMEM : 0;
     if (!error || store[0]) return 0;
     long n = __atomic_add_fetch(&seen, 1, __ATOMIC_SEQ_CST);
     if (!at || n < at || (n > at && kind != FULL && kind != QUOTA)) return 0;
@@ -280,7 +282,7 @@ int unlinkat(int directory, const char *path, int flags) {
 }
 #define MMAP(name)                                                                                       \
     void *name(void *where, size_t size, int access, int flags, int file, off64_t start) {               \
-        if (file >= 0 && !(flags & MAP_ANONYMOUS) && is_open_below(file) && fails(#name, NULL, 0, ENOMEM, 0)) \
+        if (file >= 0 && !(flags & MAP_ANONYMOUS) && is_open_below(file) && fails(#name, NULL, 0, 0, 0)) \
             return MAP_FAILED;                                                                           \
         return NEXT(name)(where, size, access, flags, file, start);                                      \
     }
