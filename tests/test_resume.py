@@ -135,8 +135,8 @@ def test_another_network_is_refused_and_the_run_stays_as_it_was(tiny_run, tmp_pa
     assert run.concluded
 
 
-def test_checkpoint_of_another_run_is_refused(tiny_run, make_folder, tmp_path, train_run):
-    other = train_run(make_folder(tmp_path / "others", {"cat": 16, "dog": 16}), tmp_path / "other")
+def test_checkpoint_of_another_run_is_refused(tiny_run, make_folder, tmp_path, fit_run):
+    other = fit_run(make_folder(tmp_path / "others", {"cat": 16, "dog": 16}), tmp_path / "other")
     run = unevaluated(copy_of(tiny_run, tmp_path / "run"))
     shutil.copy(other.last, run.last)
     words = resumed(["--resume", str(run.path), "trainer.max_epochs=2"]) or []

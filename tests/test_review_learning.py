@@ -97,13 +97,13 @@ def test_photographs_that_help_are_asked_labelled_and_learnt(home, learning_of, 
     assert tested in again.paths
 
 
-def test_those_that_a_run_from_nothing_has_left_are_asked_and_counted_once(home, train_run):
+def test_those_that_a_run_from_nothing_has_left_are_asked_and_counted_once(home, fit_run):
     more = home / "more"
     images = ReviewedImages(more)
     for row in range(24):
         label = {"decision": CLASS, "name": images.paths[row][:3], "by": "Ann"}
         images.decide({"rows": [int(images.numbers[row])], **label})
-    run = train_run(more, home / "first")
+    run = fit_run(more, home / "first")
     images = ReviewedImages(run.path, unlabelled=more)
     assert (images.own, len(images.asked)) == (24, 16)
     images.decide({"rows": [int(images.numbers[images.asked[0]])], "decision": CLASS, "label": 0, "by": "Ann"})
@@ -138,8 +138,8 @@ def test_copies_of_test_images_and_folders_without_anything_new_are_not_asked(ho
     assert learning.state()["status"] == "learnt", learning.state()
 
 
-def test_own_features_of_a_network_that_was_trained_as_a_whole(home, train_run, learning_of):
-    train_run(home / "photos", home / "whole")
+def test_own_features_of_a_network_that_was_trained_as_a_whole(home, fit_run, learning_of):
+    fit_run(home / "photos", home / "whole")
     images = ReviewedImages(home / "whole", unlabelled=home / "more")
     learning = learning_of(images)
     until(lambda: learning.state()["status"] != "preparing")

@@ -91,11 +91,11 @@ def test_run_again_from_its_configuration_gives_the_same_run(tiny_run, tmp_path)
     assert "imgbench predict again PHOTOGRAPHS" in done.stdout
 
 
-def test_classifier_overfits_a_few_images(make_folder, tmp_path, train_run):
+def test_classifier_overfits_a_few_images(make_folder, tmp_path, fit_run):
     root = make_folder(tmp_path / "photos", {"a": 4, "b": 4, "c": 4})
     words = ["trainer.max_epochs=60", "model.drop_rate=0", "data.split.val=3", "data.split.test=3"]
     words += ["objective.label_smoothing=0"]  # else the loss stays above that of the smoothed labels
-    run = train_run(root, tmp_path / "run", *words)
+    run = fit_run(root, tmp_path / "run", *words)
     last = rows(run.path / "metrics.csv")[-1]
     assert float(last["train/loss"]) < 0.01
     assert float(last["train/acc"]) == 1
@@ -141,10 +141,10 @@ def test_truncated_and_mislabelled_files_are_left_out_and_counted(make_folder, t
         (["model=torchvision", "model.name=resnet19"], "resnet19"),
     ],
 )
-def test_wrong_option_is_named(words, named, make_folder, tmp_path, train_run):
+def test_wrong_option_is_named(words, named, make_folder, tmp_path, fit_run):
     root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
     with pytest.raises((UserError, InstantiationException), match=named):
-        train_run(root, tmp_path / "run", *words)
+        fit_run(root, tmp_path / "run", *words)
     assert Run(tmp_path / "run").info["status"] == "failed"
 
 
@@ -179,7 +179,7 @@ def test_help_and_configuration_need_no_torch(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals differ on Windows")
-def test_interrupted_run_keeps_checkpoints_and_curves_and_can_be_resumed(make_folder, tmp_path, train_run):
+def test_interrupted_run_keeps_checkpoints_and_curves_and_can_be_resumed(make_folder, tmp_path, fit_run):
     root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
     words = [
         "data=folder",
@@ -199,7 +199,7 @@ def test_interrupted_run_keeps_checkpoints_and_curves_and_can_be_resumed(make_fo
     assert {path.name for path in run.path.iterdir()} == FILES
     done = len(rows(run.path / "metrics.csv"))
     assert done >= 3
-    resumed = train_run(root, tmp_path / "resumed", f"ckpt_path={run.last}",
+    resumed = fit_run(root, tmp_path / "resumed", f"ckpt_path={run.last}",
                         f"trainer.max_epochs={done + 2}")  # fmt: skip
     assert [int(row["epoch"]) for row in rows(resumed.path / "metrics.csv")] == list(range(1, done + 3))
 
@@ -210,7 +210,7 @@ RANDOM = ["model=cnn", "augment=strong", "optimizer=adam", "scheduler=one_cycle"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals differ on Windows")  # other signals: tests/test_kills.py
-def test_run_killed_and_resumed_ends_with_the_weights_of_one_that_was_not(make_folder, tmp_path, train_run):
+def test_run_killed_and_resumed_ends_with_the_weights_of_one_that_was_not(make_folder, tmp_path, fit_run):
     root = make_folder(tmp_path / "photos", {"a": 8, "b": 8})
     words = ["data=folder", f"data.root={root}", *RANDOM]
     with started("train", *words, cwd=tmp_path) as process:
@@ -219,7 +219,7 @@ def test_run_killed_and_resumed_ends_with_the_weights_of_one_that_was_not(make_f
                 process.send_signal(signal.SIGKILL)
     done = command("train", "--resume", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    resumed, whole = Run(tmp_path / "run"), train_run(root, tmp_path / "whole", *words)
+    resumed, whole = Run(tmp_path / "run"), fit_run(root, tmp_path / "whole", *words)
     assert resumed.info["status"] == "finished"
     for name in ("best.ckpt", "last.ckpt"):
         ours, theirs = (
@@ -265,12 +265,12 @@ def test_the_monitored_value_of_the_best_epoch_is_returned(make_folder, tmp_path
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_gradients_are_clipped_in_every_precision(precision, make_folder, tmp_path, train_run):
+def test_gradients_are_clipped_in_every_precision(precision, make_folder, tmp_path, fit_run):
     root = make_folder(tmp_path / "photos", {"a": 4, "b": 4})
     words = ["optimizer=sgd", "optimizer.weight_decay=0", "trainer.gradient_clip_val=1e-9"]
     words.append(f"fast.precision={precision}")
     slow, quick = (
-        load_classifier(train_run(root, tmp_path / f"lr{lr}", *words, f"optimizer.lr={lr}").best) for lr in (0.001, 1)
+        load_classifier(fit_run(root, tmp_path / f"lr{lr}", *words, f"optimizer.lr={lr}").best) for lr in (0.001, 1)
     )
     for before, after in zip(slow.parameters(), quick.parameters(), strict=True):
         assert torch.allclose(before, after, rtol=0, atol=1e-7)
