@@ -79,3 +79,10 @@ def test_class_that_is_there_and_never_predicted_is_named():
     probabilities = np.array([[0.7, 0.3, 0], [0.6, 0.4, 0]], np.float32)
     found = Predictions(["x", "y"], ["", ""], np.array([0, 1]), probabilities, ["a", "b", "absent"])
     assert found.never_predicted == ["b"]
+
+
+@pytest.mark.parametrize("text", ["", "\n", "path\na.png\n", "# remark\n", "path,group,target,predicted,a\na.png,,a\n"])
+def test_a_damaged_table_is_one_kind_of_error(text, tmp_path):
+    (tmp_path / "predictions.csv").write_text(text)
+    with pytest.raises(ValueError):
+        Predictions.read_csv(tmp_path / "predictions.csv")

@@ -78,11 +78,17 @@ class Predictions:
 
     @classmethod
     def read_csv(cls, path: Path) -> "Predictions":
-        """Reads `predictions.csv`; that of an earlier imgbench has no groups."""
+        """Reads `predictions.csv`; that of an earlier imgbench has no groups.
+
+        Raises:
+            ValueError: it is damaged.
+        """
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             header, *rows = ([*map(unguarded, row)] for row in csv.reader(file))
-        if header[0].startswith("#"):
+        if header and header[0].startswith("#"):
             header, *rows = rows
+        if len(header) < 2 or any(len(row) != len(header) for row in rows):
+            raise ValueError("its rows have not as many cells as there are columns")
         if header[1] != "group":
             header, rows = [header[0], "group", *header[1:]], [[row[0], "", *row[1:]] for row in rows]
         names = header[4:]
