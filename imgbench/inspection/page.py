@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
 
 from imgbench.content_policy import DOCUMENT
 from imgbench.evaluation.photographs import as_data
@@ -25,6 +26,6 @@ def audit_page(result: Audit, picture: Path | None) -> str:
 @cache  # compiling it takes longer than filling it in
 def _template() -> Template:
     templates = Environment(loader=PackageLoader("imgbench.inspection"), autoescape=True, undefined=StrictUndefined)
-    templates.globals["policy"] = DOCUMENT
+    templates.globals["policy"] = Markup(DOCUMENT)  # its quotation marks are single
     templates.filters |= {"data": as_data, "probability": probability}
     return templates.get_template("audit.html.jinja")

@@ -217,7 +217,7 @@ def templates_of(package: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.globals["policy"] = DOCUMENT
+    templates.globals["policy"] = Markup(DOCUMENT)  # its quotation marks are single
     templates.filters |= {"percent": percent, "probability": probability, "describe": describe, "data": as_data}
     return templates
 

@@ -1,5 +1,6 @@
 """Reading checkpoints without trust in where they are from; Lightning, which takes seconds to import, is not needed."""
 
+import errno
 import math
 import pickle
 import re
@@ -86,6 +87,10 @@ def mapped_or_read(path: Path) -> dict[str, Any]:
     except RuntimeError as error:
         if not re.match("unable to (mmap|open)", str(error)):  # a damaged file
             raise
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # torch seeks before the beginning of a file that was cut short
+            raise EOFError("the file was cut short") from error
+        raise
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
