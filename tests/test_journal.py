@@ -79,9 +79,12 @@ def test_file_of_another_source_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"(?s)of here, and they are not mixed.*Its model: abc.*Here: abd"):
         Journal(tmp_path / "x.csv", COLUMNS, {"run": "there", "model": "abd"})
     Journal(tmp_path / "x.csv", COLUMNS, {"run": "moved", "model": "abc"}).close()
-    (tmp_path / "x.csv.source.json").write_text("{")
-    with pytest.raises(UserError, match=r"x\.csv\.source\.json is damaged"):
-        rows_of(tmp_path / "x.csv")
+    right = (tmp_path / "x.csv.source.json").read_text()
+    for wrong in ("{", "[" * 100_000, right.replace('"rows": 0', '"rows": []'), right.replace("null", "{}")):
+        assert wrong != right
+        (tmp_path / "x.csv.source.json").write_text(wrong)
+        with pytest.raises(UserError, match=r"x\.csv\.source\.json is damaged"):
+            rows_of(tmp_path / "x.csv")
 
 
 def test_two_processes_do_not_write_one_file(tmp_path):

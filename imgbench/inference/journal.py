@@ -147,7 +147,9 @@ class Journal:
             found = json.loads(self.description.read_text("utf-8"))
             if not isinstance(found, dict):
                 raise ValueError("it holds no object")
-        except ValueError as error:
+            if type(found.get("rows", 0)) is not int or not isinstance(found.get("begun"), int | float | None):
+                raise ValueError("rows or begun is no number")
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{self.description} is damaged: {error}.\n{remove}") from error
         check_source(self.path, found, self.source, remove)
         return found

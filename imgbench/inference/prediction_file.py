@@ -188,7 +188,7 @@ def _continue_parquet(path: Path, place: Path, columns: Sequence[str], source: d
                 for rows in file.iter_batches(max(1, CELLS // len(columns))):
                     for row in rows.to_pylist():
                         journal.write(csv_line([_cell(row[name]) for name in columns]))
-    except (pyarrow.ArrowException, ValueError) as error:
+    except (pyarrow.ArrowException, ValueError, RecursionError) as error:
         raise UserError(f"{path} is no Parquet file, or a damaged one: {error}.\n{remove}") from error
     except OSError as error:
         raise UserError(f"{place} cannot be written: {error.strerror}.") from error
