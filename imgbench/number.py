@@ -69,6 +69,8 @@ class Number:
         Raises:
             KeyError, TypeError, ValueError: it is none.
         """
+        if not all(math.isfinite(content.get(name, 0)) for name in ("n", "groups")):
+            raise ValueError("a number of images is none")
         value, n = content["value"], int(content["n"])
         return cls(
             math.nan if value is None else float(value),

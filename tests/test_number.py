@@ -223,7 +223,8 @@ def test_a_number_of_another_version_is_read():
 
 @pytest.mark.parametrize(
     "text", ["no JSON", "", "[]", "{}x", '{"test/acc": 0.9}', '{"test/acc": {"value": 0.9}}',
-             '{"test/acc": {"value": "x", "low": 0, "high": 1, "n": 3}}', '{"test/acc": null}']
+             '{"test/acc": {"value": "x", "low": 0, "high": 1, "n": 3}}', '{"test/acc": null}',
+             '{"test/acc": {"value": 1, "low": 0, "high": 1, "n": 1e999}}']
 )  # fmt: skip
 def test_a_damaged_metrics_json_is_named(text, tmp_path):
     file = tmp_path / "metrics.json"
