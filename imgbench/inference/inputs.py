@@ -145,8 +145,9 @@ def _bytes_in_shard(image: ShardImage) -> bytes:
         if image.shard.is_file() and image.shard.stat().st_size >= image.offset + image.size:
             raise
         raise UserError(
-            f"{image.shard} was there when its photographs were listed, and {error.strerror or error} now. What was "
-            "found before is kept. Bring it back, and repeat the same command: it goes on from there."
+            f"{image.shard} was there when its photographs were listed, and cannot be read now: "
+            f"{error.strerror or error}. What was found before is kept. Bring it back, and repeat the same command: it "
+            "goes on from there."
         ) from error
 
 
