@@ -74,6 +74,16 @@ def test_file_of_something_else_is_refused_and_stays(content, described, named, 
     assert path.read_text() == content
 
 
+def test_zeros_in_rows_that_were_complete_are_damage(tmp_path):
+    journal = Journal(tmp_path / "x.csv", COLUMNS, SOURCE)
+    journal.append([["a", "x"]])
+    journal.complete()
+    journal.close()
+    (tmp_path / "x.csv").write_text("path,class\na\0,x\n")
+    with pytest.raises(UserError, match=r"x\.csv is damaged before byte 16: a row holds zeros"):
+        rows_of(tmp_path / "x.csv")
+
+
 def test_file_of_another_source_is_refused(tmp_path):
     write(tmp_path / "x.csv", ["a"])
     with pytest.raises(UserError, match=r"(?s)of here, and they are not mixed.*Its model: abc.*Here: abd"):

@@ -235,6 +235,8 @@ def _checked(path: Path, rows: Iterator[tuple[int, list[str]]], columns: int) ->
         for end, cells in rows:
             if len(cells) != columns:
                 raise ValueError(f"a row has {len(cells)} cells, not {columns}")
+            if any("\0" in cell for cell in cells):
+                raise ValueError("a row holds zeros, which no path does")
             yield end, cells
     except (ValueError, csv.Error) as error:
         raise UserError(f"{path} is damaged before byte {end}: {error}.\nRestore it, or name another file.") from error
