@@ -96,7 +96,7 @@ def test_shard_that_vanishes_ends_the_command_with_its_name(tiny_run, shards):
         shards.unlink()
         if left is not None:
             shards.write_bytes(left)
-        with pytest.raises(UserError, match=rf"photos-0\.tar was there .* {what} now.*goes on from there"):
+        with pytest.raises(UserError, match=rf"photos-0\.tar was there .* now: {what}\..*goes on from there"):
             list(classify.Classifier(tiny_run.path, None)(photographs))
 
 
